@@ -1,0 +1,81 @@
+"""The errors that this package raises on purpose.
+
+Every message says what was got, what was expected, which file, case or expert it concerns and what to do next.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AmalgamationError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "ExpertError",
+    "GeometryError",
+    "LabelError",
+    "PromptError",
+    "WeightError",
+]
+
+
+class AmalgamationError(Exception):
+    """Base of all errors that a user can act on.
+
+    Args:
+        problem: one sentence that says what is wrong.
+        where: the file, case, expert or config key concerned.
+        got: what was found.
+        expected: what would have been right.
+        hint: what to do next, best a command.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        where: object | None = None,
+        got: object | None = None,
+        expected: object | None = None,
+        hint: str | None = None,
+    ) -> None:
+        self.problem, self.where, self.got, self.expected, self.hint = problem, where, got, expected, hint
+        lines = [problem if where is None else f"{where}: {problem}"]
+        if got is not None:
+            lines.append(f"  got:      {got}")
+        if expected is not None:
+            lines.append(f"  expected: {expected}")
+        if hint is not None:
+            lines.append(f"  next:     {hint}")
+        super().__init__("\n".join(lines))
+
+
+class DataError(AmalgamationError):
+    """An image, a label map or a datalist cannot be used as it is."""
+
+
+class GeometryError(DataError):
+    """A grid (shape, spacing, origin, orientation) is impossible or does not match another one."""
+
+
+class LabelError(DataError):
+    """Label values, names or label spaces do not fit together."""
+
+
+class PromptError(AmalgamationError):
+    """A point, box or class token cannot be used with this image or network."""
+
+
+class ConfigError(AmalgamationError):
+    """A configuration key is unknown, out of range or contradicts another one."""
+
+
+class WeightError(AmalgamationError):
+    """Weights do not fit the network that should receive them."""
+
+
+class CheckpointError(AmalgamationError):
+    """A checkpoint could not be written, read or continued."""
+
+
+class ExpertError(AmalgamationError):
+    """An expert is missing, changed, or does not fit the task."""

@@ -1,0 +1,149 @@
+"""Label spaces: the named structures that a dataset annotates or a network predicts."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import LabelError
+
+__all__ = ["BACKGROUND", "LabelSpace", "union"]
+
+BACKGROUND = "background"
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """Named foreground structures in a fixed order; index 0 is always the background.
+
+    Class ``names[i]`` has *index* ``i + 1`` in tensors (one-hot channels, logits) and *value* ``values[i]`` in label
+    files. Both agree unless a file's values have gaps.
+
+    Args:
+        names: foreground names, unique, without the background.
+        values: the integer that a label file uses for each name, unique and > 0; ``1..K`` when omitted.
+        exclusive: True when a voxel belongs to one structure at most (softmax), False when they overlap (sigmoid).
+
+    Raises:
+        LabelError: for empty, repeated or non-positive entries.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[int, ...] = field(default=())
+    exclusive: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(str(n) for n in self.names))
+        object.__setattr__(self, "values", tuple(int(v) for v in self.values) or tuple(range(1, len(self.names) + 1)))
+        if not self.names:
+            raise LabelError("a label space needs at least one foreground structure", got="no names")
+        if BACKGROUND in self.names:
+            raise LabelError("the background is implied and must not be listed", got=self.names)
+        if len(set(self.names)) != len(self.names):
+            raise LabelError("structure names repeat", got=self.names)
+        if len(self.values) != len(self.names) or len(set(self.values)) != len(self.values) or min(self.values) < 1:
+            raise LabelError(
+                "label values must be unique positive integers, one per name",
+                got=self.values,
+                expected=f"{len(self.names)} values",
+            )
+
+    @classmethod
+    def from_json(cls, labels: Mapping[str, Any], *, where: object | None = None, exclusive: bool = True) -> LabelSpace:
+        """Read the ``labels`` mapping of a ``dataset.json``: nnU-Net's ``{name: value}`` or MSD's ``{value: name}``."""
+        pairs: list[tuple[str, int]] = []
+        try:
+            for key, value in labels.items():
+                text = str(key)
+                named_by_value = text.lstrip("-").isdigit() and not isinstance(value, int)
+                pairs.append((str(value), int(text)) if named_by_value else (text, int(value)))
+        except (TypeError, ValueError) as error:
+            raise LabelError(
+                "cannot read the label mapping",
+                where=where,
+                got=dict(labels),
+                expected='{"background": 0, "liver": 1, ...} or {"0": "background", "1": "liver", ...}',
+                hint="region-based labels (lists of values) are not supported: give each structure one value",
+            ) from error
+        foreground = sorted((v, n) for n, v in pairs if v != 0)
+        if not foreground:
+            raise LabelError("the label mapping names no foreground structure", where=where, got=dict(labels))
+        return cls(tuple(n for _, n in foreground), tuple(v for v, _ in foreground), exclusive)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> LabelSpace:
+        """Inverse of :meth:`to_dict`."""
+        return cls(tuple(data["names"]), tuple(data.get("values", ())), bool(data.get("exclusive", True)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON and checkpoints."""
+        return {"names": list(self.names), "values": list(self.values), "exclusive": self.exclusive}
+
+    def to_json(self) -> dict[str, int]:
+        """The ``labels`` mapping of a ``dataset.json``: ``{"background": 0, name: value, ...}``."""
+        return {BACKGROUND: 0, **dict(zip(self.names, self.values, strict=True))}
+
+    def channel_def(self) -> dict[str, str]:
+        """The ``channel_def`` of a bundle's metadata: ``{"0": "background", "1": name, ...}`` (by index)."""
+        return {"0": BACKGROUND, **{str(i): n for i, n in enumerate(self.names, start=1)}}
+
+    def __len__(self) -> int:
+        """Number of foreground structures K."""
+        return len(self.names)
+
+    @property
+    def num_classes(self) -> int:
+        """K + 1, the background included."""
+        return len(self.names) + 1
+
+    def index(self, name: str) -> int:
+        """Tensor index of a structure (1..K), 0 for the background."""
+        if name == BACKGROUND:
+            return 0
+        if name not in self.names:
+            close = difflib.get_close_matches(name, self.names, n=1)
+            raise LabelError(
+                f"no structure is called {name!r}",
+                got=name,
+                expected=", ".join(self.names),
+                hint=f"did you mean {close[0]!r}?" if close else None,
+            )
+        return self.names.index(name) + 1
+
+    def indices(self, names: Iterable[str]) -> tuple[int, ...]:
+        """Tensor indices of several structures."""
+        return tuple(self.index(n) for n in names)
+
+    def subset(self, names: Iterable[str]) -> LabelSpace:
+        """The named structures alone, in this space's order, re-indexed 1..K."""
+        wanted = set(self.indices(names))
+        return LabelSpace(tuple(n for i, n in enumerate(self.names, 1) if i in wanted), exclusive=self.exclusive)
+
+    def annotated(self, part: LabelSpace) -> NDArray[np.bool_]:
+        """``[K+1]`` mask of this space's indices that ``part`` annotates; the background always is."""
+        mask = np.zeros(self.num_classes, dtype=bool)
+        mask[0] = True
+        mask[list(self.indices(part.names))] = True
+        return mask
+
+    def lookup(self, values_of: LabelSpace) -> dict[int, int]:
+        """``{file value in values_of: tensor index in this space}``, the background included."""
+        return {0: 0, **{v: self.index(n) for n, v in zip(values_of.names, values_of.values, strict=True)}}
+
+
+def union(*spaces: LabelSpace) -> LabelSpace:
+    """All structures of all spaces, in order of first appearance, re-indexed 1..K.
+
+    Raises:
+        LabelError: when no space is given or exclusive and overlapping spaces are mixed.
+    """
+    if not spaces:
+        raise LabelError("a union needs at least one label space")
+    if len({s.exclusive for s in spaces}) > 1:
+        raise LabelError("exclusive and overlapping label spaces cannot be united", got=[s.names for s in spaces])
+    return LabelSpace(tuple(dict.fromkeys(n for s in spaces for n in s.names)), exclusive=spaces[0].exclusive)
