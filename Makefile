@@ -1,0 +1,53 @@
+# Two commands on a fresh machine:  make demo   make test
+# Both may be repeated: what is installed, written or trained already is not done again.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# for example PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" for a small torch without CUDA
+PIP_ARGS ?=
+WORKERS ?= 2
+RUN ?= runs/demo
+
+PY := .venv/bin/python
+STAMP := .venv/.installed-$(shell cat requirements.txt setup.cfg | cksum | cut -d' ' -f1)
+
+.PHONY: help install demo test test-slow lint type format clean
+
+help:
+	@echo "make demo     phantom data, experts, KA2ER, evaluation and a report page, in $(RUN)"
+	@echo "make test     the test suite"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make lint     ruff;  make type  mypy;  make format  ruff format"
+	@echo "make clean    removes runs/ and data/phantom*, keeps .venv"
+
+install: $(STAMP)
+
+$(STAMP): requirements.txt setup.cfg
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip install $(PIP_ARGS) -r requirements.txt
+	rm -f .venv/.installed-*
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(PY) -m tools phantom --out data/phantom
+	$(PY) -m tools chain run ka2er --dataset_dir data/phantom --preset demo --output_dir $(RUN)
+	@echo "Open $(RUN)/report/index.html"
+
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) $(ARGS)
+
+test-slow: $(STAMP)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) -m "slow and not gpu and not label" $(ARGS)
+
+lint: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+type: $(STAMP)
+	$(PY) -m mypy
+
+format: $(STAMP)
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+clean:
+	rm -rf runs data/phantom data/phantom_general data/phantom_2d .pytest_cache .mypy_cache .ruff_cache

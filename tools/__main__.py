@@ -1,0 +1,135 @@
+"""``python -m tools COMMAND``: one door to every command, each imported only when it is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from common.errors import AmalgamationError, ConfigError
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS: dict[str, str] = {
+    "doctor": "what is installed, whether it was tested together, what to run next",
+    "phantom": "write the synthetic multi-modality collection (data/phantom)",
+    "data": "check, convert, split, merge and list datasets and collections",
+    "chain": "train the experts that are missing, amalgamate them, evaluate, report",
+    "train": "run one bundle's training",
+    "evaluate": "score one bundle on a dataset or collection",
+    "predict": "segment a scan, a folder of scans or a DICOM series",
+    "report": "one HTML page out of finished runs",
+    "bench": "measure speed, with an equality check beside each figure",
+    "weights": "look into weight files and compare them",
+    "export": "write the inference network as TorchScript or torch.export, with a parity check",
+    "bundle": "check a bundle without running its code",
+}
+
+
+def usage() -> str:
+    """The list of commands."""
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+    return (
+        f"usage: python -m tools COMMAND [ARGUMENTS] [--debug]\n\n{rows}\n\n"
+        "python -m tools COMMAND --help shows a command's arguments; --debug shows tracebacks."
+    )
+
+
+def find(name: str) -> Any:
+    """The function or class behind a command: ``tools.<name>.<name>`` or ``tools.<name>.<Name>``.
+
+    Raises:
+        ConfigError: for an unknown command, with the nearest known one.
+    """
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean 'python -m tools {close[0]}'?" if close else "python -m tools --help"
+        raise ConfigError(f"there is no command {name!r}", expected=", ".join(COMMANDS), hint=hint)
+    module = importlib.import_module(f"tools.{name}")
+    for attribute in (name, name.capitalize()):
+        component = getattr(module, attribute, None)
+        if component is not None:
+            return component() if inspect.isclass(component) else component
+    raise AttributeError(f"tools/{name}.py defines neither {name} nor {name.capitalize()}")
+
+
+def refuse_unknown_flags(component: Any, arguments: Sequence[str], *, where: str) -> None:
+    """Refuse misspelt ``--flags`` before anything runs (Fire would run first and complain afterwards).
+
+    Args:
+        component: a function, or an object whose methods are sub-commands.
+        arguments: what follows the command's name.
+        where: the command, for the message.
+
+    Raises:
+        ConfigError: for a flag that the function does not take, with the nearest one that it does.
+    """
+    if {"--help", "-h"} & set(arguments) or "--" in arguments:
+        return
+    target: Any = component
+    if not inspect.isroutine(component):
+        named = [a for a in arguments if not a.startswith("-")][:1]
+        target = getattr(component, named[0].replace("-", "_"), None) if named else None
+        if not callable(target):
+            return
+        where = f"{where} {named[0]}"
+    parameters = inspect.signature(target).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    for flag in (a[2:].split("=")[0].replace("-", "_") for a in arguments if a.startswith("--")):
+        if flag not in parameters and flag.removeprefix("no") not in parameters:
+            close = difflib.get_close_matches(flag, parameters, n=1)
+            raise ConfigError(
+                f"unknown option --{flag}",
+                where=where,
+                expected=", ".join(f"--{p}" for p in parameters) or "no options",
+                hint=f"did you mean --{close[0]}?" if close else f"python -m tools {where} --help",
+            )
+
+
+def call(arguments: Sequence[str]) -> None:
+    """Run one command line (without the program's name)."""
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print(usage())
+        return
+    name, *rest = arguments
+    component = find(name)
+    refuse_unknown_flags(component, rest, where=name)
+    import fire
+
+    os.environ.setdefault("PAGER", "cat")
+    fire.Fire(component, command=rest, name=f"python -m tools {name}")
+
+
+def guarded(run: Callable[[], None], *, debug: bool) -> int:
+    """Exit status of ``run``: 2 with a plain message for errors that the user can act on, 130 for Ctrl-C."""
+    try:
+        run()
+    except AmalgamationError as error:
+        if debug:
+            raise
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m tools`` and of the ``amalgam`` script."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    return guarded(lambda: call([w for w in words if w != "--debug"]), debug=debug)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
