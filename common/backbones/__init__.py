@@ -1,0 +1,1 @@
+"""Encoders and networks that the methods build on."""

@@ -1,0 +1,1 @@
+"""Neural layers that the methods share."""
