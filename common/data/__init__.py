@@ -1,0 +1,1 @@
+"""Datasets, collections, reading, checking and transforming volumes."""

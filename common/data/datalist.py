@@ -1,0 +1,313 @@
+"""Datasets (one task each) and collections (several tasks with one united label space)."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError, LabelError
+from ..labels import LabelSpace, union
+from .dataset_json import SPLITS, Case, channel_names, read_case, read_json
+from .splits import hashed_split
+
+__all__ = [
+    "Case",
+    "Collection",
+    "Dataset",
+    "channels",
+    "items",
+    "label_space",
+    "read_collection",
+    "read_dataset",
+    "tasks",
+]
+
+_SPELLINGS = {
+    "training": ("training", "train"),
+    "validation": ("validation", "val"),
+    "test": ("test", "testing"),
+    "unlabelled": ("unlabelled", "unlabeled"),
+}
+_PHANTOM_HINT = "make the synthetic collection with: python -m tools phantom"
+_VALIDATION_FRACTION = 0.2
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The cases of one task.
+
+    Args:
+        name: the task's name.
+        root: folder with the ``dataset.json``.
+        channels: channel names in order.
+        labels: names and file values of the annotated structures.
+        splits: cases of ``training``, ``validation``, ``test`` and ``unlabelled``.
+        dim: 2 or 3 spatial dimensions.
+    """
+
+    name: str
+    root: Path
+    channels: tuple[str, ...]
+    labels: LabelSpace
+    splits: Mapping[str, tuple[Case, ...]]
+    dim: int = 3
+
+    def cases(self, split: str | None = None) -> tuple[Case, ...]:
+        """Cases of one split, or of all."""
+        return self.splits[_split(split)] if split else tuple(c for s in SPLITS for c in self.splits[s])
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Several datasets on which one network is trained."""
+
+    name: str
+    root: Path
+    datasets: tuple[Dataset, ...]
+
+    @property
+    def labels(self) -> LabelSpace:
+        """Union of the datasets' label spaces, matched by name."""
+        return union(*(d.labels for d in self.datasets))
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the datasets, in order; a task's id is its position."""
+        return tuple(d.name for d in self.datasets)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Channel names, position by position; names that differ between datasets are joined by `` | ``."""
+        columns = zip(*(d.channels for d in self.datasets), strict=True)
+        return tuple(" | ".join(dict.fromkeys(column)) for column in columns)
+
+    def dataset(self, name: str) -> Dataset:
+        """The dataset of a task.
+
+        Raises:
+            DataError: when there is none of that name.
+        """
+        for dataset in self.datasets:
+            if dataset.name == name:
+                return dataset
+        close = difflib.get_close_matches(name, self.tasks, n=1)
+        raise DataError(
+            f"the collection has no task {name!r}",
+            where=self.root,
+            got=name,
+            expected=", ".join(self.tasks),
+            hint=f"did you mean {close[0]!r}?" if close else None,
+        )
+
+
+def read_dataset(path: str | Path) -> Dataset:
+    """Read a folder with an MSD-style ``dataset.json`` (or that file itself).
+
+    Without a validation list a fifth of the training subjects is taken by hash (:func:`.splits.hashed_split`).
+
+    Raises:
+        DataError: when the file is missing or malformed, ids repeat or a subject is in two splits.
+    """
+    path = Path(path)
+    file = path if path.suffix == ".json" else path / "dataset.json"
+    if not file.is_file():
+        raise DataError("no dataset here", where=path, expected=f"a file {file.name}", hint=_PHANTOM_HINT)
+    data, root = read_json(file), file.parent
+    name = str(data.get("name") or root.resolve().name)
+    if not isinstance(data.get("labels"), Mapping):
+        raise LabelError("the dataset names no labels", where=file, expected='"labels": {"background": 0, "liver": 1}')
+    labels = LabelSpace.from_json(data["labels"], where=file, exclusive=bool(data.get("exclusive", True)))
+    names = channel_names(data, file)
+    splits = {s: _read_split(data, s, root, names, f"dataset {name}, {s}") for s in SPLITS}
+    if not any(splits.values()):
+        raise DataError(
+            "the dataset lists no cases",
+            where=file,
+            expected="training, validation, test or unlabelled lists",
+            hint="an nnU-Net raw folder or plain folders become a dataset with: python -m tools data convert",
+        )
+    if not splits["validation"]:
+        splits = _with_hashed_validation(name, splits)
+    dataset = Dataset(name, root, names, labels, splits, int(data.get("dim", 3)))
+    _refuse_repeats(dataset, file)
+    return dataset
+
+
+def read_collection(path: str | Path | Sequence[str | Path] | Collection) -> Collection:
+    """Read one or several datasets as a collection.
+
+    Args:
+        path: a folder with ``dataset.json`` (collection of one), a folder of such folders, a folder with (or a file)
+            ``collection.json`` ``{"name", "datasets": [paths], "tasks": {name: {"labels": {name: new name}}}}``, a
+            list of folders, or the same separated by commas.
+
+    Raises:
+        DataError: when there is nothing to read, names repeat or channel counts differ.
+    """
+    if isinstance(path, Collection):
+        return path
+    if isinstance(path, str) and "," in path and not Path(path).exists():
+        path = [p.strip() for p in path.split(",") if p.strip()]
+    if not isinstance(path, (str, Path)):
+        found = [d for p in path for d in read_collection(p).datasets]
+        return _collection("+".join(d.name for d in found), Path(str(path[0])).parent if path else Path(), found)
+    path = Path(path)
+    if not path.exists():
+        raise DataError("the data folder does not exist", where=path, hint=_PHANTOM_HINT)
+    listing = path if path.is_file() else path / "collection.json"
+    if path.name == "dataset.json" or (path / "dataset.json").is_file():
+        dataset = read_dataset(path)
+        return _collection(dataset.name, dataset.root, [dataset])
+    if listing.is_file():
+        return _read_listing(listing)
+    folders = sorted(p.parent for p in path.glob("*/dataset.json"))
+    if not folders:
+        raise DataError(
+            "no dataset here",
+            where=path,
+            expected="a dataset.json, a collection.json, or folders that hold a dataset.json",
+            hint=_PHANTOM_HINT,
+        )
+    return _collection(path.resolve().name, path, [read_dataset(f) for f in folders])
+
+
+def items(
+    dataset_dir: str | Path | Sequence[str | Path] | Collection,
+    split: str,
+    tasks: str | Sequence[str] | None = None,
+    limit: int | None = None,
+) -> list[dict[str, Any]]:
+    """The dictionaries that MONAI datasets take: ``{"image", "label", "case", "task"}`` with paths as strings.
+
+    Args:
+        dataset_dir: anything that :func:`read_collection` reads.
+        split: ``training``, ``validation``, ``test`` or ``unlabelled``.
+        tasks: names of the tasks to keep (one name, several, or comma separated); all when None.
+        limit: at most this many cases per task.
+    """
+    collection = read_collection(dataset_dir)
+    wanted = [t.strip() for t in tasks.split(",")] if isinstance(tasks, str) else tasks
+    result: list[dict[str, Any]] = []
+    for dataset in collection.datasets if wanted is None else [collection.dataset(t) for t in wanted]:
+        for case in dataset.cases(split)[:limit]:
+            image = [str(p) for p in case.images]
+            entry: dict[str, Any] = {"image": image[0] if len(image) == 1 else image}
+            if case.label is not None:
+                entry["label"] = str(case.label)
+            result.append({**entry, "case": case.id, "task": dataset.name})
+    return result
+
+
+def label_space(dataset_dir: str | Path | Sequence[str | Path] | Collection) -> LabelSpace:
+    """The united label space of a collection."""
+    return read_collection(dataset_dir).labels
+
+
+def tasks(dataset_dir: str | Path | Sequence[str | Path] | Collection) -> tuple[str, ...]:
+    """The names of a collection's tasks."""
+    return read_collection(dataset_dir).tasks
+
+
+def channels(dataset_dir: str | Path | Sequence[str | Path] | Collection) -> tuple[str, ...]:
+    """The channel names of a collection."""
+    return read_collection(dataset_dir).channels
+
+
+def _split(name: str) -> str:
+    for split, spellings in _SPELLINGS.items():
+        if name in spellings:
+            return split
+    raise DataError("no such split", got=name, expected=", ".join(SPLITS))
+
+
+def _read_split(data: Mapping[str, Any], split: str, root: Path, names: tuple[str, ...], where: str) -> tuple[Case, ...]:
+    entries = next((data[k] for k in _SPELLINGS[split] if k in data), [])
+    if not isinstance(entries, list):
+        raise DataError("a split must be a list", where=where, got=type(entries).__name__)
+    cases = tuple(read_case(e, root, names, where) for e in entries)
+    bare = [c.id for c in cases if c.label is None]
+    if bare and split in ("training", "validation"):
+        raise DataError(
+            "cases without a label map",
+            where=where,
+            got=", ".join(bare[:5]),
+            expected='a "label" per case',
+            hint='move them to the list "unlabelled"',
+        )
+    return cases
+
+
+def _with_hashed_validation(name: str, splits: Mapping[str, tuple[Case, ...]]) -> dict[str, tuple[Case, ...]]:
+    fractions = {"training": 0.0, "validation": _VALIDATION_FRACTION}
+    place = hashed_split(name, (c.subject for c in splits["training"]), fractions)
+    chosen = {s: tuple(c for c in splits["training"] if place[c.subject] == s) for s in fractions}
+    return {**splits, **chosen}
+
+
+def _refuse_repeats(dataset: Dataset, file: Path) -> None:
+    repeated = [i for i, n in Counter(c.id for c in dataset.cases()).items() if n > 1]
+    if repeated:
+        raise DataError(
+            "case ids repeat (predictions would overwrite each other)",
+            where=file,
+            got=", ".join(repeated[:5]),
+            hint='give every entry its own "id"',
+        )
+    split_of: dict[str, str] = {}
+    for split in SPLITS:
+        for case in dataset.splits[split]:
+            if split_of.setdefault(case.subject, split) != split:
+                raise DataError(
+                    "a subject is in two splits, so that the evaluation would be on training data",
+                    where=f"{file}, case {case.id}",
+                    got=f"subject {case.subject} in {split_of[case.subject]} and {split}",
+                    hint="split anew by subject with: python -m tools data split",
+                )
+
+
+def _read_listing(file: Path) -> Collection:
+    data = read_json(file)
+    folders = data.get("datasets")
+    if not isinstance(folders, list) or not folders:
+        raise DataError("the collection lists no datasets", where=file, expected='"datasets": [folders]')
+    datasets = [d for f in folders for d in read_collection(file.parent / str(f)).datasets]
+    options = data.get("tasks") or {}
+    unknown = set(options) - {d.name for d in datasets}
+    if unknown:
+        raise DataError("options for unknown tasks", where=file, got=sorted(unknown), expected=[d.name for d in datasets])
+    renamed = [_renamed(d, options.get(d.name, {}).get("labels", {}), file) for d in datasets]
+    return _collection(str(data.get("name") or file.parent.name), file.parent, renamed)
+
+
+def _renamed(dataset: Dataset, names: Mapping[str, str], file: Path) -> Dataset:
+    for name in names:
+        if name not in dataset.labels.names:
+            raise LabelError(
+                "a renamed structure does not exist",
+                where=f"{file}, task {dataset.name}",
+                got=name,
+                expected=", ".join(dataset.labels.names),
+            )
+    labels = dataset.labels
+    new = LabelSpace(tuple(names.get(n, n) for n in labels.names), labels.values, labels.exclusive)
+    return replace(dataset, labels=new)
+
+
+def _collection(name: str, root: Path, datasets: Sequence[Dataset]) -> Collection:
+    repeated = [n for n, count in Counter(d.name for d in datasets).items() if count > 1]
+    if repeated:
+        raise DataError("two datasets have one name", where=root, got=", ".join(repeated), hint='change "name"')
+    if not datasets:
+        raise DataError("the collection is empty", where=root, hint=_PHANTOM_HINT)
+    counts = {d.name: len(d.channels) for d in datasets}
+    dims = {d.name: d.dim for d in datasets}
+    if len(set(counts.values())) > 1:
+        got = "; ".join(f"{d.name}: {', '.join(d.channels)}" for d in datasets)
+        raise DataError("the datasets have different numbers of channels", where=root, got=got)
+    if len(set(dims.values())) > 1:
+        raise DataError("2-D and 3-D datasets cannot be in one collection", where=root, got=dims)
+    return Collection(name, root, tuple(datasets))

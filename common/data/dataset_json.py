@@ -1,0 +1,176 @@
+"""The entries of a ``dataset.json``: which files, in which channel order, of which subject."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+
+__all__ = ["SPLITS", "VOLUME_SUFFIXES", "Case", "base_name", "channel_names", "read_case", "read_json"]
+
+SPLITS = ("training", "validation", "test", "unlabelled")
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".bmp", ".tif",
+                   ".tiff", ".dcm")  # fmt: skip
+_CHANNEL_SUFFIX = re.compile(r"_(\d{4})$")
+_BIDS_SUBJECT = re.compile(r"(?:^|[_/])(sub-[A-Za-z0-9]+)")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan: its channel files in the dataset's channel order, its label map and the person it shows."""
+
+    id: str
+    images: tuple[Path, ...]
+    label: Path | None
+    subject: str
+
+
+def base_name(path: str | Path) -> str:
+    """File name without its volume suffix (``.nii.gz`` counts as one) and without nnU-Net's ``_0000``."""
+    name = Path(path).name
+    for suffix in VOLUME_SUFFIXES:
+        if name.lower().endswith(suffix):
+            name = name[: -len(suffix)]
+            break
+    return _CHANNEL_SUFFIX.sub("", name)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        DataError: when the file cannot be read, is no JSON or no object.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot read the file: {error.strerror or error}", where=path) from error
+    except ValueError as error:
+        raise DataError(f"the file is not valid JSON: {error}", where=path) from error
+    if not isinstance(data, dict):
+        raise DataError("the file must hold a JSON object", where=path, got=type(data).__name__)
+    return data
+
+
+def channel_names(data: Mapping[str, Any], where: Path) -> tuple[str, ...]:
+    """Channel names in channel order from ``channel_names`` or ``modality`` (a mapping by index, a list or a name)."""
+    found = data.get("channel_names", data.get("modality"))
+    if isinstance(found, str):
+        return (found,)
+    if isinstance(found, Mapping):
+        found = [str(v) for _, v in sorted(found.items(), key=_index_of)]
+    if not isinstance(found, Sequence) or not found:
+        raise DataError(
+            "the dataset names no channels",
+            where=where,
+            got=found,
+            expected='"channel_names": {"0": "CT"} or "modality": {"0": "CT"}',
+        )
+    names = tuple(str(n) for n in found)
+    return names if len(set(names)) == len(names) else tuple(f"{n} {i}" for i, n in enumerate(names))
+
+
+def _index_of(item: tuple[str, Any]) -> tuple[int, str]:
+    return (int(item[0]), "") if str(item[0]).isdigit() else (0, str(item[0]))
+
+
+def read_case(entry: Any, root: Path, channels: tuple[str, ...], where: object) -> Case:
+    """One entry of a split: ``{"image": ..., "label": ..., "id": ..., "subject": ...}`` or an image path alone.
+
+    Args:
+        entry: ``image`` is a path, a list of paths in channel order or ``{channel name: path}``; paths are relative
+            to ``root``; ``subject`` (or ``patient``) defaults to a BIDS ``sub-x`` in the path, else to the id.
+        root: the dataset's folder.
+        channels: the dataset's channel names.
+        where: dataset and split for messages.
+
+    Raises:
+        DataError: when the entry has no image, several label files, or not exactly the dataset's channels.
+    """
+    entry = {"image": entry} if isinstance(entry, str) else entry
+    if not isinstance(entry, Mapping) or not entry.get("image"):
+        raise DataError("an entry names no image", where=where, got=entry, expected='{"image": path, "label": path}')
+    image = entry["image"]
+    first = next(iter(image.values()), "") if isinstance(image, Mapping) else image
+    first = str(first if isinstance(first, str) else first[0])
+    case_id = str(entry.get("id") or base_name(first))
+    place = f"{where}, case {case_id}"
+    images = _channel_files(image, root, channels, place)
+    label = entry.get("label")
+    if label is not None and not isinstance(label, str):
+        raise DataError(
+            "an entry must have one integer label map",
+            where=place,
+            got=label,
+            expected="one file",
+            hint="merge single-structure masks into one map with: python -m tools data convert",
+        )
+    bids = _BIDS_SUBJECT.search(first)
+    subject = entry.get("subject") or entry.get("patient") or (bids.group(1) if bids else case_id)
+    return Case(case_id, images, root / label if label else None, str(subject))
+
+
+def _channel_files(image: Any, root: Path, channels: tuple[str, ...], where: str) -> tuple[Path, ...]:
+    """Files in channel order; missing, superfluous and swapped ones are refused by name."""
+    if isinstance(image, Mapping):
+        missing = [c for c in channels if c not in image]
+        if missing or len(image) != len(channels):
+            raise _wrong_channels(missing, list(image), channels, where)
+        return tuple(root / str(image[c]) for c in channels)
+    paths = [image] if isinstance(image, str) else [str(p) for p in image]
+    if len(paths) == 1 and len(channels) > 1:
+        return _siblings(root / paths[0], channels, where)
+    numbers = [_channel_number(p) for p in paths]
+    numbered = len(paths) > 1 and None not in numbers
+    if len(paths) != len(channels):
+        present = set(numbers) if numbered else set(range(len(paths)))
+        missing = [c for i, c in enumerate(channels) if i not in present]
+        raise _wrong_channels(missing, paths, channels, where)
+    if numbered and numbers != list(range(len(paths))):
+        raise DataError(
+            "the channel files are not in the order of the channels",
+            where=where,
+            got=", ".join(Path(p).name for p in paths),
+            expected=", ".join(f"_{i:04d} = {c}" for i, c in enumerate(channels)),
+            hint='put the files in channel order, or name them: "image": {"FLAIR": path, ...}',
+        )
+    return tuple(root / p for p in paths)
+
+
+def _siblings(path: Path, channels: tuple[str, ...], where: str) -> tuple[Path, ...]:
+    """All channels of a file called ``*_0000``; another single file holds all channels itself (4-D)."""
+    number = _channel_number(path)
+    if number is None:
+        return (path,)
+    stem = path.name.replace(f"_{number:04d}", "_{:04d}") if number == 0 else None
+    files = [path.with_name(stem.format(i)) for i in range(len(channels))] if stem else [path]
+    missing = [c for c, f in zip(channels, files, strict=False) if not f.exists()] if stem else list(channels[:number])
+    if missing:
+        raise _wrong_channels(missing, [path.name], channels, where)
+    return tuple(files)
+
+
+def _channel_number(path: str | Path) -> int | None:
+    name = Path(path).name
+    for suffix in VOLUME_SUFFIXES:
+        if name.lower().endswith(suffix):
+            name = name[: -len(suffix)]
+            break
+    match = _CHANNEL_SUFFIX.search(name)
+    return int(match.group(1)) if match else None
+
+
+def _wrong_channels(missing: list[str], got: list[str], channels: tuple[str, ...], where: str) -> DataError:
+    problem = f"missing channel {', '.join(missing)}" if missing else "too many channel files"
+    return DataError(
+        problem,
+        where=where,
+        got=", ".join(Path(g).name for g in got),
+        expected=", ".join(channels),
+        hint="list one file per channel, in this order, or leave the case out",
+    )
