@@ -1,0 +1,203 @@
+"""The chain keeps what is finished, redoes what changed, and never deletes a result."""
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from common.errors import AmalgamationError, ConfigError, ExpertError
+from tools import chain as chain_module
+from tools.chain import Chain, _overrides
+from tools.chain_plan import ChainSettings, fingerprint, plan
+from tools.chain_record import Record
+
+ROOT = Path(__file__).parents[2]
+
+
+def _dataset(folder: Path, labels: dict[str, int]) -> Path:
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+    entries = []
+    for number in range(3):
+        name = f"{folder.name}_{number}.nii.gz"
+        for part in ("imagesTr", "labelsTr"):
+            nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), folder / part / name)
+        entries.append({"image": f"imagesTr/{name}", "label": f"labelsTr/{name}", "id": f"{folder.name}_{number}"})
+    description = {"name": folder.name, "channel_names": {"0": "CT"}, "labels": {"background": 0, **labels}}
+    description |= {"training": entries[:1], "validation": entries[1:2], "test": entries[2:]}
+    (folder / "dataset.json").write_text(json.dumps(description))
+    return folder
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Path:
+    _dataset(tmp_path / "data" / "a", {"liver": 1})
+    _dataset(tmp_path / "data" / "b", {"liver": 1, "spleen": 2})
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def settings(collection: Path, tmp_path: Path) -> ChainSettings:
+    return ChainSettings("ka2er", collection, tmp_path / "out", preset="smoke", bundles=ROOT / "bundles")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Replace the commands by something that leaves the files that they would leave."""
+    done: list[str] = []
+
+    def pretend(step, record):  # type: ignore[no-untyped-def]
+        done.append(step.id)
+        step.output_dir.mkdir(parents=True, exist_ok=True)
+        if step.kind == "evaluate":
+            (step.output_dir / "evaluation").mkdir(exist_ok=True)
+            (step.output_dir / "evaluation" / "summary.json").write_text("{}")
+            return
+        (step.output_dir / "model.pt").write_text(step.id)
+        if step.kind in ("expert", "external"):
+            (step.output_dir / "expert.json").write_text(json.dumps({"name": step.id, "path": "model.pt"}))
+
+    monkeypatch.setattr(chain_module, "_call", pretend)
+    monkeypatch.chdir(ROOT)
+    return done
+
+
+def _run(collection: Path, tmp_path: Path, **more: object) -> str:
+    arguments = {"preset": "smoke", "install": False, "report": False, "external": None} | more
+    return Chain().run("ka2er", dataset_dir=str(collection), output_dir=str(tmp_path / "out"), **arguments)  # type: ignore[arg-type]
+
+
+def test_plan_orders_experts_before_students(settings: ChainSettings) -> None:
+    steps = plan(settings)
+    ids = [s.id for s in steps]
+    assert ids[:3] == ["expert:a", "expert:b", "manifest"]
+    assert ids.index("amalgamated:seed0") < ids.index("evaluate:amalgamated:seed0")
+    for step in steps:
+        assert all(ids.index(need) < ids.index(step.id) for need in step.needs)
+
+
+def test_one_run_of_each_kind_per_seed_and_none_alone_on_request(settings: ChainSettings) -> None:
+    import dataclasses
+
+    three = plan(dataclasses.replace(settings, seeds=(0, 1, 2), alone=False))
+    assert [s.id for s in three if s.kind == "amalgamated"] == [f"amalgamated:seed{i}" for i in range(3)]
+    assert not [s for s in three if s.kind == "alone"]
+
+
+def test_external_dataset_becomes_a_task_agnostic_expert(settings: ChainSettings, tmp_path: Path) -> None:
+    import dataclasses
+
+    general = _dataset(tmp_path / "general", {"liver": 1})
+    steps = plan(dataclasses.replace(settings, external=general))
+    step = next(s for s in steps if s.kind == "external")
+    assert "external" in step.argv and "evaluate:external:general" not in [s.id for s in steps]
+
+
+def test_unknown_preset_names_the_known_ones(settings: ChainSettings) -> None:
+    import dataclasses
+
+    with pytest.raises(ConfigError, match="demo"):
+        plan(dataclasses.replace(settings, preset="fast"))
+
+
+def test_unknown_bundle_names_the_known_ones(settings: ChainSettings) -> None:
+    import dataclasses
+
+    with pytest.raises(ConfigError, match="ka2er"):
+        plan(dataclasses.replace(settings, bundle="kaer"))
+
+
+def test_fingerprint_follows_the_content_of_the_inputs(settings: ChainSettings, collection: Path) -> None:
+    step = plan(settings)[0]
+    before = fingerprint(step)
+    assert fingerprint(plan(settings)[0]) == before
+    label = collection / "a" / "labelsTr" / "a_0.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.ones((4, 4, 4), np.int16), np.eye(4)), label)
+    assert fingerprint(plan(settings)[0]) != before
+    assert fingerprint(plan(settings)[1]) == fingerprint(plan(settings)[1])
+
+
+def test_second_run_does_nothing(collection: Path, tmp_path: Path, calls: list[str]) -> None:
+    _run(collection, tmp_path)
+    first = list(calls)
+    assert "expert:a" in first and "alone:seed0" in first
+    _run(collection, tmp_path)
+    assert calls == first
+
+
+def test_dry_run_writes_nothing(collection: Path, tmp_path: Path, calls: list[str]) -> None:
+    text = _run(collection, tmp_path, dry_run=True)
+    assert "python -m monai.bundle run" in text and not (tmp_path / "out").exists() and not calls
+
+
+def test_changed_expert_data_redoes_what_depends_on_it(collection: Path, tmp_path: Path, calls: list[str]) -> None:
+    _run(collection, tmp_path)
+    calls.clear()
+    label = collection / "b" / "labelsTr" / "b_0.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.ones((4, 4, 4), np.int16), np.eye(4)), label)
+    _run(collection, tmp_path)
+    assert "expert:b" in calls and "amalgamated:seed0" in calls and "expert:a" not in calls
+    aside = list((tmp_path / "out" / "experts").glob("b.before-*"))
+    assert len(aside) == 1 and (aside[0] / "model.pt").is_file()
+
+
+def test_changed_expert_weights_invalidate_the_amalgamation_only(
+    collection: Path, tmp_path: Path, calls: list[str]
+) -> None:
+    _run(collection, tmp_path)
+    calls.clear()
+    path = tmp_path / "out" / "experts" / "a" / "expert.json"
+    path.write_text(json.dumps({"name": "another", "path": "model.pt"}))
+    _run(collection, tmp_path)
+    assert "amalgamated:seed0" in calls and "alone:seed0" not in calls and "expert:a" not in calls
+
+
+def test_failed_step_is_named_and_done_again(
+    collection: Path, tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend = chain_module._call
+
+    def fail(step, record):  # type: ignore[no-untyped-def]
+        if step.id == "expert:b":
+            raise ExpertError("broken", where=step.title)
+        pretend(step, record)
+
+    monkeypatch.setattr(chain_module, "_call", fail)
+    with pytest.raises(ExpertError, match="Expert b"):
+        _run(collection, tmp_path)
+    record = Record.read(tmp_path / "out")
+    assert record is not None
+    assert {s["id"]: s["status"] for s in record.data["steps"]}["expert:b"] == "failed"
+    monkeypatch.setattr(chain_module, "_call", pretend)
+    _run(collection, tmp_path)
+    assert calls.count("expert:a") == 1 and calls.count("expert:b") == 1
+
+
+def test_manifest_paths_are_relative_to_the_manifest(collection: Path, tmp_path: Path, calls: list[str]) -> None:
+    _run(collection, tmp_path)
+    manifest = json.loads((tmp_path / "out" / "experts.json").read_text())
+    assert [e["path"] for e in manifest["experts"]] == ["experts/a/model.pt", "experts/b/model.pt"]
+
+
+def test_a_command_that_fails_says_where_its_output_is(tmp_path: Path, settings: ChainSettings) -> None:
+    import dataclasses
+    import sys
+
+    step = dataclasses.replace(plan(settings)[0], argv=(sys.executable, "-c", "raise SystemExit(3)"))
+    with pytest.raises(ExpertError, match=r"exit code 3[\s\S]*expert\.log"):
+        chain_module._call(step, Record(tmp_path, {"steps": []}))
+    assert issubclass(ExpertError, AmalgamationError)
+
+
+@pytest.mark.parametrize("text", ["--a", "a 1", "--a 1 --b"])
+def test_overrides_must_be_pairs(text: str) -> None:
+    with pytest.raises(ConfigError, match="pairs"):
+        _overrides(text)
+    assert _overrides("--a 1 --b::c x") == (("a", "1"), ("b::c", "x"))
+
+
+def test_status_of_nothing_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="chain run"):
+        Chain().status(str(tmp_path))

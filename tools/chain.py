@@ -1,0 +1,170 @@
+"""`python -m tools chain`: experts first, then the student that absorbs them, then the comparison."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.errors import AmalgamationError, ConfigError, ExpertError
+
+from .chain_plan import ChainSettings, Step, plan
+from .chain_record import Record, install_model, write_manifest
+
+__all__ = ["Chain"]
+
+
+class Chain:
+    """Train what is missing of a chain, evaluate it and write the report."""
+
+    def run(
+        self,
+        bundle: str = "ka2er",
+        dataset_dir: str = "data/phantom",
+        output_dir: str | None = None,
+        preset: str = "paper",
+        external: str | None = "auto",
+        seeds: int | Sequence[int] = 0,
+        alone: bool = True,
+        split: str = "test",
+        tracking: str = "mlflow",
+        stage1: str = "",
+        stage2: str = "",
+        install: bool = True,
+        report: bool = True,
+        dry_run: bool = False,
+    ) -> str:
+        """Train the missing experts, then the student with and without them, evaluate all, report.
+
+        The command can be interrupted at any moment and typed again: finished steps are kept, an unfinished run goes
+        on from its last checkpoint, and a step whose command, configuration or inputs changed is done anew (its
+        earlier result is moved aside, never deleted).
+
+        Args:
+            bundle: stage-2 bundle.
+            dataset_dir: a dataset, a folder of datasets or a ``collection.json``.
+            output_dir: where everything goes; ``runs/<bundle>`` when omitted.
+            preset: ``paper``, ``laptop``, ``demo`` or ``smoke``.
+            external: dataset of the task-agnostic expert, its ``expert.json``, ``none``, or ``auto`` for the folder
+                ``<dataset_dir>_general`` where there is one.
+            seeds: seed or seeds of stage 2.
+            alone: also train the student without amalgamation at the same budget.
+            split: split to evaluate on.
+            tracking: ``mlflow`` (local store in the output folder) or ``none``.
+            stage1: further overrides for every expert, e.g. ``"--max_epochs 5"``.
+            stage2: further overrides for every student.
+            install: put the first seed's amalgamated weights into the bundle's ``models`` folder.
+            report: write ``report/index.html`` at the end.
+            dry_run: print the plan and do nothing.
+
+        Returns:
+            One line that says where to look next.
+        """
+        folder = Path(output_dir or Path("runs") / bundle)
+        settings = ChainSettings(
+            bundle=bundle,
+            dataset_dir=Path(dataset_dir),
+            output_dir=folder,
+            preset=preset,
+            external=_external(external, dataset_dir),
+            seeds=(seeds,) if isinstance(seeds, int) else tuple(int(s) for s in seeds),
+            alone=alone,
+            split=split,
+            tracking=tracking,
+            stage1=_overrides(stage1),
+            stage2=_overrides(stage2),
+        )
+        steps = plan(settings)
+        if dry_run:
+            return _plan_text(steps, Record.read(folder))
+        record = Record.open(folder, settings, steps)
+        with record.lock():
+            for number, step in enumerate(steps, start=1):
+                _do(step, record, settings, f"[{number}/{len(steps)}]")
+            if install:
+                install_model(steps, settings)
+            if report:
+                from .report import report as write_report
+
+                write_report(str(folder), out=str(folder / "report"))
+                return f"The report is {folder / 'report' / 'index.html'}"
+        return f"Everything is in {folder}"
+
+    def status(self, output_dir: str = "runs/ka2er") -> str:
+        """Say what a chain has done so far."""
+        record = Record.read(Path(output_dir))
+        if record is None:
+            raise ConfigError("no chain was started here", where=output_dir, hint="python -m tools chain run ka2er")
+        rows = [f"{s['status']:>8}  {s['seconds'] or 0:>7.0f} s  {s['title']}" for s in record.data["steps"]]
+        return "\n".join(rows)
+
+
+def _external(value: str | None, dataset_dir: str) -> Path | None:
+    if value in (None, "none", "None", False):
+        return None
+    if value != "auto":
+        return Path(str(value))
+    general = Path(f"{Path(dataset_dir)}_general")
+    return general if general.is_dir() else None
+
+
+def _overrides(text: str) -> tuple[tuple[str, str], ...]:
+    words = text.split()
+    if len(words) % 2 or any(not w.startswith("--") for w in words[::2]):
+        raise ConfigError("overrides must be pairs", got=text, expected='"--key value --other value"')
+    return tuple((key[2:], value) for key, value in zip(words[::2], words[1::2], strict=True))
+
+
+def _plan_text(steps: Sequence[Step], record: Record | None) -> str:
+    lines = []
+    for step in steps:
+        done = record is not None and record.holds(step)
+        lines.append(f"{'done' if done else 'to do':>6}  {step.title}")
+        if step.argv:
+            lines.append(f"        {step.command}")
+    return "\n".join(lines)
+
+
+def _do(step: Step, record: Record, settings: ChainSettings, position: str) -> None:
+    if record.holds(step):
+        _say(f"{position} {step.title}: done before")
+        return
+    _say(f"{position} {step.title}")
+    started = time.monotonic()
+    record.begin(step)
+    try:
+        if step.kind == "manifest":
+            write_manifest(step, settings)
+        else:
+            _say(f"    {step.command}")
+            _call(step, record)
+    except BaseException:
+        record.end(step, "failed", time.monotonic() - started)
+        raise
+    record.end(step, "done", time.monotonic() - started)
+
+
+def _call(step: Step, record: Record) -> None:
+    step.output_dir.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])}
+    log = step.output_dir / f"{step.kind}.log"
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"\n# {datetime.datetime.now(datetime.UTC).isoformat()} {step.command}\n")
+        file.flush()
+        process = subprocess.run(step.argv, env=environment, stdout=file, check=False)
+    if process.returncode:
+        error = ExpertError if step.kind in ("expert", "external") else AmalgamationError
+        raise error(
+            f"the command ended with exit code {process.returncode}",
+            where=step.title,
+            got=f"its output is in {log}",
+            hint="mend the cause named there and type the same chain command again: finished steps are kept",
+        )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

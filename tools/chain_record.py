@@ -1,0 +1,208 @@
+"""The record of a chain: what is done, from which inputs, and the manifest of its experts."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.data.datalist import read_collection
+from common.engine.atomic import atomic_write
+from common.engine.lock import RunLock
+from common.errors import ExpertError
+
+from .chain_plan import ChainSettings, Step, fingerprint
+
+__all__ = ["Record", "install_model", "write_manifest"]
+
+_PACKAGES = ("monai", "torch", "numpy", "nnunetv2", "nibabel", "pytorch-ignite", "mlflow")
+
+
+class Record:
+    """``chain.json``: settings, surroundings and the state of every step; written atomically after each change."""
+
+    def __init__(self, folder: Path, data: dict[str, Any]) -> None:
+        self.folder, self.data = folder, data
+
+    @classmethod
+    def read(cls, folder: Path) -> Record | None:
+        """The record of an earlier run, None where there is none."""
+        path = folder / "chain.json"
+        return cls(folder, json.loads(path.read_text())) if path.is_file() else None
+
+    @classmethod
+    def open(cls, folder: Path, settings: ChainSettings, steps: Sequence[Step]) -> Record:
+        """Continue the record of ``folder`` with the steps of the present plan."""
+        earlier = cls.read(folder)
+        known = {s["id"]: s for s in earlier.data["steps"]} if earlier else {}
+        data = {
+            "name": folder.name,
+            "bundle": settings.bundle,
+            "created": earlier.data["created"] if earlier else _now(),
+            "command": "python -m tools " + " ".join(sys.argv[1:]),
+            "preset": settings.preset,
+            "split": settings.split,
+            "commit": _commit(),
+            "hardware": _hardware(),
+            "packages": {p: importlib.metadata.version(p) for p in _PACKAGES},
+            "seed": settings.seeds[0],
+            "seeds": list(settings.seeds),
+            "dataset_dir": str(settings.dataset_dir),
+            "tasks": _tasks(settings),
+            "steps": [_row(step, folder, known.get(step.id)) for step in steps],
+        }
+        return cls(folder, data)
+
+    def lock(self) -> contextlib.AbstractContextManager[object]:
+        """Keep a second chain out of the same folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return RunLock(self.folder, name="chain.lock")
+
+    def row(self, step: Step) -> dict[str, Any]:
+        """The stored row of a step."""
+        return next((s for s in self.data["steps"] if s["id"] == step.id), {})
+
+    def holds(self, step: Step) -> bool:
+        """True when the step is done and neither its command nor its inputs changed since."""
+        row = self.row(step)
+        return row.get("status") == "done" and row.get("fingerprint") == fingerprint(step) and _complete(step)
+
+    def begin(self, step: Step) -> None:
+        """Note that a step starts; results of another configuration are moved aside first."""
+        row, mark = self.row(step), fingerprint(step)
+        if step.kind not in ("manifest", "evaluate") and row.get("fingerprint") not in (None, mark):
+            _move_aside(step.output_dir, row["fingerprint"])
+        row.update(status="running", fingerprint=mark, started=_now())
+        self._write()
+
+    def end(self, step: Step, status: str, seconds: float) -> None:
+        """Note how a step ended."""
+        row = self.row(step)
+        row.update(status=status, seconds=round(seconds + (row.get("seconds") or 0.0), 1), metrics=_metrics(step))
+        self._write()
+
+    def _write(self) -> None:
+        with atomic_write(self.folder / "chain.json") as temporary:
+            Path(temporary).write_text(json.dumps(self.data, indent=2) + "\n")
+
+
+def write_manifest(step: Step, settings: ChainSettings) -> None:
+    """Collect every expert's own description into ``experts.json``; paths are relative to that file.
+
+    Raises:
+        ExpertError: when an expert left no description.
+    """
+    experts = []
+    for path in step.inputs:
+        if not path.is_file():
+            raise ExpertError(
+                "the expert left no description", where=path, hint="delete nothing; type the chain command again"
+            )
+        spec = json.loads(path.read_text())
+        spec["path"] = os.path.relpath((path.parent / spec["path"]).resolve(), settings.output_dir.resolve())
+        experts.append(spec)
+    with atomic_write(settings.output_dir / "experts.json") as temporary:
+        Path(temporary).write_text(json.dumps({"format": 1, "experts": experts}, indent=2) + "\n")
+
+
+def install_model(steps: Sequence[Step], settings: ChainSettings) -> None:
+    """Copy the first amalgamated model into the bundle, so that ``inference.json`` finds it; the old one is kept."""
+    run = next(s for s in steps if s.kind == "amalgamated")
+    source, models = run.output_dir / "model.pt", settings.bundles / settings.bundle / "models"
+    target = models / "model.pt"
+    if target.is_file() and target.read_bytes() != source.read_bytes():
+        previous = models / "previous"
+        previous.mkdir(parents=True, exist_ok=True)
+        target.replace(previous / f"model_{_file_hash(target)[:8]}.pth")
+    models.mkdir(parents=True, exist_ok=True)
+    with atomic_write(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def _row(step: Step, folder: Path, earlier: dict[str, Any] | None) -> dict[str, Any]:
+    row = {"status": "pending", "seconds": None, "metrics": {}, "fingerprint": None, **(earlier or {})}
+    row.update(id=step.id, kind=step.kind, title=step.title, subject=step.subject, command=step.command)
+    row["output_dir"] = os.path.relpath(step.output_dir, folder)
+    return row
+
+
+def _complete(step: Step) -> bool:
+    produced = {"manifest": "experts.json", "evaluate": "evaluation/summary.json"}
+    return (step.output_dir / produced.get(step.kind, "model.pt")).is_file()
+
+
+def _metrics(step: Step) -> dict[str, Any]:
+    path = step.output_dir / "evaluation" / "summary.json"
+    if step.kind != "evaluate" or not path.is_file():
+        return {}
+    summary: dict[str, Any] = json.loads(path.read_text())
+    return summary
+
+
+def _move_aside(folder: Path, mark: str) -> None:
+    if not folder.is_dir():
+        return
+    target = folder.with_name(f"{folder.name}.before-{mark[:8]}")
+    number = 1
+    while target.exists():
+        number += 1
+        target = folder.with_name(f"{folder.name}.before-{mark[:8]}-{number}")
+    folder.rename(target)
+
+
+def _tasks(settings: ChainSettings) -> dict[str, Any]:
+    return {
+        d.name: {
+            "modality": list(d.channels),
+            "structures": list(d.labels.names),
+            "cases": {split: len(cases) for split, cases in d.splits.items()},
+        }
+        for d in read_collection(settings.dataset_dir).datasets
+    }
+
+
+def _hardware() -> dict[str, Any]:
+    names = (line.split(":", 1)[1].strip() for line in _cpu_lines() if line.startswith("model name"))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    return {
+        "cpu": next(names, platform.processor() or platform.machine()),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "memory_gb": round(memory / 2**30),
+    }
+
+
+def _cpu_lines() -> Iterator[str]:
+    path = Path("/proc/cpuinfo")
+    yield from path.read_text().splitlines() if path.is_file() else ()
+
+
+def _commit() -> str | None:
+    answer = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
+    )
+    return answer.stdout.strip() or None
+
+
+def _file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
