@@ -116,8 +116,7 @@ class Grid:
     def resampled_shape(self, spacing: Sequence[float]) -> tuple[int, ...]:
         """Voxels per axis that the same extent needs at another spacing in mm (values <= 0 keep an axis)."""
         return tuple(
-            max(1, round(n * s / t)) if t > 0 else n
-            for n, s, t in zip(self.shape, self.spacing, spacing, strict=True)
+            max(1, round(n * s / t)) if t > 0 else n for n, s, t in zip(self.shape, self.spacing, spacing, strict=True)
         )
 
     def check(

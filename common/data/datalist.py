@@ -224,7 +224,9 @@ def _split(name: str) -> str:
     raise DataError("no such split", got=name, expected=", ".join(SPLITS))
 
 
-def _read_split(data: Mapping[str, Any], split: str, root: Path, names: tuple[str, ...], where: str) -> tuple[Case, ...]:
+def _read_split(
+    data: Mapping[str, Any], split: str, root: Path, names: tuple[str, ...], where: str
+) -> tuple[Case, ...]:
     entries = next((data[k] for k in _SPELLINGS[split] if k in data), [])
     if not isinstance(entries, list):
         raise DataError("a split must be a list", where=where, got=type(entries).__name__)
@@ -278,7 +280,9 @@ def _read_listing(file: Path) -> Collection:
     options = data.get("tasks") or {}
     unknown = set(options) - {d.name for d in datasets}
     if unknown:
-        raise DataError("options for unknown tasks", where=file, got=sorted(unknown), expected=[d.name for d in datasets])
+        raise DataError(
+            "options for unknown tasks", where=file, got=sorted(unknown), expected=[d.name for d in datasets]
+        )
     renamed = [_renamed(d, options.get(d.name, {}).get("labels", {}), file) for d in datasets]
     return _collection(str(data.get("name") or file.parent.name), file.parent, renamed)
 

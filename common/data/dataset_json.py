@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
 
-__all__ = ["SPLITS", "VOLUME_SUFFIXES", "Case", "base_name", "channel_names", "read_case", "read_json"]
+__all__ = ["SPLITS", "VOLUME_SUFFIXES", "Case", "base_name", "case_name", "channel_names", "read_case", "read_json"]
 
 SPLITS = ("training", "validation", "test", "unlabelled")
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".bmp", ".tif",
@@ -38,6 +38,20 @@ def base_name(path: str | Path) -> str:
             name = name[: -len(suffix)]
             break
     return _CHANNEL_SUFFIX.sub("", name)
+
+
+def case_name(data: Mapping[Hashable, Any], key: Hashable = "image") -> str:
+    """The case's id: its ``case`` entry, else the base name of the image file, else ``"unknown case"``."""
+    if isinstance(data.get("case"), str):
+        return str(data["case"])
+    image = data.get(key, data.get("image"))
+    if hasattr(image, "meta"):
+        image = image.meta.get("filename_or_obj")
+    if isinstance(image, (list, tuple)) and image:
+        image = image[0]
+    if not isinstance(image, (str, Path)):
+        image = data.get(f"{key}_path")
+    return base_name(image) if isinstance(image, (str, Path)) and str(image) else "unknown case"
 
 
 def read_json(path: Path) -> dict[str, Any]:
