@@ -1,0 +1,137 @@
+"""The card that travels inside a weights file: label space, channels, bundle and configuration."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .atomic import atomic_write
+from .errors import WeightError
+from .labels import LabelSpace
+
+__all__ = ["CARD_ATTRIBUTE", "ModelCard", "save_weights", "tensor_bytes"]
+
+CARD_ATTRIBUTE = "_card"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a weights file says about itself.
+
+    Args:
+        labels: the structures that the network predicts.
+        channels: names of the input channels, in order.
+        bundle: name of the bundle that trained the weights.
+        version: version of that bundle.
+        config_hash: sha256 of the meaningful configuration; the engine fills it in when empty.
+        extra: further plain values (metric, epoch, hashes of the experts, ...).
+
+    Raises:
+        WeightError: when ``extra`` cannot be written as JSON.
+    """
+
+    labels: LabelSpace
+    channels: tuple[str, ...] = ()
+    bundle: str = ""
+    version: str = ""
+    config_hash: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channels", tuple(str(c) for c in self.channels))
+        object.__setattr__(self, "extra", dict(self.extra))
+        try:
+            json.dumps(self.extra)
+        except TypeError as error:
+            raise WeightError(f"a card holds plain values only: {error}", where=self.bundle, got=self.extra) from error
+
+    def with_extra(self, **extra: Any) -> ModelCard:
+        """The same card with more entries in ``extra``."""
+        return replace(self, extra={**self.extra, **extra})
+
+    def to_json(self) -> str:
+        """One line of JSON, the form in which the card is stored."""
+        return json.dumps(
+            {
+                "labels": self.labels.to_dict(),
+                "channels": list(self.channels),
+                "bundle": self.bundle,
+                "version": self.version,
+                "config_hash": self.config_hash,
+                "extra": self.extra,
+            },
+            sort_keys=True,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelCard:
+        """Inverse of :meth:`to_json`.
+
+        Raises:
+            WeightError: when the text is no card.
+        """
+        try:
+            data = json.loads(text)
+            return cls(**{**data, "labels": LabelSpace.from_dict(data["labels"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise WeightError(f"the card cannot be read: {error}", got=text[:200]) from error
+
+
+def tensor_bytes(state: Mapping[str, Any]) -> int:
+    """Bytes of all tensors in a (nested) mapping."""
+    total = 0
+    for value in state.values():
+        if isinstance(value, Tensor):
+            total += value.numel() * value.element_size()
+        elif isinstance(value, Mapping):
+            total += tensor_bytes(value)
+    return total
+
+
+def save_weights(path: Path | str, state_dict: Mapping[str, Tensor], card: ModelCard | None = None) -> Path:
+    """Write a flat state dict atomically, with its card inside.
+
+    ``.pt``/``.pth`` files are what ``torch.load(weights_only=True)``, ``CheckpointLoader`` and ``monai.bundle.load``
+    read: the card is an attribute of the dict and never one of its keys. ``.safetensors`` keeps the card as metadata.
+
+    Args:
+        path: target file; the suffix selects the format.
+        state_dict: names and tensors, any device; stored on the CPU.
+        card: what the file says about itself.
+
+    Raises:
+        WeightError: for values that are no tensors or an unknown suffix.
+        CheckpointError: when the disk is full (the previous file stays intact).
+    """
+    path = Path(path)
+    wrong = [f"{k}: {type(v).__name__}" for k, v in state_dict.items() if not isinstance(v, Tensor)]
+    if wrong:
+        raise WeightError("only tensors can be stored as weights", where=path, got=", ".join(wrong[:5]))
+    tensors = OrderedDict((k, v.detach().cpu().as_subclass(Tensor)) for k, v in state_dict.items())
+    with atomic_write(path, needed=tensor_bytes(tensors)) as temporary:
+        if path.suffix == ".safetensors":
+            _write_safetensors(temporary, tensors, card)
+        elif path.suffix in (".pt", ".pth"):
+            if hasattr(state_dict, "_metadata"):
+                tensors._metadata = state_dict._metadata  # type: ignore[attr-defined]
+            if card is not None:
+                setattr(tensors, CARD_ATTRIBUTE, card.to_json())
+            torch.save(tensors, temporary)
+        else:
+            raise WeightError("unknown weights format", where=path, got=path.suffix, expected=".pt, .pth, .safetensors")
+    return path
+
+
+def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], card: ModelCard | None) -> None:
+    from safetensors.torch import save_file
+
+    # Networks such as nnU-Net's register one tensor under several names; the format has no aliases.
+    own = {k: v.contiguous().clone() for k, v in tensors.items()}
+    save_file(own, str(path), metadata={"format": "pt"} | ({} if card is None else {"card": card.to_json()}))

@@ -1,0 +1,1 @@
+"""What drives training and inference around MONAI's engines: seeds, checkpoints, steps, metrics, windows."""
