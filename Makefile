@@ -5,7 +5,6 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # for example PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" for a small torch without CUDA
 PIP_ARGS ?=
 WORKERS ?= 2
-RUN ?= runs/demo
 
 PY := .venv/bin/python
 STAMP := .venv/.installed-$(shell cat requirements.txt setup.cfg | cksum | cut -d' ' -f1)
@@ -13,7 +12,7 @@ STAMP := .venv/.installed-$(shell cat requirements.txt setup.cfg | cksum | cut -
 .PHONY: help install demo test test-slow lint type format clean
 
 help:
-	@echo "make demo     phantom data, experts, KA2ER, evaluation and a report page, in $(RUN)"
+	@echo "make demo     phantom data, experts, KA2ER, evaluation and a report page, in runs/ka2er"
 	@echo "make test     the test suite"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make lint     ruff;  make type  mypy;  make format  ruff format"
@@ -29,8 +28,7 @@ $(STAMP): requirements.txt setup.cfg
 
 demo: $(STAMP)
 	$(PY) -m tools phantom --out data/phantom
-	$(PY) -m tools chain run ka2er --dataset_dir data/phantom --preset demo --output_dir $(RUN)
-	@echo "Open $(RUN)/report/index.html"
+	$(PY) -m tools chain run ka2er --dataset_dir data/phantom --preset demo
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) $(ARGS)

@@ -1,0 +1,108 @@
+"""``python -m tools bundle``: look at a bundle before you run or publish it."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from common.errors import ConfigError
+
+from .bundle_checks import check_bundle, merged, statements
+from .bundle_files import Configuration, bundle_folders, configurations, find_bundle, read_json, walk
+
+__all__ = ["Bundle", "verify_network"]
+
+
+def verify_network(folder: Path, **overrides: object) -> None:
+    """The zoo's ``verify_net_in_out`` on the CPU: builds ``network_def`` and feeds it one random tensor.
+
+    Args:
+        folder: the bundle.
+        overrides: configuration ids and values, for example ``_meta_::network_data_format::…`` for a smaller input.
+
+    Raises:
+        ConfigError: when the output's channels or type differ from ``metadata.json``.
+    """
+    from monai.bundle import verify_net_in_out
+
+    try:
+        verify_net_in_out(
+            net_id="network_def",
+            meta_file=str(folder / "configs" / "metadata.json"),
+            config_file=str(folder / "configs" / "inference.json"),
+            device="cpu",
+            **{"bundle_root": str(folder), **overrides},
+        )
+    except (ValueError, RuntimeError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"the network does not do what metadata.json says: {error}",
+            where=folder,
+            hint="compare network_data_format with network_def in configs/inference.json",
+        ) from error
+
+
+class Bundle:
+    """Check bundles; nothing of a bundle is built or evaluated unless ``--run`` says so."""
+
+    def list(self) -> None:
+        """Name the bundles of this collection with version and task."""
+        for folder in bundle_folders():
+            path = folder / "configs" / "metadata.json"
+            meta = read_json(path) if path.is_file() else {}
+            print(f"{folder.name:<22} {meta.get('version', '-'):<8} {meta.get('task', '(no metadata)')}")
+
+    def show(self, bundle: str, config: str = "train") -> None:
+        """List what running a bundle would call and evaluate, without doing it.
+
+        Args:
+            bundle: name or folder.
+            config: a file name without ``.json``, or ``base+overlay``, for example ``train+smoke``.
+        """
+        folder = find_bundle(bundle)
+        known = {c.name: c for c in configurations(folder)}
+        known |= {c.files[-1].stem: c for c in known.values()}
+        if config not in known:
+            raise ConfigError(f"no configuration {config!r}", where=folder, expected=", ".join(sorted(known)))
+        self._show(known[config])
+
+    @staticmethod
+    def _show(configuration: Configuration) -> None:
+        print(f"{configuration.name}: {' + '.join(shlex.quote(str(f)) for f in configuration.files)}")
+        content = merged(configuration)
+        for where, value in walk(content):
+            if isinstance(value, dict) and "_target_" in value:
+                print(f"  call      {where} = {value['_target_']}")
+        for where, text in statements(content):
+            print(f"  evaluate  {where} = {text[1:]}")
+
+    def check(self, bundle: str = "all", *, quiet: bool = False, run: bool = False) -> None:
+        """Check one bundle or ``all`` against the zoo's rules and ours.
+
+        Lists every ``_target_`` and every ``$`` expression of the bundle (it is code: MONAI evaluates it), then every
+        finding. Nothing of the bundle is executed unless ``run`` is given.
+
+        Args:
+            bundle: name, folder or ``all``.
+            quiet: show the findings only.
+            run: also build the network and feed it (the zoo's ``verify_net_in_out``). Only for bundles you trust.
+
+        Raises:
+            ConfigError: when there is at least one error, after all were printed.
+        """
+        folders = bundle_folders() if bundle == "all" else [find_bundle(bundle)]
+        errors = 0
+        for folder in folders:
+            findings = check_bundle(folder)
+            if not quiet and not any(f.check == "strings" for f in findings):
+                for configuration in (c for c in configurations(folder) if len(c.files) == 1):
+                    self._show(configuration)
+            for finding in findings:
+                print(f"{folder.name}: {finding.severity}: {finding.check}: {finding.where}: {finding.problem}")
+            wrong = sum(f.severity == "error" for f in findings)
+            print(f"{folder.name}: {wrong} errors, {len(findings) - wrong} pieces of advice")
+            errors += wrong
+            if run and not wrong:
+                verify_network(folder)
+                print(f"{folder.name}: the network takes and gives what metadata.json says")
+        if errors:
+            raise ConfigError(f"{errors} errors in {len(folders)} bundles", hint="mend what is listed above")

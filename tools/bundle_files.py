@@ -1,0 +1,110 @@
+"""Where bundles lie and how their JSON files combine: read as plain data, nothing of it is run."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from common.errors import ConfigError
+
+__all__ = ["Configuration", "bundle_folders", "configurations", "find_bundle", "read_json", "walk"]
+
+DATA_FILES = ("metadata.json", "chain.json")  # JSON that MONAI does not evaluate
+
+
+class Configuration(NamedTuple):
+    """One way in which a bundle is started.
+
+    Args:
+        name: for example ``train`` or ``train+smoke``.
+        files: the JSON files in the order in which MONAI merges them.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+
+
+def bundle_folders() -> list[Path]:
+    """The collection's own bundle folders: below the working directory, else beside the installed package."""
+    for root in (Path("bundles"), Path(__file__).resolve().parent.parent / "bundles"):
+        found = sorted(p.parent for p in root.glob("*/configs") if p.is_dir())
+        if found:
+            return found
+    return []
+
+
+def find_bundle(bundle: str | Path) -> Path:
+    """The folder of a bundle, given by path or by name.
+
+    Raises:
+        ConfigError: when there is none, with the nearest name.
+    """
+    if (Path(bundle) / "configs").is_dir():
+        return Path(bundle)
+    known = {p.name: p for p in bundle_folders()}
+    if str(bundle) in known:
+        return known[str(bundle)]
+    close = difflib.get_close_matches(str(bundle), known, n=1)
+    raise ConfigError(
+        f"there is no bundle {str(bundle)!r}",
+        expected=", ".join(known) or "a folder with configs/ in it",
+        hint=f"did you mean {close[0]!r}?" if close else "give a bundle's name or folder",
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        ConfigError: when it is not JSON, not an object, or repeats a key (Python would keep the last silently).
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [k for k, _ in pairs]
+        repeated = sorted({k for k in names if names.count(k) > 1})
+        if repeated:
+            raise ConfigError("a key is given twice", where=path, got=", ".join(repeated), hint="keep one of them")
+        return dict(pairs)
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
+    except FileNotFoundError:
+        raise ConfigError("the file is missing", where=path) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"not valid JSON: {error}", where=path) from error
+    if not isinstance(content, dict):
+        raise ConfigError("not a JSON object", where=path, got=type(content).__name__)
+    return content
+
+
+def configurations(folder: Path) -> list[Configuration]:
+    """All ways to start a bundle: its complete files, and every overlay on the file that it overlays.
+
+    A file with a top-level ``bundle_root`` is complete and comes first. The others are overlays: those whose name
+    contains ``inference`` or ``evaluate`` on ``inference.json``, all others on ``train.json``.
+    """
+    complete, overlays = [], []
+    for path in sorted((folder / "configs").glob("*.json")):
+        if path.name in DATA_FILES:
+            continue
+        if "bundle_root" in read_json(path):
+            complete.append(Configuration(path.stem, (path,)))
+            continue
+        base = "inference" if "inference" in path.stem or "evaluate" in path.stem else "train"
+        overlays.append(Configuration(f"{base}+{path.stem}", (folder / "configs" / f"{base}.json", path)))
+    return complete + overlays
+
+
+def walk(content: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """Every node of a configuration with its id (``train::loss::weight``), parents first."""
+    yield where, content
+    children: list[tuple[str, Any]] = []
+    if isinstance(content, dict):
+        children = [(str(k), v) for k, v in content.items()]
+    elif isinstance(content, list):
+        children = [(str(i), v) for i, v in enumerate(content)]
+    for key, value in children:
+        yield from walk(value, f"{where}::{key}" if where else key)
