@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 from common.errors import ConfigError
 
@@ -13,7 +14,7 @@ from .bundle_files import Configuration, bundle_folders, configurations, find_bu
 __all__ = ["Bundle", "verify_network"]
 
 
-def verify_network(folder: Path, **overrides: object) -> None:
+def verify_network(folder: Path, **overrides: Any) -> None:
     """The zoo's ``verify_net_in_out`` on the CPU: builds ``network_def`` and feeds it one random tensor.
 
     Args:
@@ -25,14 +26,15 @@ def verify_network(folder: Path, **overrides: object) -> None:
     """
     from monai.bundle import verify_net_in_out
 
+    arguments: dict[str, Any] = {
+        "net_id": "network_def",
+        "meta_file": str(folder / "configs" / "metadata.json"),
+        "config_file": str(folder / "configs" / "inference.json"),
+        "device": "cpu",
+        "bundle_root": str(folder),
+    }
     try:
-        verify_net_in_out(
-            net_id="network_def",
-            meta_file=str(folder / "configs" / "metadata.json"),
-            config_file=str(folder / "configs" / "inference.json"),
-            device="cpu",
-            **{"bundle_root": str(folder), **overrides},
-        )
+        verify_net_in_out(**arguments, **overrides)
     except (ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"the network does not do what metadata.json says: {error}",
