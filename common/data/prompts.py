@@ -1,0 +1,85 @@
+"""Box prompts for whole volumes, put where a promptable network's inferer finds them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Transform
+from torch import Tensor
+
+from ..errors import ConfigError, PromptError
+from ..prompts import boxes_from_label, clip_boxes
+
+__all__ = ["BOX_SOURCES", "BoxPromptsd", "move_boxes"]
+
+BOX_SOURCES = ("gt", "user", "none")
+
+
+class BoxPromptsd(Transform):
+    """Write ``image.meta["boxes"]`` ``[K, 2, 3]``: voxels of the preprocessed image, NaN where there is no box.
+
+    Args:
+        source: ``gt`` takes the tight box of every annotated structure from the label map (an *oracle* prompt, to be
+            reported as such), ``user`` the entry ``boxes`` ``{structure name: [[x, y, z], [x, y, z]]}`` in voxels of
+            the original image, ``none`` writes nothing.
+        structures: the K foreground names.
+        image: key of the preprocessed image ``[C, X, Y, Z]``.
+        label: key of the label map on the original grid, with union indices.
+
+    Raises:
+        ConfigError: for an unknown source.
+        PromptError: for a name that the network does not know.
+    """
+
+    def __init__(
+        self, source: str, structures: tuple[str, ...] | list[str], image: str = "image", label: str = "label"
+    ) -> None:
+        if source not in BOX_SOURCES:
+            raise ConfigError("unknown choice", where="prompt_source", got=source, expected=", ".join(BOX_SOURCES))
+        self.source, self.structures, self.image, self.label = source, tuple(structures), image, label
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy whose image carries boxes."""
+        result = dict(data)
+        if self.source == "none" or (self.source == "user" and "boxes" not in data):
+            return result
+        image = result[self.image]
+        if not isinstance(image, MetaTensor):
+            raise PromptError("box prompts need the image's grid", got=type(image).__name__, expected="a MetaTensor")
+        boxes, affine = self._boxes(result, image)
+        moved = clip_boxes(move_boxes(boxes, affine, image.affine), image.shape[1:])
+        image.meta["boxes"] = moved
+        return result
+
+    def _boxes(self, data: Mapping[Hashable, Any], image: MetaTensor) -> tuple[Tensor, Tensor]:
+        if self.source == "gt":
+            label = data[self.label]
+            return boxes_from_label(label, len(self.structures)), label.affine
+        boxes = torch.full((len(self.structures), 2, 3), torch.nan)
+        for name, corners in data["boxes"].items():
+            if name not in self.structures:
+                raise PromptError("no structure of that name", got=name, expected=", ".join(self.structures))
+            boxes[self.structures.index(name)] = torch.as_tensor(corners, dtype=torch.float32)
+        return boxes, torch.as_tensor(image.meta["original_affine"])
+
+
+def move_boxes(boxes: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """Boxes in voxels of another grid: the tight box around the eight moved corners.
+
+    Args:
+        boxes: ``[K, 2, 3]`` voxels, NaN for none.
+        source: ``[4, 4]`` affine of the boxes, voxels to mm.
+        target: ``[4, 4]`` affine of the grid that they are moved to.
+
+    Returns:
+        ``[K, 2, 3]`` voxels of the target grid, in order, rounded to whole voxels.
+    """
+    matrix = torch.linalg.inv(torch.as_tensor(target, dtype=torch.float64)) @ torch.as_tensor(source).double()
+    picks = torch.tensor(list(itertools.product((0, 1), repeat=3)))
+    corners = boxes.double()[:, picks, torch.arange(3)]
+    moved = corners @ matrix[:3, :3].T + matrix[:3, 3]
+    return torch.stack([moved.amin(1), moved.amax(1)], 1).round().float()

@@ -1,0 +1,72 @@
+"""What inference must know about a trained model, written by training and read back from the weights file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..card import ModelCard
+from ..errors import WeightError
+from ..labels import LabelSpace
+from ..weights import read_state_dict
+
+__all__ = ["model_card", "model_settings"]
+
+
+def model_card(
+    bundle: str, labels: LabelSpace, channels: Sequence[str], settings: Mapping[str, Any], version: str = "0.1.0"
+) -> ModelCard:
+    """The card of a model whose inference configuration depends on how it was trained.
+
+    Args:
+        bundle: name of the bundle.
+        labels: structures that the network predicts.
+        channels: input channel names.
+        settings: plain values that inference needs: network arguments, spacing (mm), window size (voxels) and so on.
+        version: the bundle's version.
+    """
+    return ModelCard(labels, tuple(channels), bundle, version, extra={"settings": _plain(settings)})
+
+
+def model_settings(path: str | Path, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a trained model, or the defaults while there is no weights file yet.
+
+    The result has ``labels`` (a :class:`LabelSpace`) and ``channels`` besides the entries of ``defaults``, so that an
+    ``inference.json`` needs no editing after a training on another collection.
+
+    Args:
+        path: weights file with a card.
+        defaults: ``structures`` (names), ``channels``, ``exclusive`` and whatever the configuration reads.
+
+    Raises:
+        WeightError: when the file has no card, or one of another kind of model.
+    """
+    result = dict(defaults)
+    result["labels"] = LabelSpace(tuple(result.pop("structures")), exclusive=bool(result.get("exclusive", True)))
+    path = Path(path)
+    if not path.is_file():
+        return result
+    card = read_state_dict(path)[1]
+    stored = None if card is None else card.extra.get("settings")
+    if card is None or not isinstance(stored, Mapping):
+        raise WeightError(
+            "the weights do not say how they were trained",
+            where=path,
+            got="no card" if card is None else f"a card of {card.bundle or 'an unknown bundle'} without settings",
+            expected="weights written by this collection's training",
+            hint="for other weights pass the settings as overrides and name another --model_path",
+        )
+    missing = sorted(set(defaults) - set(stored) - {"structures", "channels", "exclusive"})
+    if missing:
+        raise WeightError("the weights' card lacks settings", where=path, got=sorted(stored), expected=missing)
+    exclusive = card.labels.exclusive
+    return {**result, **stored, "labels": card.labels, "channels": list(card.channels), "exclusive": exclusive}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value

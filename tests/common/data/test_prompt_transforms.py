@@ -1,0 +1,67 @@
+"""Box prompts of a volume arrive in the voxels of the image that the network sees."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, Orientation, Spacing
+
+from common.data.prompts import BoxPromptsd, move_boxes
+from common.errors import ConfigError, PromptError
+
+
+def _volume(axcodes: str = "RAS") -> MetaTensor:
+    label = torch.zeros(1, 20, 24, 16)
+    label[0, 4:9, 6:15, 3:7] = 1
+    affine = torch.diag(torch.tensor([2.0, 1.0, 3.0, 1.0])).double()
+    affine[:3, 3] = torch.tensor([-7.0, 5.0, 11.0])
+    return Orientation(axcodes=axcodes, labels=None)(MetaTensor(label, affine=affine))
+
+
+@pytest.mark.parametrize("axcodes", ["RAS", "LPS", "SAL", "PIR"])
+def test_boxes_follow_the_structure_through_orientation_and_spacing(axcodes: str) -> None:
+    label = _volume(axcodes)
+    chain = Compose([Orientation(axcodes="RAS", labels=None), Spacing(pixdim=(1.0, 1.0, 1.0), mode="nearest")])
+    image = chain(label)
+    out = BoxPromptsd("gt", ["liver", "spleen"])({"image": image, "label": label})
+    where = torch.nonzero(image[0])
+    expected = torch.stack([where.amin(0), where.amax(0)]).float()
+    assert (out["image"].meta["boxes"][0] - expected).abs().max() <= 2  # half a source voxel of 3 mm, rounded
+    assert out["image"].meta["boxes"][1].isnan().all()
+
+
+def test_moved_boxes_equal_moving_each_corner() -> None:
+    generator = np.random.default_rng(0)
+    source, target = (np.eye(4), np.eye(4))
+    source[:3, :3] = np.linalg.qr(generator.normal(size=(3, 3)))[0] * [1.0, 2.0, 3.0]
+    target[:3, :3] = np.linalg.qr(generator.normal(size=(3, 3)))[0]
+    target[:3, 3] = 4.0
+    box = np.array([[1.0, 2.0, 3.0], [5.0, 9.0, 4.0]])
+    points = [
+        (np.linalg.inv(target) @ source @ np.array([*(box[c, a] for a, c in enumerate(corner)), 1.0]))[:3]
+        for corner in itertools.product((0, 1), repeat=3)
+    ]
+    expected = np.stack([np.min(points, 0), np.max(points, 0)]).round()
+    moved = move_boxes(torch.tensor(box)[None].float(), torch.tensor(source), torch.tensor(target))
+    np.testing.assert_allclose(moved[0], expected, atol=1e-4)
+
+
+def test_user_boxes_are_given_by_name_in_voxels_of_the_original_image() -> None:
+    image = MetaTensor(torch.zeros(1, 8, 8, 8), affine=torch.diag(torch.tensor([1.0, 1, 1, 1])).double())
+    image.meta["original_affine"] = torch.diag(torch.tensor([2.0, 2, 2, 1])).double()
+    out = BoxPromptsd("user", ["liver", "spleen"])({"image": image, "boxes": {"spleen": [[0, 1, 1], [2, 3, 3]]}})
+    assert out["image"].meta["boxes"][1].tolist() == [[0, 2, 2], [4, 6, 6]]
+    with pytest.raises(PromptError, match="liver, spleen"):
+        BoxPromptsd("user", ["liver", "spleen"])({"image": image, "boxes": {"kidney": [[0, 0, 0], [1, 1, 1]]}})
+
+
+def test_no_source_leaves_the_case_alone_and_an_unknown_one_is_refused() -> None:
+    image = MetaTensor(torch.zeros(1, 4, 4, 4))
+    assert "boxes" not in BoxPromptsd("none", ["liver"])({"image": image})["image"].meta
+    assert "boxes" not in BoxPromptsd("user", ["liver"])({"image": image})["image"].meta
+    with pytest.raises(ConfigError, match="prompt_source"):
+        BoxPromptsd("expert", ["liver"])
+    with pytest.raises(PromptError, match="MetaTensor"):
+        BoxPromptsd("gt", ["liver"])({"image": torch.zeros(1, 4, 4, 4), "label": image})
