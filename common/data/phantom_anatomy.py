@@ -1,245 +1,53 @@
-"""The phantom's two body regions: an abdomen (shared by CT and MR) and a chest with a heart.
-
-Template coordinates are mm, x towards the patient's right, y anterior, z superior; the body is a slim one.
-"""
+"""Who is scanned: a subject's tissues and structures at any positions."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .phantom_shapes import Blend, Canvas, Cut, Ellipsoid, Placed, Points, Shape, Tube, Warp, Waves
+from ..errors import ConfigError
+from .phantom_abdomen import abdomen
+from .phantom_body import STRUCTURES, TISSUES
+from .phantom_shapes import Canvas, Points, Warp
+from .phantom_thorax import thorax
 
 __all__ = ["REGIONS", "STRUCTURES", "TISSUES", "Subject", "sample"]
 
-TISSUES = (
-    "air fat muscle bone marrow disc fluid cord lung liver spleen cortex medulla artery vein vessel wall lumen gas "
-    "pancreas bile bowel node cyst tumour blood myocardium scar"
-).split()
-STRUCTURES = (
-    "liver",
-    "spleen",
-    "left kidney",
-    "right kidney",
-    "aorta",
-    "gallbladder",
-    "pancreas",
-    "liver tumour",
-    "left atrium",
-    "left ventricle",
-    "myocardium",
-    "scar",
-)
-REGIONS = ("abdomen", "thorax")
-Vector = tuple[float, float, float]
+REGIONS = {"abdomen": abdomen, "thorax": thorax}
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Who is scanned: everything random about the anatomy follows from it.
+    """Everything random about an anatomy follows from this.
 
     Args:
-        region: one of :data:`REGIONS`.
+        region: a key of :data:`REGIONS`.
         key: integers that seed the anatomy.
         pathology: whether the tumours (abdomen) or scars (thorax) are there.
+
+    Raises:
+        ConfigError: for an unknown region.
     """
 
     region: str
     key: tuple[int, ...]
     pathology: bool = True
 
+    def __post_init__(self) -> None:
+        if self.region not in REGIONS:
+            raise ConfigError("no such body region", got=self.region, expected=", ".join(REGIONS))
+
 
 def sample(subject: Subject, points: Points) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Tissue and structure codes ``[N]`` of a subject at positions ``[3, N]`` (mm)."""
+    """Tissue and structure codes ``[N]`` of a subject at positions ``[3, N]`` in mm.
+
+    Tissue codes index :data:`TISSUES`; structure code 0 is none, ``i + 1`` is ``STRUCTURES[i]``. The anatomy does not
+    depend on the positions, so that one subject can be seen on several grids.
+    """
     rng = np.random.default_rng(subject.key)
     warp = Warp.draw(rng, scale=0.07, degrees=5.0, bend=3.0)
     canvas = Canvas(points=warp(points), tissues=TISSUES, structures=STRUCTURES)
-    (_abdomen if subject.region == "abdomen" else _thorax)(canvas, rng, subject.pathology)
+    REGIONS[subject.region](canvas, rng, subject.pathology)
     return canvas.tissue, canvas.structure
-
-
-def _moved(rng: np.random.Generator, shape: Shape, *, shift: float, scale: float = 0.1, turn: float = 10.0) -> Placed:
-    """The shape with a random pose around its own centre: mm, relative, degrees."""
-    x, y, z = (float(v) for v in rng.uniform(-shift, shift, size=3))
-    a, b, c = (float(v) for v in rng.uniform(-turn, turn, size=3))
-    return Placed(shape, shape.bounds()[0], (x, y, z), float(1 + rng.uniform(-scale, scale)), (a, b, c))
-
-
-def _rough(rng: np.random.Generator, amplitude: float, wavelength: tuple[float, float] = (22.0, 60.0)) -> Waves:
-    return Waves.draw(rng, count=5, wavelength=wavelength, amplitude=amplitude)
-
-
-def _within(rng: np.random.Generator, low: Vector, high: Vector) -> Vector:
-    x, y, z = (float(v) for v in rng.uniform(low, high))
-    return x, y, z
-
-
-def _radial(points: Points, width: float, depth: float) -> NDArray[np.float32]:
-    """0 on the body's axis, 1 on the skin (a superellipse across the axis)."""
-    p = np.float32(2.3)
-    sides = np.abs(points[0] / np.float32(width)) ** p + np.abs(points[1] / np.float32(depth)) ** p
-    return np.asarray(sides ** (1 / p), dtype=np.float32)
-
-
-def _trunk(canvas: Canvas, rng: np.random.Generator, width: float, depth: float, fat: float) -> NDArray[np.float32]:
-    """Skin, fat, muscle wall, ribs, spine; returns the radial coordinate with the inside below ``1 - fat - 0.1``."""
-    x, y, z = canvas.points
-    rho = _radial(canvas.points, width, depth) + _rough(rng, 0.008, (60.0, 150.0))(canvas.points)
-    canvas.fill(rho < 1, "fat")
-    canvas.fill(rho < 1 - fat, "muscle")
-    ribs = (np.abs(rho - (1 - fat - 0.05)) < 0.035) & (np.mod(z + 0.45 * y + rng.uniform(0, 30), 30) < 9)
-    canvas.fill(ribs & (z > -25) & (np.abs(x) > 14), "bone")
-    canvas.fill(rho < 1 - fat - 0.1, "fat")
-    back = depth * -0.46
-    for side in (-1.0, 1.0):
-        canvas.paint(Tube(((side * 30, back - 28, -150), (side * 30, back - 28, 150)), (17, 17)), "muscle")
-    spine = Tube(((0, back, -150), (0, back, 150)), (20, 20))
-    canvas.paint(spine, "bone")
-    canvas.paint(spine, "marrow", grow=-3.0)
-    level = np.mod(z + rng.uniform(0, 34), 34)
-    index = canvas.near(spine)
-    discs = index[(spine.field(canvas.points[:, index]) < 0) & (level[index] < 7)]
-    canvas.fill(discs, "disc")
-    canvas.paint(Tube(((0, back - 28, -150), (0, back - 28, 150)), (12, 12)), "bone")
-    process = index[(np.abs(x[index]) < 4) & (y[index] < back - 26) & (y[index] > back - 52) & (level[index] > 12)]
-    canvas.fill(process, "bone")
-    for side in (-1.0, 1.0):
-        wing = Tube(((side * 12, back - 24, 0), (side * 34, back - 22, 0)), (5, 3))
-        near = canvas.near(wing, margin=150)
-        flat = canvas.points[:, near].copy()
-        flat[2] = np.mod(flat[2], 34) - 17
-        canvas.fill(near[wing.field(flat) < 0], "bone")
-    canvas.paint(Tube(((0, back - 28, -150), (0, back - 28, 150)), (8, 8)), "fluid")
-    canvas.paint(Tube(((0, back - 28, -150), (0, back - 28, 150)), (4, 4)), "cord")
-    return rho
-
-
-def _abdomen(canvas: Canvas, rng: np.random.Generator, pathology: bool) -> None:
-    fat = float(rng.uniform(0.07, 0.14))
-    rho = _trunk(canvas, rng, width=118, depth=86, fat=fat)
-    for side in (-1.0, 1.0):
-        psoas = Tube(((side * 24, -34, 20), (side * 30, -32, -40), (side * 38, -26, -130)), (5, 14, 17))
-        canvas.paint(psoas, "muscle", over=("fat",))
-    inside = rho < 0.9 - fat
-    _bowel(canvas, rng, inside)
-    liver = _liver(canvas, rng, inside)
-    _upper_organs(canvas, rng, inside)
-    _kidneys(canvas, rng)
-    _great_vessels(canvas, rng)
-    _lungs_above(canvas, rng, inside)
-    _liver_lesions(canvas, rng, liver, pathology)
-
-
-def _liver(canvas: Canvas, rng: np.random.Generator, inside: NDArray[np.bool_]) -> Shape:
-    right = Ellipsoid((56, 2, 30), (50, 62, 58), (0, 12, 0))
-    left = Ellipsoid((4, 36, 46), (50, 32, 30), (0, 18, -8))
-    under = Ellipsoid((8, -8, -42), (62, 62, 62))
-    liver = _moved(rng, Cut(Blend(right, left, 30), under), shift=5, turn=6)
-    index = canvas.near(liver)
-    field = liver.field(canvas.points[:, index]) + _rough(rng, 2.5)(canvas.points[:, index])
-    canvas.fill(index[(field < 0) & inside[index]], "liver", "liver")
-    for path, radii in (
-        (((20, 4, 66), (40, 0, 48), (66, -18, 22)), (5, 4.5, 2.5)),
-        (((20, 8, 66), (46, 30, 50), (68, 40, 34)), (5, 4, 2.5)),
-        (((20, 10, 66), (4, 34, 54), (-20, 44, 46)), (4.5, 4, 2)),
-        (((22, 16, 4), (32, 14, 22), (58, 14, 20), (80, 0, 6)), (7, 6.5, 5, 2.5)),
-    ):
-        canvas.paint(_moved(rng, Tube(path, radii), shift=4, turn=6), "vessel", None, over=("liver",))
-    return liver
-
-
-def _upper_organs(canvas: Canvas, rng: np.random.Generator, inside: NDArray[np.bool_]) -> None:
-    crescent = Cut(Ellipsoid((-70, -24, 34), (27, 42, 40), (18, 0, -24)), Ellipsoid((-42, 2, 26), (22, 34, 50)))
-    spleen = _moved(rng, crescent, shift=5, scale=0.14)
-    index = canvas.near(spleen)
-    field = spleen.field(canvas.points[:, index]) + _rough(rng, 1.5)(canvas.points[:, index])
-    canvas.fill(index[(field < 0) & inside[index]], "spleen", "spleen")
-    body = Tube(((-40, 6, 62), (-54, 22, 36), (-34, 42, 8), (-2, 44, -4)), (22, 24, 18, 11))
-    stomach, ripple = _moved(rng, body, shift=6, scale=0.15), _rough(rng, 1.5)
-    canvas.paint(stomach, "wall", over=("fat", "bowel", "gas", "liver"), ripple=ripple)
-    canvas.paint(stomach, "lumen", over=("wall",), ripple=ripple, grow=-5.0)
-    level = rng.uniform(30, 46)
-    gas = (canvas.tissue == canvas.tissue_code["lumen"]) & (canvas.points[1] > level)
-    canvas.fill(gas, "gas")
-    gland = Tube(((30, 10, -14), (8, 22, -2), (-24, 10, 10), (-52, -14, 20)), (13, 9.5, 9, 7))
-    pancreas = _moved(rng, gland, shift=4, scale=0.12)
-    canvas.paint(pancreas, "pancreas", "pancreas", over=("fat", "bowel"), ripple=_rough(rng, 1.5, (14.0, 30.0)))
-    pear = Blend(Ellipsoid((46, 40, -8), (14, 18, 17), (20, 0, 0)), Ellipsoid((38, 26, 6), (7, 10, 10)), 8)
-    gallbladder = _moved(rng, pear, shift=5, scale=0.2, turn=15)
-    canvas.paint(gallbladder, "bile", "gallbladder", ripple=_rough(rng, 0.8))
-
-
-def _kidneys(canvas: Canvas, rng: np.random.Generator) -> None:
-    for side, name in ((-1.0, "left kidney"), (1.0, "right kidney")):
-        height = 0.0 if side < 0 else -14.0
-        bean = Cut(
-            Ellipsoid((side * 58, -36, height), (24, 22, 43), (8, side * 10, side * -22)),
-            Ellipsoid((side * 38, -24, height), (15, 13, 15)),
-        )
-        kidney = _moved(rng, bean, shift=5, scale=0.12)
-        ripple = _rough(rng, 1.0)
-        canvas.paint(kidney, "fat", grow=4.0)
-        canvas.paint(kidney, "cortex", name, ripple=ripple)
-        canvas.paint(kidney, "medulla", None, ripple=_rough(rng, 2.5, (14.0, 24.0)), grow=-8.0, over=("cortex",))
-        if rng.uniform() < 0.35:
-            low, high = (side * 60 - 14, -52, height - 26), (side * 60 + 14, -30, height + 26)
-            canvas.paint(Ellipsoid(_within(rng, low, high), (8, 8, 8)), "cyst", None, over=("cortex", "medulla"))
-
-
-def _great_vessels(canvas: Canvas, rng: np.random.Generator) -> None:
-    aorta = Tube(((-10, -8, 140), (-9, -7, 20), (-6, -9, -60), (-4, -12, -140)), (12.5, 12, 11, 10))
-    vena_cava = Tube(((14, -10, -140), (18, -7, -30), (20, -4, 30), (24, 4, 74), (24, 6, 130)), (11, 12, 12, 11, 11))
-    canvas.paint(_moved(rng, vena_cava, shift=3, turn=2), "vein")
-    canvas.paint(_moved(rng, aorta, shift=3, turn=2), "artery", "aorta", ripple=_rough(rng, 0.6))
-
-
-def _lungs_above(canvas: Canvas, rng: np.random.Generator, inside: NDArray[np.bool_]) -> None:
-    x, y, z = canvas.points
-    top = rng.uniform(78, 90)
-    dome = top - ((np.abs(x) - 48) / 60) ** 2 * 30 - (y / 80) ** 2 * 46
-    above = inside & (z > dome) & (np.abs(x) > 16 - 0.1 * (y + 30))
-    free = ~np.isin(canvas.tissue, [canvas.tissue_code[t] for t in ("bone", "marrow", "disc", "artery", "fluid", "cord")])
-    canvas.fill(above & free, "lung")
-
-
-def _bowel(canvas: Canvas, rng: np.random.Generator, inside: NDArray[np.bool_]) -> None:
-    """Colon, loops and nodes: neighbours whose intensities are those of the organs."""
-    loops = [Tube(((s * 86, -8, -140), (s * 84, -4, -40), (s * 78, 10, -8)), (15, 15, 12)) for s in (-1.0, 1.0)]
-    for _ in range(int(rng.integers(7, 11))):
-        start = np.asarray(_within(rng, (-68, -4, -105), (68, 50, -22)))
-        turns = start + np.cumsum(rng.uniform((-26, -10, -14), (26, 14, 14), size=(3, 3)), axis=0)
-        (a, b, c), r = (tuple(float(v) for v in t) for t in turns), float(rng.uniform(9, 14))
-        loops.append(Tube(((a[0], a[1], a[2]), (b[0], b[1], b[2]), (c[0], c[1], c[2])), (r, r, r)))
-    for loop in loops:
-        filling = str(rng.choice(["bowel", "bowel", "lumen", "gas"]))
-        canvas.paint(loop, "wall", over=("fat",))
-        canvas.paint(loop, filling, over=("wall",), grow=-3.0)
-    for _ in range(int(rng.integers(4, 8))):
-        r = float(rng.uniform(7, 12))
-        node = Ellipsoid(_within(rng, (-75, -35, -90), (75, 40, 40)), (r, r * 0.8, r * 1.1))
-        canvas.paint(node, "node", over=("fat",))
-    canvas.fill(~inside & np.isin(canvas.tissue, [canvas.tissue_code[t] for t in ("wall", "bowel", "node")]), "muscle")
-
-
-def _liver_lesions(canvas: Canvas, rng: np.random.Generator, liver: Shape, pathology: bool) -> None:
-    """Tumours (a target) and cysts (not one), both only in the liver."""
-    index = canvas.near(liver, margin=0)
-    for kind, count in (("cyst", int(rng.integers(0, 3))), ("tumour", int(rng.integers(1, 4)) if pathology else 0)):
-        for _ in range(count):
-            r = float(rng.uniform(5, 9) if kind == "cyst" else rng.uniform(9, 17))
-            centre = _deep_point(canvas, rng, liver, index, 0.6 * r)
-            lump = Ellipsoid(centre, (r, r * float(rng.uniform(0.75, 1.2)), r * float(rng.uniform(0.75, 1.2))))
-            structure = "liver tumour" if kind == "tumour" else None
-            canvas.paint(lump, kind, structure, over=("liver", "vessel"), ripple=_rough(rng, 0.1 * r, (10.0, 24.0)))
-
-
-def _deep_point(canvas: Canvas, rng: np.random.Generator, shape: Shape, index: NDArray[np.intp], depth: float) -> Vector:
-    """A position inside the shape that does not depend on the sampling grid."""
-    centre, reach = shape.bounds()
-    for _ in range(400):
-        guess = np.asarray(centre) + rng.uniform(-reach, reach, size=3)
-        if float(shape.field(guess.astype(np.float32).reshape(3, 1))[0]) < -depth and guess[2] < 70:
-            return float(guess[0]), float(guess[1]), float(guess[2])
-    return centre

@@ -12,7 +12,20 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Blend", "Canvas", "Cut", "Ellipsoid", "Field", "Placed", "Points", "Shape", "Tube", "Warp", "Waves", "rotation"]
+__all__ = [
+    "Blend",
+    "Canvas",
+    "Cut",
+    "Ellipsoid",
+    "Field",
+    "Placed",
+    "Points",
+    "Shape",
+    "Tube",
+    "Warp",
+    "Waves",
+    "rotation",
+]
 
 Points = NDArray[np.float32]
 """``[3, N]`` positions in mm, axes right, anterior, superior."""
@@ -149,9 +162,7 @@ class Waves:
     amplitudes: NDArray[np.float32]
 
     @classmethod
-    def draw(
-        cls, rng: np.random.Generator, *, count: int, wavelength: tuple[float, float], amplitude: float
-    ) -> Waves:
+    def draw(cls, rng: np.random.Generator, *, count: int, wavelength: tuple[float, float], amplitude: float) -> Waves:
         """Random waves; wavelengths in mm, ``amplitude`` = standard deviation of the sum."""
         directions = rng.normal(size=(count, 3))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)

@@ -1,0 +1,168 @@
+"""The phantom's files: byte-identical NIfTI, PNG and ``dataset.json``, published folder by folder or not at all."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import DataError
+
+__all__ = ["MARKER", "publish", "write_json", "write_nifti", "write_png"]
+
+MARKER = "phantom.json"
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON with a final line break."""
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_nifti(
+    path: Path, array: NDArray[Any], *, spacing: Sequence[float], origin: Sequence[float], axcodes: str
+) -> None:
+    """Write a RAS array as NIfTI stored along other axes, qform and sform both set.
+
+    Args:
+        path: ``*.nii.gz``; the bytes depend on the content alone (no time, no name).
+        array: ``[X, Y, Z]`` along right, anterior, superior.
+        spacing: mm, same axes.
+        origin: mm, position of voxel (0, 0, 0).
+        axcodes: axes on disk, e.g. ``"LPS"``.
+    """
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = origin
+    target = nib.orientations.axcodes2ornt(tuple(axcodes))
+    turned = nib.Nifti1Image(array, affine).as_reoriented(target)
+    image = nib.Nifti1Image(np.ascontiguousarray(turned.dataobj), turned.affine)
+    image.header["descrip"] = b"synthetic phantom"
+    image.header.set_xyzt_units("mm")
+    image.set_sform(turned.affine, code="scanner")
+    image.set_qform(turned.affine, code="scanner")
+    path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=4, mtime=0))
+
+
+def write_png(path: Path, array: NDArray[np.uint8]) -> None:
+    """Write ``[H, W]`` grey or ``[H, W, 3]`` colour bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="PNG")
+    path.write_bytes(buffer.getvalue())
+
+
+def publish(folder: Path, parameters: Mapping[str, Any], write: Callable[[Path], None], *, overwrite: bool) -> bool:
+    """Let ``write`` fill a temporary neighbour of ``folder`` and rename it, unless the same is there already.
+
+    A marker with the parameters and every file's size is written last; a folder whose marker or files do not agree
+    is written again if it is a phantom, and refused otherwise.
+
+    Args:
+        folder: the folder to appear, complete or not at all.
+        parameters: what its content depends on.
+        write: fills an empty folder.
+        overwrite: replace a phantom that was written with other parameters.
+
+    Returns:
+        Whether something was written.
+
+    Raises:
+        DataError: when ``folder`` holds something else.
+    """
+    if _complete(folder, parameters):
+        return False
+    _refuse_foreign(folder, parameters, overwrite=overwrite)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(folder)
+    partial = folder.with_name(f".{folder.name}.partial-{socket.gethostname()}-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        write(partial)
+        write_json(partial / MARKER, {"parameters": parameters, "files": _sizes(partial)})
+        _replace(folder, partial, parameters)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return True
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = sorted(f for f in folder.rglob("*") if f.is_file())
+    return {f.relative_to(folder).as_posix(): f.stat().st_size for f in files}
+
+
+def _marker(folder: Path) -> dict[str, Any] | None:
+    try:
+        data = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) and "parameters" in data and "files" in data else None
+
+
+def _complete(folder: Path, parameters: Mapping[str, Any]) -> bool:
+    marker = _marker(folder)
+    if marker is None or marker["parameters"] != json.loads(json.dumps(parameters)):
+        return False
+    present = _sizes(folder)
+    return all(present.get(name) == size for name, size in marker["files"].items())
+
+
+def _refuse_foreign(folder: Path, parameters: Mapping[str, Any], *, overwrite: bool) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    marker = _marker(folder) if folder.is_dir() else None
+    if marker is None:
+        raise DataError(
+            "something that is no phantom is already there",
+            where=folder,
+            expected=f"an empty or missing folder, or one with {MARKER}",
+            hint="choose another folder: python -m tools phantom --out FOLDER",
+        )
+    if marker["parameters"] != json.loads(json.dumps(parameters)) and not overwrite:
+        raise DataError(
+            "a phantom with other parameters is already there",
+            where=folder,
+            got=marker["parameters"],
+            expected=dict(parameters),
+            hint="choose another --out, or replace it with --overwrite",
+        )
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what writers of this machine left behind when they were killed."""
+    for left in folder.parent.glob(f".{folder.name}.partial-{socket.gethostname()}-*"):
+        pid = left.name.rsplit("-", 1)[1]
+        if not pid.isdigit() or not _alive(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _replace(folder: Path, partial: Path, parameters: Mapping[str, Any]) -> None:
+    old = partial.with_name(partial.name + "-old")
+    if folder.exists():
+        folder.replace(old)
+    try:
+        partial.replace(folder)
+    except OSError:
+        if not _complete(folder, parameters):  # another process may have published the same meanwhile
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,56 @@
+"""``python -m tools phantom``: write the synthetic multi-modality collection."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from common.data.phantom import PARTS, beside, write_phantom
+
+__all__ = ["phantom"]
+
+
+def phantom(
+    out: str = "data/phantom",
+    size: str = "small",
+    seed: int = 0,
+    cases: int | None = None,
+    preview: bool | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write the phantom collection and its neighbours ``<out>_general`` and ``<out>_2d``.
+
+    Args:
+        out: the collection's folder.
+        size: tiny (24-32 voxels per axis), small (48-64) or medium (96-128).
+        seed: another seed gives other subjects.
+        cases: training cases per dataset (by default 4, 6 or 12, by size).
+        preview: draw a contact sheet preview.png into each folder (by default not at size tiny).
+        overwrite: replace a phantom that was written with other parameters.
+    """
+    from tqdm import tqdm
+
+    with tqdm(desc="phantom", unit=" cases", leave=False, delay=2) as bar:
+        root = write_phantom(
+            out, size, seed, cases, preview=preview, overwrite=overwrite, progress=lambda _: bar.update() and None
+        )
+    for part in PARTS:
+        folder = root if part == "tasks" else beside(root, part)
+        for file in sorted([*folder.glob("dataset.json"), *folder.glob("*/dataset.json")]):
+            print(_row(file))
+        if (folder / "preview.png").exists():
+            print(f"  preview: {folder / 'preview.png'}")
+    print(f"\nnext: python -m tools chain run ka2er --dataset_dir {_quoted(root)}")
+
+
+def _row(file: Path) -> str:
+    """One line about a dataset."""
+    data = json.loads(file.read_text(encoding="utf-8"))
+    numbers = ", ".join(f"{len(data[s])} {s}" for s in ("training", "validation", "test", "unlabelled"))
+    names = ", ".join(n for n, v in data["labels"].items() if v)
+    channels = "/".join(data["channel_names"].values())
+    return f"{file.parent}: {channels}; {numbers}; {names}"
+
+
+def _quoted(path: Path) -> str:
+    return f'"{path}"' if " " in str(path) else str(path)
