@@ -9,7 +9,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from pydoc import locate
+from pydoc import ErrorDuringImport, locate
 from typing import Any, NamedTuple
 
 from common.errors import ConfigError
@@ -23,7 +23,7 @@ REQUIRED = ("LICENSE", "configs/metadata.json", "configs/train.json", "configs/i
 PREFERRED = ("configs/evaluate.json", "configs/logging.conf", "docs/data_license.txt")
 NOT_ARGUMENTS = {"_target_", "_disabled_", "_requires_", "_desc_", "_mode_"}
 CAPABLE = {"os", "subprocess", "shutil", "sys", "builtins", "socket", "pickle", "ctypes", "importlib", "runpy"}
-FORMATS = {"hounsfield", "magnitude", "segmentation", "labels", "rgb", "image", "latent", "probabilities", "logits"}
+FORMATS = {"magnitude", "hounsfield", "kspace", "raw", "labels", "classes", "segmentation", "points", "latent"}
 VERSION = re.compile(r"\d+(\.\d+)*([a-z]+\d*)?(\+\w+)?")
 
 
@@ -198,20 +198,27 @@ def _target(component: dict[str, Any], folder: Path) -> Iterator[tuple[str, str]
     if spec is not None and spec.origin and Path(spec.origin).resolve().is_relative_to(folder.resolve()):
         yield "advice", f"{name} is code of the bundle itself and was not imported"
         return
-    found = locate(f"{module[0] if isinstance(module, list) else module}.{name}" if module else name)
+    try:
+        found = locate(f"{module[0] if isinstance(module, list) else module}.{name}" if module else name)
+    except ErrorDuringImport as error:
+        yield "error", f"{name} cannot be imported: {error}"
+        return
     if not callable(found):
         yield "error", f"{name} does not exist"
         return
+    yield from _arguments(component, found)
+
+
+def _arguments(component: dict[str, Any], found: Callable[..., Any]) -> Iterator[tuple[str, str]]:
     try:
         signature = inspect.signature(found)
-    except ValueError:
+    except ValueError:  # some builtins have none
         return
-    partial = component.get("_mode_") == "callable"
+    bind = signature.bind_partial if component.get("_mode_") == "callable" else signature.bind
     try:
-        bind = signature.bind_partial if partial else signature.bind
         bind(**{k: v for k, v in component.items() if k not in NOT_ARGUMENTS})
     except TypeError as error:
-        yield "error", f"{name}: {error}"
+        yield "error", f"{component['_target_']}: {error}"
 
 
 RULES = {"expressions": expressions, "references": references, "targets": targets}
