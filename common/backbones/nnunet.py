@@ -1,0 +1,272 @@
+"""nnU-Net v2 networks and results folders, read without running any of their code or needing their trainer class."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import WeightError
+from ..labels import LabelSpace
+from ..weights import read_state_dict
+
+__all__ = [
+    "NNUNetResults",
+    "build_network",
+    "channel_names",
+    "deep_supervision_when_training",
+    "describe_results",
+    "labels_of",
+    "load_network",
+    "output_channels",
+    "plan_managers",
+    "quiet",
+    "read_json",
+    "read_results_folder",
+]
+
+PLANAR = 2
+"""Number of entries of the patch size of a 2-D configuration."""
+
+
+@dataclass(frozen=True)
+class NNUNetResults:
+    """What a nnU-Net results folder says about one trained network.
+
+    Args:
+        folder: the folder ``{Trainer}__{Plans}__{configuration}`` that holds ``plans.json`` and ``dataset.json``.
+        configuration: ``2d``, ``3d_fullres``, ``3d_lowres``, ...
+        fold: ``0..4`` or ``"all"``.
+        checkpoint: the weight file of that fold.
+        plans: the parsed ``plans.json``.
+        dataset_json: the parsed ``dataset.json``.
+        trainer: name of the trainer class that wrote it; never imported.
+    """
+
+    folder: Path
+    configuration: str
+    fold: int | str
+    checkpoint: Path
+    plans: dict[str, Any]
+    dataset_json: dict[str, Any]
+    trainer: str
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The network's state dict, without the prefixes that compiled or parallel networks add."""
+        state, _ = read_state_dict(self.checkpoint)
+        return {re.sub(r"^(module\.|_orig_mod\.)+", "", key): value for key, value in state.items()}
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that decide what the network computes."""
+        return self.folder / "plans.json", self.folder / "dataset.json", self.checkpoint
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep nnU-Net's console messages and its notes on old plans out of our output."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object and name the file when it is missing or broken."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise WeightError("cannot read this file", where=path, got=error, expected="a JSON object") from error
+    if not isinstance(content, dict):
+        raise WeightError("cannot read this file", where=path, got=type(content).__name__, expected="a JSON object")
+    return content
+
+
+def plan_managers(plans: Mapping[str, Any], configuration: str) -> tuple[Any, Any]:
+    """nnU-Net's ``PlansManager`` and ``ConfigurationManager``; plans without an ``architecture`` are converted.
+
+    Raises:
+        WeightError: when the plans do not have the configuration.
+    """
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    known = list(plans.get("configurations", {}))
+    if configuration not in known:
+        raise WeightError("the plans do not have this configuration", got=configuration, expected=", ".join(known))
+    with quiet():
+        manager = PlansManager(dict(plans))
+        return manager, manager.get_configuration(configuration)
+
+
+def build_network(
+    plans: Mapping[str, Any] | str | Path,
+    configuration: str,
+    *,
+    in_channels: int,
+    out_channels: int,
+    deep_supervision: bool = False,
+) -> nn.Module:
+    """Build the network that the plans describe.
+
+    Args:
+        plans: the content or the path of a ``plans.json``.
+        configuration: ``2d``, ``3d_fullres``, ``3d_lowres``, ...
+        in_channels: number of image channels C.
+        out_channels: number of logits, K + 1 for exclusive structures.
+        deep_supervision: return the logits of all decoder stages (finest first) instead of the finest alone.
+
+    Returns:
+        ``[B, C, *patch]`` to ``[B, out_channels, *patch]``, axes in nnU-Net's order (slowest spacing first).
+    """
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    content = read_json(Path(plans)) if isinstance(plans, str | Path) else plans
+    _, config = plan_managers(content, configuration)
+    try:
+        with quiet():
+            network: nn.Module = get_network_from_plans(
+                config.network_arch_class_name,
+                config.network_arch_init_kwargs,
+                config.network_arch_init_kwargs_req_import,
+                in_channels,
+                out_channels,
+                allow_init=True,
+                deep_supervision=deep_supervision,
+            )
+    except ImportError as error:
+        raise WeightError("cannot find this architecture", got=config.network_arch_class_name) from error
+    return network
+
+
+def _supervise_when_training(module: nn.Module, _: Any) -> None:
+    module.decoder.deep_supervision = module.training  # type: ignore[union-attr]
+
+
+def deep_supervision_when_training(network: nn.Module) -> nn.Module:
+    """Let a nnU-Net network return all decoder stages in ``train()`` and only the finest logits in ``eval()``."""
+    network.register_forward_pre_hook(_supervise_when_training)
+    return network
+
+
+def labels_of(dataset_json: Mapping[str, Any], *, where: object | None = None) -> LabelSpace:
+    """Label space of a nnU-Net ``dataset.json``; regions overlap, the ignore label is no structure."""
+    regions = dataset_json.get("regions_class_order")
+    pairs = {str(n): v for n, v in dataset_json["labels"].items() if n not in ("background", "ignore")}
+    if regions is not None and any(isinstance(v, list | tuple) and len(v) > 1 for v in pairs.values()):
+        return LabelSpace(tuple(pairs), tuple(int(v) for v in regions), exclusive=False)
+    values = {n: int(v[0]) if isinstance(v, list | tuple) else int(v) for n, v in pairs.items()}
+    return LabelSpace.from_json(values, where=where)
+
+
+def output_channels(labels: LabelSpace) -> int:
+    """Number of logits of a network: ``K + 1`` with softmax, ``K`` when structures overlap."""
+    return labels.num_classes if labels.exclusive else len(labels)
+
+
+def channel_names(dataset_json: Mapping[str, Any]) -> tuple[str, ...]:
+    """Image channel names of a ``dataset.json`` in channel order."""
+    names = dataset_json.get("channel_names", dataset_json.get("modality", {}))
+    return tuple(str(names[key]) for key in sorted(names, key=int))
+
+
+def _candidates(path: Path) -> list[Path]:
+    if (path / "plans.json").is_file():
+        return [path]
+    found = [p.parent for depth in ("*", "*/*", "*/*/*") for p in sorted(path.glob(f"{depth}/plans.json"))]
+    return [folder for folder in found if folder.name.count("__") == 2]
+
+
+def _pick(path: Path, configuration: str | None) -> tuple[Path, str]:
+    candidates = _candidates(path)
+    if configuration is not None and len(candidates) > 1:
+        candidates = [c for c in candidates if c.name.endswith(f"__{configuration}")]
+    if len(candidates) != 1:
+        raise WeightError(
+            "not one nnU-Net results folder",
+            where=path,
+            got=[c.name for c in candidates] or "no folder with plans.json",
+            expected="{Trainer}__{Plans}__{configuration} with plans.json, dataset.json and fold_*",
+            hint="give the folder itself, or name the configuration",
+        )
+    folder = candidates[0]
+    return folder, configuration or (folder.name.split("__")[-1] if "__" in folder.name else "3d_fullres")
+
+
+def read_results_folder(
+    path: str | Path,
+    configuration: str | None = None,
+    fold: int | str = 0,
+    checkpoint: str = "checkpoint_final.pth",
+) -> NNUNetResults:
+    """Find plans, labels and weights in a results folder of nnU-Net, TotalSegmentator or our own bundles.
+
+    Args:
+        path: the folder ``{Trainer}__{Plans}__{configuration}``, or one that contains exactly one of these.
+        configuration: needed only when ``path`` contains several.
+        fold: ``0..4`` or ``"all"``.
+        checkpoint: file name of the weights.
+
+    Raises:
+        WeightError: when the folder, the configuration, the fold or a file is missing.
+    """
+    folder, configuration = _pick(Path(path), configuration)
+    plans, dataset_json = read_json(folder / "plans.json"), read_json(folder / "dataset.json")
+    plan_managers(plans, configuration)
+    weights = folder / f"fold_{fold}" / checkpoint
+    if not weights.is_file():
+        here = [str(p.relative_to(folder)) for p in sorted(folder.glob("fold_*/*.pth"))]
+        raise WeightError("the weights are missing", where=weights, got=here or "no fold_*/*.pth in the folder")
+    trainer = folder.name.split("__")[0]
+    return NNUNetResults(folder, configuration, fold, weights, plans, dataset_json, trainer)
+
+
+def load_network(results: NNUNetResults) -> nn.Module:
+    """Build the network of a results folder from its plans and load every weight.
+
+    Raises:
+        WeightError: when one tensor is missing, left over or of another shape.
+    """
+    network = build_network(
+        results.plans,
+        results.configuration,
+        in_channels=len(channel_names(results.dataset_json)),
+        out_channels=output_channels(labels_of(results.dataset_json, where=results.folder)),
+    )
+    try:
+        network.load_state_dict(results.weights, strict=True)
+    except RuntimeError as error:
+        raise WeightError(
+            "the weights do not fit the network that the plans describe",
+            where=results.checkpoint,
+            got=str(error)[:500],
+            hint=f"trainer {results.trainer} may change the architecture; export it as TorchScript instead",
+        ) from error
+    return network.eval()
+
+
+def describe_results(results: NNUNetResults) -> dict[str, Any]:
+    """Labels, channels, spacing (x, y, z in mm), orientation and configuration of a results folder."""
+    manager, config = plan_managers(results.plans, results.configuration)
+    spacing = [float(s) for s in config.spacing]
+    if len(spacing) == PLANAR:
+        spacing = [float(manager.plans["original_median_spacing_after_transp"][0]), *spacing]
+    zyx = [spacing[i] for i in manager.transpose_backward]
+    reorients = "WithReorient" in str(results.plans.get("image_reader_writer", ""))
+    return {
+        "labels": labels_of(results.dataset_json, where=results.folder),
+        "channels": channel_names(results.dataset_json),
+        "spacing": (zyx[2], zyx[1], zyx[0]),
+        "orientation": "RAS" if reorients else None,
+        "configuration": results.configuration,
+        "fold": results.fold,
+        "checkpoint": results.checkpoint.name,
+    }

@@ -1,0 +1,326 @@
+"""Experts: frozen networks that were trained elsewhere and answer on the student's own crop."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import AmalgamationError, ExpertError
+from .experts_sources import Opened, files_of, hash_files, open_source
+from .experts_spec import ExpertSpec, read_manifest, train_hint, write_manifest
+from .labels import LabelSpace
+
+__all__ = [
+    "Expert",
+    "ExpertSet",
+    "ExpertSpec",
+    "describe_nnunet",
+    "hash_expert",
+    "load_experts",
+    "read_manifest",
+    "write_manifest",
+]
+
+logger = logging.getLogger(__name__)
+
+
+class Expert(nn.Module):
+    """A frozen network that reads the student's crop in its own axes, spacing and normalisation.
+
+    Args:
+        spec: its description.
+        source: its opened files.
+        resample: bring crops to the expert's spacing.
+
+    Attributes:
+        channels_of_features: channels of each feature map, deepest last.
+        calls: how often features or logits were computed.
+    """
+
+    def __init__(self, *, spec: ExpertSpec, source: Opened, resample: bool = True) -> None:
+        super().__init__()
+        self.spec, self.frame, self.resample, self.calls = spec, source.frame, resample, 0
+        self.network = source.network.requires_grad_(False).eval()
+        self._encode, self._normalise = source.encode, source.normalise
+        self.channels_of_features = self._probe()
+
+    def train(self, mode: bool = True) -> Expert:
+        """An expert never trains: it stays in evaluation mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def _probe(self) -> list[int]:
+        size = self.frame.padded(self.frame.divisor)
+        device = next((p.device for p in self.network.parameters()), torch.device("cpu"))
+        probe = torch.zeros(1, len(self._normalise), *size, device=device)
+        return [int(t.shape[1]) for t in self._encoded(probe)]
+
+    def _encoded(self, x: Tensor) -> list[Tensor]:
+        if not self.frame.planar:
+            return self._encode(x)
+        return [_unslice(t, x.shape[0]) for t in self._encode(_slices(x))]
+
+    def _checked(self, raw: Tensor, stats: Tensor) -> None:
+        expected = len(self._normalise)
+        if raw.ndim != 5 or raw.shape[1] != expected:
+            raise ExpertError(
+                "the crop does not have the channels that this expert reads",
+                where=f"expert {self.spec.name!r}",
+                got=tuple(raw.shape),
+                expected=f"[B, {expected}, X, Y, Z] with {', '.join(self.spec.channels)}",
+            )
+        if stats.shape[:2] != raw.shape[:2] or stats.shape[-1] < 6:
+            raise ExpertError(
+                "the volume statistics do not fit the crop",
+                where=f"expert {self.spec.name!r}",
+                got=tuple(stats.shape),
+                expected=f"[{raw.shape[0]}, {expected}, 6]",
+            )
+
+    def normalise(self, raw: Tensor, stats: Tensor) -> Tensor:
+        """The crop ``[B, C, X, Y, Z]`` with the intensities that the expert was trained on."""
+        self._checked(raw, stats)
+        return torch.stack([f(raw[:, i], stats[:, i]) for i, f in enumerate(self._normalise)], dim=1)
+
+    @torch.no_grad()
+    def features(self, raw: Tensor, stats: Tensor, spacing: Sequence[float], axcodes: str = "RAS") -> list[Tensor]:
+        """Feature maps of the crop, in the student's axis order and direction.
+
+        Args:
+            raw: ``[B, C, X, Y, Z]`` intensities that nobody normalised.
+            stats: ``[B, C, 6]`` mean, std, min, max, p0.5 and p99.5 of the whole volumes.
+            spacing: mm per voxel in x, y, z.
+            axcodes: directions of the crop's axes.
+
+        Returns:
+            ``[B, Ce, x, y, z]`` per stage, deepest last; the maps cover the crop after padding to the expert's strides.
+        """
+        x = self.normalise(raw, stats)
+        place = self.frame.place(raw.shape[2:], spacing, axcodes, resample=self.resample)
+        self.calls += 1
+        return [place.back(t) for t in self._encoded(self.frame.enter(x, place))]
+
+    @torch.no_grad()
+    def logits(self, raw: Tensor, stats: Tensor, spacing: Sequence[float], axcodes: str = "RAS") -> Tensor:
+        """Logits ``[B, Ke+1, X, Y, Z]`` on the crop's own grid, over the expert's own label space.
+
+        Args are those of :meth:`features`.
+        """
+        x = self.normalise(raw, stats)
+        place = self.frame.place(raw.shape[2:], spacing, axcodes, resample=self.resample)
+        self.calls += 1
+        x = self.frame.enter(x, place)
+        y = _unslice(_first(self.network(_slices(x))), x.shape[0]) if self.frame.planar else _first(self.network(x))
+        return self.frame.leave(y, place)
+
+
+def _first(output: Any) -> Tensor:
+    result: Tensor = output[0] if isinstance(output, list | tuple) else output
+    return result
+
+
+def _slices(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).flatten(0, 1)
+
+
+def _unslice(x: Tensor, batch: int) -> Tensor:
+    return x.reshape(batch, -1, *x.shape[1:]).transpose(1, 2)
+
+
+class ExpertSet:
+    """The experts of a student; no module, so that nothing of them enters a state dict.
+
+    Args:
+        experts: loaded experts with unique names and at most one per task.
+
+    Raises:
+        ExpertError: when names or tasks repeat.
+    """
+
+    def __init__(self, experts: Iterable[Expert]) -> None:
+        self.experts = tuple(experts)
+        for what, values in (
+            ("name", [e.spec.name for e in self.experts]),
+            ("task", [e.spec.task for e in self.experts if e.spec.role == "task"]),
+        ):
+            if len(set(values)) != len(values):
+                raise ExpertError(f"two experts have the same {what}", got=values)
+
+    def __iter__(self) -> Iterator[Expert]:
+        return iter(self.experts)
+
+    def __len__(self) -> int:
+        return len(self.experts)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks that have an expert."""
+        return tuple(e.spec.task for e in self.experts if e.spec.role == "task")
+
+    @property
+    def external(self) -> tuple[Expert, ...]:
+        """The task-agnostic experts."""
+        return tuple(e for e in self.experts if e.spec.role == "external")
+
+    def for_task(self, task: str) -> Expert:
+        """The expert of one task.
+
+        Raises:
+            ExpertError: when the task has none.
+        """
+        for expert in self.experts:
+            if expert.spec.role == "task" and expert.spec.task == task:
+                return expert
+        raise ExpertError("this task has no expert", where=task, got=self.tasks, hint=train_hint(task))
+
+    def to(self, device: torch.device | str) -> ExpertSet:
+        """Move all experts; returns itself."""
+        for expert in self.experts:
+            expert.to(device)
+        return self
+
+    def fingerprint(self) -> str:
+        """SHA-256 over all parameters and buffers: equal before and after training when nothing leaked."""
+        digest = hashlib.sha256()
+        for expert in self.experts:
+            for key, value in sorted(expert.state_dict().items()):
+                digest.update(f"{expert.spec.name}/{key}/{value.dtype}/{tuple(value.shape)}".encode())
+                digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def hash_expert(spec: ExpertSpec) -> str:
+    """SHA-256 of the files that decide what the expert computes."""
+    try:
+        return hash_files(files_of(spec))
+    except AmalgamationError as error:
+        raise _named(spec, error) from error
+
+
+def _named(spec: ExpertSpec, error: AmalgamationError) -> ExpertError:
+    return ExpertError(
+        error.problem,
+        where=f"expert {spec.name!r}" + (f" ({error.where})" if error.where else ""),
+        got=error.got,
+        expected=error.expected,
+        hint=error.hint or train_hint(spec.task),
+    )
+
+
+def describe_nnunet(path: str | Path, *, name: str, role: str = "task", task: str = "", **given: Any) -> ExpertSpec:
+    """Write the description of a nnU-Net results folder, its hash included.
+
+    Args:
+        path: results folder.
+        name: unique name.
+        role: ``task`` or ``external``.
+        task: dataset name of a task expert.
+        given: further fields of :class:`ExpertSpec`, for example ``configuration`` or ``orientation``.
+    """
+    from .backbones.nnunet import describe_results, read_results_folder
+
+    keys = {k: given[k] for k in ("configuration", "fold", "checkpoint") if given.get(k) is not None}
+    results = read_results_folder(path, **keys)
+    fields = {**describe_results(results), **given}
+    spec = ExpertSpec(name=name, kind="nnunet", path=str(path), role=role, task=task, **fields)
+    return replace(spec, sha256=hash_expert(spec))
+
+
+def load_experts(
+    manifest: str | Path | Sequence[ExpertSpec],
+    only: Sequence[str] = ("task", "external"),
+    channels: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+    labels: LabelSpace | None = None,
+    *,
+    resample: bool = True,
+) -> ExpertSet:
+    """Open all experts of a manifest, or refuse the first one that does not fit.
+
+    Args:
+        manifest: ``experts.json``, one ``expert.json``, or specifications.
+        only: roles to load.
+        channels: image channel names of the data, for all tasks or per task.
+        labels: the student's label space; every task expert must predict a part of it.
+        resample: bring crops to each expert's spacing.
+
+    Raises:
+        ExpertError: when files are missing or changed, or labels or channels do not match.
+    """
+    specs = read_manifest(manifest) if isinstance(manifest, str | Path) else list(manifest)
+    loaded = []
+    for spec in specs:
+        if spec.role not in only:
+            continue
+        _check_unchanged(spec)
+        wanted = channels.get(spec.task) if isinstance(channels, Mapping) else channels
+        source = open_source(spec)
+        _check_channels(spec, source, wanted)
+        _check_labels(spec, source, labels)
+        loaded.append(Expert(spec=spec, source=source, resample=resample))
+        logger.info("expert %r (%s, %s): %s", spec.name, spec.kind, spec.role, ", ".join(spec.labels.names))
+    return ExpertSet(loaded)
+
+
+def _check_unchanged(spec: ExpertSpec) -> None:
+    found = hash_expert(spec)
+    if spec.sha256 and found != spec.sha256:
+        raise ExpertError(
+            "the expert's files changed since they were recorded",
+            where=f"expert {spec.name!r} ({spec.path})",
+            got=f"sha256 {found[:12]}...",
+            expected=f"sha256 {spec.sha256[:12]}...",
+            hint="run the chain again, so that what was built on the old expert is rebuilt",
+        )
+
+
+def _check_channels(spec: ExpertSpec, source: Opened, wanted: Sequence[str] | None) -> None:
+    reads = source.channels or spec.channels
+    known = tuple(c.casefold() for c in spec.channels)
+    if len(reads) != len(known) or (spec.kind == "nnunet" and tuple(c.casefold() for c in reads) != known):
+        raise ExpertError(
+            "the expert's files and its description name different image channels",
+            where=f"expert {spec.name!r}",
+            got=reads,
+            expected=spec.channels,
+            hint=train_hint(spec.task),
+        )
+    if wanted is None:
+        return
+    given = tuple(c.casefold() for c in wanted)
+    if len(given) != len(known) or (spec.role == "task" and given != known):
+        raise ExpertError(
+            "the expert does not read the channels of this data",
+            where=f"expert {spec.name!r}",
+            got=", ".join(spec.channels),
+            expected=", ".join(wanted),
+            hint="channels are compared by name and order; " + train_hint(spec.task),
+        )
+
+
+def _check_labels(spec: ExpertSpec, source: Opened, labels: LabelSpace | None) -> None:
+    if source.labels is not None and source.labels.names != spec.labels.names:
+        raise ExpertError(
+            "the expert's files and its description name different structures",
+            where=f"expert {spec.name!r}",
+            got=", ".join(source.labels.names),
+            expected=", ".join(spec.labels.names),
+            hint=train_hint(spec.task),
+        )
+    if labels is None or spec.role != "task":
+        return
+    unknown = [n for n in spec.labels.names if n not in labels.names]
+    if unknown or spec.labels.exclusive != labels.exclusive:
+        raise ExpertError(
+            "the expert predicts structures that the student does not know",
+            where=f"expert {spec.name!r}",
+            got=", ".join(unknown) or f"exclusive={spec.labels.exclusive}",
+            expected=", ".join(labels.names),
+            hint="rename them under `tasks` in collection.json, or leave the expert out",
+        )

@@ -1,0 +1,261 @@
+"""Three kinds of expert on disk, opened the same way: nnU-Net folders, MONAI bundles and TorchScript files."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .backbones.nnunet import PLANAR, channel_names, labels_of, load_network, plan_managers, read_results_folder
+from .errors import AmalgamationError, ExpertError
+from .experts_frame import Frame, nnunet_order
+from .experts_normalise import Normalise, of_plans
+from .experts_spec import ExpertSpec
+from .labels import LabelSpace
+from .weights import load_weights
+
+__all__ = ["Opened", "files_of", "hash_files", "open_source"]
+
+
+class Opened(NamedTuple):
+    """A network with everything that is needed to feed it.
+
+    Args:
+        network: the frozen network.
+        encode: ``[B, C, a, b, c]`` (``[B, C, b, c]`` when the frame is planar) to feature maps, deepest last.
+        frame: axes, spacing and divisibility.
+        normalise: one entry per image channel.
+        labels: what the files say that it predicts, None when they do not say it.
+        channels: what the files say that it reads, None when they do not say it.
+    """
+
+    network: nn.Module
+    encode: Callable[[Tensor], list[Tensor]]
+    frame: Frame
+    normalise: tuple[Normalise, ...]
+    labels: LabelSpace | None
+    channels: tuple[str, ...] | None
+
+
+@dataclass
+class _Encoder:
+    """All stages of a nnU-Net encoder; the decoder does not run."""
+
+    network: nn.Module
+
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        stages = self.network.encoder(x)  # type: ignore[operator]
+        return list(stages) if isinstance(stages, list | tuple) else [stages]
+
+
+class _ReachedError(Exception):
+    """The wanted module has answered; what follows it in the network need not run."""
+
+
+@dataclass
+class _Tap:
+    """Output of one named module; the forward pass stops there."""
+
+    network: nn.Module
+    path: str
+    seen: list[Tensor] = field(default_factory=list)
+
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        self.seen.clear()
+        handle = self.network.get_submodule(self.path).register_forward_hook(self._catch)
+        try:
+            self.network(x)
+        except _ReachedError:
+            pass
+        finally:
+            handle.remove()
+        result, self.seen = list(self.seen), []
+        if not result or any(t.ndim != x.ndim for t in result):
+            raise ExpertError(
+                "the feature module does not return feature maps",
+                where=self.path,
+                got=[tuple(t.shape) for t in result] or "the module did not run",
+                expected=f"{x.ndim}-D tensors",
+            )
+        return result
+
+    def _catch(self, _module: nn.Module, _args: Any, output: Any) -> None:
+        maps = output if isinstance(output, list | tuple) else [output]
+        self.seen.extend(t for t in maps if isinstance(t, Tensor))
+        raise _ReachedError
+
+
+@dataclass
+class _Part:
+    """A submodule of a TorchScript network, called on the input itself (hooks do not reach scripted code)."""
+
+    network: nn.Module
+    path: str
+
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        maps = self.network.get_submodule(self.path)(x)
+        return list(maps) if isinstance(maps, list | tuple) else [maps]
+
+
+def check_module_path(network: nn.Module, path: str, *, where: object) -> None:
+    """Refuse a feature module that the network does not have, with the nearest names."""
+    names = [name for name, _ in network.named_modules() if name]
+    if path in names:
+        return
+    close = difflib.get_close_matches(path, names, n=3) or [n for n in names if "." not in n]
+    raise ExpertError(
+        "the network has no module of this name to take features from",
+        where=where,
+        got=path or "no `features` in the expert's description",
+        expected="one of the network's module names",
+        hint="set `features` to, for example, " + ", ".join(close[:8]),
+    )
+
+
+def _open_nnunet(spec: ExpertSpec) -> Opened:
+    results = read_results_folder(spec.path, spec.configuration, spec.fold, spec.checkpoint or "checkpoint_final.pth")
+    network = load_network(results)
+    manager, config = plan_managers(results.plans, results.configuration)
+    strides = torch.tensor([list(s) for s in config.pool_op_kernel_sizes]).prod(0).tolist()
+    planar = len(config.patch_size) == PLANAR
+    spacing = [float(s) for s in config.spacing]
+    frame = Frame(
+        spec.orientation,
+        nnunet_order(manager.transpose_forward),
+        (None, spacing[0], spacing[1]) if planar else (spacing[0], spacing[1], spacing[2]),
+        (1, strides[0], strides[1]) if planar else (strides[0], strides[1], strides[2]),
+        planar,
+    )
+    normalise = of_plans(
+        config.normalization_schemes, config.use_mask_for_norm, manager.foreground_intensity_properties_per_channel
+    )
+    encode: Callable[[Tensor], list[Tensor]] = _Encoder(network)
+    if spec.features not in (None, "encoder"):
+        check_module_path(network, str(spec.features), where=spec.name)
+        encode = _Tap(network, str(spec.features))
+    return Opened(
+        network, encode, frame, normalise, labels_of(results.dataset_json), channel_names(results.dataset_json)
+    )
+
+
+def _frame_of_spec(spec: ExpertSpec) -> Frame:
+    x, y, z = spec.spacing or (None, None, None)
+    divisor = spec.extra.get("divisor", 32)
+    dx, dy, dz = divisor if isinstance(divisor, list | tuple) else (divisor,) * 3
+    return Frame(spec.orientation, (0, 1, 2), (x, y, z), (int(dx), int(dy), int(dz)))
+
+
+def _normalise_of_spec(spec: ExpertSpec, channels: int) -> tuple[Normalise, ...]:
+    given = spec.extra.get("normalise", {"scheme": "zscore"})
+    entries = given if isinstance(given, list) else [given] * channels
+    try:
+        return tuple(Normalise(**{**e, "out": tuple(e.get("out", (0.0, 1.0)))}) for e in entries)
+    except TypeError as error:
+        expected = "scheme, low, high, mean, std, out, masked"
+        raise ExpertError("cannot read the normalisation", where=spec.name, got=given, expected=expected) from error
+
+
+def _open_bundle(spec: ExpertSpec) -> Opened:
+    from monai.bundle.config_parser import ConfigParser
+
+    config, weights = _bundle_files(spec)
+    parser = ConfigParser()
+    parser.read_config(str(config))
+    parser["bundle_root"] = str(spec.path)
+    network = parser.get_parsed_content("network_def" if parser.get("network_def") is not None else "network")
+    load_weights(network, weights, where=spec.name)
+    check_module_path(network, spec.features or "", where=spec.name)
+    labels, channels = _metadata(Path(spec.path) / "configs" / "metadata.json")
+    count = len(channels) if channels else len(spec.channels)
+    return Opened(
+        network.eval(),
+        _Tap(network, str(spec.features)),
+        _frame_of_spec(spec),
+        _normalise_of_spec(spec, count),
+        labels,
+        channels,
+    )
+
+
+def _bundle_files(spec: ExpertSpec) -> tuple[Path, Path]:
+    root = Path(spec.path)
+    for name in ("inference.json", "inference.yaml", "inference.yml"):
+        if (root / "configs" / name).is_file():
+            return root / "configs" / name, root / (spec.checkpoint or "models/model.pt")
+    raise ExpertError("this is no MONAI bundle", where=root, got="no configs/inference.json|yaml|yml")
+
+
+def _metadata(path: Path) -> tuple[LabelSpace | None, tuple[str, ...] | None]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))["network_data_format"]
+        definition = data["outputs"]["pred"]["channel_def"]
+        labels = LabelSpace.from_json({str(k): str(v) for k, v in definition.items()}, where=path)
+        image = data["inputs"]["image"]
+        names = image.get("channel_def", {})
+        fallback = [f"channel {i}" for i in range(int(image["num_channels"]))]
+        return labels, tuple(str(names.get(str(i), fallback[i])) for i in range(len(fallback)))
+    except (OSError, KeyError, TypeError, ValueError, AmalgamationError):
+        return None, None
+
+
+def _open_torchscript(spec: ExpertSpec) -> Opened:
+    try:
+        network = torch.jit.load(spec.path, map_location="cpu")  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError) as error:
+        raise ExpertError(
+            "cannot read this TorchScript file", where=spec.path, got=str(error).splitlines()[0]
+        ) from error
+    check_module_path(network, spec.features or "", where=spec.name)
+    normalise = _normalise_of_spec(spec, len(spec.channels))
+    part = _Part(network, str(spec.features))
+    return Opened(network.eval(), part, _frame_of_spec(spec), normalise, None, None)
+
+
+_OPEN = {"nnunet": _open_nnunet, "bundle": _open_bundle, "torchscript": _open_torchscript}
+
+
+def open_source(spec: ExpertSpec) -> Opened:
+    """Build the network of an expert, load its weights and read how it wants to be fed.
+
+    Raises:
+        ExpertError: when a file is missing, broken or does not fit, with the expert's name.
+    """
+    try:
+        return _OPEN[spec.kind](spec)
+    except ExpertError:
+        raise
+    except AmalgamationError as error:
+        raise ExpertError(
+            error.problem,
+            where=f"expert {spec.name!r}: {error.where}" if error.where else f"expert {spec.name!r}",
+            got=error.got,
+            expected=error.expected,
+            hint=error.hint,
+        ) from error
+
+
+def files_of(spec: ExpertSpec) -> tuple[Path, ...]:
+    """The files that decide what the expert computes."""
+    if spec.kind == "nnunet":
+        name = spec.checkpoint or "checkpoint_final.pth"
+        return read_results_folder(spec.path, spec.configuration, spec.fold, name).files
+    return _bundle_files(spec) if spec.kind == "bundle" else (Path(spec.path),)
+
+
+def hash_files(files: tuple[Path, ...]) -> str:
+    """SHA-256 over the contents of several files, in order."""
+    digest = hashlib.sha256()
+    for path in files:
+        try:
+            with path.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        except OSError as error:
+            raise ExpertError("a file of the expert is missing", where=path, got=error.strerror) from error
+    return digest.hexdigest()

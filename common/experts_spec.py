@@ -1,0 +1,139 @@
+"""What must be known about an expert before its weights are opened, and the list of a student's experts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from .errors import ExpertError
+from .labels import LabelSpace
+
+__all__ = ["ExpertSpec", "read_manifest", "train_hint", "write_manifest"]
+
+KINDS = ("nnunet", "bundle", "torchscript")
+ROLES = ("task", "external")
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ExpertSpec:
+    """What must be known about an expert before its weights are opened.
+
+    Args:
+        name: unique among the experts of a student.
+        kind: ``nnunet`` (results folder), ``bundle`` (MONAI bundle folder) or ``torchscript`` (file).
+        path: folder or file.
+        role: ``task`` (expert of one task of the collection) or ``external`` (task-agnostic).
+        task: dataset name that it belongs to; empty for an external expert.
+        labels: the structures that it predicts.
+        channels: image channel names in the order that it reads them.
+        spacing: mm per voxel in x, y, z that it was trained with; None keeps the crop's.
+        orientation: axis codes that it was trained with; None when it saw native directions.
+        features: module whose output is taken; nnU-Net experts need none (all encoder stages).
+        configuration: nnU-Net configuration, when the folder holds several.
+        fold: nnU-Net fold.
+        checkpoint: weight file, relative to the fold (nnU-Net) or to the bundle.
+        sha256: hash of the files that decide what it computes; empty is not checked.
+        extra: ``normalise`` (scheme, low, high, ...), ``divisor`` for bundles and TorchScript.
+
+    Raises:
+        ExpertError: for an unknown kind or role, or a task expert without a task.
+    """
+
+    name: str
+    kind: str
+    path: str
+    labels: LabelSpace
+    channels: tuple[str, ...]
+    role: str = "task"
+    task: str = ""
+    spacing: tuple[float, float, float] | None = None
+    orientation: str | None = "RAS"
+    features: str | None = None
+    configuration: str | None = None
+    fold: int | str = 0
+    checkpoint: str | None = None
+    sha256: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", str(self.path))
+        object.__setattr__(self, "channels", tuple(str(c) for c in self.channels))
+        if self.kind not in KINDS:
+            raise ExpertError("unknown kind of expert", where=self.name, got=self.kind, expected=", ".join(KINDS))
+        if self.role not in ROLES:
+            raise ExpertError("unknown role of an expert", where=self.name, got=self.role, expected=", ".join(ROLES))
+        if self.role == "task" and not self.task:
+            raise ExpertError("a task expert needs the name of its task", where=self.name, expected="a dataset name")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], *, base: Path | None = None) -> ExpertSpec:
+        """Read a specification; a relative path is taken from ``base``.
+
+        Raises:
+            ExpertError: when an entry is unknown or missing.
+        """
+        try:
+            spacing = data.get("spacing")
+            spec = cls(
+                **{
+                    **data,
+                    "labels": LabelSpace.from_dict(data["labels"]),
+                    "channels": tuple(data["channels"]),
+                    "spacing": tuple(float(s) for s in spacing) if spacing else None,
+                }
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ExpertError(
+                "cannot read the description of an expert", got=dict(data), expected=str(error)
+            ) from error
+        return spec if base is None else replace(spec, path=str((base / spec.path).resolve()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for ``expert.json`` and ``experts.json``."""
+        data = asdict(self)
+        spacing = None if self.spacing is None else list(self.spacing)
+        return {**data, "labels": self.labels.to_dict(), "channels": list(self.channels), "spacing": spacing}
+
+
+def train_hint(task: str) -> str:
+    """The command that trains the expert of a task."""
+    return (
+        "train it: python -m monai.bundle run --config_file bundles/ka2er_expert/configs/train.json"
+        f" --dataset_dir <collection>/{task or '<dataset>'}"
+    )
+
+
+def read_manifest(path: str | Path) -> list[ExpertSpec]:
+    """Read ``experts.json`` (``{"format": 1, "experts": [...]}``); paths are relative to it."""
+    file = Path(path)
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        entries = data.get("experts", [data])
+    except (OSError, ValueError, TypeError) as error:
+        raise ExpertError(
+            "cannot read the list of experts",
+            where=file,
+            got=error,
+            hint="python -m tools chain run ka2er --dataset_dir <collection> trains experts and writes it",
+        ) from error
+    if data.get("format", FORMAT) != FORMAT:
+        raise ExpertError("unknown format", where=file, got=data.get("format"), expected=FORMAT)
+    return [ExpertSpec.from_dict(entry, base=file.parent) for entry in entries]
+
+
+def write_manifest(path: str | Path, specs: Iterable[ExpertSpec]) -> Path:
+    """Write ``experts.json``; paths below its folder become relative, so that the folder can be moved."""
+    file = Path(path)
+    entries = []
+    for spec in specs:
+        entry, target = spec.to_dict(), Path(spec.path).resolve()
+        if target.is_relative_to(file.parent.resolve()):
+            entry["path"] = target.relative_to(file.parent.resolve()).as_posix()
+        entries.append(entry)
+    temporary = file.with_name(file.name + ".tmp")
+    temporary.write_text(json.dumps({"format": FORMAT, "experts": entries}, indent=4) + "\n", encoding="utf-8")
+    return temporary.replace(file)
