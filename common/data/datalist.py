@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ __all__ = [
     "label_space",
     "read_collection",
     "read_dataset",
+    "task_channels",
     "tasks",
 ]
 
@@ -104,10 +105,14 @@ class Collection:
         )
 
 
-def read_dataset(path: str | Path) -> Dataset:
+def read_dataset(path: str | Path, report: Callable[[DataError], None] | None = None) -> Dataset:
     """Read a folder with an MSD-style ``dataset.json`` (or that file itself).
 
     Without a validation list a fifth of the training subjects is taken by hash (:func:`.splits.hashed_split`).
+
+    Args:
+        path: folder or file.
+        report: receives the problems of single entries, which are then left out, instead of raising them.
 
     Raises:
         DataError: when the file is missing or malformed, ids repeat or a subject is in two splits.
@@ -122,7 +127,8 @@ def read_dataset(path: str | Path) -> Dataset:
         raise LabelError("the dataset names no labels", where=file, expected='"labels": {"background": 0, "liver": 1}')
     labels = LabelSpace.from_json(data["labels"], where=file, exclusive=bool(data.get("exclusive", True)))
     names = channel_names(data, file)
-    splits = {s: _read_split(data, s, root, names, f"dataset {name}, {s}") for s in SPLITS}
+    report = report or _raise
+    splits = {s: _read_split(data, s, root, names, f"dataset {name}, {s}", report) for s in SPLITS}
     if not any(splits.values()):
         raise DataError(
             "the dataset lists no cases",
@@ -133,7 +139,8 @@ def read_dataset(path: str | Path) -> Dataset:
     if not splits["validation"]:
         splits = _with_hashed_validation(name, splits)
     dataset = Dataset(name, root, names, labels, splits, int(data.get("dim", 3)))
-    _refuse_repeats(dataset, file)
+    _report_repeats(dataset, file, report)
+    _report_leakage(dataset, file, report)
     return dataset
 
 
@@ -217,6 +224,11 @@ def channels(dataset_dir: str | Path | Sequence[str | Path] | Collection) -> tup
     return read_collection(dataset_dir).channels
 
 
+def task_channels(dataset_dir: str | Path | Sequence[str | Path] | Collection) -> dict[str, tuple[str, ...]]:
+    """The channel names of each task of a collection."""
+    return {d.name: d.channels for d in read_collection(dataset_dir).datasets}
+
+
 def _split(name: str) -> str:
     for split, spellings in _SPELLINGS.items():
         if name in spellings:
@@ -224,23 +236,35 @@ def _split(name: str) -> str:
     raise DataError("no such split", got=name, expected=", ".join(SPLITS))
 
 
+def _raise(error: DataError) -> None:
+    raise error
+
+
 def _read_split(
-    data: Mapping[str, Any], split: str, root: Path, names: tuple[str, ...], where: str
+    data: Mapping[str, Any],
+    split: str,
+    root: Path,
+    names: tuple[str, ...],
+    where: str,
+    report: Callable[[DataError], None],
 ) -> tuple[Case, ...]:
-    entries = next((data[k] for k in _SPELLINGS[split] if k in data), [])
+    entries: Any = next((data[k] for k in _SPELLINGS[split] if k in data), [])
     if not isinstance(entries, list):
         raise DataError("a split must be a list", where=where, got=type(entries).__name__)
-    cases = tuple(read_case(e, root, names, where) for e in entries)
-    bare = [c.id for c in cases if c.label is None]
-    if bare and split in ("training", "validation"):
-        raise DataError(
-            "cases without a label map",
-            where=where,
-            got=", ".join(bare[:5]),
-            expected='a "label" per case',
-            hint='move them to the list "unlabelled"',
-        )
-    return cases
+    cases = []
+    for entry in entries:
+        try:
+            case = read_case(entry, root, names, where)
+        except DataError as error:
+            report(error)
+            continue
+        if case.label is None and split in ("training", "validation"):
+            hint = 'move it to the list "unlabelled"'
+            report(
+                DataError("no label map", where=f"{where}, case {case.id}", expected='a "label" per case', hint=hint)
+            )
+        cases.append(case)
+    return tuple(cases)
 
 
 def _with_hashed_validation(name: str, splits: Mapping[str, tuple[Case, ...]]) -> dict[str, tuple[Case, ...]]:
@@ -250,24 +274,31 @@ def _with_hashed_validation(name: str, splits: Mapping[str, tuple[Case, ...]]) -
     return {**splits, **chosen}
 
 
-def _refuse_repeats(dataset: Dataset, file: Path) -> None:
-    repeated = [i for i, n in Counter(c.id for c in dataset.cases()).items() if n > 1]
-    if repeated:
-        raise DataError(
-            "case ids repeat (predictions would overwrite each other)",
-            where=file,
-            got=", ".join(repeated[:5]),
-            hint='give every entry its own "id"',
-        )
+def _report_repeats(dataset: Dataset, file: Path, report: Callable[[DataError], None]) -> None:
+    for case_id, count in Counter(c.id for c in dataset.cases()).items():
+        if count > 1:
+            report(
+                DataError(
+                    "a case id repeats (predictions would overwrite each other)",
+                    where=f"{file}, case {case_id}",
+                    got=f"{count} entries",
+                    hint='give every entry its own "id"',
+                )
+            )
+
+
+def _report_leakage(dataset: Dataset, file: Path, report: Callable[[DataError], None]) -> None:
     split_of: dict[str, str] = {}
     for split in SPLITS:
         for case in dataset.splits[split]:
             if split_of.setdefault(case.subject, split) != split:
-                raise DataError(
-                    "a subject is in two splits, so that the evaluation would be on training data",
-                    where=f"{file}, case {case.id}",
-                    got=f"subject {case.subject} in {split_of[case.subject]} and {split}",
-                    hint="split anew by subject with: python -m tools data split",
+                report(
+                    DataError(
+                        "a subject is in two splits, so that the evaluation would be on training data",
+                        where=f"{file}, case {case.id}",
+                        got=f"subject {case.subject} in {split_of[case.subject]} and {split}",
+                        hint="split anew by subject with: python -m tools data split",
+                    )
                 )
 
 

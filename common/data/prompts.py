@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import ConfigError, PromptError
 from ..prompts import boxes_from_label, clip_boxes
 
-__all__ = ["BOX_SOURCES", "BoxPromptsd", "move_boxes"]
+__all__ = ["BOX_SOURCES", "BoxPromptsd", "KeepTargetsd", "move_boxes"]
 
 BOX_SOURCES = ("gt", "user", "none")
 
@@ -65,6 +65,49 @@ class BoxPromptsd(Transform):
                 raise PromptError("no structure of that name", got=name, expected=", ".join(self.structures))
             boxes[self.structures.index(name)] = torch.as_tensor(corners, dtype=torch.float32)
         return boxes, torch.as_tensor(image.meta["original_affine"])
+
+
+class KeepTargetsd(Transform):
+    """Leave only the asked-for structures to compete: the logits of all others become ``-inf``.
+
+    A network over a united label space was never told what, say, a stomach looks like on a modality whose task does
+    not annotate it; whoever knows the task asks for its structures only.
+
+    Args:
+        targets: ``all``, ``task`` (what the case's task annotates) or a list of structure names.
+        structures: the K foreground names.
+        key: logits ``[K+1, X, Y, Z]`` (exclusive) or ``[K, X, Y, Z]`` (overlapping).
+        annotated: key of the case's bool ``[K+1]``, for ``task``.
+
+    Raises:
+        PromptError: for a name that the network does not know, or logits over other structures.
+    """
+
+    def __init__(
+        self, targets: str | Sequence[str], structures: Sequence[str], key: str = "pred", annotated: str = "annotated"
+    ) -> None:
+        self.targets, self.structures = targets, tuple(structures)
+        self.key, self.annotated = key, annotated
+        unknown = [] if targets in ("all", "task") else sorted(set(targets) - set(structures))
+        if unknown:
+            raise PromptError("unknown targets", got=unknown, expected="all, task, or of " + ", ".join(structures))
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy with masked logits."""
+        result = dict(data)
+        if self.targets == "all":
+            return result
+        logits = result[self.key]
+        known = len(self.structures)
+        if logits.shape[0] not in (known, known + 1):
+            raise PromptError("the logits are not over these structures", got=logits.shape[0], expected=known + 1)
+        if self.targets == "task":
+            keep = torch.as_tensor(result[self.annotated]).bool()
+        else:
+            keep = torch.tensor([True, *(n in self.targets for n in self.structures)])
+        keep = keep[-logits.shape[0] :].to(logits.device)
+        result[self.key] = logits.masked_fill(~keep[:, None, None, None], -torch.inf)
+        return result
 
 
 def move_boxes(boxes: Tensor, source: Tensor, target: Tensor) -> Tensor:

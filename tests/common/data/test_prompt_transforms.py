@@ -8,7 +8,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Orientation, Spacing
 
-from common.data.prompts import BoxPromptsd, move_boxes
+from common.data.prompts import BoxPromptsd, KeepTargetsd, move_boxes
 from common.errors import ConfigError, PromptError
 
 
@@ -65,3 +65,21 @@ def test_no_source_leaves_the_case_alone_and_an_unknown_one_is_refused() -> None
         BoxPromptsd("expert", ["liver"])
     with pytest.raises(PromptError, match="MetaTensor"):
         BoxPromptsd("gt", ["liver"])({"image": torch.zeros(1, 4, 4, 4), "label": image})
+
+
+def test_only_the_targets_compete() -> None:
+    logits = torch.arange(4.0)[:, None, None, None].expand(4, 2, 2, 2)
+    names = ["liver", "spleen", "stomach"]
+    data = {"pred": logits, "annotated": torch.tensor([True, True, False, False])}
+    assert KeepTargetsd("all", names)(data)["pred"].argmax(0).unique().tolist() == [3]
+    assert KeepTargetsd("task", names)(data)["pred"].argmax(0).unique().tolist() == [1]
+    assert KeepTargetsd(["spleen"], names)(data)["pred"].argmax(0).unique().tolist() == [2]
+    overlapping = KeepTargetsd("task", names)({**data, "pred": logits[1:]})["pred"]
+    assert overlapping[0].isfinite().all() and overlapping[1:].isinf().all()
+
+
+def test_unknown_targets_and_other_logits_are_refused() -> None:
+    with pytest.raises(PromptError, match="kidney"):
+        KeepTargetsd(["kidney"], ["liver"])
+    with pytest.raises(PromptError, match="logits"):
+        KeepTargetsd("task", ["liver"])({"pred": torch.zeros(5, 1, 1, 1), "annotated": torch.ones(2)})
