@@ -1,0 +1,90 @@
+"""What ties a student to its teachers: feature alignment and Kullback-Leibler divergence, with strict shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import ConfigError
+
+__all__ = ["ALIGN_KINDS", "align", "kl_divergence"]
+
+ALIGN_KINDS = ("mse", "l2", "cosine")
+
+
+def align(f_s: Sequence[Tensor], f_m: Sequence[Tensor], *, kind: str = "mse", detach: bool = True) -> Tensor:
+    """Pull the student's tokens to the amalgamated ones, averaged over levels.
+
+    ``mse``: ``mean (f_s - f_m)^2``; ``l2``: ``||f_s - f_m||`` per sample over tokens and channels, mean over samples
+    (the paper's equation to the letter); ``cosine``: ``1 - cos(f_s, f_m)`` per token, mean.
+
+    Args:
+        f_s: per level ``[B, N, C]`` student tokens.
+        f_m: the same shapes, amalgamated.
+        kind: one of ``mse``, ``l2``, ``cosine``.
+        detach: stop the gradient into ``f_m``. Without it the loss has a free minimum where the attentions do nothing.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ConfigError: for an unknown kind, no level, or shapes that differ in any axis.
+
+    Reference:
+        KA2ER, equation 2. Detaching and the squared mean are ours.
+    """
+    if kind not in ALIGN_KINDS:
+        raise ConfigError("unknown alignment", where="align kind", got=kind, expected=", ".join(ALIGN_KINDS))
+    if not len(f_s) or len(f_s) != len(f_m):
+        raise ConfigError("levels differ", got=(len(f_s), len(f_m)))
+    terms = []
+    for s, m in zip(f_s, f_m, strict=True):
+        if s.shape != m.shape or s.ndim != 3:
+            raise ConfigError("tokens to align differ in shape", got=(tuple(s.shape), tuple(m.shape)))
+        terms.append(_distance(s.float(), (m.detach() if detach else m).float(), kind))
+    return torch.stack(terms).mean()
+
+
+def _distance(s: Tensor, m: Tensor, kind: str) -> Tensor:
+    if kind == "mse":
+        return F.mse_loss(s, m)
+    if kind == "l2":
+        return torch.linalg.vector_norm(s - m, dim=(1, 2)).mean()
+    return (1 - F.cosine_similarity(s, m, dim=-1)).mean()
+
+
+def kl_divergence(logits: Tensor, teacher: Tensor, classes: Tensor, *, exclusive: bool = True) -> Tensor:
+    """``KL(teacher || student)`` over the classes that the teacher knows, at temperature 1.
+
+    Exclusive: ``sum_k p_k (log p_k - log q_k)`` with ``q`` the student's softmax restricted to those classes, mean over
+    voxels and samples. Overlapping: the sum of the two Bernoulli terms per structure, mean over the known ones.
+
+    Args:
+        logits: ``[B, K+1, X, Y, Z]`` (``[B, K, X, Y, Z]`` when not exclusive) of the student.
+        teacher: ``[B, K+1, X, Y, Z]`` probabilities at the union's indices, 0 for classes that it does not know.
+        classes: ``[B, K+1]`` bool, the classes that the teacher knows, index 0 included.
+        exclusive: softmax or sigmoid.
+
+    Returns:
+        A scalar, >= 0.
+
+    Raises:
+        ConfigError: when any axis differs (``torch``'s own divergence would broadcast).
+    """
+    expected = (logits.shape[0], logits.shape[1] + (not exclusive), *logits.shape[2:])
+    if logits.ndim != 5 or tuple(teacher.shape) != expected:
+        raise ConfigError("student and teacher differ in shape", got=tuple(teacher.shape), expected=expected)
+    if tuple(classes.shape) != expected[:2] or classes.dtype != torch.bool:
+        raise ConfigError("known classes must be bool [B, K+1]", got=(tuple(classes.shape), classes.dtype))
+    logits, teacher = logits.float(), teacher.float()
+    if exclusive:
+        log_q = logits.masked_fill(~classes[:, :, None, None, None], -torch.inf).log_softmax(1)
+        log_q = log_q.masked_fill(~classes[:, :, None, None, None], 0.0)
+        return (torch.xlogy(teacher, teacher) - teacher * log_q).sum(1).mean()
+    p, known = teacher[:, 1:], classes[:, 1:].float()
+    entropy = torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)
+    per_class = (entropy + F.binary_cross_entropy_with_logits(logits, p, reduction="none")).flatten(2).mean(2)
+    return ((per_class * known).sum(1) / known.sum(1).clamp(min=1)).mean()

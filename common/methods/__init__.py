@@ -1,0 +1,1 @@
+"""The papers' networks, composed from layers, losses and backbones."""

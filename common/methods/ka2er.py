@@ -1,0 +1,276 @@
+"""KA2ER: a student that is trained while it may ask frozen experts, and works without them afterwards.
+
+``KA2ERStudent`` is the network that remains, ``KA2ER`` the training network around it, ``KA2ERLoss`` its objective.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError, PromptError
+from ..experts import Expert, ExpertSet
+from ..layers.amalgamation import AttentionMap, ExpertFeatures, HierarchicalAmalgamation, attention_volume
+from ..prompts import boxes_from_label, drop_boxes, jitter_boxes
+from .ka2er_experts import Crop, Teacher, expert_teacher, feature_width, initial_teacher, samples_by_task
+from .ka2er_loss import KA2ERLoss, KA2EROutputs
+from .ka2er_student import KA2ERStudent
+
+__all__ = ["PROMPT_SOURCES", "KA2ER", "KA2ERLoss", "KA2EROutputs", "KA2ERStudent"]
+
+REGULARISERS = ("kl_expert", "kl_init", "none")
+PROMPT_SOURCES = ("gt", "expert", "user", "none")
+
+
+class KA2ER(nn.Module):
+    """The training network.
+
+    ``f_s = A(S_enc(X))``; ``f_m = CA_ext(CA_task(f_s, e_task), e_ext)``; both are decoded by the same decoder. Experts
+    are frozen, run without gradients, and are no part of parameters, buffers or state dict. Only the experts of the
+    tasks in the batch run, each on its own samples.
+
+    Args:
+        student: the network that remains.
+        experts: loaded experts; None for a student alone.
+        tasks: dataset names in the order of the task ids.
+        structures: the K foreground names of the union label space.
+        amalgamation: False trains the same student without asking experts.
+        use: which experts are asked: a part of ``("task", "external")``.
+        heads: heads of the cross-attentions.
+        reg: ``kl_expert`` (towards the task's expert), ``kl_init`` (towards the student as it is now) or ``none``.
+        prompt_source: boxes from ``gt`` (the label), ``expert`` (its prediction), ``user`` (passed in) or ``none``.
+        prompt_dropout: probability that a sample's boxes, and besides single ones, are hidden in training.
+        box_jitter: largest move of a box corner in training, in voxels.
+        student_path: also decode ``f_s`` in training, for a loss on the path that inference takes.
+        spacing: mm per voxel of the crops along x, y, z, when the call does not give it.
+        axcodes: directions of the crops' axes, when the call does not give them.
+
+    Raises:
+        ConfigError: for unknown choices, or choices that need experts when there are none.
+        ExpertError: when a task has no expert or an expert too few feature maps.
+
+    Reference:
+        KA2ER, sections 3.2 and 3.3.
+    """
+
+    def __init__(
+        self,
+        *,
+        student: KA2ERStudent,
+        tasks: Sequence[str],
+        structures: Sequence[str],
+        experts: ExpertSet | None = None,
+        amalgamation: bool = True,
+        use: Sequence[str] = ("task", "external"),
+        heads: int = 12,
+        reg: str = "kl_expert",
+        prompt_source: str = "gt",
+        prompt_dropout: float = 0.15,
+        box_jitter: float = 2.0,
+        student_path: bool = True,
+        spacing: Sequence[float] = (1.0, 1.0, 1.0),
+        axcodes: str = "RAS",
+    ) -> None:
+        super().__init__()
+        self.student, self.tasks, self.structures = student, tuple(tasks), tuple(structures)
+        self.amalgamate, self.use, self.reg, self.prompt_source = amalgamation, tuple(use), reg, prompt_source
+        self.prompt_dropout, self.box_jitter, self.student_path = prompt_dropout, box_jitter, student_path
+        self.spacing, self.axcodes = tuple(spacing), axcodes
+        self.__dict__["experts"] = experts
+        self._expert_device: torch.device | None = None
+        self._check()
+        self.amalgamation = nn.ModuleList(self._build(level, heads) for level in range(self._levels))
+        self.initial = copy.deepcopy(student).requires_grad_(False).eval() if reg == "kl_init" else None
+
+    @property
+    def _levels(self) -> int:
+        return len(self.student.level_channels) if self.amalgamate else 0
+
+    @property
+    def _asks_task(self) -> bool:
+        return self.amalgamate and "task" in self.use
+
+    def _check(self) -> None:
+        for where, value, known in (
+            ("reg", self.reg, REGULARISERS),
+            ("prompt_source", self.prompt_source, PROMPT_SOURCES),
+        ):
+            if value not in known:
+                raise ConfigError("unknown choice", where=where, got=value, expected=", ".join(known))
+        if len(self.structures) != self.student.num_structures:
+            got = (len(self.structures), self.student.num_structures)
+            raise ConfigError("structures and student differ", where="structures", got=got)
+        if not 0 <= self.prompt_dropout <= 1 or self.box_jitter < 0:
+            got_pair = (self.prompt_dropout, self.box_jitter)
+            raise ConfigError("prompt_dropout lies in 0..1 and box_jitter is not negative", got=got_pair)
+        needs = [n for n, v in (("reg", self.reg), ("prompt_source", self.prompt_source)) if "expert" in v]
+        needs += ["amalgamation"] * self.amalgamate
+        if needs and self.experts is None:
+            hint = "give experts, or set amalgamation false, reg none and another prompt_source"
+            raise ConfigError("there are no experts to ask", where=", ".join(needs), got=None, hint=hint)
+        if self._asks_task or any(n != "amalgamation" for n in needs):
+            for task in self.tasks:
+                self.experts.for_task(task)
+
+    def _build(self, level: int, heads: int) -> HierarchicalAmalgamation:
+        return HierarchicalAmalgamation(
+            channels=self.student.level_channels[level],
+            expert_channels={t: feature_width(self.experts.for_task(t), level) for t in self.tasks} if self._asks_task else {},
+            external_channels=feature_width(self._external(), level) if "external" in self.use else None,
+            heads=heads,
+            use=self.use,
+        )
+
+    def _external(self) -> Expert:
+        found = tuple(self.experts.external)
+        if len(found) != 1:
+            names = [e.spec.name for e in found]
+            raise ConfigError("the external source is one expert", where="use", got=names, hint="or use=('task',)")
+        return found[0]
+
+    def train(self, mode: bool = True) -> KA2ER:
+        """Train the student; its frozen initial copy stays in evaluation mode."""
+        super().train(mode)
+        if self.initial is not None:
+            self.initial.eval()
+        return self
+
+    def forward(
+        self,
+        image: Tensor,
+        raw: Tensor | None = None,
+        stats: Tensor | None = None,
+        task_id: Tensor | None = None,
+        annotated: Tensor | None = None,
+        label: Tensor | None = None,
+        boxes: Tensor | None = None,
+        spacing: Sequence[float] | None = None,
+        axcodes: str | None = None,
+        *,
+        need_weights: bool = False,
+    ) -> KA2EROutputs:
+        """One step.
+
+        Args:
+            image: ``[B, C, X, Y, Z]`` as the student sees it.
+            raw: ``[B, C, X, Y, Z]`` the same crop with untouched intensities, for the experts.
+            stats: ``[B, C, 6]`` intensity statistics of the whole volumes.
+            task_id: ``[B]`` index into ``tasks``.
+            annotated: ``[B, K+1]`` bool; boxes of structures that are not annotated are not used.
+            label: ``[B, 1, X, Y, Z]`` for boxes from the ground truth.
+            boxes: ``[B, K, 2, 3]`` for prompt source ``user``.
+            spacing: mm per voxel.
+            axcodes: directions of the crop's axes.
+            need_weights: also return attention maps.
+        """
+        crop = self._crop(raw, stats, task_id, spacing, axcodes)
+        teacher = self._teacher(crop)
+        prompts = self._prompts(image, label, annotated, boxes, teacher)
+        hidden = self.student.encode(image)
+        f_s = self.student.absorb(hidden)
+        f_m, attention = self._ask(f_s, self.student.grids(hidden), crop, need_weights)
+        logits = self.student.mask_head(self.student.decode(image, hidden, f_m), prompts)
+        student_logits = None
+        if self.training and self.student_path and self.amalgamate:
+            student_logits = self.student.mask_head(self.student.decode(image, hidden, f_s), prompts)
+        if self.initial is not None:
+            teacher = initial_teacher(self.initial, image, prompts, exclusive=self.student.exclusive)
+        probabilities, classes = teacher if teacher is not None and self.reg != "none" else (None, None)
+        return KA2EROutputs(logits, student_logits, f_s, f_m, probabilities, classes, attention)
+
+    def _crop(
+        self,
+        raw: Tensor | None,
+        stats: Tensor | None,
+        task_id: Tensor | None,
+        spacing: Sequence[float] | None,
+        axcodes: str | None,
+    ) -> Crop | None:
+        if not (self.amalgamate or self.reg == "kl_expert" or self.prompt_source == "expert"):
+            return None
+        if raw is None or stats is None or task_id is None:
+            given = {"raw": raw, "stats": stats, "task_id": task_id}
+            missing = [name for name, value in given.items() if value is None]
+            raise ConfigError("experts cannot answer without these keys", where="KA2ER", got=f"no {', '.join(missing)}")
+        if self._expert_device != raw.device:
+            self.experts.to(raw.device)
+            self._expert_device = raw.device
+        return Crop(_plain(raw), _plain(stats), task_id, tuple(spacing or self.spacing), axcodes or self.axcodes)
+
+    def _teacher(self, crop: Crop | None) -> Teacher | None:
+        if crop is None or not (self.reg == "kl_expert" or self.prompt_source == "expert"):
+            return None
+        return expert_teacher(self.experts, self.tasks, self.structures, crop)
+
+    def _prompts(
+        self,
+        image: Tensor,
+        label: Tensor | None,
+        annotated: Tensor | None,
+        boxes: Tensor | None,
+        teacher: Teacher | None,
+    ) -> Tensor | None:
+        """Boxes ``[B, K, 2, 3]`` by the chosen source, in training moved and partly hidden."""
+        if self.prompt_source == "none" or (self.prompt_source == "user" and boxes is None):
+            return None
+        if self.prompt_source == "gt":
+            if label is None:
+                raise PromptError("boxes from the ground truth need the label", where="prompt_source", got="no label")
+            boxes = boxes_from_label(_plain(label), len(self.structures))
+            if annotated is not None:
+                boxes = boxes.masked_fill(~annotated[:, 1:, None, None].to(boxes.device), torch.nan)
+        elif self.prompt_source == "expert" and teacher is not None:
+            best = teacher.probabilities.argmax(1, keepdim=True)
+            boxes = boxes_from_label(best, len(self.structures))
+        if boxes is None:
+            return None
+        if self.training:
+            if self.prompt_source != "user":
+                boxes = jitter_boxes(boxes, self.box_jitter, image.shape[2:])
+            boxes = drop_boxes(boxes, self.prompt_dropout)
+        return boxes.to(image.device)
+
+    def _ask(
+        self, f_s: tuple[Tensor, ...], grids: Sequence[Sequence[int]], crop: Crop | None, need_weights: bool
+    ) -> tuple[tuple[Tensor, ...], tuple[tuple[AttentionMap, ...], ...] | None]:
+        """``f_m`` per level; without amalgamation the very same tensors."""
+        if not self.amalgamate or crop is None:
+            return f_s, None
+        groups = samples_by_task(crop.task_id, self.tasks) if self._asks_task else {}
+        heard = {t: self._features(self.experts.for_task(self.tasks[t]), crop, s) for t, s in groups.items()}
+        external = self._features(self._external(), crop, slice(None)) if "external" in self.use else None
+        results = []
+        for level, (block, tokens, grid) in enumerate(zip(self.amalgamation, f_s, grids, strict=True)):
+            answers = {t: ExpertFeatures(groups[t], f[-1 - level]) for t, f in heard.items()}
+            general = None if external is None else external[-1 - level]
+            results.append(block(tokens, grid, answers, general, need_weights=need_weights))
+        return tuple(r.tokens for r in results), tuple(r.attention for r in results) if need_weights else None
+
+    def _features(self, expert: Expert, crop: Crop, samples: Tensor | slice) -> list[Tensor]:
+        with torch.no_grad():
+            return expert.features(crop.raw[samples], crop.stats[samples], crop.spacing, crop.axcodes)
+
+    @torch.no_grad()
+    def attention_pictures(self, image: Tensor, raw: Tensor, stats: Tensor, task_id: Tensor) -> dict[str, Tensor]:
+        """Where each expert is asked for, level 0, as volumes over the crop; 1 is even attention.
+
+        Returns:
+            ``{"task": [B, 1, X, Y, Z], "external": [B, 1, X, Y, Z]}``, as far as these sources are used.
+        """
+        crop = self._crop(raw, stats, task_id, None, None)
+        hidden = self.student.encode(image)
+        _, attention = self._ask(self.student.absorb(hidden), self.student.grids(hidden), crop, True)
+        volumes: dict[str, Tensor] = {}
+        for found in attention[0] if attention else ():
+            name = "external" if found.task < 0 else "task"
+            volume = volumes.setdefault(name, torch.zeros(image.shape[0], 1, *image.shape[2:], device=image.device))
+            volume[found.samples] = attention_volume(found.weights, found.grid, image.shape[2:])
+        return volumes
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """The tensor without MONAI's metadata, whose bookkeeping costs time and refuses indexing by lists."""
+    return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor  # type: ignore[no-any-return]
