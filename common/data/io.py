@@ -4,23 +4,186 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import itk
 import nibabel as nib
 import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import LoadImage
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import DataError
-from ..geometry import Grid
+from ..errors import AmalgamationError, DataError, GeometryError
+from ..geometry import PLAUSIBLE_SPACING_MM, Grid
+from .dicom import is_dicom, read_series
 
-__all__ = ["write_label_map"]
+__all__ = ["check_file", "check_volume", "open_nifti", "read_volume", "write_label_map"]
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def read_volume(
+    path: str | Path | Sequence[str | Path],
+    *,
+    dim: int = 3,
+    channels: Sequence[str] | None = None,
+    volume: int | None = None,
+    series: str | None = None,
+    finite: bool = True,
+    plausible_mm: tuple[float, float] | None = PLAUSIBLE_SPACING_MM,
+    allow_shear: bool = False,
+) -> MetaTensor:
+    """Read a scan and refuse, by file name, what cannot be read correctly.
+
+    Args:
+        path: a file, one file per channel, or the folder of a DICOM series.
+        dim: expected spatial dimensions, 2 or 3.
+        channels: expected channel names; one channel when None.
+        volume: which volume of a 4-D file to take, counted from 0.
+        series: SeriesInstanceUID to take from a folder with several.
+        finite: refuse NaN and infinite voxels.
+        plausible_mm: accepted range of the spacing in mm; None accepts any.
+        allow_shear: accept axes that are not at right angles.
+
+    Returns:
+        ``[C, X, Y, Z]`` float32 with the native intensities and affine (RAS+ world, mm).
+
+    Raises:
+        DataError: for unreadable, truncated or empty files, a wrong number of dimensions or channels, NaN voxels.
+        GeometryError: for an impossible grid, or channels on different grids.
+    """
+    paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(p) for p in path]
+    parts = []
+    for p in paths:
+        check_file(p)
+        part = read_series(p, series) if is_dicom(p) else _load(p)
+        part = _one_volume(part, volume, p)
+        wanted = channels if len(paths) == 1 else None
+        check_volume(part, p, dim=dim, channels=wanted, finite=finite)
+        if dim == 3:
+            Grid.of(part).check(where=p, plausible_mm=plausible_mm, allow_shear=allow_shear)
+        difference = Grid.of(parts[0]).difference(Grid.of(part)) if parts else None
+        if difference:
+            raise GeometryError(f"the channels do not lie on one grid: {difference}", where=p, expected=paths[0])
+        parts.append(part)
+    image = MetaTensor(torch.cat([p.as_tensor() for p in parts])).copy_meta_from(parts[0])
+    if channels is not None and len(image) != len(channels):
+        raise _channel_error(len(image), channels, paths[0])
+    return cast(MetaTensor, image)
+
+
+def check_file(path: Path) -> None:
+    """Refuse a missing, empty or (for NIfTI) headerless file or impossible stored affine, by name.
+
+    Raises:
+        DataError: when the file cannot be a volume.
+    """
+    if not path.exists():
+        raise DataError("the file does not exist", where=path, hint="correct the path in dataset.json")
+    if path.is_dir():
+        return
+    if path.stat().st_size == 0:
+        raise DataError("the file is empty", where=path, got="0 bytes", hint=_AGAIN)
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        image = open_nifti(path)
+        if len(image.shape) >= 3:
+            Grid.of(image).check(where=path, plausible_mm=None, allow_shear=True)
+
+
+def open_nifti(path: Path) -> Any:
+    """Open a NIfTI file (header only), naming it when that fails."""
+    try:
+        return nib.load(path)
+    except Exception as error:
+        raise DataError(f"not a readable NIfTI file ({_short(error)})", where=path, hint=_AGAIN) from error
+
+
+def check_volume(
+    image: MetaTensor, where: object, *, dim: int = 3, channels: Sequence[str] | None = None, finite: bool = True
+) -> None:
+    """Refuse a channel-first volume of the wrong dimension or channel count, or with NaN or infinite voxels.
+
+    Raises:
+        DataError: naming ``where``.
+    """
+    shape = tuple(image.shape[1:])
+    if len(shape) != dim:
+        raise _dimension_error(shape, dim, where)
+    expected = ("image",) if channels is None else channels
+    if len(image) != len(expected):
+        if channels is None and dim == 3:
+            raise _dimension_error((*shape, len(image)), dim, where)
+        raise _channel_error(len(image), expected, where)
+    if finite and not bool(torch.isfinite(image.as_tensor()).all()):
+        bad = int((~torch.isfinite(image.as_tensor())).sum())
+        raise DataError(
+            "the volume holds NaN or infinite voxels",
+            where=where,
+            got=f"{bad} of {image.numel()} voxels",
+            expected="finite intensities",
+            hint="replace them in the file by the background's intensity",
+        )
+
+
+@cache
+def _loader() -> LoadImage:
+    return LoadImage(image_only=True, ensure_channel_first=True, dtype=np.float32)
+
+
+def _load(path: Path) -> MetaTensor:
+    try:
+        return cast(MetaTensor, _loader()(path))
+    except AmalgamationError:
+        raise
+    except Exception as error:
+        cause = error.__cause__ or error
+        raise DataError(f"the file cannot be read ({_short(cause)})", where=path, hint=_AGAIN) from error
+
+
+def _one_volume(image: MetaTensor, volume: int | None, path: Path) -> MetaTensor:
+    if volume is None:
+        return image
+    if not 0 <= volume < len(image):
+        raise DataError("no such volume", where=path, got=volume, expected=f"0 to {len(image) - 1}")
+    return cast(MetaTensor, image[volume : volume + 1])
+
+
+def _dimension_error(shape: tuple[int, ...], dim: int, where: object) -> DataError:
+    several = len(shape) > dim
+    return DataError(
+        f"expected a {dim}-D volume, got {len(shape)}-D",
+        where=where,
+        got=f"shape {shape}",
+        expected=f"{dim} spatial axes",
+        hint=f"choose volume k of {shape[-1]} with: python -m tools data extract FILE k OUT"
+        if several
+        else f'set "dim": {len(shape)} in dataset.json, or stack the slices to volumes',
+    )
+
+
+def _channel_error(count: int, channels: Sequence[str], where: object) -> DataError:
+    missing = ", ".join(channels[count:])
+    return DataError(
+        f"missing channel {missing}" if missing else "too many channels",
+        where=where,
+        got=f"{count} channels",
+        expected=", ".join(channels),
+        hint="the channels of a case must be those of its dataset, in the same order",
+    )
+
+
+def _short(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1][:160] if lines else 'no message'}"
+
+
+_AGAIN = "copy or export the file again; it may have been cut off"
 
 
 def write_label_map(array: NDArray[Any], grid: Grid, path: str | Path, dtype: str = "uint8") -> Path:

@@ -17,12 +17,14 @@ from ..geometry import Grid
 from .datalist import Collection, read_collection
 from .dataset_json import case_name
 from .intensity import NormalizePercentiled, VolumeStatsd, volume_stats
+from .loading import LoadCased
 from .restore import RestoreGridd, SavePredictiond
 
 __all__ = [
     "CheckGridsd",
     "CopyRawd",
     "DescribeCased",
+    "LoadCased",
     "MapLabelsd",
     "NormalizePercentiled",
     "RestoreGridd",

@@ -1,0 +1,78 @@
+"""The first transform of every chain: files and DICOM folders to volumes, with guards that name case and file."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.data import ImageReader
+from monai.transforms import LoadImaged
+
+from ..errors import AmalgamationError
+from ..geometry import PLAUSIBLE_SPACING_MM
+from .dataset_json import case_name
+from .io import read_volume
+
+__all__ = ["LoadCased"]
+
+
+class LoadCased(LoadImaged):
+    """MONAI's ``LoadImaged`` (channel first, float32) that reads through :func:`.io.read_volume`.
+
+    Args:
+        keys: entries that hold a path, a list of paths (one per channel) or the folder of a DICOM series.
+        channels: channel names that ``image_key`` must have; one channel per file when None.
+        image_key: the entry that ``channels`` is about; the others have one channel.
+        dim: spatial dimensions, 2 or 3.
+        finite: refuse NaN and infinite voxels.
+        plausible_mm: accepted spacing in mm; None accepts any.
+        allow_shear: accept axes that are not at right angles (``Spacingd`` then resamples to a rectangular grid).
+        image_only: as for ``LoadImaged``; MONAI Label sets it to False.
+        allow_missing_keys: skip absent entries.
+
+    Raises:
+        DataError: as :func:`.io.read_volume`, with the case.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = ("image", "label"),
+        channels: Sequence[str] | None = None,
+        image_key: str = "image",
+        dim: int = 3,
+        finite: bool = True,
+        plausible_mm: tuple[float, float] | None = PLAUSIBLE_SPACING_MM,
+        allow_shear: bool = False,
+        image_only: bool = True,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(
+            keys,
+            image_only=image_only,
+            ensure_channel_first=True,
+            dtype=np.float32,
+            allow_missing_keys=allow_missing_keys,
+        )
+        self.channels, self.image_key = None if channels is None else tuple(channels), image_key
+        self.options = {"dim": dim, "finite": finite, "plausible_mm": plausible_mm, "allow_shear": allow_shear}
+
+    def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
+        """Return a copy with MetaTensors ``[C, X, Y, Z]``."""
+        result = dict(data)
+        for key, postfix in self.key_iterator(result, self.meta_key_postfix):
+            channels = self.channels if key == self.image_key else None
+            try:
+                result[key] = read_volume(result[key], channels=channels, **self.options)
+            except AmalgamationError as error:
+                raise type(error)(
+                    error.problem,
+                    where=f"case {case_name(data)}, {error.where}",
+                    got=error.got,
+                    expected=error.expected,
+                    hint=error.hint,
+                ) from error
+            if not getattr(self._loader, "image_only", True):
+                result[f"{key}_{postfix}"] = result[key].meta
+        return result

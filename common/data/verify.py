@@ -1,0 +1,258 @@
+"""Every problem of a data set, case by case, before anything is trained on it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+
+from ..errors import AmalgamationError, DataError, LabelError
+from ..geometry import PLAUSIBLE_SPACING_MM, Grid
+from .datalist import Dataset, read_collection, read_dataset
+from .dataset_json import SPLITS, Case, base_name, read_json
+from .io import open_nifti, read_volume
+
+__all__ = ["KINDS", "Problem", "check", "check_case"]
+
+KINDS = (
+    "datalist", "missing file", "unreadable", "dimensions", "channels", "non-finite", "geometry", "grid", "labels",
+    "empty mask", "constant image", "header", "duplicate", "size",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding.
+
+    Args:
+        case: ``task/case``, or the task or file when no case is concerned.
+        file: the file concerned, or an empty string.
+        kind: one of ``KINDS``.
+        severity: ``"error"`` (must be corrected) or ``"warning"`` (should be known).
+        got: what was found.
+        expected: what would have been right.
+        hint: what to do next.
+    """
+
+    case: str
+    file: str
+    kind: str
+    severity: str
+    got: str
+    expected: str = ""
+    hint: str = ""
+
+
+def check(
+    dataset_dir: str | Path,
+    *,
+    plausible_mm: tuple[float, float] = PLAUSIBLE_SPACING_MM,
+    max_voxels: float = 1e9,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Problem]:
+    """Read every file of a collection and list all problems.
+
+    Args:
+        dataset_dir: anything that ``read_collection`` reads.
+        plausible_mm: accepted spacing in mm.
+        max_voxels: warn when a volume would have more voxels at 1 mm.
+        progress: called with ``task/case``, number done, number of all.
+    """
+    problems: list[Problem] = []
+    try:
+        datasets = list(read_collection(dataset_dir).datasets)
+    except AmalgamationError as error:
+        datasets = list(_leniently(dataset_dir, problems))
+        if not problems:
+            problems.append(_problem(error, str(dataset_dir), "datalist"))
+    total, done = sum(len(d.cases()) for d in datasets), 0
+    contents: dict[str, tuple[str, str]] = {}
+    for dataset in datasets:
+        problems += _repeated_names(dataset)
+        for split in SPLITS:
+            for case in dataset.splits[split]:
+                name = f"{dataset.name}/{case.id}"
+                found, digest = check_case(case, dataset, plausible_mm=plausible_mm, max_voxels=max_voxels)
+                problems += found
+                if digest:
+                    problems += _duplicate(contents, digest, name, split, case)
+                done += 1
+                if progress:
+                    progress(name, done, total)
+    return problems
+
+
+def check_case(
+    case: Case,
+    dataset: Dataset,
+    *,
+    plausible_mm: tuple[float, float] = PLAUSIBLE_SPACING_MM,
+    max_voxels: float = 1e9,
+) -> tuple[list[Problem], str]:
+    """Problems of one case, and the hash of its image's content (empty when it could not be read)."""
+    name, found = f"{dataset.name}/{case.id}", []
+    image = label = None
+    try:
+        image = read_volume(
+            case.images, dim=dataset.dim, channels=dataset.channels, finite=False, plausible_mm=plausible_mm
+        )
+        found += list(_image_problems(image, name, case, max_voxels))
+    except AmalgamationError as error:
+        found.append(_problem(error, name, _kind(error), case.images[0]))
+    if case.label is not None:
+        try:
+            label = read_volume(case.label, dim=dataset.dim, finite=False, plausible_mm=plausible_mm)
+            found += list(_label_problems(label, name, case.label, dataset))
+        except AmalgamationError as error:
+            found.append(_problem(error, name, _kind(error), case.label))
+    if image is not None and label is not None:
+        difference = Grid.of(image).difference(Grid.of(label))
+        if difference:
+            hint = "resample the label map onto the image's grid (nearest neighbour)"
+            got, expected = f"{difference}", f"label on the image's grid: {Grid.of(image)}"
+            found.append(Problem(name, str(case.label), "grid", "error", got, expected, hint))
+    digest = "" if image is None else hashlib.sha256(np.ascontiguousarray(image.numpy()).tobytes()).hexdigest()
+    return found, digest
+
+
+def _image_problems(image: MetaTensor, name: str, case: Case, max_voxels: float) -> Iterator[Problem]:
+    file = str(case.images[0])
+    bad = int((~torch.isfinite(image.as_tensor())).sum())
+    if bad:
+        got, hint = f"{bad} of {image.numel()} voxels are NaN or infinite", "replace them by the background's intensity"
+        yield Problem(name, file, "non-finite", "error", got, "finite intensities", hint)
+    for i, channel in enumerate(image.as_tensor()):
+        if not bad and float(channel.min()) == float(channel.max()):
+            path = str(case.images[min(i, len(case.images) - 1)])
+            hint = "look at the scan: it shows nothing"
+            yield Problem(name, path, "constant image", "warning", f"all voxels are {float(channel.min()):g}", "", hint)
+    grid = Grid.of(image)
+    at_one_mm = float(np.prod(grid.resampled_shape([1.0] * len(grid.shape)), dtype=float))
+    if at_one_mm > max_voxels:
+        got, hint = f"{at_one_mm:.3g} voxels at 1 mm ({grid})", "is the spacing right? resampling may need much memory"
+        yield Problem(name, file, "size", "warning", got, f"at most {max_voxels:.3g}", hint)
+    if len(grid.shape) == 3 and min(grid.shape) == 1:
+        got, hint = f"a single slice {grid.shape}", 'use a 2-D dataset ("dim": 2) or full volumes'
+        yield Problem(name, file, "dimensions", "warning", got, "a volume", hint)
+    yield from _header_problems(case, name)
+
+
+def _header_problems(case: Case, name: str) -> Iterator[Problem]:
+    for path in case.images:
+        if not path.name.lower().endswith((".nii", ".nii.gz")):
+            continue
+        header = open_nifti(path).header
+        if int(header["sform_code"]) == 0:
+            used = "the qform" if int(header["qform_code"]) else "the voxel size alone (no orientation stored)"
+            got, hint = f"no sform; {used} was used", "check left and right once, then store an sform"
+            yield Problem(name, str(path), "header", "warning", got, "sform_code > 0", hint)
+
+
+def _label_problems(label: MetaTensor, name: str, path: Path, dataset: Dataset) -> Iterator[Problem]:
+    values = torch.unique(label.as_tensor())
+    whole = values[torch.isfinite(values) & (values == values.round())]
+    odd = [v for v in values.tolist() if v not in set(whole.tolist())]
+    if odd:
+        got, hint = f"fractional or non-finite values {_few(odd)}", "export the map again with nearest neighbour"
+        yield Problem(name, str(path), "labels", "error", got, "integers", hint)
+    declared = {0, *dataset.labels.values}
+    unknown = [int(v) for v in whole.tolist() if int(v) not in declared]
+    if unknown:
+        got, hint = f"undeclared values {_few(unknown)}", 'declare them in "labels" or remove them from the map'
+        yield Problem(name, str(path), "labels", "error", got, str(dataset.labels.to_json()), hint)
+    if not odd and whole.tolist() == [0]:
+        hint = "legitimate for a case without the structures; it counts as background only"
+        yield Problem(name, str(path), "empty mask", "warning", "no structure is annotated", "", hint)
+
+
+def _few(values: list[Any]) -> str:
+    shown = ", ".join(f"{v:g}" for v in values[:6])
+    return f"{shown}, ... ({len(values)} values)" if len(values) > 6 else shown
+
+
+def _duplicate(
+    contents: dict[str, tuple[str, str]], digest: str, name: str, split: str, case: Case
+) -> Iterator[Problem]:
+    if digest not in contents:
+        contents[digest] = (name, split)
+        return
+    other, other_split = contents[digest]
+    leak = split != other_split
+    got = f"same voxels as {other}" + (f" ({other_split}, here {split})" if leak else "")
+    hint = "the evaluation would be on training data: drop one" if leak else "drop one of the two"
+    yield Problem(name, str(case.images[0]), "duplicate", "error" if leak else "warning", got, "different scans", hint)
+
+
+def _repeated_names(dataset: Dataset) -> Iterator[Problem]:
+    """Images of different cases with one base name, whose predictions a writer by file name would overwrite."""
+    seen: dict[str, Case] = {}
+    for case in dataset.cases():
+        base = base_name(case.images[0])
+        other = seen.setdefault(base, case)
+        if other is not case and other.images != case.images:
+            got, hint = f"base name {base!r} as in {other.id}", "predictions are named by id: keep the ids different"
+            yield Problem(
+                f"{dataset.name}/{case.id}", str(case.images[0]), "duplicate", "warning", got, "unique base names", hint
+            )
+
+
+def _leniently(dataset_dir: str | Path, problems: list[Problem]) -> Iterator[Dataset]:
+    """Datasets one by one, with the problems of their entries reported instead of raised."""
+    for folder in _folders(dataset_dir):
+        try:
+            yield read_dataset(folder, lambda e, f=folder: problems.append(_problem(e, f.name, "datalist")))
+        except AmalgamationError as error:
+            problems.append(_problem(error, folder.name, "datalist"))
+
+
+def _folders(dataset_dir: str | Path) -> list[Path]:
+    parts = [p.strip() for p in str(dataset_dir).split(",")] if not Path(dataset_dir).exists() else [str(dataset_dir)]
+    result: list[Path] = []
+    for part in map(Path, parts):
+        listing = part if part.is_file() else part / "collection.json"
+        if (part / "dataset.json").is_file() or part.name == "dataset.json":
+            result.append(part.parent if part.name == "dataset.json" else part)
+        elif listing.is_file():
+            try:
+                named = read_json(listing).get("datasets", [])
+            except DataError:
+                named = []
+            result += [listing.parent / str(f) for f in named if isinstance(named, list)]
+        else:
+            result += sorted(p.parent for p in part.glob("*/dataset.json"))
+    return result
+
+
+def _kind(error: AmalgamationError) -> str:
+    text = error.problem
+    rules = {
+        "does not exist": "missing file", "channel": "channels", "-D": "dimensions", "NaN": "non-finite",
+        "cannot be read": "unreadable", "empty": "unreadable", "readable": "unreadable", "truncated": "unreadable",
+        "decoded": "unreadable",
+    }  # fmt: skip
+    if isinstance(error, LabelError):
+        return "labels"
+    if "affine" in text or "spacing" in text or "sheared" in text:
+        return "geometry"
+    return next((kind for part, kind in rules.items() if part in text), "geometry")
+
+
+def _problem(error: AmalgamationError, case: str, kind: str, file: Path | None = None) -> Problem:
+    got = error.problem if error.got is None else f"{error.problem}: {error.got}"
+    place = str(error.where or file or "")
+    name = place.rsplit("case ", 1)[1] if kind == "datalist" and ", case " in place else ""
+    return Problem(
+        case=f"{case}/{name}" if name else case,
+        file=place,
+        kind=kind,
+        severity="error",
+        got=got,
+        expected=str(error.expected or ""),
+        hint=error.hint or "",
+    )
