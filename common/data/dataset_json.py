@@ -122,7 +122,7 @@ def read_case(entry: Any, root: Path, channels: tuple[str, ...], where: object) 
             where=place,
             got=label,
             expected="one file",
-            hint="merge single-structure masks into one map with: python -m tools data convert",
+            hint="merge single-structure masks into one integer map first",
         )
     bids = _BIDS_SUBJECT.search(first)
     subject = entry.get("subject") or entry.get("patient") or (bids.group(1) if bids else case_id)

@@ -184,6 +184,8 @@ def _duplicate(
         return
     other, other_split = contents[digest]
     leak = split != other_split
+    if not leak and other.split("/")[0] != name.split("/")[0]:
+        return  # one scan annotated for two tasks
     got = f"same voxels as {other}" + (f" ({other_split}, here {split})" if leak else "")
     hint = "the evaluation would be on training data: drop one" if leak else "drop one of the two"
     yield Problem(name, str(case.images[0]), "duplicate", "error" if leak else "warning", got, "different scans", hint)
