@@ -31,9 +31,12 @@ def phantom(
     from tqdm import tqdm
 
     with tqdm(desc="phantom", unit=" cases", leave=False, delay=2) as bar:
-        root = write_phantom(
-            out, size, seed, cases, preview=preview, overwrite=overwrite, progress=lambda _: bar.update() and None
-        )
+
+        def advance(case: str) -> None:
+            bar.set_postfix_str(case, refresh=False)
+            bar.update()
+
+        root = write_phantom(out, size, seed, cases, preview=preview, overwrite=overwrite, progress=advance)
     for part in PARTS:
         folder = root if part == "tasks" else beside(root, part)
         for file in sorted([*folder.glob("dataset.json"), *folder.glob("*/dataset.json")]):

@@ -14,6 +14,7 @@ Vector = tuple[float, float, float]
 
 
 def abdomen(canvas: Canvas, rng: np.random.Generator, pathology: bool) -> None:
+    """Paint an abdomen: trunk, bowel, organs, vessels, lung bases, lesions."""
     fat = float(rng.uniform(0.07, 0.14))
     rho = trunk(canvas, rng, width=118, depth=86, fat=fat)
     for side in (-1.0, 1.0):

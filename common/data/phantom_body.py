@@ -67,10 +67,12 @@ def moved(rng: np.random.Generator, shape: Shape, *, shift: float, scale: float 
 
 
 def rough(rng: np.random.Generator, amplitude: float, wavelength: tuple[float, float] = (22.0, 60.0)) -> Waves:
+    """Roughness of a surface: standard deviation and range of wavelengths in mm."""
     return Waves.draw(rng, count=5, wavelength=wavelength, amplitude=amplitude)
 
 
 def within(rng: np.random.Generator, low: Vector, high: Vector) -> Vector:
+    """A uniformly drawn position in a box (mm)."""
     x, y, z = (float(v) for v in rng.uniform(low, high))
     return x, y, z
 

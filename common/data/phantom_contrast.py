@@ -60,7 +60,7 @@ CONTRASTS = {
     "T2": Contrast(
         magnitude=True,
         values=_values(
-            "air 0 fat 190 muscle 135 bone 25 marrow 160 disc 260 fluid 900 cord 330 lung 30 liver 225 spleen 420 "
+            "air 0 fat 170 muscle 125 bone 25 marrow 160 disc 260 fluid 900 cord 330 lung 30 liver 250 spleen 420 "
             "cortex 520 medulla 610 artery 45 vein 90 vessel 300 wall 210 lumen 640 gas 15 pancreas 300 bile 900 "
             "bowel 440 node 430 cyst 940 tumour 390 blood 80 myocardium 180 scar 260"
         ),
@@ -84,9 +84,9 @@ CONTRASTS = {
     "LGE": Contrast(
         magnitude=True,
         values=_values(
-            "air 0 fat 560 muscle 210 bone 70 marrow 380 disc 260 fluid 150 cord 200 lung 35 liver 300 spleen 330 "
-            "cortex 420 medulla 400 artery 470 vein 450 vessel 340 wall 240 lumen 120 gas 10 pancreas 290 bile 130 "
-            "bowel 260 node 330 cyst 120 tumour 420 blood 460 myocardium 150 scar 580"
+            "air 0 fat 230 muscle 150 bone 60 marrow 260 disc 260 fluid 150 cord 200 lung 35 liver 270 spleen 330 "
+            "cortex 420 medulla 400 artery 470 vein 450 vessel 340 wall 200 lumen 120 gas 10 pancreas 290 bile 130 "
+            "bowel 260 node 330 cyst 120 tumour 420 blood 460 myocardium 120 scar 580"
         ),
         spread=0.08,
         texture=24.0,

@@ -1,4 +1,4 @@
-"""The phantom's 2-D images: abdominal CT and MR slices (grey, multi-class) and pigmented skin lesions (colour, binary)."""
+"""The phantom's 2-D images: CT and MR slices (grey, multi-class) and skin lesions (colour, binary)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from scipy.ndimage import gaussian_filter
 from ..errors import ConfigError
 from .phantom_anatomy import Subject, sample
 from .phantom_contrast import acquire
-from .phantom_files import write_json, write_png
+from .phantom_files import write_png
+from .phantom_layout import FOLDERS, Entries, numbered, paths, write_dataset
 from .phantom_shapes import Points, Waves
+from .phantom_tasks import label_values
 
 __all__ = ["FLAT", "PIXELS", "Flat", "picture"]
 
@@ -72,8 +74,6 @@ def picture(
 
 
 def _slice(flat: Flat, key: tuple[int, ...], index: int, pixels: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    from .phantom import label_values  # late: that module imports this one's writer
-
     rng = np.random.default_rng((*key, 1, index))
     z = (-22.0, 6.0, 34.0)[index % SLICES] + rng.uniform(-10, 10)
     width = rng.uniform(248, 262)
@@ -84,7 +84,7 @@ def _slice(flat: Flat, key: tuple[int, ...], index: int, pixels: int) -> tuple[N
     scanned = acquire(
         tissue.reshape(pixels, pixels, 1), points=points, contrast=flat.contrast, rng=rng, blur=(0.7, 0.7, 0.0)
     )[..., 0]
-    low, high = (-160.0, 280.0) if flat.contrast == "CT" else np.percentile(scanned, (0.5, 99.5))
+    low, high = (-160.0, 280.0) if flat.contrast == "CT" else np.percentile(scanned, (0.5, 98.5))
     image = np.clip((scanned - low) / max(high - low, 1.0) * 255, 0, 255).astype(np.uint8)
     label = label_values(structure, flat.labels).reshape(pixels, pixels)
     return _displayed(image), _displayed(label)
@@ -100,7 +100,7 @@ def _skin(flat: Flat, key: tuple[int, ...], index: int, pixels: int) -> tuple[ND
     side = np.linspace(-1, 1, pixels)
     y, x = np.meshgrid(side, side, indexing="ij")
     points = np.stack([x.ravel(), y.ravel(), np.zeros(x.size)]).astype(np.float32) * 100
-    base = np.array([222, 168, 146]) + rng.normal(0, 14, 3) + rng.normal(0, 12)
+    base = np.array([222, 168, 146]) + rng.normal(0, 7, 3) + rng.normal(0, 14)
     shade = Waves.draw(rng, count=5, wavelength=(80, 260), amplitude=0.05)(points).reshape(x.shape)
     image = base * (1 + shade[..., None]) * (1 - rng.uniform(0.05, 0.25) * (x**2 + y**2))[..., None]
     for _ in range(int(rng.integers(3, 9))):
@@ -141,24 +141,23 @@ def _hair(image: NDArray[Any], x: NDArray[Any], y: NDArray[Any], rng: np.random.
 
 def write_flat(folder: Path, *, size: str, seed: int, cases: int, progress: Callable[[str], None]) -> None:
     """Write the 2-D collection: ``cases`` training subjects per dataset with :data:`SLICES` pictures each."""
-    from .phantom import FOLDERS, description, numbered, sizes
-
     for flat in FLAT:
         root = folder / flat.name
-        splits: dict[str, list[dict[str, str]]] = {split: [] for split in FOLDERS}
+        entries: Entries = {split: [] for split in FOLDERS}
         for split, number, subject in numbered(flat.name.removeprefix("phantom_2d_"), cases):
             for index in range(SLICES):
                 image, label = picture(flat, subject=number, index=index, size=size, seed=seed)
-                case, end = f"{subject}_{index}", FOLDERS[split]
-                entry = {"image": f"./images{end}/{case}.png", "id": case, "subject": subject}
-                arrays = {entry["image"]: image}
-                if split != "unlabelled":
-                    entry["label"] = f"./labels{end}/{case}.png"
-                    arrays[entry["label"]] = label
-                for path, array in arrays.items():
-                    (root / path).parent.mkdir(parents=True, exist_ok=True)
-                    write_png(root / path, array)
-                splits[split].append(entry)
+                entry = paths(root, f"{subject}_{index}", split, ".png")
+                for kind, path in entry.items():
+                    write_png(root / path, image if kind == "image" else label)
+                entries[split].append({**entry, "id": f"{subject}_{index}", "subject": subject})
             progress(subject)
-        head = description(flat.name, flat.description, flat.channels, flat.labels, dim=2)
-        write_json(root / "dataset.json", {**head, **sizes(splits), **splits})
+        write_dataset(
+            root,
+            entries,
+            name=flat.name,
+            description=flat.description,
+            channels=flat.channels,
+            labels=flat.labels,
+            dim=2,
+        )

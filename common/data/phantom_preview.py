@@ -35,6 +35,9 @@ def contact_sheet(datasets: list[Path], path: Path, *, columns: int = 4) -> Path
     figure = Figure(figsize=(4.2 * columns, 2.4 * len(datasets)), facecolor="black")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(datasets), 2 * columns, squeeze=False)
+    figure.subplots_adjust(
+        left=0.005, right=0.995, top=1 - 0.06 / len(datasets), bottom=0.14 / len(datasets), wspace=0.02, hspace=0.3
+    )
     for row, folder in zip(grid, datasets, strict=True):
         data = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
         cases = data["training"][:columns]
@@ -45,8 +48,7 @@ def contact_sheet(datasets: list[Path], path: Path, *, columns: int = 4) -> Path
             row[2 * i].imshow(image, cmap="gray", aspect=aspect)
             row[2 * i + 1].imshow(_overlay(image, label), aspect=aspect)
             row[2 * i].set_title(case["id"], color="white", fontsize=8)
-        _legend(row[1], data)
-    figure.subplots_adjust(left=0.005, right=0.995, top=0.94, bottom=0.02, wspace=0.02, hspace=0.28)
+        _legend(row[0], data)
     figure.savefig(path, dpi=90, metadata={"Software": None})
     return path
 
@@ -59,7 +61,7 @@ def _slice(image: Path, label: Path) -> tuple[NDArray[Any], NDArray[Any], float]
     array, labels = np.asarray(volume.dataobj), np.asarray(mask.dataobj)
     score = [len(np.unique(labels[..., k])) * 1e6 + np.count_nonzero(labels[..., k]) for k in range(labels.shape[2])]
     k = int(np.argmax(score))
-    low, high = (-160, 280) if array.min() < -500 else np.percentile(array, (0.5, 99.7))
+    low, high = (-160, 280) if array.min() < -500 else np.percentile(array, (0.5, 99.0))
     picture = np.clip((array[..., k].astype(float) - low) / (high - low), 0, 1)
     dx, dy = volume.header.get_zooms()[:2]
     return np.rot90(picture)[:, ::-1], np.rot90(labels[..., k])[:, ::-1], float(dy / dx)
@@ -78,12 +80,18 @@ def _overlay(image: NDArray[Any], label: NDArray[Any]) -> NDArray[Any]:
 def _legend(axis: Any, data: dict[str, Any]) -> None:
     from matplotlib.patches import Patch
 
-    names = {value: name for name, value in data["labels"].items() if value}
-    handles = [Patch(color=COLOURS[(v - 1) % len(COLOURS)], label=n) for v, n in sorted(names.items())]
-    axis.figure.text(
-        axis.get_position().x0, axis.get_position().y1 + 0.035, f"{data['name']}", color="white", fontsize=9, weight="bold"
+    names = sorted((value, name) for name, value in data["labels"].items() if value)
+    handles = [Patch(color=COLOURS[(v - 1) % len(COLOURS)], label=n) for v, n in names]
+    box = axis.get_position(original=True)
+    title = f"{data['name']}  ({', '.join(data['channel_names'].values())})"
+    axis.figure.text(box.x0 + 0.002, box.y0 - 0.01, title, color="white", fontsize=9, weight="bold", va="top")
+    axis.figure.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(box.x0 + 0.2, box.y0),
+        ncol=len(handles),
+        fontsize=8,
+        frameon=False,
+        labelcolor="white",
+        handlelength=1,
     )
-    axis.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(0, 0), ncol=len(handles), fontsize=7, frameon=False,
-        labelcolor="white", borderaxespad=0, handlelength=1,
-    )  # fmt: skip

@@ -39,7 +39,7 @@ def column(values: Sequence[float] | NDArray[np.float64]) -> Points:
     return np.asarray(values, dtype=np.float32).reshape(3, 1)
 
 
-def rotation(degrees: Sequence[float]) -> NDArray[np.float32]:
+def rotation(degrees: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float32]:
     """``[3, 3]`` rotation matrix ``Rz Ry Rx`` from three angles in degrees."""
     (cx, cy, cz), (sx, sy, sz) = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     rx = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
@@ -69,10 +69,12 @@ class Ellipsoid:
     angles: Vector = (0.0, 0.0, 0.0)
 
     def field(self, points: Points) -> Field:
+        """See :meth:`Shape.field`."""
         local = (rotation(self.angles).T @ (points - column(self.centre))) / column(self.radii)
         return np.asarray((np.sqrt((local * local).sum(0)) - 1) * min(self.radii), dtype=np.float32)
 
     def bounds(self) -> tuple[Vector, float]:
+        """See :meth:`Shape.bounds`."""
         return self.centre, max(self.radii)
 
 
@@ -84,6 +86,7 @@ class Tube:
     radii: tuple[float, ...]
 
     def field(self, points: Points) -> Field:
+        """See :meth:`Shape.field`."""
         best = np.full(points.shape[1], np.inf, dtype=np.float32)
         for start, stop, r0, r1 in zip(self.path, self.path[1:], self.radii, self.radii[1:], strict=False):
             along = column(stop) - column(start)
@@ -94,6 +97,7 @@ class Tube:
         return best
 
     def bounds(self) -> tuple[Vector, float]:
+        """See :meth:`Shape.bounds`."""
         low, high = np.min(self.path, axis=0), np.max(self.path, axis=0)
         x, y, z = (float(v) for v in (low + high) / 2)
         return (x, y, z), float(np.linalg.norm(high - low) / 2 + max(self.radii))
@@ -108,11 +112,13 @@ class Blend:
     width: float
 
     def field(self, points: Points) -> Field:
+        """See :meth:`Shape.field`."""
         a, b = self.first.field(points), self.second.field(points)
         h = np.maximum(self.width - np.abs(a - b), 0) / self.width
         return np.asarray(np.minimum(a, b) - h * h * (self.width / 4), dtype=np.float32)
 
     def bounds(self) -> tuple[Vector, float]:
+        """See :meth:`Shape.bounds`."""
         (a, ra), (b, rb) = self.first.bounds(), self.second.bounds()
         x, y, z = (float(v) for v in (np.asarray(a) + np.asarray(b)) / 2)
         return (x, y, z), float(np.linalg.norm(np.subtract(a, b)) / 2 + max(ra, rb) + self.width)
@@ -126,9 +132,11 @@ class Cut:
     second: Shape
 
     def field(self, points: Points) -> Field:
+        """See :meth:`Shape.field`."""
         return np.maximum(self.first.field(points), -self.second.field(points))
 
     def bounds(self) -> tuple[Vector, float]:
+        """See :meth:`Shape.bounds`."""
         return self.first.bounds()
 
 
@@ -143,10 +151,13 @@ class Placed:
     angles: Vector = (0.0, 0.0, 0.0)
 
     def field(self, points: Points) -> Field:
+        """See :meth:`Shape.field`."""
         local = rotation(self.angles).T @ (points - column(self.pivot) - column(self.shift))
-        return self.shape.field(local / np.float32(self.scale) + column(self.pivot)) * np.float32(self.scale)
+        local = np.asarray(local / np.float32(self.scale) + column(self.pivot), dtype=np.float32)
+        return self.shape.field(local) * np.float32(self.scale)
 
     def bounds(self) -> tuple[Vector, float]:
+        """See :meth:`Shape.bounds`."""
         centre, reach = self.shape.bounds()
         moved = rotation(self.angles) @ (column(centre) - column(self.pivot)) * self.scale
         x, y, z = (float(v) for v in (moved + column(self.pivot) + column(self.shift)).ravel())
