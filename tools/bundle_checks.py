@@ -159,6 +159,8 @@ def references(content: dict[str, Any], folder: Path) -> Iterator[tuple[str, str
     from monai.bundle import ConfigParser
     from monai.bundle.reference_resolver import ReferenceResolver
 
+    if any(isinstance(value, str) and value.startswith("%") for _, value in walk(content)):
+        return  # macros read other files; the check of strings refuses them
     parser = ConfigParser(content)
     parser.resolve_macro_and_relative_ids()
     for where, value in walk(parser.get()):
