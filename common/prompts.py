@@ -121,7 +121,7 @@ def check_boxes(boxes: Tensor, shape: Sequence[int], *, where: object | None = N
         PromptError: for another layout, half a NaN, swapped corners, no extent, corners outside the volume.
     """
     if boxes.ndim not in (3, 4) or boxes.shape[-2:] != (2, 3):
-        raise PromptError("boxes have two corners of x, y, z", where=where, got=tuple(boxes.shape), expected="[K, 2, 3]")
+        raise PromptError("boxes have two corners of x, y, z", where=where, got=tuple(boxes.shape))
     missing = boxes.isnan()
     if (missing.flatten(-2).any(-1) != missing.flatten(-2).all(-1)).any():
         raise PromptError("a box is partly NaN", where=where, got=boxes.tolist(), expected="six numbers or six NaN")

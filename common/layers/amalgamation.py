@@ -110,7 +110,7 @@ class HierarchicalAmalgamation(nn.Module):
     ) -> None:
         super().__init__()
         if not use or len(set(use)) != len(use) or not set(use) <= set(SOURCES):
-            raise ConfigError("unknown amalgamation sources", where="use", got=tuple(use), expected=f"part of {SOURCES}")
+            raise ConfigError("unknown sources", where="use", got=tuple(use), expected=f"part of {SOURCES}")
         self.tasks = tuple(expert_channels)
         self.ask_task: AttentionBlock | None = None
         self.ask_external: AttentionBlock | None = None
@@ -121,7 +121,7 @@ class HierarchicalAmalgamation(nn.Module):
             self.ask_task = AttentionBlock(channels=channels, heads=heads, cross=True, mlp_ratio=mlp_ratio)
         if "external" in use:
             if external_channels is None:
-                raise ConfigError("there is no external expert to ask", where="use", got=tuple(use), expected="('task',)")
+                raise ConfigError("there is no external expert", where="use", got=tuple(use), expected="('task',)")
             self.external = ExpertTokens(expert_channels=external_channels, channels=channels)
             self.ask_external = AttentionBlock(channels=channels, heads=heads, cross=True, mlp_ratio=mlp_ratio)
 

@@ -85,7 +85,7 @@ class Attention(nn.Module):
         self.query, self.key, self.value, self.out = (nn.Linear(channels, channels) for _ in range(4))
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False) -> Attended:
         """Attend from ``query [B, N, C]`` to ``key, value [B, M, C]``; the weights cost the plain ``[N, M]`` way."""

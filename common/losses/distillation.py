@@ -52,8 +52,10 @@ def _distance(s: Tensor, m: Tensor, kind: str) -> Tensor:
     if kind == "mse":
         return F.mse_loss(s, m)
     if kind == "l2":
-        return torch.linalg.vector_norm(s - m, dim=(1, 2)).mean()
-    return (1 - F.cosine_similarity(s, m, dim=-1)).mean()
+        norms: Tensor = torch.linalg.vector_norm(s - m, dim=(1, 2))
+        return norms.mean()
+    cosine: Tensor = F.cosine_similarity(s, m, dim=-1)
+    return (1 - cosine).mean()
 
 
 def kl_divergence(logits: Tensor, teacher: Tensor, classes: Tensor, *, exclusive: bool = True) -> Tensor:

@@ -61,7 +61,7 @@ def _check(logits: Tensor, label: Tensor, annotated: Tensor, exclusive: bool) ->
         raise LabelError("annotated has another size", got=tuple(annotated.shape), expected=(logits.shape[0], classes))
     if not bool(annotated[:, 0].all()):
         raise LabelError("the background must be annotated", got=annotated.tolist())
-    indices = label.shape[1] == 1 and classes > 2 or exclusive
+    indices = exclusive or (label.shape[1] == 1 and classes > 2)
     low, high = int(label.min()), int(label.max())
     if low < 0 or high >= (classes if indices else 2):
         raise LabelError("label values are out of range", got=(low, high), expected=f"0..{classes - 1}")

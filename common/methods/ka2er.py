@@ -9,17 +9,26 @@ import copy
 from collections.abc import Sequence
 
 import torch
+from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from ..errors import ConfigError, PromptError
-from ..experts import Expert, ExpertSet
-from ..layers.amalgamation import AttentionMap, ExpertFeatures, HierarchicalAmalgamation, attention_volume
+from ..experts import ExpertSet
+from ..layers.amalgamation import AttentionMap, HierarchicalAmalgamation, attention_volume
 from ..prompts import boxes_from_label, drop_boxes, jitter_boxes
-from .ka2er_experts import Crop, Teacher, expert_teacher, feature_width, initial_teacher, samples_by_task
+from .ka2er_experts import (
+    Crop,
+    Teacher,
+    ask_experts,
+    expert_teacher,
+    external_expert,
+    feature_width,
+    initial_teacher,
+)
 from .ka2er_loss import KA2ERLoss, KA2EROutputs
 from .ka2er_student import KA2ERStudent
 
-__all__ = ["PROMPT_SOURCES", "KA2ER", "KA2ERLoss", "KA2EROutputs", "KA2ERStudent"]
+__all__ = ["KA2ER", "PROMPT_SOURCES", "KA2ERLoss", "KA2EROutputs", "KA2ERStudent"]
 
 REGULARISERS = ("kl_expert", "kl_init", "none")
 PROMPT_SOURCES = ("gt", "expert", "user", "none")
@@ -79,6 +88,7 @@ class KA2ER(nn.Module):
         self.amalgamate, self.use, self.reg, self.prompt_source = amalgamation, tuple(use), reg, prompt_source
         self.prompt_dropout, self.box_jitter, self.student_path = prompt_dropout, box_jitter, student_path
         self.spacing, self.axcodes = tuple(spacing), axcodes
+        self.experts: ExpertSet | None = None
         self.__dict__["experts"] = experts
         self._expert_device: torch.device | None = None
         self._check()
@@ -90,8 +100,15 @@ class KA2ER(nn.Module):
         return len(self.student.level_channels) if self.amalgamate else 0
 
     @property
-    def _asks_task(self) -> bool:
-        return self.amalgamate and "task" in self.use
+    def _panel(self) -> ExpertSet:
+        if self.experts is None:
+            hint = "give experts, or set amalgamation false, reg none and another prompt_source"
+            raise ConfigError("there are no experts to ask", where="KA2ER", got="experts null", hint=hint)
+        return self.experts
+
+    @property
+    def _needs_logits(self) -> bool:
+        return self.reg == "kl_expert" or self.prompt_source == "expert"
 
     def _check(self) -> None:
         for where, value, known in (
@@ -106,30 +123,22 @@ class KA2ER(nn.Module):
         if not 0 <= self.prompt_dropout <= 1 or self.box_jitter < 0:
             got_pair = (self.prompt_dropout, self.box_jitter)
             raise ConfigError("prompt_dropout lies in 0..1 and box_jitter is not negative", got=got_pair)
-        needs = [n for n, v in (("reg", self.reg), ("prompt_source", self.prompt_source)) if "expert" in v]
-        needs += ["amalgamation"] * self.amalgamate
-        if needs and self.experts is None:
-            hint = "give experts, or set amalgamation false, reg none and another prompt_source"
-            raise ConfigError("there are no experts to ask", where=", ".join(needs), got=None, hint=hint)
-        if self._asks_task or any(n != "amalgamation" for n in needs):
+        if isinstance(self.experts, nn.Module):
+            raise ConfigError("experts must not become a part of the network", got=type(self.experts).__name__)
+        if self._needs_logits or (self.amalgamate and "task" in self.use):
             for task in self.tasks:
-                self.experts.for_task(task)
+                self._panel.for_task(task)
 
     def _build(self, level: int, heads: int) -> HierarchicalAmalgamation:
+        asked = self.tasks if "task" in self.use else ()
+        external = external_expert(self._panel) if "external" in self.use else None
         return HierarchicalAmalgamation(
             channels=self.student.level_channels[level],
-            expert_channels={t: feature_width(self.experts.for_task(t), level) for t in self.tasks} if self._asks_task else {},
-            external_channels=feature_width(self._external(), level) if "external" in self.use else None,
+            expert_channels={t: feature_width(self._panel.for_task(t), level) for t in asked},
+            external_channels=None if external is None else feature_width(external, level),
             heads=heads,
             use=self.use,
         )
-
-    def _external(self) -> Expert:
-        found = tuple(self.experts.external)
-        if len(found) != 1:
-            names = [e.spec.name for e in found]
-            raise ConfigError("the external source is one expert", where="use", got=names, hint="or use=('task',)")
-        return found[0]
 
     def train(self, mode: bool = True) -> KA2ER:
         """Train the student; its frozen initial copy stays in evaluation mode."""
@@ -189,21 +198,21 @@ class KA2ER(nn.Module):
         spacing: Sequence[float] | None,
         axcodes: str | None,
     ) -> Crop | None:
-        if not (self.amalgamate or self.reg == "kl_expert" or self.prompt_source == "expert"):
+        if not (self.amalgamate or self._needs_logits):
             return None
         if raw is None or stats is None or task_id is None:
             given = {"raw": raw, "stats": stats, "task_id": task_id}
             missing = [name for name, value in given.items() if value is None]
             raise ConfigError("experts cannot answer without these keys", where="KA2ER", got=f"no {', '.join(missing)}")
         if self._expert_device != raw.device:
-            self.experts.to(raw.device)
+            self._panel.to(raw.device)
             self._expert_device = raw.device
         return Crop(_plain(raw), _plain(stats), task_id, tuple(spacing or self.spacing), axcodes or self.axcodes)
 
     def _teacher(self, crop: Crop | None) -> Teacher | None:
-        if crop is None or not (self.reg == "kl_expert" or self.prompt_source == "expert"):
+        if crop is None or not self._needs_logits:
             return None
-        return expert_teacher(self.experts, self.tasks, self.structures, crop)
+        return expert_teacher(self._panel, self.tasks, self.structures, crop)
 
     def _prompts(
         self,
@@ -239,19 +248,12 @@ class KA2ER(nn.Module):
         """``f_m`` per level; without amalgamation the very same tensors."""
         if not self.amalgamate or crop is None:
             return f_s, None
-        groups = samples_by_task(crop.task_id, self.tasks) if self._asks_task else {}
-        heard = {t: self._features(self.experts.for_task(self.tasks[t]), crop, s) for t, s in groups.items()}
-        external = self._features(self._external(), crop, slice(None)) if "external" in self.use else None
-        results = []
-        for level, (block, tokens, grid) in enumerate(zip(self.amalgamation, f_s, grids, strict=True)):
-            answers = {t: ExpertFeatures(groups[t], f[-1 - level]) for t, f in heard.items()}
-            general = None if external is None else external[-1 - level]
-            results.append(block(tokens, grid, answers, general, need_weights=need_weights))
+        answers = ask_experts(self._panel, self.tasks, self.use, crop)
+        results = [
+            block(tokens, grid, *answers.level(level), need_weights=need_weights)
+            for level, (block, tokens, grid) in enumerate(zip(self.amalgamation, f_s, grids, strict=True))
+        ]
         return tuple(r.tokens for r in results), tuple(r.attention for r in results) if need_weights else None
-
-    def _features(self, expert: Expert, crop: Crop, samples: Tensor | slice) -> list[Tensor]:
-        with torch.no_grad():
-            return expert.features(crop.raw[samples], crop.stats[samples], crop.spacing, crop.axcodes)
 
     @torch.no_grad()
     def attention_pictures(self, image: Tensor, raw: Tensor, stats: Tensor, task_id: Tensor) -> dict[str, Tensor]:
@@ -261,6 +263,7 @@ class KA2ER(nn.Module):
             ``{"task": [B, 1, X, Y, Z], "external": [B, 1, X, Y, Z]}``, as far as these sources are used.
         """
         crop = self._crop(raw, stats, task_id, None, None)
+        image = _plain(image)
         hidden = self.student.encode(image)
         _, attention = self._ask(self.student.absorb(hidden), self.student.grids(hidden), crop, True)
         volumes: dict[str, Tensor] = {}
@@ -273,4 +276,4 @@ class KA2ER(nn.Module):
 
 def _plain(tensor: Tensor) -> Tensor:
     """The tensor without MONAI's metadata, whose bookkeeping costs time and refuses indexing by lists."""
-    return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor  # type: ignore[no-any-return]
+    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor

@@ -10,8 +10,19 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, ExpertError
 from ..experts import Expert, ExpertSet
+from ..layers.amalgamation import ExpertFeatures
 
-__all__ = ["Crop", "Teacher", "expert_teacher", "feature_width", "initial_teacher", "samples_by_task"]
+__all__ = [
+    "Answers",
+    "Crop",
+    "Teacher",
+    "ask_experts",
+    "expert_teacher",
+    "external_expert",
+    "feature_width",
+    "initial_teacher",
+    "samples_by_task",
+]
 
 
 class Crop(NamedTuple):
@@ -37,6 +48,46 @@ class Teacher(NamedTuple):
 
     probabilities: Tensor
     classes: Tensor
+
+
+class Answers(NamedTuple):
+    """Feature maps, deepest last: ``task[t]`` for the ``samples[t]`` of task t, ``external`` for the whole batch."""
+
+    samples: dict[int, Tensor]
+    task: dict[int, list[Tensor]]
+    external: list[Tensor] | None
+
+    def level(self, level: int) -> tuple[dict[int, ExpertFeatures], Tensor | None]:
+        """What a level of the student (0 is the deepest) may attend to."""
+        parts = {t: ExpertFeatures(self.samples[t], maps[-1 - level]) for t, maps in self.task.items()}
+        return parts, None if self.external is None else self.external[-1 - level]
+
+
+@torch.no_grad()
+def ask_experts(experts: ExpertSet, tasks: Sequence[str], use: Sequence[str], crop: Crop) -> Answers:
+    """Run the experts of the batch's own tasks, each on its own samples, and the external one on all."""
+    samples = samples_by_task(crop.task_id, tasks) if "task" in use else {}
+    heard = {
+        t: experts.for_task(tasks[t]).features(crop.raw[s], crop.stats[s], crop.spacing, crop.axcodes)
+        for t, s in samples.items()
+    }
+    external = None
+    if "external" in use:
+        external = external_expert(experts).features(crop.raw, crop.stats, crop.spacing, crop.axcodes)
+    return Answers(samples, heard, external)
+
+
+def external_expert(experts: ExpertSet) -> Expert:
+    """The one task-agnostic expert.
+
+    Raises:
+        ConfigError: when there is none or more than one.
+    """
+    found = tuple(experts.external)
+    if len(found) != 1:
+        names = [e.spec.name for e in found]
+        raise ConfigError("exactly one external expert is needed", where="use", got=names, hint="or use=('task',)")
+    return found[0]
 
 
 def feature_width(expert: Expert, level: int) -> int:
@@ -86,8 +137,9 @@ def expert_teacher(experts: ExpertSet, tasks: Sequence[str], structures: Sequenc
         logits = expert.logits(crop.raw[samples], crop.stats[samples], crop.spacing, crop.axcodes).float()
         p = logits.softmax(1) if space.exclusive else logits.sigmoid()
         if p.shape[1] != len(space) + space.exclusive:
-            expected = f"{len(space) + space.exclusive} channels"
-            raise ExpertError("logits do not fit the label space", where=expert.spec.name, got=p.shape, expected=expected)
+            raise ExpertError(
+                "logits do not fit the label space", where=expert.spec.name, got=p.shape, expected=len(space)
+            )
         place = torch.tensor([structures.index(n) + 1 for n in known], device=p.device)
         source = torch.tensor([space.names.index(n) + int(space.exclusive) for n in known], device=p.device)
         part = torch.zeros(len(samples), *shape[1:], device=p.device)

@@ -62,7 +62,7 @@ class BoxTokens(nn.Module):
         corners = known[..., :2].flatten(0, 1) + 0.5
         embedded = self.encoder.pe_layer.forward_with_coords(corners, (shape[1], shape[0]))
         kinds = torch.cat([self.encoder.point_embeddings[i].weight for i in (2, 3)])
-        crossed = (embedded + kinds).mean(1).unflatten(0, missing.shape)
+        crossed = (embedded + kinds).mean(1).reshape(*missing.shape, -1)
         outside = self.encoder.not_a_point_embed.weight[0].expand_as(crossed)
         tokens = self.project(torch.stack([crossed, outside], 2).to(self.project.weight.dtype))
         tokens = torch.where(missing[:, :, None, None], self.null.to(tokens.dtype), tokens)
@@ -116,9 +116,10 @@ class MaskHead(nn.Module):
         self.mix = nn.Linear(2 * channels, channels) if fuse == "concat" else None
         self.look = AttentionBlock(channels=channels, heads=heads, cross=True, mlp_ratio=2.0)
         wide = [nn.Linear(channels, channels), nn.GELU(), nn.Linear(channels, channels), nn.GELU()]
-        self.hyper = nn.Sequential(*wide, nn.Linear(channels, channels))
-        nn.init.trunc_normal_(self.hyper[-1].weight, std=0.02)
-        nn.init.zeros_(self.hyper[-1].bias)
+        last = nn.Linear(channels, channels)
+        nn.init.trunc_normal_(last.weight, std=0.02)
+        nn.init.zeros_(last.bias)
+        self.hyper = nn.Sequential(*wide, last)
 
     def forward(self, features: Tensor, boxes: Tensor | None, out: nn.Conv3d) -> Tensor:
         """Decode masks.
@@ -142,7 +143,7 @@ class MaskHead(nn.Module):
             kernels = self._kernels(self._fused(tokens, self.boxes.null.expand_as(tokens)), features)
             return _masks(features, kernels, out)
         fused = self._fused(tokens[:, :, None].expand_as(prompts.tokens), prompts.tokens)
-        kernels = self._kernels(fused.flatten(1, 2), features).unflatten(1, (self.outputs, 2))
+        kernels = self._kernels(fused.flatten(1, 2), features).reshape(fused.shape)
         inner, outer = (_masks(features, kernels[:, :, side], out) for side in (INSIDE, OUTSIDE))
         return torch.where(prompts.inside[:, :, None, None], inner, outer)
 
@@ -188,4 +189,4 @@ def _masks(features: Tensor, kernels: Tensor, out: nn.Conv3d, part: slice = slic
     logits = torch.matmul(kernels, features.flatten(2).to(kernels.dtype))
     if bias is not None:
         logits = logits + bias[part, None]
-    return logits.unflatten(2, features.shape[2:])
+    return logits.reshape(*logits.shape[:2], *features.shape[2:])
