@@ -43,8 +43,8 @@ def write_nifti(
     """
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = origin
-    target = nib.orientations.axcodes2ornt(tuple(axcodes))
-    turned = nib.Nifti1Image(array, affine).as_reoriented(target)
+    ras, target = (nib.orientations.axcodes2ornt(tuple(codes)) for codes in ("RAS", axcodes))
+    turned = nib.Nifti1Image(array, affine).as_reoriented(nib.orientations.ornt_transform(ras, target))
     image = nib.Nifti1Image(np.ascontiguousarray(turned.dataobj), turned.affine)
     image.header["descrip"] = b"synthetic phantom"
     image.header.set_xyzt_units("mm")

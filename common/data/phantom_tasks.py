@@ -77,7 +77,7 @@ TASKS = (
         labels=("left atrium", "myocardium", "scar", "aorta"),
         axcodes="LIA",
         spacing=(3.4, 3.4, 3.8),
-        extent=(200.0, 190.0, 160.0),
+        extent=(200.0, 190.0, 172.0),
     ),
 )
 GENERAL = Task(
