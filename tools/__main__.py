@@ -103,7 +103,7 @@ def call(arguments: Sequence[str]) -> None:
     import fire
 
     os.environ.setdefault("PAGER", "cat")
-    fire.Fire(component, command=rest, name=f"python -m tools {name}")
+    fire.Fire(component, command=rest, name=name)
 
 
 def guarded(run: Callable[[], None], *, debug: bool) -> int:
