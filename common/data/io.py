@@ -23,7 +23,7 @@ from ..errors import AmalgamationError, DataError, GeometryError
 from ..geometry import PLAUSIBLE_SPACING_MM, Grid
 from .dicom import is_dicom, read_series
 
-__all__ = ["check_file", "check_volume", "open_nifti", "read_volume", "write_label_map"]
+__all__ = ["check_file", "check_volume", "open_nifti", "read_volume", "write_label_map", "write_volume"]
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -218,6 +218,20 @@ def write_label_map(array: NDArray[Any], grid: Grid, path: str | Path, dtype: st
                 where=path,
                 expected=".nii.gz, .nii, .nrrd, .mha; .png for two dimensions",
             )
+    return path
+
+
+def write_volume(image: MetaTensor, path: str | Path) -> Path:
+    """Write a one-channel volume ``[1, X, Y, Z]`` as float32 NIfTI, complete or not at all.
+
+    Raises:
+        DataError: when it has several channels or the name is not ``.nii`` or ``.nii.gz``.
+    """
+    path = Path(path)
+    if len(image) != 1 or not path.name.lower().endswith((".nii", ".nii.gz")):
+        raise DataError("one channel goes to a .nii or .nii.gz file", where=path, got=f"{len(image)} channels")
+    with _replacing(path) as temporary:
+        _write_nifti(image.numpy()[0].astype(np.float32), Grid.of(image), temporary)
     return path
 
 

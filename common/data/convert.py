@@ -1,0 +1,237 @@
+"""Other layouts to datasets of ours; scans stay where they are and are referred to."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from ..labels import BACKGROUND, LabelSpace
+from .dataset import Dataset, read_dataset
+from .dataset_json import SPLITS, VOLUME_SUFFIXES, Case, base_name, channel_names, read_json
+from .io import read_volume
+from .splits import hashed_split
+
+__all__ = ["convert_nnunet", "convert_pairs", "split_dataset", "write_collection", "write_dataset", "write_json"]
+
+_LABEL_ENDINGS = ("_seg", "_mask", "_label", "_labels", "_gt", "-seg", "-mask", "-label", "_segmentation")
+
+
+def write_json(path: str | Path, data: Mapping[str, Any]) -> Path:
+    """Write a JSON object; the file appears under its name only when it is complete."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(data, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(f"cannot write the file: {error.strerror or error}", where=path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_dataset(dataset: Dataset, folder: str | Path) -> Dataset:
+    """Write ``folder/dataset.json`` with paths relative to the folder, and read it back.
+
+    Args:
+        dataset: what to write; its files are referred to, not copied.
+        folder: where the ``dataset.json`` goes; made when needed.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    data: dict[str, Any] = {
+        "name": dataset.name,
+        "dim": dataset.dim,
+        "modality": {str(i): c for i, c in enumerate(dataset.channels)},
+        "labels": dataset.labels.to_json(),
+    }
+    if not dataset.labels.exclusive:
+        data["exclusive"] = False
+    for split in SPLITS:
+        data[split] = [_entry(case, folder) for case in dataset.splits[split]]
+        data[f"num{split.capitalize()}"] = len(data[split])
+    write_json(folder / "dataset.json", data)
+    return read_dataset(folder)
+
+
+def convert_nnunet(raw: str | Path, out: str | Path, *, name: str | None = None, val: float = 0.2) -> Dataset:
+    """Make a dataset of an nnU-Net raw folder (``dataset.json``, ``imagesTr``, ``labelsTr``, perhaps ``imagesTs``).
+
+    Args:
+        raw: folder ``DatasetXXX_Name``.
+        out: folder of the new dataset.
+        name: its name; the raw folder's when None.
+        val: fraction of subjects for validation, by hash.
+
+    Raises:
+        DataError: when folders or channel files are missing.
+    """
+    raw, name = Path(raw), name or Path(raw).resolve().name
+    data = read_json(raw / "dataset.json")
+    channels = channel_names(data, raw / "dataset.json")
+    labels = LabelSpace.from_json(data.get("labels", {}), where=raw / "dataset.json")
+    training = _paired(raw / "imagesTr", raw / "labelsTr", channels)
+    held = _paired(raw / "imagesTs", raw / "labelsTs", channels) if (raw / "imagesTs").is_dir() else []
+    return _with_split(name, Path(out), channels, labels, training, held, val, dim=_dim(training[0]))
+
+
+def convert_pairs(
+    images: str | Path,
+    labels: str | Path,
+    out: str | Path,
+    *,
+    name: str,
+    structures: Mapping[str, int] | None = None,
+    channels: Sequence[str] = ("image",),
+    val: float = 0.2,
+) -> Dataset:
+    """Make a dataset of a folder of scans and a folder of label maps with the same base names.
+
+    Args:
+        images: files ``<case>.<suffix>``, or ``<case>_0000`` ... for several channels.
+        labels: files ``<case>.<suffix>``; endings such as ``_seg`` and ``_mask`` are ignored.
+        out: folder of the new dataset.
+        name: its name.
+        structures: ``{name: value}``; the values found in the maps, named ``structure v``, when None.
+        channels: channel names.
+        val: fraction of subjects for validation, by hash.
+
+    Raises:
+        DataError: when a folder is missing, no names match or a scan has no label map.
+    """
+    cases = _paired(Path(images), Path(labels), tuple(channels))
+    bare = [c.id for c in cases if c.label is None]
+    training = [c for c in cases if c.label is not None]
+    if not training:
+        raise DataError("no scan has a label map of its name", where=labels, got=", ".join(bare[:5]))
+    dim = _dim(training[0])
+    space = LabelSpace.from_json({BACKGROUND: 0, **(structures or _found_structures(training, dim))}, where=labels)
+    unlabelled = [c for c in cases if c.label is None]
+    return _with_split(name, Path(out), tuple(channels), space, training, unlabelled, val, dim=dim)
+
+
+def split_dataset(path: str | Path, *, val: float = 0.2, test: float = 0.0, out: str | Path | None = None) -> Dataset:
+    """Split all labelled cases anew by hashed subject.
+
+    Args:
+        path: dataset folder.
+        val: fraction of subjects for validation, in [0, 1).
+        test: fraction of subjects for testing, in [0, 1).
+        out: folder of the new ``dataset.json``; ``path`` itself when None.
+    """
+    problems: list[DataError] = []
+    dataset = read_dataset(path, problems.append)
+    fatal = [p for p in problems if "two splits" not in p.problem]
+    if fatal:
+        raise fatal[0]
+    labelled = [c for c in dataset.cases() if c.label is not None]
+    splits = _hashed(dataset.name, labelled, {"training": 0.0, "validation": val, "test": test})
+    splits["unlabelled"] = tuple(c for c in dataset.cases() if c.label is None)
+    new = Dataset(dataset.name, dataset.root, dataset.channels, dataset.labels, splits, dataset.dim)
+    return write_dataset(new, out or dataset.root)
+
+
+def write_collection(out: str | Path, datasets: Sequence[str | Path], *, name: str | None = None) -> Path:
+    """Write ``out/collection.json`` that refers to dataset folders, after reading each of them.
+
+    Raises:
+        DataError: when one cannot be read.
+    """
+    from .datalist import read_collection
+
+    out = Path(out)
+    for folder in datasets:
+        read_collection(folder)
+    listed = [Path(os.path.relpath(Path(f).resolve(), out.resolve())).as_posix() for f in datasets]
+    path = write_json(out / "collection.json", {"name": name or out.resolve().name, "datasets": listed})
+    read_collection(out)
+    return path
+
+
+def _entry(case: Case, folder: Path) -> dict[str, Any]:
+    images = [_relative(p, folder) for p in case.images]
+    entry: dict[str, Any] = {"id": case.id, "image": images[0] if len(images) == 1 else images}
+    if case.label is not None:
+        entry["label"] = _relative(case.label, folder)
+    if case.subject != case.id:
+        entry["subject"] = case.subject
+    return entry
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix()
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError("the folder does not exist", where=folder)
+    found = [p for p in sorted(folder.iterdir()) if p.name.lower().endswith(VOLUME_SUFFIXES) or p.is_dir()]
+    if not found:
+        raise DataError("the folder holds no volumes", where=folder, expected=", ".join(VOLUME_SUFFIXES))
+    return found
+
+
+def _stem(path: Path) -> str:
+    name = base_name(path)
+    return next((name[: -len(e)] for e in _LABEL_ENDINGS if name.lower().endswith(e)), name)
+
+
+def _paired(images: Path, labels: Path, channels: tuple[str, ...]) -> list[Case]:
+    """Cases of a folder of scans with the label maps of the same names, where there are any."""
+    maps = {_stem(p): p for p in (_files(labels) if labels.is_dir() else [])}
+    groups: dict[str, list[Path]] = {}
+    for path in _files(images):
+        groups.setdefault(base_name(path), []).append(path)
+    cases = []
+    for case_id, files in groups.items():
+        if len(files) not in (1, len(channels)):
+            raise DataError(
+                "a case has not one file per channel",
+                where=f"{images}, case {case_id}",
+                got=", ".join(f.name for f in files),
+                expected=", ".join(channels),
+            )
+        cases.append(Case(case_id, tuple(files), maps.get(case_id), case_id))
+    return cases
+
+
+def _found_structures(cases: Sequence[Case], dim: int) -> dict[str, int]:
+    values: set[int] = set()
+    for case in cases:
+        if case.label is not None:
+            values |= {int(v) for v in np.unique(read_volume(case.label, dim=dim).numpy())}
+    return {f"structure {v}": v for v in sorted(values) if v > 0}
+
+
+def _dim(case: Case) -> int:
+    return 2 if case.images[0].name.lower().endswith((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")) else 3
+
+
+def _hashed(name: str, cases: Sequence[Case], fractions: dict[str, float]) -> dict[str, tuple[Case, ...]]:
+    place = hashed_split(name, (c.subject for c in cases), fractions)
+    return {s: tuple(c for c in cases if place[c.subject] == s) for s in fractions}
+
+
+def _with_split(
+    name: str,
+    out: Path,
+    channels: tuple[str, ...],
+    labels: LabelSpace,
+    training: Sequence[Case],
+    held: Sequence[Case],
+    val: float,
+    *,
+    dim: int,
+) -> Dataset:
+    """Write a dataset: labelled cases split by hash, further labelled ones for testing, bare ones unlabelled."""
+    splits: dict[str, tuple[Case, ...]] = _hashed(name, training, {"training": 0.0, "validation": val})
+    splits["test"] = tuple(c for c in held if c.label is not None)
+    splits["unlabelled"] = tuple(c for c in held if c.label is None)
+    return write_dataset(Dataset(name, out, channels, labels, splits, dim), out)

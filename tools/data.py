@@ -1,0 +1,157 @@
+"""``python -m tools data``: look at, check, convert, split and merge datasets and collections."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from common.data.convert import convert_nnunet, convert_pairs, split_dataset, write_collection
+from common.data.datalist import read_collection
+from common.data.dataset_json import SPLITS
+from common.data.io import read_volume, write_volume
+from common.data.merge import merge_datasets
+from common.data.verify import Problem, check
+from common.errors import ConfigError
+
+__all__ = ["Data"]
+
+
+class Data:
+    """Datasets (a folder with ``dataset.json``) and collections (several datasets, one per task)."""
+
+    def list(self, dataset_dir: str = "data/phantom") -> None:
+        """Show the tasks, channels, structures and numbers of cases of a dataset or collection."""
+        collection = read_collection(_text(dataset_dir))
+        console = Console()
+        table = Table(title=f"{collection.name}: {len(collection.labels)} structures, {len(collection.tasks)} tasks")
+        for column in ("task", "channels", *SPLITS, "structures (file value)"):
+            table.add_column(column, justify="right" if column in SPLITS else "left")
+        for dataset in collection.datasets:
+            named = zip(dataset.labels.names, dataset.labels.values, strict=True)
+            counts = [str(len(dataset.splits[s])) for s in SPLITS]
+            structures = ", ".join(f"{n} ({v})" for n, v in named)
+            table.add_row(dataset.name, ", ".join(dataset.channels), *counts, structures)
+        console.print(table)
+
+    def check(
+        self,
+        dataset_dir: str = "data/phantom",
+        smallest_mm: float = 0.01,
+        largest_mm: float = 50.0,
+        quiet: bool = False,
+    ) -> None:
+        """Read every file and list all problems in one table; exit status 1 when one of them is an error.
+
+        Args:
+            dataset_dir: a dataset, a collection, or several separated by commas.
+            smallest_mm: smallest plausible spacing in mm.
+            largest_mm: largest plausible spacing in mm.
+            quiet: no progress bar.
+        """
+        console = Console()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as progress:
+            bar = progress.add_task("reading", total=None)
+            problems = check(
+                _text(dataset_dir),
+                plausible_mm=(smallest_mm, largest_mm),
+                progress=lambda case, done, total: progress.update(bar, description=case, completed=done, total=total),
+            )
+        count = Counter(p.severity for p in problems)
+        if problems:
+            console.print(_table(problems))
+        console.print(f"{_text(dataset_dir)}: {count['error']} errors, {count['warning']} warnings", soft_wrap=True)
+        if count["error"]:
+            sys.exit(1)
+
+    def convert(
+        self,
+        source: str,
+        out: str,
+        labels: str | None = None,
+        name: str | None = None,
+        structures: Any = None,
+        channels: Any = "image",
+        val: float = 0.2,
+    ) -> None:
+        """Make a dataset of an nnU-Net raw folder, or of a folder of scans and a folder of label maps.
+
+        Args:
+            source: nnU-Net raw folder, or the folder of scans when ``labels`` is given.
+            out: folder of the new dataset (only ``dataset.json`` is written there).
+            labels: folder of label maps with the scans' base names.
+            name: name of the new dataset; the folder's name by default.
+            structures: ``"liver=1,spleen=2"``; the values found by default.
+            channels: channel names separated by commas.
+            val: fraction of subjects for validation.
+        """
+        if labels is None:
+            dataset = convert_nnunet(source, out, name=name, val=val)
+        else:
+            dataset = convert_pairs(
+                source,
+                labels,
+                out,
+                name=name or Path(out).resolve().name,
+                structures=_structures(structures),
+                channels=tuple(_text(channels).split(",")),
+                val=val,
+            )
+        print(f"wrote {dataset.root / 'dataset.json'} with {len(dataset.cases())} cases")
+        print(f"next: python -m tools data check {out}")
+
+    def split(self, dataset_dir: str, val: float = 0.2, test: float = 0.0, out: str | None = None) -> None:
+        """Split the labelled cases anew by hashed subject (writes ``dataset.json``)."""
+        dataset = split_dataset(dataset_dir, val=val, test=test, out=out)
+        print(", ".join(f"{s}: {len(dataset.splits[s])}" for s in SPLITS))
+
+    def merge(self, *datasets: str, out: str, name: str | None = None, names: str = "intersection") -> None:
+        """Make one dataset of several; label maps are rewritten, images stay where they are.
+
+        Args:
+            datasets: dataset folders.
+            out: folder of the new dataset.
+            name: its name; the folder's name by default.
+            names: keep the ``intersection`` or the ``union`` of the structures.
+        """
+        dataset = merge_datasets(datasets, out, name=name or Path(out).resolve().name, names=names)
+        print(f"wrote {dataset.root / 'dataset.json'}: {len(dataset.cases())} cases, {', '.join(dataset.labels.names)}")
+
+    def collection(self, *datasets: str, out: str, name: str | None = None) -> None:
+        """Write ``OUT/collection.json``, which names dataset folders as the tasks of one collection."""
+        print(f"wrote {write_collection(out, datasets, name=name)}")
+
+    def extract(self, source: str, volume: int, out: str) -> None:
+        """Write volume number VOLUME (from 0) of a 4-D file as a file of its own."""
+        print(f"wrote {write_volume(read_volume(source, volume=volume), out)}")
+
+
+def _table(problems: list[Problem]) -> Table:
+    table = Table(title="problems, case by case", show_lines=True)
+    for column in ("case", "file", "kind", "severity", "got", "expected", "next"):
+        table.add_column(column, overflow="fold")
+    for p in sorted(problems, key=lambda p: (p.severity, p.case)):
+        style = "red" if p.severity == "error" else "yellow"
+        table.add_row(p.case, Path(p.file).name, p.kind, f"[{style}]{p.severity}[/]", p.got, p.expected, p.hint)
+    return table
+
+
+def _text(value: Any) -> str:
+    """Fire turns ``a,b`` into a tuple; this turns it back."""
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+def _structures(given: Any) -> dict[str, int] | None:
+    if given is None or isinstance(given, dict):
+        return given
+    try:
+        pairs = (part.rsplit("=", 1) for part in _text(given).split(","))
+        return {name.strip(): int(value) for name, value in pairs}
+    except ValueError as error:
+        raise ConfigError("cannot read the structures", got=given, expected='"liver=1,spleen=2"') from error
