@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from monai.transforms import SpatialResample
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
 
+from ..atomic import atomic_write
 from ..labels import LabelSpace
 
 __all__ = ["COLOURS", "CasePictures", "Plane", "draw_planes", "three_planes"]
@@ -135,9 +135,8 @@ def draw_planes(planes: Sequence[Plane], labels: LabelSpace, title: str, path: P
     figure.suptitle(title, color="#ffffff", fontsize=9, y=0.985)
     rows = -(-len(handles) // 6)
     figure.subplots_adjust(left=0.01, right=0.99, top=0.88, bottom=0.04 + 0.055 * rows, wspace=0.03)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    figure.savefig(partial, format="png", facecolor=figure.get_facecolor())
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        figure.savefig(partial, format="png", facecolor=figure.get_facecolor())
 
 
 def _outlines(axis: Any, plane: Plane, box: tuple[float, float, float, float]) -> set[int]:

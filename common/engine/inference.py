@@ -11,28 +11,9 @@ from monai.inferers import SlidingWindowInferer
 from monai.utils import fall_back_tuple
 
 from ..errors import ConfigError, PromptError
+from ..prompts import to_window
 
-__all__ = ["WindowInferer", "window_boxes"]
-
-
-def window_boxes(boxes: torch.Tensor, start: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
-    """Boxes in a window's own voxel coordinates, NaN where a box does not reach into the window.
-
-    A box is two corners, both voxels inside it (``low = high`` is one voxel). ``clip(box - start, 0, size - 1)``.
-
-    Args:
-        boxes: ``[K, 2, D]`` corners in volume voxels, in either order, NaN when a class has no box.
-        start: ``[D]`` first voxel of the window.
-        size: ``[D]`` voxels of the window.
-
-    Returns:
-        ``[K, 2, D]``, low corner first.
-    """
-    low, high = boxes.amin(dim=1) - start, boxes.amax(dim=1) - start
-    last = (size - 1).to(low)
-    outside = ((high < 0) | (low > last)).any(dim=-1) | ~torch.isfinite(boxes).all(dim=-1).all(dim=-1)
-    cut = torch.stack([torch.minimum(low.clamp(min=0), last), torch.minimum(high.clamp(min=0), last)], dim=1)
-    return torch.where(outside[:, None, None], torch.nan, cut)
+__all__ = ["WindowInferer"]
 
 
 class WindowInferer(SlidingWindowInferer):
@@ -40,8 +21,9 @@ class WindowInferer(SlidingWindowInferer):
 
     Boxes are given in voxels of the tensor to be segmented, as ``boxes=`` or, because an inferer is often handed the
     image alone (MONAI Label), in ``image.meta["boxes"]``: ``[K, 2, 3]`` for every item of the batch or
-    ``[B, K, 2, 3]``. The network is called ``network(window, boxes=[n, K, 2, 3])`` when there are boxes and
-    ``network(window)`` otherwise. Where the image is smaller than the window, boxes move with MONAI's padding.
+    ``[B, K, 2, 3]``, first and last voxel of each box, corners in either order, NaN for no box. The network is called
+    ``network(window, boxes=[n, K, 2, 3])`` when there are boxes and ``network(window)`` otherwise. Where the image is
+    smaller than the window, boxes move with MONAI's padding.
 
     Args:
         roi_size: window in voxels; a component <= 0 means the whole axis.
@@ -114,22 +96,18 @@ class WindowInferer(SlidingWindowInferer):
             )
         if bool(torch.isinf(full).any()):
             raise PromptError("a box corner is infinite", expected="voxel coordinates, NaN for no box")
-        return full
+        return full.sort(dim=2).values
 
     def _prompted(
         self, inputs: torch.Tensor, boxes: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
         spatial = tuple(inputs.shape[2:])
         roi = fall_back_tuple(self.roi_size, spatial)
-        pad = torch.tensor([max(r - s, 0) // 2 for r, s in zip(roi, spatial, strict=True)])
+        pad = [max(r - s, 0) // 2 for r, s in zip(roi, spatial, strict=True)]
 
         def step(window: torch.Tensor, slices: Sequence[Sequence[slice]], *more: Any, **named: Any) -> Any:
             own = [
-                window_boxes(
-                    boxes[at[0].start],
-                    torch.tensor([s.start for s in at[2:]]) - pad,
-                    torch.tensor([s.stop - s.start for s in at[2:]]),
-                )
+                to_window(boxes[at[0].start], [s.start - p for s, p in zip(at[2:], pad, strict=True)], roi)
                 for at in slices
             ]
             return network(window, *more, boxes=torch.stack(own).to(window.device), **named)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..atomic import atomic_write
 from ..errors import ConfigError, DataError
 from .scores import MEASURES
 
@@ -145,17 +145,6 @@ def summary(rows: Iterable[Mapping[str, Any]], seed: int = 0, n_boot: int = 1000
     return {"all": _block(table, seed, n_boot), "tasks": blocks}
 
 
-def _replace(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
-
-
 def write_case_csv(rows: Iterable[Mapping[str, Any]], path: str | Path) -> Path:
     """One line per case and structure; what is not defined is an empty field."""
     lines = [",".join(COLUMNS)]
@@ -168,7 +157,9 @@ def write_case_csv(rows: Iterable[Mapping[str, Any]], path: str | Path) -> Path:
             text = str(value)
             fields.append('"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\n\r') else text)
         lines.append(",".join(fields))
-    return _replace(Path(path), "\n".join(lines) + "\n")
+    with atomic_write(path) as partial:
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return Path(path)
 
 
 def read_case_csv(path: str | Path) -> list[dict[str, Any]]:
@@ -188,4 +179,6 @@ def read_case_csv(path: str | Path) -> list[dict[str, Any]]:
 
 def write_summary_json(content: Mapping[str, Any], path: str | Path) -> Path:
     """Plain JSON (no NaN), replaced in one step."""
-    return _replace(Path(path), json.dumps(content, indent=2, allow_nan=False) + "\n")
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return Path(path)

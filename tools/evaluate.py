@@ -1,0 +1,97 @@
+"""``python -m tools evaluate``: score a bundle's model on a dataset or collection."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common.errors import ConfigError
+
+from .bundle_files import find_bundle
+from .workflow import config_files, read_config, run_bundle
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    bundle: str,
+    dataset_dir: str | None = None,
+    split: str = "test",
+    weights: str | None = None,
+    output_dir: str | None = None,
+    **overrides: Any,
+) -> None:
+    """Score a bundle's model on labelled cases and print the table.
+
+    Runs ``inference.json`` with ``evaluate.json`` on top; cases.csv, summary.json and overlays of the best and worst
+    cases go to ``<output_dir>/evaluation``.
+
+    Args:
+        bundle: name or folder, for example ``ka2er``.
+        dataset_dir: dataset or collection; the bundle's default when omitted.
+        split: ``training``, ``validation`` or ``test``.
+        weights: a ``model.pt`` other than the bundle's own.
+        output_dir: folder that receives ``evaluation/``; the bundle's default when omitted.
+        overrides: ``--key value`` pairs that replace values of the configuration.
+    """
+    folder = run_evaluation(
+        bundle, dataset_dir=dataset_dir, split=split, weights=weights, output_dir=output_dir, overrides=overrides
+    )
+    print(table(json.loads((folder / "summary.json").read_text(encoding="utf-8"))))
+    print(f"\n{folder}")
+
+
+def run_evaluation(
+    bundle: str,
+    *,
+    dataset_dir: str | Path | None = None,
+    split: str = "test",
+    weights: str | Path | None = None,
+    output_dir: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Path:
+    """What :func:`evaluate` does without the table; returns the evaluation's folder.
+
+    Raises:
+        ConfigError: for an unknown bundle or setting, or a run that left no summary.
+    """
+    root = find_bundle(bundle)
+    names = ["evaluate"]
+    files = config_files(root, *names)
+    if "network_def" not in read_config(files).get():
+        files = config_files(root, "inference", *names)
+    known = read_config(files).get()
+    given = {"dataset_dir": dataset_dir, "split": split, "model_path": weights, "output_dir": output_dir}
+    settings: dict[str, Any] = {k: str(v) for k, v in given.items() if v is not None}
+    if "bundle_root" in known:
+        settings["bundle_root"] = str(root.resolve())
+    settings.update(overrides or {})
+    target = settings.get("output_dir", known.get("output_dir"))
+    if not isinstance(target, str) or target.startswith("$"):
+        raise ConfigError("say where the evaluation goes", where=files[-1], got=target, hint="--output_dir FOLDER")
+    folder = Path(target) / "evaluation"
+    (folder / "summary.json").unlink(missing_ok=True)
+    run_bundle(files, settings)
+    if not (folder / "summary.json").is_file():
+        raise ConfigError(
+            "the run ended without a summary", where=folder, hint="evaluate.json needs the handler CaseMetrics"
+        )
+    return folder
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """Dice and HD95 per task and structure as text, with intervals and counts."""
+    lines = [f"{'task':<16} {'structure':<24} {'n':>4}  {'Dice [95 % interval]':<24} {'HD95 mm':>8} {'missed':>7}"]
+    for task, block in summary["tasks"].items():
+        for name, scores in block["structures"].items():
+            lines.append(_line(task, name, scores, scores["missed"]))
+        lines.append(_line(task, "mean of structures", block["mean"], ""))
+    return "\n".join(lines)
+
+
+def _line(task: str, name: str, scores: Mapping[str, Any], missed: object) -> str:
+    dice, far = scores["dice"], scores["hd95"]["mean"]
+    shown = "–" if dice["mean"] is None else f"{dice['mean']:.3f} [{dice['low']:.3f}, {dice['high']:.3f}]"
+    return f"{task:<16} {name:<24} {dice['n']:>4}  {shown:<24} {'–' if far is None else f'{far:.1f}':>8} {missed!s:>7}"

@@ -1,0 +1,170 @@
+"""``python -m tools predict``: a scan in, a label map on the scan's own grid out."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.data.io import read_volume
+from common.errors import DataError, GeometryError
+from common.geometry import Grid
+
+from .bundle_files import find_bundle
+from .scans import Scan, find_scans, readable
+from .workflow import config_files, read_config, run_bundle
+
+__all__ = ["predict"]
+
+RESULTS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png")
+
+
+def predict(
+    bundle: str,
+    input: str,
+    output: str,
+    weights: str | None = None,
+    task: str | None = None,
+    overwrite: bool = False,
+    **overrides: Any,
+) -> None:
+    """Segment scans with a bundle.
+
+    The bundle's ``inference.json`` is run on what is found at ``input``. Results appear in ``output`` together and only
+    when every scan was segmented and lies on its scan's grid; until then they stay in a hidden folder.
+
+    Args:
+        bundle: name or folder, for example ``ka2er``.
+        input: an image file, a folder of images, the folder of a DICOM series, or a folder of such folders.
+        output: folder of the results, or a file name when there is one scan.
+        weights: a ``model.pt`` other than the bundle's own.
+        task: the task (dataset name) that the scans belong to, for bundles that ask.
+        overwrite: replace results of the same names; without it they are refused.
+        overrides: ``--key value`` pairs that replace values of ``inference.json``.
+    """
+    for target in segment(
+        bundle, input, output, weights=weights, task=task, overwrite=overwrite, overrides=overrides
+    ).values():
+        print(target)
+
+
+def segment(
+    bundle: str,
+    source: str | Path,
+    output: str | Path,
+    *,
+    weights: str | Path | None = None,
+    task: str | None = None,
+    overwrite: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+) -> dict[str, Path]:
+    """What :func:`predict` does, returning ``{scan name: result file}``.
+
+    Raises:
+        DataError: when a scan cannot be read, names clash, results exist already or one is missing after the run.
+        GeometryError: when a result does not lie on its scan's grid.
+        ConfigError: for an unknown bundle or setting.
+    """
+    root = find_bundle(bundle)
+    files = config_files(root, "inference")
+    scans = find_scans(source)
+    targets = _targets(scans, Path(source), Path(output), overwrite)
+    folder = next(iter(targets.values())).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    hidden = Path(tempfile.mkdtemp(prefix=".predicting-", dir=folder))
+    try:
+        inputs = {s.name: readable(s, hidden / "scans") for s in scans}
+        settings = _settings(files, root, inputs, hidden / "out", weights, task, overrides or {})
+        run_bundle(files, settings)
+        results = {s.name: _result(s, hidden / "out") for s in scans}
+        for name, path in results.items():
+            _check_grid(inputs[name][0], path)
+        for name, path in results.items():
+            path.replace(_with_suffix(targets[name], path))
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+    return {name: _with_suffix(targets[name], path) for name, path in results.items()}
+
+
+def _settings(
+    files: Sequence[str],
+    root: Path,
+    inputs: Mapping[str, list[str]],
+    out: Path,
+    weights: str | Path | None,
+    task: str | None,
+    overrides: Mapping[str, Any],
+) -> dict[str, Any]:
+    known = read_config(files).get()
+    more = {} if task is None else {"task": task}
+    items = [{"image": p[0] if len(p) == 1 else p, "case": name, **more} for name, p in inputs.items()]
+    settings: dict[str, Any] = {"dataset::data": items, "output_dir": str(out.resolve())}
+    if "bundle_root" in known:
+        settings["bundle_root"] = str(root.resolve())
+    if weights is not None:
+        settings["model_path"] = str(Path(weights).resolve())
+    return {**settings, **overrides}
+
+
+def _suffix(path: Path) -> str:
+    return next((s for s in RESULTS if path.name.lower().endswith(s)), "")
+
+
+def _with_suffix(target: Path, result: Path) -> Path:
+    return target if _suffix(target) else target.with_name(target.name + _suffix(result))
+
+
+def _targets(scans: Sequence[Scan], source: Path, output: Path, overwrite: bool) -> dict[str, Path]:
+    """Where each result will lie (without suffix inside a folder); what is there already is refused or removed."""
+    if _suffix(output):
+        if len(scans) > 1:
+            raise DataError("several scans need a folder for their results", where=output, got=f"{len(scans)} scans")
+        targets = {scans[0].name: output}
+    else:
+        targets = {s.name: output / s.name for s in scans}
+    inputs = {f.resolve() for s in scans for f in s.files} | {source.resolve()}
+    for target in targets.values():
+        present = [target] if _suffix(target) else [target.with_name(target.name + s) for s in RESULTS]
+        for path in (p for p in present if p.exists()):
+            if path.resolve() in inputs:
+                raise DataError("a result would overwrite its scan", where=path, hint="choose another output folder")
+            if not overwrite:
+                raise DataError(
+                    "there is a result of this name already",
+                    where=path,
+                    hint="choose another output folder, or add --overwrite True",
+                )
+            path.unlink()
+    return targets
+
+
+def _result(scan: Scan, folder: Path) -> Path:
+    found = [p for p in sorted(folder.rglob("*")) if p.is_file() and _suffix(p) and _names(p, scan.name)]
+    if len(found) != 1:
+        raise DataError(
+            "the bundle did not write one result for this scan",
+            where=scan.files[0],
+            got=", ".join(p.name for p in found) or "nothing",
+            hint="does postprocessing end with SavePredictiond, writing to @output_dir?",
+        )
+    return found[0]
+
+
+def _names(path: Path, name: str) -> bool:
+    return path.name[: -len(_suffix(path))] in (name, f"{name}_pred", f"{name}_seg", f"{name}_trans")
+
+
+def _check_grid(scan: str, result: Path) -> None:
+    dim = 2 if result.suffix == ".png" else 3
+    grids = [
+        Grid.of(read_volume(p, dim=dim, finite=False, plausible_mm=None, allow_shear=True)) for p in (scan, result)
+    ]
+    difference = grids[0].difference(grids[1])
+    if difference:
+        raise GeometryError(
+            f"the result does not lie on the scan's grid: {difference}",
+            where=scan,
+            hint="postprocessing has to restore the grid (RestoreGridd)",
+        )

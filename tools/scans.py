@@ -1,0 +1,133 @@
+"""Finds the scans that a user points at: a file, a folder of files, a DICOM series or a folder of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+from common.data.dicom import is_dicom
+from common.data.io import read_volume
+from common.errors import DataError
+
+__all__ = ["Scan", "find_scans", "readable"]
+
+SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".jpg", ".jpeg")
+_CHANNEL = re.compile(r"(.+)_(\d{4})$")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One thing to segment.
+
+    Args:
+        name: base name, also of the result.
+        files: its file, one file per channel, or the folder of its DICOM series.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+
+    @property
+    def dicom(self) -> bool:
+        """Whether it is a DICOM series."""
+        return self.files[0].is_dir()
+
+    @property
+    def flat(self) -> bool:
+        """Whether it is a 2-D picture."""
+        return self.files[0].suffix.lower() in (".png", ".jpg", ".jpeg")
+
+
+def _stem(path: Path) -> str | None:
+    """The file name without its image suffix, None for other files."""
+    for suffix in SUFFIXES:
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return None
+
+
+def find_scans(source: str | Path) -> list[Scan]:
+    """All scans at a path, sorted by name.
+
+    Files ``name_0000``, ``name_0001``, ... are the channels of one scan (nnU-Net's naming) when more than one is there.
+
+    Raises:
+        DataError: when nothing is there, nothing is an image, or two scans have one base name.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise DataError("there is no such file or folder", where=path)
+    if path.is_file():
+        stem = _stem(path)
+        if stem is None and not is_dicom(path):
+            raise DataError("not an image that can be read", where=path, expected=", ".join(SUFFIXES) + " or DICOM")
+        if stem is None:
+            raise DataError("one DICOM slice is not a scan", where=path, hint=f"give the series' folder: {path.parent}")
+        return [Scan(stem, (path,))]
+    scans = _in_folder(path)
+    if not scans:
+        raise DataError("the folder holds no scan", where=path, expected=", ".join(SUFFIXES) + " or DICOM series")
+    _refuse_twins(scans)
+    return sorted(scans, key=_name)
+
+
+def _name(scan: Scan) -> str:
+    return scan.name
+
+
+def _in_folder(folder: Path) -> list[Scan]:
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    images = [p for p in files if _stem(p) is not None]
+    if not images and any(is_dicom(p) for p in files):
+        return [Scan(folder.resolve().name, (folder,))]
+    channels: dict[str, list[Path]] = {}
+    for p in images:
+        match = _CHANNEL.match(_stem(p) or "")
+        if match:
+            channels.setdefault(match[1], []).append(p)
+    several = {name: tuple(sorted(ps)) for name, ps in channels.items() if len(ps) > 1}
+    taken = {p for ps in several.values() for p in ps}
+    scans = [Scan(name, ps) for name, ps in several.items()]
+    scans += [Scan(_stem(p) or p.name, (p,)) for p in images if p not in taken]
+    if not scans:
+        for sub in sorted(p for p in folder.iterdir() if p.is_dir()):
+            scans += [s for s in _in_folder(sub) if s.dicom]
+    return scans
+
+
+def _refuse_twins(scans: list[Scan]) -> None:
+    """Names that differ in case alone are one file on some systems."""
+    seen: dict[str, Scan] = {}
+    for scan in scans:
+        twin = seen.setdefault(scan.name.lower(), scan)
+        if twin is not scan:
+            raise DataError(
+                "two scans have one base name, their results would overwrite each other",
+                where=scan.files[0].parent,
+                got=f"{twin.files[0].name}, {scan.files[0].name}",
+                hint="rename one of them or put it into another folder",
+            )
+
+
+def readable(scan: Scan, folder: Path) -> list[str]:
+    """Check that a scan can be read and return the paths to hand on; a DICOM series is written as NIfTI first.
+
+    Args:
+        scan: what to check.
+        folder: where converted files go.
+
+    Raises:
+        DataError: for what cannot be read correctly, with the file's name.
+    """
+    image = read_volume(scan.files[0] if len(scan.files) == 1 else scan.files, dim=2 if scan.flat else 3)
+    if not scan.dicom:
+        return [str(p.resolve()) for p in scan.files]
+    folder.mkdir(parents=True, exist_ok=True)
+    converted = folder / f"{scan.name}.nii.gz"
+    voxels = np.asarray(image)[0].astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.asarray(image.affine, dtype=np.float64)), converted)
+    return [str(converted.resolve())]
