@@ -81,14 +81,14 @@ def atomic_write(path: Path | str, needed: int | None = None) -> Iterator[Path]:
     try:
         yield temporary
         _sync(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
         _sync(path.parent)
     except Exception as error:
         written = temporary.stat().st_size if temporary.exists() else 0
         temporary.unlink(missing_ok=True)
         if _disk_is_full(error):
             raise CheckpointError(
-                "the disk is full; the file was not written" + (", the previous one is intact" if path.exists() else ""),
+                "the disk is full; nothing was written" + (", the previous file is intact" if path.exists() else ""),
                 where=path,
                 got=f"{_size(free_bytes(path.parent))} free after {_size(written)} were written",
                 expected="more space" if needed is None else f"{_size(needed)} for this file",

@@ -264,7 +264,9 @@ def _unpickle(path: Path) -> Any:
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise WeightError(
-            "the weights file is damaged or incomplete", where=path, got=str(error).splitlines()[0][:200] or repr(error)
+            "the weights file is damaged or incomplete",
+            where=path,
+            got=(str(error) or repr(error)).splitlines()[0][:200],
         ) from error
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -147,5 +146,5 @@ def _move_foreign(path: Path) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:8]
     target = path.parent / "previous" / f"{path.stem}_{digest}.pth"
     target.parent.mkdir(exist_ok=True)
-    os.replace(path, target)
+    path.replace(target)
     logger.info("the earlier %s was moved to %s", path.name, target)

@@ -127,7 +127,7 @@ class RunCheckpoint:
         number = 1
         while (target := self.folder.with_name(f"{self.folder.name}_{number}")).exists():
             number += 1
-        os.replace(self.folder, target)
+        self.folder.replace(target)
         self.folder.mkdir()
         logger.info("starting anew; the earlier checkpoints were moved to %s", target)
 
@@ -148,7 +148,7 @@ class RunCheckpoint:
         epoch, wanted = engine.state.epoch, engine.state.max_epochs
         if wanted is not None and epoch >= wanted:
             logger.info(
-                "nothing to do: %s is at epoch %d of %d. Raise --max_epochs to train on, or choose another --output_dir",
+                "nothing to do: %s is at epoch %d of %d; raise --max_epochs to go on, or choose another --output_dir",
                 path,
                 epoch,
                 wanted,
@@ -231,16 +231,18 @@ class RunCheckpoint:
             return
         last = self.folder / LAST
         content = self._content(engine)
-        with interrupts.protected():
-            with atomic_write(last, needed=tensor_bytes(content)) as temporary:
-                torch.save(content, temporary)
-                _keep_as(last, self.folder / PREVIOUS)
+        with interrupts.protected(), atomic_write(last, needed=tensor_bytes(content)) as temporary:
+            torch.save(content, temporary)
+            _keep_as(last, self.folder / PREVIOUS)
         logger.debug("epoch %d saved in %s", engine.state.epoch, last)
 
     def _content(self, engine: Engine) -> dict[str, Any]:
         scaler = getattr(engine, "scaler", None)
-        state = {k: getattr(engine.state, k) for k in ("epoch", "iteration", "best_metric", "best_metric_epoch")
-                 if hasattr(engine.state, k)}
+        state = {
+            k: getattr(engine.state, k)
+            for k in ("epoch", "iteration", "best_metric", "best_metric_epoch")
+            if hasattr(engine.state, k)
+        }
         return {
             "format": FORMAT,
             "card": self.card.to_json() if self.card is not None else "",
@@ -260,9 +262,9 @@ def _keep_as(current: Path, previous: Path) -> None:
     spare.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         os.link(current, spare)
-        os.replace(spare, previous)
+        spare.replace(previous)
         return
-    os.replace(current, previous)  # file systems without hard links
+    current.replace(previous)  # file systems without hard links
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import logging
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,7 +72,7 @@ class History:
     def _epoch_started(self, engine: Engine) -> None:
         if not self.rows and self.path.exists():
             if engine.state.epoch == 1:
-                os.replace(self.path, self.path.with_name("history_previous.csv"))
+                self.path.replace(self.path.with_name("history_previous.csv"))
             else:
                 self.rows = [r for r in read_history(self.path) if (r["epoch"] or 0) < engine.state.epoch]
         self._sums, self._count, self._began = {}, 0, time.monotonic()
@@ -112,7 +111,13 @@ def write_history(path: Path, rows: Sequence[Row]) -> None:
     with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, restval="")
         writer.writeheader()
-        writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
+        writer.writerows({k: _cell(k, v) for k, v in row.items()} for row in rows)
+
+
+def _cell(name: str, value: float | None) -> float | str:
+    if value is None:
+        return ""
+    return int(value) if name in ("epoch", "iteration") else value
 
 
 def read_history(path: str | Path) -> list[Row]:

@@ -30,13 +30,15 @@ logger = logging.getLogger(__name__)
 SEPARATOR = "::"
 SPECIAL = ("_target_", "_disabled_", "_requires_", "_desc_", "_mode_")
 # Where a run lives, how long it lasts and what it prints do not change what one epoch computes.
-FREE_TOP = frozenset(
-    "imports device max_epochs val_interval num_workers quiet resume run initialize finalize validate evaluate "
-    "tracking tracking_uri experiment_name run_name save_execute_config is_not_rank0 displayable_configs "
-    "experts".split()
-)
+_NAMES = """
+    imports device max_epochs val_interval num_workers quiet resume run initialize finalize validate evaluate
+    tracking tracking_uri experiment_name run_name save_execute_config is_not_rank0 displayable_configs experts
+"""
+FREE_TOP = frozenset(_NAMES.split())
 FREE_SUFFIXES = ("_dir", "_path", "_file", "_root", "_uri")
-FREE_ANYWHERE = frozenset("handlers num_workers max_epochs pin_memory prefetch_factor multiprocessing_context".split())
+FREE_ANYWHERE = frozenset(
+    ("handlers", "num_workers", "max_epochs", "pin_memory", "prefetch_factor", "multiprocessing_context")
+)
 _RUN_ARGUMENTS = frozenset(
     n for n, p in inspect.signature(bundle_run).parameters.items() if p.kind is not p.VAR_KEYWORD
 ) | {"workflow_name", "workflow_type", "properties_path"}
@@ -81,7 +83,7 @@ def read_command(argv: Sequence[str] | None = None) -> BundleCommand | None:
         found.update({"run_id": run_id, **given})
 
     # Fire itself parses the values, so that they are what MONAI sees.
-    fire.Fire(collect, command=[a for a in argv[2:]], name="run")
+    fire.Fire(collect, command=list(argv[2:]), name="run")
     arguments = update_kwargs(args=found.pop("args_file", None), **found)
     return BundleCommand(arguments) if arguments.get("config_file") else None
 

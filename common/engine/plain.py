@@ -32,7 +32,7 @@ def plain(value: Any, where: str) -> Any:
     Raises:
         CheckpointError: for anything that ``torch.load(weights_only=True)`` would refuse to read back.
     """
-    if value is None or isinstance(value, (bool, int, float, str)) and not isinstance(value, np.generic):
+    if value is None or (isinstance(value, (bool, int, float, str)) and not isinstance(value, np.generic)):
         return value
     if isinstance(value, Tensor):
         return value.detach().as_subclass(Tensor)
@@ -62,7 +62,7 @@ def read_plain(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types for damaged files
         raise CheckpointError(
-            "the checkpoint cannot be read", where=path, got=str(error).splitlines()[0][:200] or repr(error)
+            "the checkpoint cannot be read", where=path, got=(str(error) or repr(error)).splitlines()[0][:200]
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError("the checkpoint cannot be read", where=path, got=type(content).__name__)
