@@ -30,8 +30,8 @@ class Data:
         collection = read_collection(_text(dataset_dir))
         console = Console()
         table = Table(title=f"{collection.name}: {len(collection.labels)} structures, {len(collection.tasks)} tasks")
-        for column in ("task", "channels", *SPLITS, "structures (file value)"):
-            table.add_column(column, justify="right" if column in SPLITS else "left")
+        for column in ("task", "channels", "train", "val", "test", "no label", "structures (file value)"):
+            table.add_column(column, min_width=34 if column.startswith("structures") else None)
         for dataset in collection.datasets:
             named = zip(dataset.labels.names, dataset.labels.values, strict=True)
             counts = [str(len(dataset.splits[s])) for s in SPLITS]

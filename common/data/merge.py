@@ -42,8 +42,8 @@ def merge_datasets(
     """
     if names not in ("intersection", "union"):
         raise ConfigError("names must be 'intersection' or 'union'", got=names)
-    parts = read_collection([str(d) for d in datasets]).datasets
-    channels = {p.channels for p in parts}
+    collection = read_collection([str(d) for d in datasets])
+    parts = collection.datasets
     labels = _common_space([p.labels for p in parts], names)
     out = Path(out)
     splits: dict[str, list[Case]] = {s: [] for s in SPLITS}
@@ -51,12 +51,8 @@ def merge_datasets(
         for split in SPLITS:
             splits[split] += [_rewritten(c, part, labels, out / "labels" / part.name) for c in part.splits[split]]
     _refuse_shared_ids(splits, out)
-    shared = (
-        next(iter(channels)) if len(channels) == 1 else tuple(f"channel {i}" for i in range(len(parts[0].channels)))
-    )
-    return write_dataset(
-        Dataset(name, out, shared, labels, {s: tuple(c) for s, c in splits.items()}, parts[0].dim), out
-    )
+    merged = {s: tuple(cases) for s, cases in splits.items()}
+    return write_dataset(Dataset(name, out, collection.channels, labels, merged, parts[0].dim), out)
 
 
 def _common_space(spaces: Sequence[LabelSpace], names: str) -> LabelSpace:
