@@ -156,13 +156,15 @@ def _alive(pid: int) -> bool:
 
 
 def _replace(folder: Path, partial: Path, parameters: Mapping[str, Any]) -> None:
+    if _complete(folder, parameters):  # another process was faster with the same
+        return
     old = partial.with_name(partial.name + "-old")
     if folder.exists():
         folder.replace(old)
     try:
         partial.replace(folder)
     except OSError:
-        if not _complete(folder, parameters):  # another process may have published the same meanwhile
+        if not _complete(folder, parameters):
             raise
     finally:
         shutil.rmtree(old, ignore_errors=True)

@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 from ..errors import ConfigError
 from .phantom_anatomy import Subject, sample
 from .phantom_contrast import acquire
-from .phantom_files import write_png
+from .phantom_files import write_json, write_png
 from .phantom_layout import FOLDERS, Entries, numbered, paths, write_dataset
 from .phantom_shapes import Points, Waves
 from .phantom_tasks import label_values
@@ -140,7 +140,12 @@ def _hair(image: NDArray[Any], x: NDArray[Any], y: NDArray[Any], rng: np.random.
 
 
 def write_flat(folder: Path, *, size: str, seed: int, cases: int, progress: Callable[[str], None]) -> None:
-    """Write the 2-D collection: ``cases`` training subjects per dataset with :data:`SLICES` pictures each."""
+    """Write the 2-D datasets: ``cases`` training subjects each with :data:`SLICES` pictures.
+
+    ``collection.json`` unites the grey ones; the colour one has other channels and is used on its own.
+    """
+    grey = [flat.name for flat in FLAT if len(flat.channels) == 1]
+    write_json(folder / "collection.json", {"name": "phantom_2d", "datasets": grey})
     for flat in FLAT:
         root = folder / flat.name
         entries: Entries = {split: [] for split in FOLDERS}

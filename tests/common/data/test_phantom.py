@@ -18,6 +18,7 @@ from common.data.phantom_flat import FLAT, picture
 from common.data.phantom_layout import counts
 from common.data.phantom_shapes import Blend, Cut, Ellipsoid, Placed, Tube, Warp, rotation
 from common.data.phantom_tasks import label_values, scan
+from common.data.verify import check
 from common.errors import ConfigError, DataError
 from common.labels import LabelSpace
 
@@ -89,6 +90,11 @@ def test_every_structure_is_there_in_some_training_and_some_test_case(phantom_di
             assert seen == set(range(len(task.labels) + 1)), f"{task.name} {split}"
 
 
+def test_data_check_finds_no_problem(phantom_dir, phantom_general_dir, phantom_2d_dir):
+    for folder in (phantom_dir, phantom_general_dir, phantom_2d_dir, phantom_2d_dir / "phantom_2d_skin"):
+        assert check(folder) == []
+
+
 def test_one_task_is_anisotropic_and_orientations_differ():
     assert len({t.axcodes for t in TASKS}) == 3
     assert max(max(t.spacing) / min(t.spacing) for t in TASKS) > 1.5
@@ -103,8 +109,7 @@ def test_same_arguments_give_the_same_bytes(phantom_dir, phantom_general_dir, ph
 
 def test_bytes_do_not_depend_on_process_hash_or_time(phantom_dir, tmp_path):
     code = (
-        "from pathlib import Path; from common.data.phantom import TASKS, write_task
-"
+        "from pathlib import Path; from common.data.phantom import TASKS, write_task\n"
         f"write_task(Path({str(tmp_path)!r}), TASKS[0], size='tiny', seed=0, cases=4)"
     )
     env = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "PYTHONPATH": str(Path(__file__).parents[3])}
@@ -183,8 +188,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
 
 def test_concurrent_writers_agree(tmp_path):
     code = (
-        "from common.data.phantom import write_phantom
-"
+        "from common.data.phantom import write_phantom\n"
         f"write_phantom({str(tmp_path / 'p')!r}, size='tiny', cases=1, parts=('general',))"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
@@ -266,6 +270,11 @@ def test_flat_datasets(phantom_2d_dir):
                 assert label.max() <= len(flat.labels)
         if flat.contrast == "skin":
             assert all(np.asarray(Image.open(folder / e["label"])).any() for e in data["training"])
+
+
+def test_flat_collection_holds_the_grey_datasets(phantom_2d_dir):
+    collection = json.loads((phantom_2d_dir / "collection.json").read_text(encoding="utf-8"))
+    assert collection["datasets"] == ["phantom_2d_ct", "phantom_2d_mr"]
 
 
 def test_flat_slices_show_the_liver_on_the_left_side_of_the_picture():
