@@ -9,7 +9,6 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from ..errors import ConfigError, PromptError
@@ -24,6 +23,7 @@ from .ka2er_experts import (
     external_expert,
     feature_width,
     initial_teacher,
+    plain,
 )
 from .ka2er_loss import KA2ERLoss, KA2EROutputs
 from .ka2er_student import KA2ERStudent
@@ -175,7 +175,7 @@ class KA2ER(nn.Module):
             axcodes: directions of the crop's axes.
             need_weights: also return attention maps.
         """
-        crop = self._crop(raw, stats, task_id, spacing, axcodes)
+        image, crop = plain(image), self._crop(raw, stats, task_id, spacing, axcodes)
         teacher = self._teacher(crop)
         prompts = self._prompts(image, label, annotated, boxes, teacher)
         hidden = self.student.encode(image)
@@ -207,7 +207,7 @@ class KA2ER(nn.Module):
         if self._expert_device != raw.device:
             self._panel.to(raw.device)
             self._expert_device = raw.device
-        return Crop(_plain(raw), _plain(stats), task_id, tuple(spacing or self.spacing), axcodes or self.axcodes)
+        return Crop(plain(raw), plain(stats), task_id, tuple(spacing or self.spacing), axcodes or self.axcodes)
 
     def _teacher(self, crop: Crop | None) -> Teacher | None:
         if crop is None or not self._needs_logits:
@@ -228,7 +228,7 @@ class KA2ER(nn.Module):
         if self.prompt_source == "gt":
             if label is None:
                 raise PromptError("boxes from the ground truth need the label", where="prompt_source", got="no label")
-            boxes = boxes_from_label(_plain(label), len(self.structures))
+            boxes = boxes_from_label(plain(label), len(self.structures))
             if annotated is not None:
                 boxes = boxes.masked_fill(~annotated[:, 1:, None, None].to(boxes.device), torch.nan)
         elif self.prompt_source == "expert" and teacher is not None:
@@ -263,7 +263,7 @@ class KA2ER(nn.Module):
             ``{"task": [B, 1, X, Y, Z], "external": [B, 1, X, Y, Z]}``, as far as these sources are used.
         """
         crop = self._crop(raw, stats, task_id, None, None)
-        image = _plain(image)
+        image = plain(image)
         hidden = self.student.encode(image)
         _, attention = self._ask(self.student.absorb(hidden), self.student.grids(hidden), crop, True)
         volumes: dict[str, Tensor] = {}
@@ -272,8 +272,3 @@ class KA2ER(nn.Module):
             volume = volumes.setdefault(name, torch.zeros(image.shape[0], 1, *image.shape[2:], device=image.device))
             volume[found.samples] = attention_volume(found.weights, found.grid, image.shape[2:])
         return volumes
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """The tensor without MONAI's metadata, whose bookkeeping costs time and refuses indexing by lists."""
-    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ExpertError
@@ -21,8 +22,14 @@ __all__ = [
     "external_expert",
     "feature_width",
     "initial_teacher",
+    "plain",
     "samples_by_task",
 ]
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The tensor without MONAI's metadata, whose bookkeeping costs time in every operation."""
+    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
 
 
 class Crop(NamedTuple):

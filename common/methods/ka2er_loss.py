@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from ..layers.amalgamation import AttentionMap
 from ..losses.distillation import ALIGN_KINDS, align, kl_divergence
 from ..losses.segmentation import annotated_dice_ce
-from .ka2er_experts import Teacher
+from .ka2er_experts import plain
 
 __all__ = ["KA2ERLoss", "KA2EROutputs"]
 
@@ -124,16 +124,12 @@ class KA2ERLoss(nn.Module):
         self, outputs: KA2EROutputs, logits: Tensor, targets: Mapping[str, Tensor], name: str
     ) -> tuple[Tensor, dict[str, Tensor]]:
         w = self.weights
-        dice, ce = annotated_dice_ce(logits, targets["label"], targets["annotated"], exclusive=self.exclusive)
+        dice, ce = annotated_dice_ce(logits, plain(targets["label"]), targets["annotated"], exclusive=self.exclusive)
         terms = {f"{name}dice": dice, f"{name}ce": ce}
         loss = w["segmentation"] * (w["dice"] * dice + w["ce"] * ce)
-        teacher = (
-            None
-            if outputs.expert_probabilities is None or outputs.expert_classes is None
-            else Teacher(outputs.expert_probabilities, outputs.expert_classes)
-        )
-        if teacher is not None and w["reg"] > 0:
-            reg = kl_divergence(logits, teacher.probabilities, teacher.classes, exclusive=self.exclusive)
+        teacher, known = outputs.expert_probabilities, outputs.expert_classes
+        if teacher is not None and known is not None and w["reg"] > 0:
+            reg = kl_divergence(logits, teacher, known, exclusive=self.exclusive)
             terms[f"{name}reg"] = reg
             loss = loss + w["reg"] * reg
         return loss, terms

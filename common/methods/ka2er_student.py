@@ -11,6 +11,7 @@ from ..backbones.sam import prompt_encoder as build_prompt_encoder
 from ..backbones.swin_unetr import SwinUNETR
 from ..errors import ConfigError
 from ..layers.attention import AttentionBlock, from_tokens, to_tokens
+from .ka2er_experts import plain
 from .ka2er_head import MaskHead
 
 __all__ = ["LEVELS", "KA2ERStudent"]
@@ -126,5 +127,6 @@ class KA2ERStudent(nn.Module):
         Returns:
             ``[B, K+1, X, Y, Z]`` (exclusive) or ``[B, K, X, Y, Z]`` logits.
         """
+        image = plain(image)
         hidden = self.encode(image)
         return self.mask_head(self.decode(image, hidden, self.absorb(hidden)), boxes)
