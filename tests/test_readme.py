@@ -1,0 +1,138 @@
+"""README's commands work: extracted from the file and run, at smoke size, in an empty folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAIN = "bundles/ka2er/configs/train.json"
+SMOKE = "bundles/ka2er/configs/smoke.json"
+BUNDLES = {"ka2er", "ka2er_expert"}
+
+
+def commands(path: Path, heading: str | None = None) -> list[str]:
+    """Lines of the ``bash`` blocks, comments removed, of one section or of the whole file."""
+    text = path.read_text(encoding="utf-8")
+    if heading is not None:
+        text = text.split(f"\n## {heading}", 1)[1].split("\n## ", 1)[0]
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    lines = (re.sub(r"\s+#.*$", "", line).strip() for block in blocks for line in block.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+README = commands(ROOT / "README.md")
+
+
+def smaller(command: str) -> str:
+    """The same command at a size that a test can afford."""
+    command = re.sub(r"(tools phantom)\b", r"\1 --size tiny", command)
+    command = re.sub(r"--preset \w+", "--preset smoke --external none --alone False", command)
+    command = command.replace(f"--config_file {TRAIN}", f"--config_file \"['{TRAIN}','{SMOKE}']\" --max_epochs 1")
+    return command
+
+
+def run(command: str, folder: Path) -> float:
+    words = shlex.split(command)
+    assert words[0] == "python"
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, *words[1:]], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    logs = (
+        "".join(f"\n== {p}\n{p.read_text()[-3000:]}" for p in sorted(folder.rglob("*.log"))) if done.returncode else ""
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-5000:]}{logs[-8000:]}"
+    return time.monotonic() - started
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What a clone has, without anything that was trained in this one, in a path with a space."""
+    clone = tmp_path / "a clone"
+    ignored = shutil.ignore_patterns("*.pt", "*.pth", "*.ts", "eval")
+    shutil.copytree(ROOT / "bundles", clone / "bundles", ignore=ignored)
+    return clone
+
+
+def user_scans(phantom: Path, folder: Path) -> None:
+    """Scans and label maps as a user might have them, and one scan without a label."""
+    for kind in ("images", "labels"):
+        (folder / "my_ct" / kind).mkdir(parents=True)
+        for file in sorted((phantom / "phantom_ct").glob(f"{kind}*/*.nii.gz")):
+            shutil.copy(file, folder / "my_ct" / kind / file.name)
+    names = {p.name for p in (folder / "my_ct" / "labels").iterdir()}
+    for file in (folder / "my_ct" / "images").iterdir():
+        if file.name not in names:
+            file.unlink()
+    shutil.copy(next((folder / "my_ct" / "images").iterdir()), folder / "scan.nii.gz")
+
+
+def test_every_command_is_of_a_kind_that_is_tested() -> None:
+    """Nobody can add a command to the README that this file does not look at."""
+    kinds = ("make ", "python -m tools ", "python -m monai.bundle run ", "python -m venv ", "pip install ")
+    assert README
+    assert [c for c in README if not c.startswith(kinds)] == []
+
+
+@pytest.mark.parametrize("command", [c for c in README if c.startswith("make ")])
+def test_make_targets_exist(command: str) -> None:
+    done = subprocess.run(["make", "-n", *command.split()[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_make_demo_is_what_the_readme_says() -> None:
+    """`make demo` runs the phantom and the chain that are also documented one by one."""
+    recipe = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for part in ("-m tools phantom", "-m tools chain run ka2er --dataset_dir data/phantom --preset demo"):
+        assert part in recipe
+        assert any(part in c for c in README)
+
+
+def test_requirements_are_pinned_and_within_the_ranges() -> None:
+    from tools.doctor import packages
+
+    found = list(packages(ROOT))
+    assert [p.name for p in found if p.tested is None] == []
+    assert [p for p in found if p.verdict in ("missing", "outside the range")] == []
+
+
+def test_links_lead_somewhere() -> None:
+    for document in [*ROOT.glob("*.md"), *ROOT.glob("bundles/*.md"), *ROOT.glob("bundles/*/docs/*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (document.parent / target).exists(), f"{document.relative_to(ROOT)} links to {target}"
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not {p.name for p in (ROOT / "bundles").iterdir()} >= BUNDLES, reason="a bundle is missing")
+def test_commands_run(folder: Path) -> None:
+    """All of them, in the order of the README, each on what the earlier ones made."""
+    for command in README:
+        if not command.startswith("python -m ") or command.startswith("python -m venv"):
+            continue
+        if "my_ct" in command and not (folder / "my_ct").exists():
+            user_scans(folder / "data" / "phantom", folder)
+        seconds = run(smaller(command), folder)
+        print(f"{seconds:6.1f} s  {command}")
+    assert (folder / "runs" / "ka2er" / "report" / "index.html").is_file()
+    assert any((folder / "predictions").iterdir())
+
+
+def test_a_fresh_clone_says_what_to_do_first(folder: Path) -> None:
+    """The user's own line, typed before anything else: one clear error that names the command."""
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", TRAIN]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "python -m tools" in done.stderr.strip().splitlines()[-1] + done.stdout[-500:]

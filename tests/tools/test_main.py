@@ -1,0 +1,95 @@
+"""The one door to the commands: fast, helpful, and no traceback for what a user can mend."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from common.errors import ConfigError, DataError
+from tools.__main__ import COMMANDS, find, guarded, main, refuse_unknown_flags, usage
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_exists(name: str) -> None:
+    component = find(name)
+    assert callable(component) or any(not m.startswith("_") for m in dir(component))
+    assert (component if callable(component) else type(component)).__doc__
+
+
+def test_help_is_fast_and_imports_nothing_heavy() -> None:
+    code = "import sys; from tools.__main__ import main; main(['--help']); print('torch' in sys.modules)"
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("False")
+    assert usage().splitlines()[0] in done.stdout
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in COMMANDS)
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["docotr"]) == 2
+    captured = capsys.readouterr()
+    assert "did you mean 'python -m tools doctor'?" in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_debug_shows_the_traceback() -> None:
+    with pytest.raises(ConfigError):
+        main(["docotr", "--debug"])
+
+
+def test_unknown_flag_is_refused_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["phantom", "--out", str(tmp_path / "p"), "--sed", "3"]) == 2
+    assert "did you mean --seed?" in capsys.readouterr().err
+    assert not (tmp_path / "p").exists()
+
+
+class Group:
+    def one(self, *, alpha: int = 0) -> None:
+        """Named options only."""
+
+    def any(self, **more: int) -> None:
+        """Takes every option."""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["one", "--alpha", "1"], ["one", "--alpha=1"], ["one", "--noalpha"], ["any", "--x", "1"], ["one", "--help"]],
+)
+def test_known_flags_pass(words: list[str]) -> None:
+    refuse_unknown_flags(Group(), words, where="group")
+
+
+@pytest.mark.parametrize("words", [["one", "--beta", "1"], ["one", "--alhpa=1"]])
+def test_unknown_flags_of_subcommands(words: list[str]) -> None:
+    with pytest.raises(ConfigError, match="unknown option"):
+        refuse_unknown_flags(Group(), words, where="group")
+
+
+@pytest.mark.parametrize(("error", "status"), [(DataError("x"), 2), (KeyboardInterrupt(), 130), (None, 0)])
+def test_exit_status(error: BaseException | None, status: int) -> None:
+    def run() -> None:
+        if error is not None:
+            raise error
+
+    assert guarded(run, debug=False) == status
+
+
+def test_other_errors_keep_their_traceback() -> None:
+    def run() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        guarded(run, debug=False)
