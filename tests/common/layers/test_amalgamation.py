@@ -66,7 +66,7 @@ def test_weights_do_not_change_the_result_and_name_their_expert():
 
 
 def test_only_the_experts_heard_get_gradients():
-    module, (f_s, answers, external) = block(), question()
+    module, (f_s, _answers, external) = block(), question()
     only = {1: ExpertFeatures(torch.tensor([0, 1, 2]), torch.randn(3, 7, 1, 1, 1))}
     module(f_s, GRID, only, external).tokens.sum().backward()
     assert module.experts[0].project.weight.grad is None

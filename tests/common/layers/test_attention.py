@@ -9,7 +9,8 @@ from common.layers.attention import Attention, AttentionBlock, from_tokens, sinc
 
 def naive(module: Attention, query, key, value):
     """One query, one head at a time, in float64."""
-    q, k, v = (f(x).double() for f, x in zip((module.query, module.key, module.value), (query, key, value), strict=True))
+    parts = zip((module.query, module.key, module.value), (query, key, value), strict=True)
+    q, k, v = (project(x).double() for project, x in parts)
     width = q.shape[-1] // module.heads
     out = torch.zeros_like(q)
     for b in range(q.shape[0]):
@@ -66,7 +67,7 @@ def test_position_equals_the_formula():
                 for i, size in zip((x, y, z), grid, strict=True):
                     angles = [(i + 0.5) / size * math.pi * 32 ** (j / (count - 1)) for j in range(count)]
                     want += [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
-                torch.testing.assert_close(got[n], torch.tensor(want + [0.0, 0.0]), atol=1e-5, rtol=1e-5)
+                torch.testing.assert_close(got[n], torch.tensor([*want, 0.0, 0.0]), atol=1e-5, rtol=1e-5)
                 n += 1
 
 

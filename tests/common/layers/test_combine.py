@@ -40,7 +40,8 @@ def test_one_expert_is_itself_and_twins_are_one():
     x = torch.randn(2, 3, 4, 4)
     assert torch.equal(combine(torch.ones(2, 1), [x]), x)
     torch.testing.assert_close(combine(soft_routing(torch.randn(2, 3)).weights, [x, x, x]), x)
-    assert torch.equal(combine(hard_routing(torch.tensor([1, 0]), 2).weights, [x, 2 * x]), torch.stack([2 * x[0], x[1]]))
+    decided = hard_routing(torch.tensor([1, 0]), 2).weights
+    assert torch.equal(combine(decided, [x, 2 * x]), torch.stack([2 * x[0], x[1]]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
