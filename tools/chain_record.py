@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
+from common.atomic import atomic_write
 from common.data.datalist import read_collection
-from common.engine.atomic import atomic_write
 from common.engine.lock import RunLock
 from common.errors import ExpertError
 
