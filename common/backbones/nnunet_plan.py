@@ -23,10 +23,11 @@ from ..atomic import atomic_write
 from ..data.datalist import Dataset, read_collection
 from ..errors import ConfigError, DataError
 from ..labels import LabelSpace
+from ..weights import read_card
 from .nnunet import channel_names, labels_of, output_channels, plan_managers, quiet, read_json
 from .nnunet_fingerprint import fingerprint
 
-__all__ = ["Plan", "nnunet_name", "plan", "read_plan"]
+__all__ = ["Plan", "nnunet_name", "plan", "plan_of_model", "read_plan"]
 
 _READERS = {"RAS": "NibabelIOWithReorient", None: "NibabelIO"}
 
@@ -63,6 +64,11 @@ class Plan:
         return output_channels(self.labels)
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that inference needs, for the card of a model."""
+        return {"plans": self.plans, "dataset_json": self.dataset_json, "configuration": self.configuration}
+
+    @property
     def patch_size(self) -> tuple[int, ...]:
         """Patch in voxels, axes in nnU-Net's order."""
         return tuple(int(n) for n in plan_managers(self.plans, self.configuration)[1].patch_size)
@@ -78,22 +84,38 @@ class Plan:
         return "RAS" if self.plans.get("image_reader_writer") == _READERS["RAS"] else None
 
 
-def read_plan(folder: str | Path, configuration: str | None = None, fallback: str | Path | None = None) -> Plan:
-    """Read ``plans.json`` and ``dataset.json`` from a folder, or from another one while it has none.
+def read_plan(folder: str | Path, configuration: str | None = None) -> Plan:
+    """Read ``plans.json`` and ``dataset.json`` from a folder.
 
     Args:
-        folder: where a training wrote them, usually beside ``model.pt``.
+        folder: where a training wrote them.
         configuration: None takes the one that the training recorded, or the only one.
-        fallback: folder with the plans that the bundle ships.
     """
     place = Path(folder)
-    if not (place / "plans.json").is_file() and fallback is not None:
-        place = Path(fallback)
     plans = read_json(place / "plans.json")
     chosen = configuration or plans.get("configuration") or next(iter(plans["configurations"]))
     plan_managers(plans, chosen)
-    data = place / "dataset.json"
-    return Plan(plans, read_json(data if data.is_file() else place / "plans_dataset.json"), chosen, place)
+    return Plan(plans, read_json(place / "dataset.json"), chosen, place)
+
+
+def plan_of_model(model: str | Path, fallback: str | Path) -> Plan:
+    """The plan that a model was trained with: from its card, from beside it, or (no model yet) from ``fallback``.
+
+    Args:
+        model: ``model.pt``.
+        fallback: folder with the plans that a bundle ships.
+
+    Raises:
+        WeightError: when the model exists and nothing says how it was planned.
+    """
+    path = Path(model)
+    if path.is_file():
+        card = read_card(path)
+        known = {} if card is None else card.extra.get("settings", {})
+        if "plans" in known:
+            return Plan(known["plans"], known["dataset_json"], known["configuration"], path.parent)
+        return read_plan(path.parent)
+    return read_plan(fallback)
 
 
 def nnunet_name(name: str) -> str:
@@ -140,6 +162,7 @@ def plan(
     if orientation not in _READERS:
         raise ConfigError("nnU-Net readers know these orientations", got=orientation, expected="RAS or null")
     dataset = _single(dataset_dir)
+    orientation = orientation if dataset.dim == 3 else None
     knobs = {
         "planner": planner,
         "memory_gb": memory_gb,
@@ -197,8 +220,8 @@ def _dataset_json(dataset: Dataset, name: str, orientation: str | None) -> dict[
         "channel_names": {str(i): c for i, c in enumerate(dataset.channels)},
         "labels": {"background": 0, **{n: i for i, n in enumerate(dataset.labels.names, 1)}},
         "numTraining": len(dataset.cases("training")),
-        "file_ending": ".nii.gz",
-        "overwrite_image_reader_writer": _READERS[orientation],
+        "file_ending": ".nii.gz" if dataset.dim == 3 else ".png",
+        "overwrite_image_reader_writer": _READERS[orientation] if dataset.dim == 3 else "NaturalImage2DIO",
     }
 
 
