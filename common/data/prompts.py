@@ -68,7 +68,7 @@ class BoxPromptsd(Transform):
 
 
 class KeepTargetsd(Transform):
-    """Leave only the asked-for structures to compete: the logits of all others become ``-inf``.
+    """Leave only the asked-for structures to compete: the logits of all others become the smallest number.
 
     A network over a united label space was never told what, say, a stomach looks like on a modality whose task does
     not annotate it; whoever knows the task asks for its structures only.
@@ -106,7 +106,7 @@ class KeepTargetsd(Transform):
         else:
             keep = torch.tensor([True, *(n in self.targets for n in self.structures)])
         keep = keep[-logits.shape[0] :].to(logits.device)
-        result[self.key] = logits.masked_fill(~keep[:, None, None, None], -torch.inf)
+        result[self.key] = logits.masked_fill(~keep[:, None, None, None], torch.finfo(logits.dtype).min)
         return result
 
 

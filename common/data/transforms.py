@@ -14,6 +14,7 @@ from monai.transforms import MapTransform, Spacingd, Transform
 
 from ..errors import DataError, GeometryError, LabelError
 from ..geometry import Grid
+from ..labels import LabelSpace
 from .datalist import Collection, read_collection
 from .dataset_json import case_name
 from .intensity import NormalizePercentiled, VolumeStatsd, volume_stats
@@ -49,13 +50,22 @@ class DescribeCased(Transform):
         dataset_dir: anything that ``read_collection`` reads.
         default_task: task of cases without one; may be None for a collection of one dataset.
         default_values: meaning of label values in cases without a task, ``"union"`` or ``"task"``.
+        labels: a network's label space, when it is not the collection's own union.
 
     Raises:
+        LabelError: when the collection has structures that ``labels`` lacks.
         DataError: when the task is unknown, or missing without a default.
     """
 
-    def __init__(self, dataset_dir: DatasetDir, default_task: str | None = None, default_values: str = "union") -> None:
+    def __init__(
+        self,
+        dataset_dir: DatasetDir,
+        default_task: str | None = None,
+        default_values: str = "union",
+        labels: LabelSpace | None = None,
+    ) -> None:
         collection = read_collection(dataset_dir)
+        space = labels or collection.labels
         if default_values not in ("union", "task"):
             raise DataError("default_values must be 'union' or 'task'", got=default_values)
         if default_task is None and len(collection.tasks) == 1:
@@ -63,7 +73,7 @@ class DescribeCased(Transform):
         if default_task is not None:
             collection.dataset(default_task)
         self.tasks, self.default_task, self.default_values = collection.tasks, default_task, default_values
-        self.annotated = {d.name: collection.labels.annotated(d.labels) for d in collection.datasets}
+        self.annotated = {d.name: space.annotated(d.labels) for d in collection.datasets}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy with ``case`` str, ``task`` str, ``task_id`` int and ``annotated`` bool ``[K+1]``."""
@@ -94,15 +104,22 @@ class MapLabelsd(MapTransform):
     Args:
         keys: label maps of integer value, any shape.
         dataset_dir: anything that ``read_collection`` reads.
+        labels: a network's label space, when it is not the collection's own union.
 
     Raises:
         LabelError: for fractional, non-finite or undeclared values, with case, file and values.
     """
 
-    def __init__(self, keys: KeysCollection, dataset_dir: DatasetDir, allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        dataset_dir: DatasetDir,
+        allow_missing_keys: bool = False,
+        labels: LabelSpace | None = None,
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
         collection = read_collection(dataset_dir)
-        union = collection.labels
+        union = labels or collection.labels
         self.lookup = {d.name: union.lookup(d.labels) for d in collection.datasets}
         self.names = {d.name: d.labels.to_json() for d in collection.datasets}
         self.union = {i: i for i in range(union.num_classes)}
