@@ -47,7 +47,7 @@ def sample(subject: Subject, points: Points) -> tuple[NDArray[np.uint8], NDArray
     depend on the positions, so that one subject can be seen on several grids.
     """
     rng = np.random.default_rng(subject.key)
-    warp = Warp.draw(rng, scale=0.07, degrees=5.0, bend=3.0)
+    warp = Warp.draw(rng, scale=0.09, degrees=6.0, bend=4.0)
     canvas = Canvas(points=warp(points), tissues=TISSUES, structures=STRUCTURES)
     REGIONS[subject.region](canvas, rng, subject.pathology)
     return canvas.tissue, canvas.structure

@@ -51,11 +51,11 @@ CONTRASTS = {
         values=_values(
             "air -1000 fat -100 muscle 58 bone 480 marrow 190 disc 85 fluid 12 cord 38 lung -800 liver 106 spleen 122 "
             "cortex 168 medulla 138 artery 158 vein 132 vessel 142 wall 62 lumen 18 gas -820 pancreas 88 bile 10 "
-            "bowel 118 node 96 cyst 8 tumour 58 blood 165 myocardium 102 scar 86"
+            "bowel 118 node 96 cyst 8 tumour 50 blood 165 myocardium 102 scar 86"
         ),
-        spread=9.0,
-        texture=9.0,
-        noise=20.0,
+        spread=12.0,
+        texture=11.0,
+        noise=25.0,
     ),
     "T2": Contrast(
         magnitude=True,
@@ -66,7 +66,7 @@ CONTRASTS = {
         ),
         spread=0.09,
         texture=22.0,
-        noise=34.0,
+        noise=44.0,
         bias=0.22,
     ),
     "T1": Contrast(
@@ -90,7 +90,7 @@ CONTRASTS = {
         ),
         spread=0.08,
         texture=24.0,
-        noise=36.0,
+        noise=40.0,
         bias=0.18,
     ),
 }

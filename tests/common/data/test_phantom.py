@@ -440,7 +440,7 @@ def test_rotation_is_proper():
 def test_warp_does_not_fold():
     points = grid(100, 20.0)
     for seed in range(20):
-        warp = Warp.draw(np.random.default_rng(seed), scale=0.07, degrees=5.0, bend=3.0)
+        warp = Warp.draw(np.random.default_rng(seed), scale=0.09, degrees=6.0, bend=4.0)
         moved = [(warp(points + np.eye(3, dtype=np.float32)[:, [i]]) - warp(points)) for i in range(3)]
         determinant = np.linalg.det(np.stack(moved).transpose(2, 1, 0).astype(np.float64))
         assert determinant.min() > 0.2
