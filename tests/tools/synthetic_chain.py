@@ -1,0 +1,151 @@
+"""A made-up chain folder with everything that a report shows; no network is run."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from common.engine.case_pictures import draw_planes, three_planes
+from common.engine.score_summary import summary, write_case_csv, write_summary_json
+from common.labels import LabelSpace
+
+TASKS = {
+    "phantom_ct": ("CT", ("liver", "spleen", "left kidney", "right kidney", "aorta", "tumour")),
+    "phantom_mr": ("T2 MR", ("liver", "spleen", "left kidney", "right kidney", "gallbladder")),
+    "phantom_lge": ("LGE MR", ("left atrium", "myocardium", "scar", "aorta")),
+}
+HARD = {"tumour": 0.25, "scar": 0.3, "gallbladder": 0.12, "aorta": 0.06}
+
+
+def scores(rng, lift, tasks, cases):
+    rows = []
+    for task in tasks:
+        for c in range(cases):
+            quality = np.random.default_rng(c).normal(0, 0.05)
+            for structure in TASKS[task][1]:
+                base = 0.88 + lift - HARD.get(structure, 0) + quality
+                dice = float(np.clip(base + rng.normal(0, 0.025), 0, 0.99))
+                missed = structure in ("tumour", "scar") and rng.random() < 0.1
+                dice = 0.0 if missed else dice
+                far = math.nan if missed else 2 + 30 * (1 - dice) ** 1.5
+                rows.append(
+                    {
+                        "case": f"{task}_{c:03d}",
+                        "task": task,
+                        "structure": structure,
+                        "dice": dice,
+                        "iou": dice / (2 - dice),
+                        "hd95": far,
+                        "hd": far * 1.6,
+                        "surface_dice": min(1.0, dice * 1.05),
+                        "volume_pred_ml": 0.0 if missed else 20.0,
+                        "volume_label_ml": 20.0,
+                    }
+                )
+    return rows
+
+
+def history(folder, rng, epochs, top):
+    with (folder / "history.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["epoch", "iteration", "seconds", "lr", "loss", "align", "val_mean_dice"])
+        for e in range(1, epochs + 1):
+            dice = top * (1 - math.exp(-e / (epochs / 5))) + rng.normal(0, 0.008)
+            writer.writerow([e, e * 6, 4.1, 1e-3, 1.4 * math.exp(-e / 12) + 0.2, 0.1, dice if e % 2 == 0 else ""])
+
+
+def overlays(folder, rows, rng):
+    folder.mkdir(parents=True)
+    listing = []
+    for task in dict.fromkeys(r["task"] for r in rows):
+        space = LabelSpace(TASKS[task][1])
+        own = sorted((r for r in rows if r["task"] == task), key=lambda r: r["dice"])
+        for kind, row in (("worst", own[0]), ("best", own[-1])):
+            label = body(0)
+            pred = np.roll(label, 0 if kind == "best" else 2, 0)
+            image = label * 40.0 + rng.normal(0, 12, label.shape) + 60
+            planes = three_planes(label, pred, np.diag([1.5, 1.5, 3.0, 1.0]), None, 1)
+            turned = three_planes(image, pred, np.diag([1.5, 1.5, 3.0, 1.0]), None, 1)
+            planes = [p._replace(image=q.label) for p, q in zip(planes, turned, strict=True)]
+            name = f"{kind}_1_{task}_{row['case']}_{row['dice']:.3f}.png"
+            draw_planes(planes, space, f"{row['case']} · {row['structure']} · Dice {row['dice']:.3f}", folder / name)
+            keys = ("case", "task", "structure", "dice")
+            listing.append({"file": name, "kind": kind, **{k: row[k] for k in keys}, "mean_dice": row["dice"]})
+    (folder / "overlays.json").write_text(json.dumps(listing))
+
+
+def body(shift):
+    grid = np.indices((56, 48, 26)).astype(float)
+    out = np.zeros((56, 48, 26), int)
+    spots = (((20, 24, 13), (13, 11, 8)), ((42, 20, 14), (6, 6, 5)), ((38, 34, 10), (4, 5, 5)), ((16, 36, 9), (4, 5, 5)))
+    for i, (centre, radius) in enumerate(spots, 1):
+        inside = sum(((g - c - shift) / r) ** 2 for g, c, r in zip(grid, centre, radius, strict=True)) < 1
+        out[inside] = i
+    return out
+
+
+def run(folder: Path, rng, lift, tasks, cases, epochs, pictures=True):
+    (folder / "evaluation").mkdir(parents=True)
+    rows = scores(rng, lift, tasks, cases)
+    write_case_csv(rows, folder / "evaluation" / "cases.csv")
+    head = {"format": 1, "empty_rule": "nan_skip", "surface_tolerance_mm": 2.0, "prompt_source": "none"}
+    write_summary_json({**head, **summary(rows, n_boot=50)}, folder / "evaluation" / "summary.json")
+    history(folder, rng, epochs, 0.86 + lift)
+    if pictures:
+        overlays(folder / "evaluation" / "overlays", rows, rng)
+
+
+def write_chain(root: Path, *, seeds=(0, 1), cases=6, epochs=40, pictures=True, finished=True) -> Path:
+    rng = np.random.default_rng(0)
+    steps = []
+
+    def step(identity, kind, title, folder, seconds, status="done", **more):
+        command = f"python -m monai.bundle run --config_file bundles/ka2er/configs/train.json --output_dir {folder}"
+        base = {"id": identity, "kind": kind, "title": title, "output_dir": folder, "seconds": seconds}
+        steps.append({**base, "status": status, "command": command, "metrics": {}, **more})
+
+    for task in TASKS:
+        folder = f"experts/{task}"
+        run(root / folder, rng, 0.02, [task], cases, epochs, pictures)
+        step(f"expert:{task}", "expert", f"Expert {task}", folder, 71.0)
+        step(f"evaluate:expert:{task}", "evaluate", f"Evaluation of {task}", folder, 8.0, subject=f"expert:{task}")
+    (root / "experts/phantom_general").mkdir(parents=True)
+    history(root / "experts/phantom_general", rng, epochs, 0.8)
+    step("external:phantom_general", "external", "Task-agnostic expert phantom_general", "experts/phantom_general", 80.0)
+    for kind, title, lift in (("amalgamated", "KA2ER student", 0.025), ("alone", "Student alone, same budget", -0.03)):
+        for seed in seeds:
+            folder = f"{kind}/seed{seed}"
+            late = not finished and (kind, seed) == ("alone", seeds[-1])
+            if late:
+                (root / folder).mkdir(parents=True)
+            else:
+                run(root / folder, rng, lift, list(TASKS), cases, epochs, pictures)
+            status = "running" if late else "done"
+            step(f"{kind}:seed{seed}", kind, f"{title} (seed {seed})", folder, None if late else 190.0, status)
+    if pictures:
+        (root / "amalgamated/seed0/pictures").mkdir()
+        source = next((root / "amalgamated/seed0/evaluation/overlays").glob("*.png"))
+        (root / "amalgamated/seed0/pictures/task_attention.png").write_bytes(source.read_bytes())
+        captions = {"task_attention.png": "Attention from the student to the CT expert"}
+        (root / "amalgamated/seed0/pictures/captions.json").write_text(json.dumps(captions))
+    record = {
+        "name": root.name,
+        "bundle": "ka2er",
+        "created": "2026-01-15T10:12:00+00:00",
+        "command": "python -m tools chain run ka2er --dataset_dir data/phantom --preset demo",
+        "commit": "a71775d",
+        "hardware": {"cpu": "Some CPU", "cores": 2, "gpu": None, "memory_gb": 8},
+        "packages": {"monai": "1.6.1", "torch": "2.12.1"},
+        "seed": seeds[0],
+        "seeds": list(seeds),
+        "dataset_dir": "data/phantom",
+        "tasks": {
+            t: {"modality": [m], "structures": list(s), "cases": {"training": 6, "validation": 2, "test": cases}}
+            for t, (m, s) in TASKS.items()
+        },
+        "steps": steps,
+    }
+    (root / "chain.json").write_text(json.dumps(record))
+    return root

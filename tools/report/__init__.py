@@ -1,0 +1,5 @@
+"""``python -m tools report``: one self-contained HTML page out of finished runs."""
+
+from .command import report
+
+__all__ = ["report"]

@@ -1,0 +1,91 @@
+"""The drawing of what was amalgamated: experts on the left, one student on the right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from .figures import svg, text
+from .numbers import Model, Stat, statistic
+from .results import Run, Study
+
+__all__ = ["diagram"]
+
+WIDTH, LEFT, BOX, HIGH, GAP = 940.0, 8.0, 300.0, 70.0, 16.0
+MIDDLE, RIGHT = 410.0, 652.0
+
+
+def diagram(study: Study, stats: Mapping[str, Stat]) -> str:
+    """Experts, the amalgamation and the students, each with its mean Dice.
+
+    Args:
+        study: of a chain.
+        stats: overall Dice of the models, by key.
+    """
+    experts = [*study.kind("expert"), *study.kind("external")]
+    if study.chain is None or not experts:
+        return ""
+    students = [k for k in ("amalgamated", "alone") if study.kind(k)]
+    height = max(len(experts) * (HIGH + GAP) - GAP, 2 * HIGH + 70.0) + 20
+    centre = height / 2
+    top = centre - (len(experts) * (HIGH + GAP) - GAP) / 2
+    target = centre - 55 if "alone" in students else centre
+    body = ""
+    for i, run in enumerate(experts):
+        y = top + i * (HIGH + GAP)
+        body += _link(LEFT + BOX, y + HIGH / 2, MIDDLE, target, run.kind)
+        body += _expert(run, study, y)
+    body += f'<rect x="{MIDDLE}" y="{target - 44}" width="178" height="88" rx="44" class="hub"/>'
+    body += text(MIDDLE + 89, target - 8, "amalgamation", "hubtext", "middle")
+    body += text(MIDDLE + 89, target + 12, "the student asks,", "hubnote", "middle")
+    body += text(MIDDLE + 89, target + 27, "frozen experts answer", "hubnote", "middle")
+    body += _link(MIDDLE + 178, target, RIGHT, target, "amalgamated")
+    body += _student("amalgamated", "Amalgamated student", study, stats, target - HIGH / 2 - 6)
+    if "alone" in students:
+        body += _student("alone", "Student alone", study, stats, centre + 55)
+    return svg(WIDTH, height, body, "Experts are amalgamated into one student", "figure diagram")
+
+
+def _link(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    bend = (x2 - x1) / 2
+    dash = " dashed" if kind == "external" else ""
+    path = f"M{x1:.0f},{y1:.0f} C{x1 + bend:.0f},{y1:.0f} {x2 - bend:.0f},{y2:.0f} {x2:.0f},{y2:.0f}"
+    return f'<path d="{path}" class="link {kind}{dash}"/>'
+
+
+def _expert(run: Run, study: Study, y: float) -> str:
+    task = ((study.chain or {}).get("tasks") or {}).get(run.task, {})
+    modality = task.get("modality", "")
+    modality = ", ".join(map(str, modality)) if isinstance(modality, list | tuple) else str(modality)
+    count, cases = len(task.get("structures", ())), (task.get("cases") or {}).get("training")
+    parts = [modality, f"{count} structures" if count else "", f"{cases} training cases" if cases else ""]
+    described = " · ".join(p for p in parts if p) if task else "any task" if run.kind == "external" else ""
+    return _box(LEFT, y, BOX, run.kind, run.title, described[:44], _dice(run), run.status)
+
+
+def _student(key: str, title: str, study: Study, stats: Mapping[str, Stat], y: float) -> str:
+    runs = study.kind(key)
+    seeds = f"{len(runs)} seeds" if len(runs) > 1 else "1 seed"
+    note = "answers without the experts" if key == "amalgamated" else "same budget, no experts"
+    stat = stats.get(key)
+    status = "done" if all(r.status == "done" for r in runs) else runs[-1].status
+    score = f"{stat.mean:.3f}" if stat and stat.n else ""
+    return _box(RIGHT, y, WIDTH - RIGHT - 8, key, title, f"{note} · {seeds}", score, status)
+
+
+def _dice(run: Run) -> str:
+    mean = statistic(Model("expert", run.title, (run,)).values("dice")).mean
+    return f"{mean:.3f}" if math.isfinite(mean) else ""
+
+
+def _box(x: float, y: float, width: float, kind: str, title: str, note: str, score: str, status: str) -> str:
+    pending = "" if status == "done" else " pending"
+    body = f'<rect x="{x}" y="{y:.0f}" width="{width:.0f}" height="{HIGH:.0f}" rx="12" class="box {kind}{pending}"/>'
+    body += f'<rect x="{x}" y="{y + 14:.0f}" width="4" height="{HIGH - 28:.0f}" rx="2" class="edge {kind}"/>'
+    body += text(x + 18, y + 30, title if len(title) < 30 else title[:28] + "…", "boxtitle")
+    body += text(x + 18, y + 50, note if status == "done" else f"{note} · {status}", "boxnote")
+    if score:
+        body += text(x + width - 16, y + 32, score, "score", "end") + text(
+            x + width - 16, y + 50, "Dice", "boxnote", "end"
+        )
+    return body

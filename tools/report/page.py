@@ -1,0 +1,258 @@
+"""The page: sections in order, everything inline."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import math
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from .diagram import diagram
+from .figures import Series, curves
+from .numbers import Model, models_of, statistic
+from .results import Run, Study
+from .sections import cases, common, finding, hero, key, legend, tables
+
+__all__ = ["render"]
+
+HERE = Path(__file__).parent
+PICTURES_PER_RUN = 12
+
+
+def render(study: Study, title: str | None = None) -> str:
+    """The whole HTML document of a study."""
+    models = models_of(study)
+    sections = [
+        ("overview", "Overview", _overview(study, models, title)),
+        ("structures", "Structures", _structures(models)),
+        ("cases", "Cases", _cases(models)),
+        ("training", "Training", _training(study)),
+        ("overlays", "Overlays", _gallery(study)),
+        ("inside", "Inside", _pictures(study)),
+        ("reproduce", "Reproduce", _reproduce(study)),
+    ]
+    shown = [s for s in sections if s[2]]
+    links = "".join(f'<a href="#{i}">{n}</a>' for i, n, _ in shown)
+    body = "".join(f'<section id="{i}">{html}</section>' for i, _, html in shown)
+    style, script = ((HERE / n).read_text(encoding="utf-8") for n in ("style.css", "page.js"))
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title or study.name)}</title><style>{style}</style></head><body>"
+        f'<nav><div>{links}<button id="theme" type="button">Theme</button></div></nav>'
+        f"<main>{body}<footer>{_footer()}</footer></main>"
+        f'<dialog aria-label="picture"><img alt="" src="data:,"></dialog><script>{script}</script></body></html>\n'
+    )
+
+
+def _footer() -> str:
+    return (
+        "Research software, not for clinical use. Intervals: percentile bootstrap over cases (95 %, 1000 resamples); "
+        "seeds are averaged per case first. “Mean” weighs every structure of every task alike."
+    )
+
+
+def _overview(study: Study, models: Sequence[Model], title: str | None) -> str:
+    chain = study.chain or {}
+    when = str(chain.get("created", ""))[:16].replace("T", " ")
+    eyebrow = " · ".join(p for p in (str(chain.get("bundle", "")), when) if p)
+    experts = len(study.kind("expert")) + len(study.kind("external"))
+    name = title or (f"{experts} experts, one student" if study.chain and experts else study.name)
+    html = f'<p class="eyebrow">{escape(eyebrow)}</p><h1>{escape(name)}</h1><p class="lead">{finding(models)}</p>'
+    html += _unfinished(chain)
+    html += hero(models) if models else ""
+    stats = {k: statistic(v) for k, v in common(models, "dice").items()}
+    drawing = diagram(study, stats)
+    if drawing:
+        html += f'<div class="card scroll" style="margin-top:20px">{drawing}</div>'
+    return html
+
+
+def _unfinished(chain: dict[str, Any]) -> str:
+    open_steps = [s for s in chain.get("steps", ()) if s.get("status") != "done"]
+    if not open_steps:
+        return ""
+    names = ", ".join(f"{escape(s.get('title', s['id']))} ({escape(s['status'])})" for s in open_steps[:4])
+    more = f" and {len(open_steps) - 4} more" if len(open_steps) > 4 else ""
+    return f'<p class="notice">This chain is not finished: {names}{more}. The same command continues it.</p>'
+
+
+def _structures(models: Sequence[Model]) -> str:
+    if not models:
+        return ""
+    rules = models[0].runs[0].rules
+    rule = "absent from both maps is left out; predicted or annotated alone scores Dice 0 and has no distance"
+    if rules.get("empty_rule") == "legacy":
+        rule = "empty structures follow the legacy rule of the TransUNet family"
+    prompts = {str(r.rules["prompt_source"]) for m in models for r in m.runs if r.rules.get("prompt_source")}
+    asked = f" Prompts: {escape(', '.join(sorted(prompts)))}." if prompts else ""
+    note = (
+        f"Mean and 95 % interval per structure; the best mean is bold, a coloured difference excludes zero. "
+        f"A structure {rule}. Surface Dice at {rules.get('surface_tolerance_mm', 2.0)} mm.{asked} "
+        "Click a heading to sort."
+    )
+    return f'<h2>Structure by structure</h2><p class="sub">{note}</p>{tables(models)}'
+
+
+def _cases(models: Sequence[Model]) -> str:
+    if not models:
+        return ""
+    note = "Each row is one case with a dot per model; hover for the numbers."
+    return f'<h2>Case by case</h2><p class="sub">{note}</p>{cases(models)}'
+
+
+def _series(runs: Sequence[Run], column: str, chain: bool) -> list[Series]:
+    found = []
+    for i, run in enumerate(runs):
+        points = [(r.get("epoch"), r.get(column)) for r in run.history]
+        known = [(x, y) for x, y in points if x is not None and y is not None and math.isfinite(y)]
+        found.append(Series(run.title, run.kind if chain else f"run{i % 6}", known))
+    return found
+
+
+def _key_metric(run: Run) -> str | None:
+    """The validation column that is shown: the mean Dice, else the first."""
+    columns = [c for c in (run.history[0] if run.history else {}) if c.startswith("val_")]
+    preferred = [c for c in columns if c in ("val_mean_dice", "val_dice", "val_val_mean_dice", "val_val_dice")]
+    return next(iter([*preferred, *sorted(columns, key=len)]), None)
+
+
+def _training(study: Study) -> str:
+    chain = study.chain is not None
+    students = [r for r in study.runs if r.kind in ("alone", "amalgamated", "run") and r.history]
+    experts = [r for r in study.runs if r.kind in ("expert", "external") and r.history]
+    blocks = ""
+    for name, runs in (("students", students), ("experts", experts)):
+        metrics = [m for m in (_key_metric(r) for r in runs) if m]
+        if metrics:
+            picture = curves(_series(runs, metrics[0], chain), f"validation Dice of the {name}", unit=True)
+            blocks += f'<div class="card"><h3>Validation Dice, {name}</h3>{picture}</div>' if picture else ""
+        picture = curves(_series(runs, "loss", chain), f"training loss of the {name}")
+        blocks += f'<div class="card"><h3>Training loss, {name}</h3>{picture}</div>' if picture else ""
+    if not blocks:
+        return ""
+    kinds = {
+        "expert": "Experts",
+        "external": "Task-agnostic expert",
+        "alone": "Student alone",
+        "amalgamated": "Amalgamated",
+    }
+    names = [Model(k, t, ()) for k, t in kinds.items() if study.kind(k)]
+    names = names or [Model(f"run{i % 6}", r.title, ()) for i, r in enumerate(students)]
+    return f'<h2>Training</h2>{legend(names)}<div class="grid">{blocks}</div>'
+
+
+def _image(file: Path, alt: str) -> str:
+    data = base64.b64encode(file.read_bytes()).decode("ascii")
+    return f'<img loading="lazy" alt="{escape(alt)}" src="data:image/png;base64,{data}">'
+
+
+def _gallery(study: Study) -> str:
+    shown = [r for r in sorted(study.runs, key=_gallery_order) if r.overlays]
+    if not shown:
+        return ""
+    first = shown[0].id
+    buttons, figures = "", ""
+    for run in shown:
+        pressed = "true" if run.id == first else "false"
+        buttons += f'<button value="{escape(run.id)}" aria-pressed="{pressed}">{escape(run.title)}</button>'
+        hidden = "" if run.id == first else " hidden"
+        for o in run.overlays[:PICTURES_PER_RUN]:
+            alt = f"{o.kind}: {o.case}, {o.structure}, Dice {o.dice:.3f}"
+            figures += (
+                f'<figure data-shown="{escape(run.id)}"{hidden}>{_image(o.file, alt)}'
+                f'<figcaption><span class="pill">{o.kind}</span><b>{escape(o.structure)}</b> Dice {o.dice:.3f}'
+                f"<span>{escape(o.task)} {escape(o.case)}</span></figcaption></figure>"
+            )
+    note = (
+        "Best and worst cases of every task by mean Dice: solid outlines are the label, dashed the prediction. "
+        "Best cases are cut through their largest structure, worst cases through the one that failed most."
+    )
+    tabs = f'<div class="tabs" data-group="shown">{buttons}</div>' if len(shown) > 1 else ""
+    return f'<h2>Best and worst cases</h2><p class="sub">{note}</p>{tabs}<div class="gallery">{figures}</div>'
+
+
+def _gallery_order(run: Run) -> int:
+    order = ("amalgamated", "run", "alone", "expert", "external")
+    return order.index(run.kind) if run.kind in order else len(order)
+
+
+def _pictures(study: Study) -> str:
+    figures = "".join(
+        f"<figure>{_image(p.file, p.caption)}<figcaption><b>{escape(p.caption)}</b>"
+        f"<span>{escape(r.title)}</span></figcaption></figure>"
+        for r in study.runs
+        for p in r.pictures[:PICTURES_PER_RUN]
+    )
+    return f'<h2>Inside the models</h2><div class="gallery">{figures}</div>' if figures else ""
+
+
+def _duration(seconds: Any) -> str:
+    if not isinstance(seconds, int | float):
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _reproduce(study: Study) -> str:
+    chain = study.chain
+    if chain is None:
+        items = "".join(f"<dt>{escape(r.title)}</dt><dd>{escape(str(r.folder))}</dd>" for r in study.runs)
+        return f'<h2>Runs</h2><div class="card"><dl>{items}</dl></div>'
+    rows = "".join(_step(s) for s in chain.get("steps", ()))
+    total = sum(s["seconds"] for s in chain.get("steps", ()) if isinstance(s.get("seconds"), int | float))
+    table = (
+        f"<table><thead><tr><th>Step</th><th>State</th><th>Time</th><th>Command</th></tr></thead><tbody>{rows}</tbody>"
+    )
+    facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in _facts(chain) if v)
+    return (
+        f'<h2>Reproduce</h2><p class="sub">{len(chain.get("steps", ()))} steps, {_duration(total)} in all.</p>'
+        f'<div class="card"><h3>One command</h3><pre>{escape(str(chain.get("command", "")))}</pre>'
+        f'<h3 style="margin-top:20px">Made with</h3><dl>{facts}</dl></div>'
+        f'<div class="card scroll" style="margin-top:18px">{table}</table></div>'
+    )
+
+
+def _step(step: dict[str, Any]) -> str:
+    status = escape(str(step.get("status", "")))
+    command = escape(str(step.get("command", "")))
+    shown = f"<details><summary>show</summary><pre>{command}</pre></details>" if command else ""
+    title = escape(str(step.get("title", step.get("id", ""))))
+    kind = step.get("kind", "")
+    dot = key(kind) if kind in ("expert", "external", "alone", "amalgamated") else ""
+    return (
+        f'<tr><td>{dot} {title}</td><td><span class="pill {status}">{status}</span></td>'
+        f'<td>{_duration(step.get("seconds"))}</td><td class="long">{shown}</td></tr>'
+    )
+
+
+def _facts(chain: dict[str, Any]) -> list[tuple[str, str]]:
+    hardware = chain.get("hardware") or {}
+    machine = [str(hardware.get("cpu") or ""), f"{hardware['cores']} cores" if hardware.get("cores") else ""]
+    machine += [
+        f"{hardware['memory_gb']} GB" if hardware.get("memory_gb") else "",
+        str(hardware.get("gpu") or "no GPU"),
+    ]
+    tasks = [_task(name, t) for name, t in (chain.get("tasks") or {}).items()]
+    return [
+        ("Data", str(chain.get("dataset_dir", ""))),
+        *[("", t) for t in tasks],
+        ("Commit", str(chain.get("commit") or "not in a repository")),
+        ("Seeds", ", ".join(map(str, chain.get("seeds") or [chain.get("seed", "")]))),
+        ("Hardware", ", ".join(m for m in machine if m)),
+        ("Packages", ", ".join(f"{k} {v}" for k, v in (chain.get("packages") or {}).items())),
+        ("Started", str(chain.get("created", ""))),
+        ("Report", datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")),
+    ]
+
+
+def _task(name: str, task: dict[str, Any]) -> str:
+    modality = task.get("modality", "")
+    modality = ", ".join(map(str, modality)) if isinstance(modality, list | tuple) else str(modality)
+    counts = ", ".join(f"{n} {split}" for split, n in (task.get("cases") or {}).items() if n)
+    return f"{name} ({modality}): {', '.join(task.get('structures', ()))} — {counts}"
