@@ -63,8 +63,8 @@ def write_png(path: Path, array: NDArray[np.uint8]) -> None:
 def publish(folder: Path, parameters: Mapping[str, Any], write: Callable[[Path], None], *, overwrite: bool) -> bool:
     """Let ``write`` fill a temporary neighbour of ``folder`` and rename it, unless the same is there already.
 
-    A marker with the parameters and every file's size is written last; a folder whose marker or files do not agree
-    is written again if it is a phantom, and refused otherwise.
+    A marker with the parameters and every file's size is written last. A phantom that is damaged or comes from an
+    older generator is written again; one of other parameters, or anything else, is refused.
 
     Args:
         folder: the folder to appear, complete or not at all.
@@ -127,7 +127,7 @@ def _refuse_foreign(folder: Path, parameters: Mapping[str, Any], *, overwrite: b
             expected=f"an empty or missing folder, or one with {MARKER}",
             hint="choose another folder: python -m tools phantom --out FOLDER",
         )
-    if marker["parameters"] != json.loads(json.dumps(parameters)) and not overwrite:
+    if not overwrite and _asked(marker["parameters"]) != _asked(json.loads(json.dumps(parameters))):
         raise DataError(
             "a phantom with other parameters is already there",
             where=folder,
@@ -135,6 +135,11 @@ def _refuse_foreign(folder: Path, parameters: Mapping[str, Any], *, overwrite: b
             expected=dict(parameters),
             hint="choose another --out, or replace it with --overwrite",
         )
+
+
+def _asked(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What the user asked for, whichever version of the generator answered."""
+    return {key: value for key, value in parameters.items() if key != "format"}
 
 
 def _remove_stale(folder: Path) -> None:

@@ -14,8 +14,10 @@ from .phantom_contrast import acquire
 
 __all__ = ["GENERAL", "SIZES", "TASKS", "Scan", "Task", "label_values", "scan"]
 
-FORMAT = 1
-"""Goes up when the same arguments give other files."""
+FORMAT = 2
+"""Goes up when the same arguments give other files, so that older phantoms are written again."""
+SERIES = 1
+"""Part of every subject's seed."""
 SIZES = {"tiny": 2.1, "small": 1.0, "medium": 0.55}
 """Voxel size relative to ``small``."""
 CONTAINS = {"liver": ("liver", "liver tumour"), "myocardium": ("myocardium", "scar")}
@@ -119,7 +121,7 @@ def scan(task: Task, *, index: int, size: str = "small", seed: int = 0) -> Scan:
     """
     if size not in SIZES:
         raise ConfigError("no such size", where="size", got=size, expected=", ".join(SIZES))
-    key = (FORMAT, seed, zlib.crc32(task.name.encode()), index)
+    key = (SERIES, seed, zlib.crc32(task.name.encode()), index)
     region, contrast = task.looks[index % len(task.looks)]
     rng = np.random.default_rng((*key, 1))
     spacing = np.round(np.array(task.spacing) * SIZES[size] * rng.uniform(0.96, 1.04), 2)

@@ -208,6 +208,16 @@ def test_other_parameters_are_refused_unless_overwriting(tmp_path):
     assert digest(folder) != before
 
 
+def test_phantom_of_an_older_generator_is_written_again(tmp_path):
+    folder = small_root(tmp_path)
+    good = digest(folder)
+    marker = folder / phantom_files.MARKER
+    marker.write_text(marker.read_text().replace(f'"format": {phantom_tasks.FORMAT}', '"format": 0'))
+    next(folder.rglob("*_0000.nii.gz")).write_bytes(b"older")
+    small_root(tmp_path)
+    assert digest(folder) == good
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_foreign_folder_is_never_touched(tmp_path, overwrite):
     (tmp_path / "p_general").mkdir()
