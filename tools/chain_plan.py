@@ -77,7 +77,7 @@ class Step:
     def command(self) -> str:
         """The command as a user would type it."""
         shown = ("python", *self.argv[1:]) if self.argv[:1] == (sys.executable,) else self.argv
-        return shlex.join(shown)
+        return " ".join(f'"{word}"' if word.startswith("[") else shlex.quote(word) for word in shown)
 
 
 def plan(settings: ChainSettings) -> list[Step]:

@@ -24,10 +24,11 @@ class RunLock:
 
     Args:
         folder: the output folder; created.
+        name: the lock file; a chain locks its folder under another name than the runs inside.
     """
 
-    def __init__(self, folder: Path | str) -> None:
-        self.path = Path(folder) / "run.lock"
+    def __init__(self, folder: Path | str, name: str = "run.lock") -> None:
+        self.path = Path(folder) / name
         self._mine: str | None = None
 
     def acquire(self) -> RunLock:

@@ -1,0 +1,47 @@
+"""The process group of a `torchrun` launch, with a time limit instead of a hang."""
+
+from __future__ import annotations
+
+import datetime
+import os
+
+import torch
+import torch.distributed as dist
+
+from ..errors import ConfigError
+
+__all__ = ["start"]
+
+_NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def start(device: torch.device | str, minutes: float = 10.0) -> int:
+    """Join the process group that `torchrun` describes: NCCL on GPUs, gloo on CPUs.
+
+    Args:
+        device: this process's device; a GPU becomes the current one.
+        minutes: how long a collective call waits for the others before the run ends with an error, > 0.
+
+    Returns:
+        The rank of this process.
+
+    Raises:
+        ConfigError: when the process was not started by `torchrun`.
+    """
+    missing = [name for name in _NEEDED if name not in os.environ]
+    if missing:
+        raise ConfigError(
+            "several processes are asked for, but this one was started alone",
+            where="multi_gpu_train.json",
+            got=f"no {', '.join(missing)} in the environment",
+            hint="start it with: torchrun --nproc_per_node=2 -m monai.bundle run --config_file ...",
+        )
+    if minutes <= 0:
+        raise ConfigError("a time limit is positive", where="minutes", got=minutes)
+    device = torch.device(device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=datetime.timedelta(minutes=minutes))
+    return dist.get_rank()
