@@ -114,9 +114,13 @@ class Grid:
         return self.difference(other, tol_mm) is None
 
     def resampled_shape(self, spacing: Sequence[float]) -> tuple[int, ...]:
-        """Voxels per axis that the same extent needs at another spacing in mm (values <= 0 keep an axis)."""
+        """Voxels per axis between the same outer voxel centres at another spacing in mm (values <= 0 keep an axis).
+
+        ``round((n - 1) * s / t + 1)``, which is what MONAI's ``Spacing`` produces.
+        """
         return tuple(
-            max(1, round(n * s / t)) if t > 0 else n for n, s, t in zip(self.shape, self.spacing, spacing, strict=True)
+            max(1, round((n - 1) * s / t + 1)) if t > 0 else n
+            for n, s, t in zip(self.shape, self.spacing, spacing, strict=True)
         )
 
     def check(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 from pydicom.filereader import read_file_meta_info
+from pydicom.uid import RLELossless, SecondaryCaptureImageStorage
 
 from ..errors import DataError, GeometryError
 from ..geometry import Grid
@@ -26,7 +28,12 @@ _TAGS = [
     "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
     "SliceThickness", "BitsAllocated", "SpecificCharacterSet",
 ]  # fmt: skip
+_PIXEL_TAGS = [
+    "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
+    "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "PixelData",
+]  # fmt: skip
 _UNEVEN = 0.05
+_MOST_PIXELS = 2**26
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _CONVERT = "convert the series to NIfTI with dcm2niix and check the result"
 
@@ -130,6 +137,8 @@ def _described(path: Path, data: pydicom.Dataset) -> Slice:
         raise DataError("multi-frame DICOM is not read", where=path, got=f"{data.NumberOfFrames} frames", hint=_CONVERT)
     if int(data.get("SamplesPerPixel") or 1) != 1:
         raise DataError("colour DICOM is not read", where=path, got=f"{data.SamplesPerPixel} samples per pixel")
+    if not 0 < int(data.Rows) * int(data.Columns) <= _MOST_PIXELS:
+        raise DataError("the slice has an impossible size", where=path, got=f"{data.Rows} x {data.Columns} pixels")
     absent = [t for t in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing") if not data.get(t)]
     if absent:
         raise GeometryError(f"the slice has no {' and no '.join(absent)}", where=path, hint=_CONVERT)
@@ -225,8 +234,7 @@ def _decode(slices: list[Slice], folder: Path) -> NDArray[np.float32]:
     planes = []
     for one in slices:
         try:
-            _refuse_short(one.path)
-            plane = np.asarray(itk.array_from_image(itk.imread(str(one.path), itk.F)))
+            planes.append(_plane(one.path))
         except DataError:
             raise
         except Exception as error:
@@ -235,18 +243,56 @@ def _decode(slices: list[Slice], folder: Path) -> NDArray[np.float32]:
                 where=one.path,
                 hint="export the slice again; it may have been cut off",
             ) from error
-        planes.append(plane.reshape(plane.shape[-2:]).T)
     if len({p.shape for p in planes}) > 1:
         raise GeometryError("the slices decode to different sizes", where=folder)
     return np.ascontiguousarray(np.stack(planes, axis=-1), dtype=np.float32)
 
 
-def _refuse_short(path: Path) -> None:
-    """Refuse an uncompressed file that holds fewer pixels than its header promises."""
-    data = pydicom.dcmread(path, specific_tags=["Rows", "Columns", "BitsAllocated", "PixelData"])
-    if data.file_meta.TransferSyntaxUID.is_compressed:
-        return
+def _plane(path: Path) -> NDArray[np.float32]:
+    """``[X, Y]`` of one slice; JPEG kinds are decoded by ITK from a copy that holds the pixel elements only.
+
+    A damaged header can make GDCM reserve gigabytes, so it never sees the file itself.
+    """
+    data = pydicom.dcmread(path, specific_tags=[*_TAGS, *_PIXEL_TAGS])
+    syntax = data.file_meta.TransferSyntaxUID
     needed = int(data.Rows) * int(data.Columns) * int(data.BitsAllocated) // 8
     got = len(data.get("PixelData") or b"")
-    if got < needed:
+    if got == 0 or (not syntax.is_compressed and got < needed):
         raise DataError("the slice is truncated", where=path, got=f"{got} bytes of pixels", expected=f"{needed} bytes")
+    if not syntax.is_compressed or syntax == RLELossless:
+        stored = data.pixel_array.astype(np.float32)
+    else:
+        stored = _decoded_by_itk(data)
+    slope, intercept = float(data.get("RescaleSlope") or 1.0), float(data.get("RescaleIntercept") or 0.0)
+    return np.asarray(stored.T * slope + intercept, dtype=np.float32)
+
+
+def _decoded_by_itk(data: pydicom.Dataset) -> NDArray[np.float32]:
+    _refuse_broken_fragments(data.PixelData)
+    copy = pydicom.Dataset()
+    for tag in _PIXEL_TAGS:
+        if tag in data and not tag.startswith("Rescale"):
+            copy[tag] = data[tag]
+    copy.file_meta = pydicom.dataset.FileMetaDataset()
+    copy.file_meta.TransferSyntaxUID = data.file_meta.TransferSyntaxUID
+    copy.file_meta.MediaStorageSOPClassUID = copy.SOPClassUID = SecondaryCaptureImageStorage
+    copy.file_meta.MediaStorageSOPInstanceUID = copy.SOPInstanceUID = "1.2.3"
+    with tempfile.TemporaryDirectory() as folder:
+        clean = Path(folder) / "slice.dcm"
+        data_set = pydicom.dataset.FileDataset(str(clean), copy, file_meta=copy.file_meta, preamble=b"\0" * 128)
+        data_set.is_little_endian, data_set.is_implicit_VR = True, False
+        data_set.save_as(clean)
+        plane = np.asarray(itk.array_from_image(itk.imread(str(clean), itk.F)), dtype=np.float32)
+    return plane.reshape(plane.shape[-2:])
+
+
+def _refuse_broken_fragments(pixels: bytes) -> None:
+    """Refuse encapsulated pixel data whose items reach beyond its end."""
+    position = 0
+    while position + 8 <= len(pixels):
+        tag, length = pixels[position : position + 4], int.from_bytes(pixels[position + 4 : position + 8], "little")
+        if tag == b"\xfe\xff\xdd\xe0":
+            return
+        if tag != b"\xfe\xff\x00\xe0" or position + 8 + length > len(pixels):
+            raise ValueError("damaged encapsulation")
+        position += 8 + length

@@ -59,9 +59,9 @@ def read_volume(
         GeometryError: for an impossible grid, or channels on different grids.
     """
     paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(p) for p in path]
-    parts = []
+    parts: list[MetaTensor] = []
     for p in paths:
-        check_file(p)
+        check_file(p, plausible_mm=plausible_mm if dim == 3 else None, allow_shear=allow_shear)
         part = read_series(p, series) if is_dicom(p) else _load(p)
         part = _one_volume(part, volume, p)
         wanted = channels if len(paths) == 1 else None
@@ -78,8 +78,12 @@ def read_volume(
     return cast(MetaTensor, image)
 
 
-def check_file(path: Path) -> None:
-    """Refuse a missing, empty or (for NIfTI) headerless file or impossible stored affine, by name.
+def check_file(
+    path: Path, *, plausible_mm: tuple[float, float] | None = PLAUSIBLE_SPACING_MM, allow_shear: bool = False
+) -> None:
+    """Refuse a missing or empty file, and a NIfTI header whose stored affine is impossible or contradicts itself.
+
+    MONAI's reader silently replaces an sform that does not agree with the header's voxel size.
 
     Raises:
         DataError: when the file cannot be a volume.
@@ -90,10 +94,20 @@ def check_file(path: Path) -> None:
         return
     if path.stat().st_size == 0:
         raise DataError("the file is empty", where=path, got="0 bytes", hint=_AGAIN)
-    if path.name.lower().endswith((".nii", ".nii.gz")):
-        image = open_nifti(path)
-        if len(image.shape) >= 3:
-            Grid.of(image).check(where=path, plausible_mm=None, allow_shear=True)
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        return
+    image = open_nifti(path)
+    if len(image.shape) < 3:
+        return
+    grid = Grid.of(image).check(where=path, plausible_mm=plausible_mm, allow_shear=allow_shear)
+    zooms = [abs(float(z)) for z in image.header.get_zooms()[:3]]
+    if not np.allclose(grid.spacing, zooms, rtol=0.01):
+        raise GeometryError(
+            "the sform and the voxel size of the header disagree about the spacing",
+            where=path,
+            got=f"sform: {grid.spacing} mm, pixdim: {tuple(zooms)} mm",
+            hint="find out which one is right and write it into both",
+        )
 
 
 def open_nifti(path: Path) -> Any:

@@ -56,7 +56,12 @@ class LoadCased(LoadImaged):
             allow_missing_keys=allow_missing_keys,
         )
         self.channels, self.image_key = None if channels is None else tuple(channels), image_key
-        self.options = {"dim": dim, "finite": finite, "plausible_mm": plausible_mm, "allow_shear": allow_shear}
+        self.options: dict[str, Any] = {
+            "dim": dim,
+            "finite": finite,
+            "plausible_mm": plausible_mm,
+            "allow_shear": allow_shear,
+        }
 
     def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
         """Return a copy with MetaTensors ``[C, X, Y, Z]``."""

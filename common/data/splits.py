@@ -19,8 +19,8 @@ def hash_fraction(*parts: str) -> float:
 def hashed_split(dataset: str, subjects: Iterable[str], fractions: dict[str, float]) -> dict[str, str]:
     """Assign every subject to a split by the hash of ``dataset/subject``.
 
-    Adding or removing a subject never moves another one, except that with two subjects or more neither the first
-    split nor any split with a fraction > 0 stays empty while another holds more than one subject.
+    Adding or removing a subject never moves another one, except that the first split is never empty and no split with
+    a fraction > 0 stays empty while another holds more than one subject.
 
     Args:
         dataset: the dataset's name.
@@ -55,7 +55,7 @@ def _fill_empty(result: dict[str, str], ranked: list[str], first: str, others: l
     """Move single subjects (in hash order) so that no wanted split stays empty where that is possible."""
     for split in (first, *others):
         counts = {s: list(result.values()).count(s) for s in (first, *others)}
-        if counts[split] or max(counts.values(), default=0) < 2:
+        if counts[split] or max(counts.values(), default=0) < (1 if split == first else 2):
             continue
         donor = max(counts, key=lambda s: counts[s])
         candidates = [s for s in ranked if result[s] == donor]

@@ -207,10 +207,12 @@ def _repeated_names(dataset: Dataset) -> Iterator[Problem]:
 def _leniently(dataset_dir: str | Path, problems: list[Problem]) -> Iterator[Dataset]:
     """Datasets one by one, with the problems of their entries reported instead of raised."""
     for folder in _folders(dataset_dir):
+        found: list[DataError] = []
         try:
-            yield read_dataset(folder, lambda e, f=folder: problems.append(_problem(e, f.name, "datalist")))
+            yield read_dataset(folder, found.append)
         except AmalgamationError as error:
             problems.append(_problem(error, folder.name, "datalist"))
+        problems += [_problem(e, folder.name, "datalist") for e in found]
 
 
 def _folders(dataset_dir: str | Path) -> list[Path]:

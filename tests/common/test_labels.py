@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+
+from common.errors import LabelError
+from common.labels import LabelSpace, union
+
+CT = LabelSpace(("spleen", "liver"), (1, 6))
+MR = LabelSpace(("liver", "kidney", "spleen"), (1, 2, 4))
+
+
+def test_values_default_to_one_to_k():
+    space = LabelSpace(("a", "b"))
+    assert space.values == (1, 2)
+    assert (len(space), space.num_classes) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("names", "values"),
+    [((), ()), (("a", "a"), ()), (("background",), ()), (("a",), (0,)), (("a", "b"), (1, 1)), (("a",), (1, 2))],
+)
+def test_refuses_impossible_spaces(names, values):
+    with pytest.raises(LabelError):
+        LabelSpace(names, values)
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        {"background": 0, "liver": 6, "spleen": 1},
+        {"0": "background", "6": "liver", "1": "spleen"},
+        {"liver": "6", "spleen": "1"},
+    ],
+)
+def test_from_json_reads_both_layouts(mapping):
+    assert LabelSpace.from_json(mapping) == CT
+
+
+@pytest.mark.parametrize("mapping", [{"liver": [1, 2]}, {"background": 0}, {"liver": None}])
+def test_from_json_refuses_with_the_file(mapping):
+    with pytest.raises(LabelError, match=r"dataset\.json"):
+        LabelSpace.from_json(mapping, where="dataset.json")
+
+
+def test_dict_and_json_round_trip():
+    assert LabelSpace.from_dict(CT.to_dict()) == CT
+    assert LabelSpace.from_json(CT.to_json()) == CT
+    overlapping = LabelSpace(("a", "b"), exclusive=False)
+    assert LabelSpace.from_dict(overlapping.to_dict()) == overlapping
+
+
+def test_channel_def_counts_by_index():
+    assert CT.channel_def() == {"0": "background", "1": "spleen", "2": "liver"}
+
+
+def test_index_and_suggestion():
+    assert CT.index("background") == 0
+    assert CT.indices(["liver", "spleen"]) == (2, 1)
+    with pytest.raises(LabelError, match="did you mean 'liver'"):
+        CT.index("livr")
+
+
+def test_subset_keeps_order():
+    assert MR.subset(["spleen", "liver"]) == LabelSpace(("liver", "spleen"))
+
+
+def test_union_matches_by_name_and_masks_are_naive_membership():
+    whole = union(CT, MR)
+    assert whole.names == ("spleen", "liver", "kidney")
+    for part in (CT, MR):
+        naive = [True] + [n in part.names for n in whole.names]
+        assert np.array_equal(whole.annotated(part), naive)
+    assert whole.lookup(CT) == {0: 0, 1: 1, 6: 2}
+    assert whole.lookup(MR) == {0: 0, 1: 2, 2: 3, 4: 1}
+
+
+def test_union_refuses():
+    with pytest.raises(LabelError, match="at least one"):
+        union()
+    with pytest.raises(LabelError, match="exclusive"):
+        union(CT, LabelSpace(("a",), exclusive=False))
