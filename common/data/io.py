@@ -131,7 +131,7 @@ def check_volume(
         raise _dimension_error(shape, dim, where)
     expected = ("image",) if channels is None else channels
     if len(image) != len(expected):
-        if channels is None and dim == 3:
+        if len(expected) == 1 and len(image) > 1 and dim == 3:
             raise _dimension_error((*shape, len(image)), dim, where)
         raise _channel_error(len(image), expected, where)
     if finite and not bool(torch.isfinite(image.as_tensor()).all()):

@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from ..errors import AmalgamationError, DataError, LabelError
 from ..geometry import PLAUSIBLE_SPACING_MM, Grid
 from .datalist import Dataset, read_collection, read_dataset
-from .dataset_json import SPLITS, Case, base_name, read_json
+from .dataset_json import SPLITS, Case, read_json
 from .io import open_nifti, read_volume
 
 __all__ = ["KINDS", "Problem", "check", "check_case"]
@@ -74,7 +74,6 @@ def check(
     total, done = sum(len(d.cases()) for d in datasets), 0
     contents: dict[str, tuple[str, str]] = {}
     for dataset in datasets:
-        problems += _repeated_names(dataset)
         for split in SPLITS:
             for case in dataset.splits[split]:
                 name = f"{dataset.name}/{case.id}"
@@ -191,19 +190,6 @@ def _duplicate(
     yield Problem(name, str(case.images[0]), "duplicate", "error" if leak else "warning", got, "different scans", hint)
 
 
-def _repeated_names(dataset: Dataset) -> Iterator[Problem]:
-    """Images of different cases with one base name, whose predictions a writer by file name would overwrite."""
-    seen: dict[str, Case] = {}
-    for case in dataset.cases():
-        base = base_name(case.images[0])
-        other = seen.setdefault(base, case)
-        if other is not case and other.images != case.images:
-            got, hint = f"base name {base!r} as in {other.id}", "predictions are named by id: keep the ids different"
-            yield Problem(
-                f"{dataset.name}/{case.id}", str(case.images[0]), "duplicate", "warning", got, "unique base names", hint
-            )
-
-
 def _leniently(dataset_dir: str | Path, problems: list[Problem]) -> Iterator[Dataset]:
     """Datasets one by one, with the problems of their entries reported instead of raised."""
     for folder in _folders(dataset_dir):
@@ -238,7 +224,7 @@ def _kind(error: AmalgamationError) -> str:
     rules = {
         "does not exist": "missing file", "channel": "channels", "-D": "dimensions", "NaN": "non-finite",
         "cannot be read": "unreadable", "empty": "unreadable", "readable": "unreadable", "truncated": "unreadable",
-        "decoded": "unreadable",
+        "decoded": "unreadable", "folder holds": "unreadable", "no DICOM image": "unreadable",
     }  # fmt: skip
     if isinstance(error, LabelError):
         return "labels"

@@ -142,13 +142,10 @@ def test_deflated_is_refused():
         read_series(Path(get_testdata_file("image_dfl.dcm")))
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["MR_small_RLE", "MR_small_bigendian", "MR_small_implicit", "MR_small_jp2klossless", "MR_small_jpeg_ls_lossless"],
-)
-def test_transfer_syntaxes_decode_alike(name):
+@pytest.mark.parametrize("kind", ["RLE", "bigendian", "implicit", "jp2klossless", "jpeg_ls_lossless"])
+def test_transfer_syntaxes_decode_alike(kind):
     plain = read_series(Path(get_testdata_file("MR_small.dcm")))
-    assert torch.equal(read_series(Path(get_testdata_file(f"MR_small_{name}.dcm"))).as_tensor(), plain.as_tensor())
+    assert torch.equal(read_series(Path(get_testdata_file(f"MR_small_{kind}.dcm"))).as_tensor(), plain.as_tensor())
 
 
 @pytest.mark.parametrize("name", ["MR_truncated", "no_meta", "rtstruct", "rtplan_truncated", "test-SR", "liver_1frame"])

@@ -1,0 +1,159 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from common.data.convert import (
+    convert_nnunet,
+    convert_pairs,
+    split_dataset,
+    write_collection,
+    write_dataset,
+    write_json,
+)
+from common.data.datalist import read_collection, read_dataset
+from common.data.merge import merge_datasets
+from common.data.verify import check
+from common.errors import ConfigError, DataError, LabelError
+
+VOLUME = np.random.default_rng(0).random((4, 5, 6)).astype(np.float32)
+
+
+@pytest.fixture
+def raw(nifti, tmp_path):
+    """An nnU-Net raw folder with two channels, five training cases and two test cases."""
+    folder = tmp_path / "Dataset007_Brain"
+    for i in range(7):
+        part = "Tr" if i < 5 else "Ts"
+        for c in range(2):
+            nifti(folder / f"images{part}" / f"BR_{i:03d}_{c:04d}.nii.gz", VOLUME + i + c / 10)
+        if i < 6:
+            nifti(folder / f"labels{part}" / f"BR_{i:03d}.nii.gz", (VOLUME * 3).astype(np.uint8))
+    data = {"channel_names": {"0": "T1", "1": "FLAIR"}, "labels": {"background": 0, "core": 2, "edge": 1}}
+    (folder / "dataset.json").write_text(json.dumps({**data, "numTraining": 5, "file_ending": ".nii.gz"}))
+    return folder
+
+
+def test_nnunet_raw_folder(raw, tmp_path):
+    dataset = convert_nnunet(raw, tmp_path / "new")
+    assert (dataset.name, dataset.channels) == ("Dataset007_Brain", ("T1", "FLAIR"))
+    assert dataset.labels.to_json() == {"background": 0, "edge": 1, "core": 2}
+    assert [len(dataset.splits[s]) for s in ("test", "unlabelled")] == [1, 1]
+    assert len(dataset.cases("training")) + len(dataset.cases("validation")) == 5 and dataset.cases("validation")
+    assert check(tmp_path / "new") == []
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["dataset.json"]
+    shutil.move(tmp_path / "new", tmp_path / "elsewhere")
+    assert read_dataset(tmp_path / "elsewhere").cases()[0].images[0].name == dataset.cases()[0].images[0].name
+
+
+def test_nnunet_missing_channel(raw, tmp_path):
+    (raw / "imagesTr" / "BR_002_0001.nii.gz").unlink()
+    with pytest.raises(DataError, match="BR_002"):
+        convert_nnunet(raw, tmp_path / "new")
+
+
+@pytest.mark.parametrize("ending", ["", "_seg", "_mask"])
+def test_folder_pairs(nifti, tmp_path, ending):
+    for i in range(4):
+        nifti(tmp_path / "scans" / f"p{i}.nii.gz", VOLUME + i)
+        if i:
+            nifti(tmp_path / "masks" / f"p{i}{ending}.nii.gz", (VOLUME > 0.5).astype(np.uint8) * 7)
+    options = {"name": "pairs", "channels": ("CT",)}
+    dataset = convert_pairs(tmp_path / "scans", tmp_path / "masks", tmp_path / "new", **options)
+    assert dataset.labels.to_json() == {"background": 0, "structure 7": 7}
+    assert [c.id for c in dataset.cases("unlabelled")] == ["p0"]
+    assert check(tmp_path / "new") == []
+    named = convert_pairs(tmp_path / "scans", tmp_path / "masks", tmp_path / "n2", structures={"liver": 7}, **options)
+    assert named.labels.names == ("liver",)
+
+
+def test_folder_pairs_refusals(nifti, tmp_path):
+    nifti(tmp_path / "scans" / "a.nii", VOLUME)
+    nifti(tmp_path / "masks" / "b.nii", VOLUME)
+    (tmp_path / "empty").mkdir()
+    for images, labels, word in (("scans", "masks", "of its name"), ("none", "masks", "does not exist"),
+                                 ("empty", "masks", "no volumes")):  # fmt: skip
+        with pytest.raises(DataError, match=word):
+            convert_pairs(tmp_path / images, tmp_path / labels, tmp_path / "new", name="x")
+
+
+def test_split_is_by_subject_and_cures_leakage(make_dataset, edit_json):
+    folder = make_dataset(cases=20)
+
+    def two_scans_each(data):
+        for i, entry in enumerate(data["training"] + data["validation"]):
+            entry["subject"] = f"p{i // 2}"
+
+    edit_json(folder, two_scans_each)
+    with pytest.raises(DataError, match="two splits"):
+        read_dataset(folder)
+    dataset = split_dataset(folder, val=0.3, test=0.2)
+    assert read_dataset(folder).splits == dataset.splits
+    subjects = [{c.subject for c in dataset.splits[s]} for s in ("training", "validation", "test")]
+    assert all(subjects) and not (subjects[0] & subjects[1] or subjects[0] & subjects[2] or subjects[1] & subjects[2])
+    with pytest.raises(ConfigError):
+        split_dataset(folder, val=1.2)
+
+
+def test_split_refuses_other_problems(make_dataset, edit_json):
+    folder = make_dataset()
+    edit_json(folder, lambda d: d["training"][0].update(id="c1"))
+    with pytest.raises(DataError, match="repeats"):
+        split_dataset(folder)
+
+
+def test_write_dataset_round_trip(make_dataset, tmp_path):
+    dataset = read_dataset(make_dataset())
+    again = write_dataset(dataset, tmp_path / "deep" / "er")
+    assert [(c.id, c.images[0].resolve()) for c in again.cases()] == [
+        (c.id, c.images[0].resolve()) for c in dataset.cases()
+    ]
+    assert (again.labels, again.name) == (dataset.labels, dataset.name)
+
+
+class TestMerge:
+    @pytest.fixture
+    def pair(self, make_dataset):
+        return make_dataset("ct"), make_dataset("mri", labels={"background": 0, "kidney": 2, "liver": 3})
+
+    @pytest.mark.parametrize("names", ["intersection", "union"])
+    def test_values_are_rewritten_by_name(self, pair, tmp_path, names):
+        from common.data.io import read_volume
+
+        merged = merge_datasets(pair, tmp_path / "out", name="both", names=names)
+        expected = {"intersection": ("liver",), "union": ("liver", "spleen", "kidney")}[names]
+        assert merged.labels.names == expected and merged.labels.values == tuple(range(1, len(expected) + 1))
+        assert len(merged.cases()) == 6 and check(tmp_path / "out") == []
+        originals = {f"{d.name}_{c.id}": (d, c) for d in read_collection(list(pair)).datasets for c in d.cases()}
+        for case in merged.cases():
+            source, original = originals[case.id]
+            before, after = read_volume(original.label).numpy(), read_volume(case.label).numpy()
+            for name in expected:
+                value = dict(zip(source.labels.names, source.labels.values, strict=True)).get(name, -1)
+                assert np.array_equal(after == merged.labels.index(name), before == value)
+            assert case.images[0].resolve() == original.images[0].resolve()
+
+    def test_refusals(self, pair, make_dataset, tmp_path):
+        with pytest.raises(ConfigError, match="names"):
+            merge_datasets(pair, tmp_path / "o", name="x", names="both")
+        with pytest.raises(LabelError, match="share no structure"):
+            merge_datasets([pair[0], make_dataset("z", labels={"heart": 1})], tmp_path / "o", name="x")
+
+
+def test_collection_file(make_dataset, tmp_path):
+    folders = [make_dataset("a"), make_dataset("bb")]
+    path = write_collection(tmp_path / "all", folders, name="all of them")
+    assert json.loads(path.read_text())["datasets"] == ["../a", "../bb"]
+    assert read_collection(tmp_path / "all").tasks == ("a", "bb")
+    with pytest.raises(DataError, match="does not exist"):
+        write_collection(tmp_path / "all2", [tmp_path / "none"])
+
+
+def test_write_json_leaves_nothing_behind(tmp_path):
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"x": object()})
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot write"):
+        write_json(tmp_path / "file" / "a.json", {})

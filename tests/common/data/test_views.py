@@ -1,0 +1,81 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from common.data.views import SliceViews
+from common.errors import ConfigError, DataError
+
+
+class Volumes(list):
+    """Volumes that count how often they are loaded."""
+
+    loads = 0
+
+    def __getitem__(self, i):
+        self.loads += 1
+        return super().__getitem__(i)
+
+
+def volumes():
+    result = []
+    for i, depth in enumerate((3, 5)):
+        image = torch.arange(2 * 4 * 5 * depth, dtype=torch.float32).reshape(2, 4, 5, depth) + 1000 * i
+        label = torch.zeros(1, 4, 5, depth)
+        label[0, 1:3, 1:3, 1] = 1 if i == 0 else 0
+        result.append({"image": MetaTensor(image), "label": label, "case": f"c{i}"})
+    return Volumes(result)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_equals_naive_slicing(axis):
+    data = volumes()
+    views = SliceViews(data, axis=axis)
+    naive = [(i, k) for i in range(2) for k in range(data[i]["image"].shape[axis + 1])]
+    assert len(views) == len(naive)
+    for item, (i, k) in zip((views[n] for n in range(len(views))), naive, strict=True):
+        for key in ("image", "label"):
+            expected = np.take(np.asarray(list.__getitem__(data, i)[key]), k, axis=axis + 1)
+            assert np.array_equal(item[key], expected)
+        assert (item["case"], item["slice"]) == (f"c{i}", k)
+
+
+def test_annotated_only_keeps_a_middle_slice_of_empty_volumes():
+    assert SliceViews(volumes(), annotated_only=True).index == [(0, 1), (1, 2)]
+
+
+def test_a_volume_in_a_row_is_loaded_once():
+    data = volumes()
+    views = SliceViews(data)
+    data.loads = 0
+    for n in range(len(views)):
+        views[n]
+    assert data.loads == 2
+
+
+def double(item):
+    return {**item, "image": item["image"] * 2}
+
+
+def test_transform_and_pickle():
+    views = SliceViews(volumes(), transform=double)
+    plain = SliceViews(volumes())
+    again = pickle.loads(pickle.dumps(views))
+    assert torch.equal(again[4]["image"], plain[4]["image"] * 2)
+
+
+def test_slices_do_not_share_memory_with_the_volume():
+    views = SliceViews(volumes())
+    views[0]["image"].zero_()
+    assert views[0]["image"].abs().sum() > 0
+
+
+def test_refusals():
+    with pytest.raises(ConfigError, match="axis"):
+        SliceViews(volumes(), axis=3)
+    with pytest.raises(DataError, match="volumes of one size"):
+        SliceViews([{"image": torch.zeros(1, 4, 4)}])
+    with pytest.raises(DataError, match="c7"):
+        SliceViews([{"image": torch.zeros(1, 4, 4, 4), "label": torch.zeros(1, 4, 4, 5), "case": "c7"}])

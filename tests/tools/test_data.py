@@ -1,0 +1,93 @@
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from tools.__main__ import main
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    root = tmp_path / "a set, with commas"
+    for part in ("images", "labels"):
+        (root / part).mkdir(parents=True)
+        for i in range(3):
+            array = np.random.default_rng(i).random((4, 5, 6))
+            array = (array > 0.5).astype(np.uint8) if part == "labels" else array.astype(np.float32)
+            nib.save(nib.Nifti1Image(array, np.eye(4)), root / part / f"c{i}.nii.gz")
+    entries = [{"image": f"images/c{i}.nii.gz", "label": f"labels/c{i}.nii.gz"} for i in range(3)]
+    data = {"name": "set", "modality": {"0": "CT"}, "labels": {"liver": 1}, "training": entries[:2]}
+    (root / "dataset.json").write_text(json.dumps({**data, "validation": entries[2:]}))
+    return root
+
+
+def run(*arguments):
+    try:
+        return main([str(a) for a in ("data", *arguments)])
+    except SystemExit as stop:
+        return stop.code or 0
+
+
+def test_list(dataset, capsys):
+    assert run("list", dataset) == 0
+    assert "liver (1)" in capsys.readouterr().out
+
+
+def test_check_clean(dataset, capsys):
+    assert run("check", dataset, "--quiet") == 0
+    assert "0 errors, 0 warnings" in capsys.readouterr().out
+
+
+def test_check_warning_exits_zero(dataset, capsys):
+    empty = nib.Nifti1Image(np.zeros((4, 5, 6), np.uint8), np.eye(4))
+    nib.save(empty, dataset / "labels" / "c0.nii.gz")
+    assert run("check", dataset) == 0
+    out = capsys.readouterr().out
+    assert "0 errors, 1 warnings" in out and "set/c0" in out
+
+
+def test_check_error_exits_one_and_names_case_and_file(dataset, capsys):
+    (dataset / "images" / "c1.nii.gz").write_bytes(b"")
+    assert run("check", dataset, "--quiet") == 1
+    out = capsys.readouterr().out
+    assert "1 errors" in out and "set/c1" in out and "c1.ni" in out
+
+
+def test_check_of_nothing(tmp_path, capsys):
+    assert run("check", tmp_path / "none", "--quiet") == 1
+    assert "tools" in capsys.readouterr().out
+
+
+def test_check_options(dataset):
+    assert run("check", dataset, "--smallest_mm", 2) == 1
+    assert run("check", dataset, "--smalest_mm", 2) == 2
+
+
+def test_convert_split_collection_merge(dataset, tmp_path, capsys):
+    new = tmp_path / "new"
+    structures = ["--structures", "liver=1"]
+    assert run("convert", dataset / "images", new, "--labels", dataset / "labels", "--channels", "CT", *structures) == 0
+    assert run("check", new) == 0
+    assert run("split", new, "--val", 0.4, "--out", tmp_path / "again") == 0
+    assert run("collection", new, dataset, "--out", tmp_path / "both") == 0
+    assert run("list", tmp_path / "both") == 0
+    assert run("merge", new, dataset, "--out", tmp_path / "merged") == 0
+    merged = json.loads((tmp_path / "merged" / "dataset.json").read_text())
+    assert merged["labels"] == {"background": 0, "liver": 1}
+    assert "merged" in capsys.readouterr().out
+
+
+def test_convert_refuses_bad_structures(dataset, tmp_path, capsys):
+    arguments = ["convert", dataset / "images", tmp_path / "n", "--labels", dataset / "labels", "--structures", "liver"]
+    assert run(*arguments) == 2
+    assert "liver=1" in capsys.readouterr().err
+
+
+def test_extract(tmp_path):
+    source = tmp_path / "four.nii.gz"
+    nib.save(nib.Nifti1Image(np.arange(48, dtype=np.float32).reshape(2, 3, 4, 2), np.diag([1, 2, 3, 1.0])), source)
+    assert run("extract", source, 1, tmp_path / "one.nii.gz") == 0
+    one = nib.load(tmp_path / "one.nii.gz")
+    assert one.shape == (2, 3, 4) and one.get_fdata()[0, 0, 0] == 1 and np.allclose(one.affine, np.diag([1, 2, 3, 1]))
+    assert run("extract", source, 2, tmp_path / "two.nii.gz") == 2
