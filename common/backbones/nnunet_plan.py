@@ -236,7 +236,7 @@ def _run_planner(
             (root / name).mkdir(parents=True)
         _write(raw / name / "dataset.json", {**description, "dataset": cases})
         _write(preprocessed / name / "dataset_fingerprint.json", found)
-        with _environment(nnUNet_raw=str(raw), nnUNet_preprocessed=str(preprocessed)):
+        with _environment(nnUNet_raw=str(raw), nnUNet_preprocessed=str(preprocessed), nnUNet_n_proc_DA="1"):
             planner = _planner(name, knobs)
             planner.plan_experiment()
             plans: dict[str, Any] = read_json(preprocessed / name / f"{planner.plans_identifier}.json")
