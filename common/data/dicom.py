@@ -14,7 +14,7 @@ import torch
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 from pydicom.filereader import read_file_meta_info
-from pydicom.uid import RLELossless, SecondaryCaptureImageStorage
+from pydicom.uid import UID, RLELossless, SecondaryCaptureImageStorage
 
 from ..errors import DataError, GeometryError
 from ..geometry import Grid
@@ -276,7 +276,7 @@ def _decoded_by_itk(data: pydicom.Dataset) -> NDArray[np.float32]:
     copy.file_meta = pydicom.dataset.FileMetaDataset()
     copy.file_meta.TransferSyntaxUID = data.file_meta.TransferSyntaxUID
     copy.file_meta.MediaStorageSOPClassUID = copy.SOPClassUID = SecondaryCaptureImageStorage
-    copy.file_meta.MediaStorageSOPInstanceUID = copy.SOPInstanceUID = "1.2.3"
+    copy.file_meta.MediaStorageSOPInstanceUID = copy.SOPInstanceUID = UID("1.2.3")
     with tempfile.TemporaryDirectory() as folder:
         clean = Path(folder) / "slice.dcm"
         data_set = pydicom.dataset.FileDataset(str(clean), copy, file_meta=copy.file_meta, preamble=b"\0" * 128)
