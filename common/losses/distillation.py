@@ -12,20 +12,23 @@ from ..errors import ConfigError
 
 __all__ = ["ALIGN_KINDS", "align", "kl_divergence"]
 
-ALIGN_KINDS = ("mse", "l2", "cosine")
+ALIGN_KINDS = ("mse", "normalised", "l2", "cosine")
 
 
 def align(f_s: Sequence[Tensor], f_m: Sequence[Tensor], *, kind: str = "mse", detach: bool = True) -> Tensor:
     """Pull the student's tokens to the amalgamated ones, averaged over levels.
 
-    ``mse``: ``mean (f_s - f_m)^2``; ``l2``: ``||f_s - f_m||`` per sample over tokens and channels, mean over samples
-    (the paper's equation to the letter); ``cosine``: ``1 - cos(f_s, f_m)`` per token, mean.
+    ``mse``: ``mean (f_s - f_m)^2``; ``normalised``: the same after each token has mean 0 and variance 1; ``l2``:
+    ``||f_s - f_m||`` per sample over tokens and channels, mean over samples (the paper's equation to the letter);
+    ``cosine``: ``1 - cos(f_s, f_m)`` per token, mean.
 
     Args:
         f_s: per level ``[B, N, C]`` student tokens.
         f_m: the same shapes, amalgamated.
-        kind: one of ``mse``, ``l2``, ``cosine``.
+        kind: one of ``mse``, ``normalised``, ``l2``, ``cosine``.
         detach: stop the gradient into ``f_m``. Without it the loss has a free minimum where the attentions do nothing.
+            With it and a residual ``f_m = f_s + d``, ``mse`` and ``l2`` push ``f_s`` along ``d`` at every step however
+            long it already is, and never arrive; ``normalised`` and ``cosine`` do not depend on length and do.
 
     Returns:
         A scalar.
@@ -51,6 +54,9 @@ def align(f_s: Sequence[Tensor], f_m: Sequence[Tensor], *, kind: str = "mse", de
 def _distance(s: Tensor, m: Tensor, kind: str) -> Tensor:
     if kind == "mse":
         return F.mse_loss(s, m)
+    if kind == "normalised":
+        width = s.shape[-1:]
+        return F.mse_loss(F.layer_norm(s, width), F.layer_norm(m, width))
     if kind == "l2":
         norms: Tensor = torch.linalg.vector_norm(s - m, dim=(1, 2))
         return norms.mean()

@@ -49,7 +49,8 @@ class KA2ERLoss(nn.Module):
     Args:
         segmentation: weight of S, >= 0.
         align: weight of A, >= 0.
-        align_kind: ``mse``, ``l2`` (the paper's equation to the letter) or ``cosine``.
+        align_kind: ``mse``, ``normalised`` (squared, of tokens brought to unit variance), ``l2`` (the paper's equation
+            to the letter) or ``cosine``.
         align_detach: no gradient of A into ``f_m``.
         reg: weight of R, >= 0.
         student_path: weight of the student's own path, >= 0; 0 is the paper.

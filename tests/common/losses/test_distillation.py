@@ -14,7 +14,17 @@ def naive_align(s, m, kind):
     values = []
     for b in range(s.shape[0]):
         pairs = list(zip(s[b].flatten().tolist(), m[b].flatten().tolist(), strict=True))
-        if kind == "mse":
+        if kind == "normalised":
+            total = 0.0
+            for rows in zip(s[b].tolist(), m[b].tolist(), strict=True):
+                units = []
+                for row in rows:
+                    mean = sum(row) / len(row)
+                    spread = math.sqrt(sum((v - mean) ** 2 for v in row) / len(row) + 1e-5)
+                    units.append([(v - mean) / spread for v in row])
+                total += sum((x - y) ** 2 for x, y in zip(*units, strict=True))
+            values.append(total / len(pairs))
+        elif kind == "mse":
             values.append(sum((x - y) ** 2 for x, y in pairs) / len(pairs))
         elif kind == "l2":
             values.append(math.sqrt(sum((x - y) ** 2 for x, y in pairs)))
@@ -44,6 +54,25 @@ def test_align_gradient(kind, detach):
     align([s], [m], kind=kind, detach=detach).backward()
     assert s.grad.abs().sum() > 0
     assert (m.grad is None) == detach
+
+
+@pytest.mark.parametrize("kind, arrives", [("mse", False), ("l2", False), ("normalised", True), ("cosine", True)])
+def test_chasing_a_residual_target(kind, arrives):
+    """``f_m = f_s + d`` moves with ``f_s``: only a distance that ignores length comes to rest."""
+    torch.manual_seed(0)
+    f_s, d = torch.randn(1, 4, 16, requires_grad=True), torch.randn(1, 4, 16)
+    optimizer = torch.optim.SGD([f_s], lr=1.0 if kind == "l2" else 30.0)
+    values, steps = [], []
+    for _ in range(400):
+        optimizer.zero_grad()
+        before = f_s.detach().clone()
+        loss = align([f_s], [f_s + d], kind=kind)
+        loss.backward()
+        optimizer.step()
+        values.append(float(loss))
+        steps.append(float((f_s - before).norm()))
+    assert (values[-1] < 0.05 * values[0]) == arrives
+    assert (steps[-1] < 0.2 * steps[0]) == arrives
 
 
 def test_l2_gradient_where_both_agree():

@@ -134,6 +134,13 @@ def test_the_students_path_is_what_inference_computes(make):
     assert network(**batch).student_logits is None
 
 
+def test_the_initial_student_may_be_the_only_teacher(make):
+    network = make.ka2er(experts=False, amalgamation=False, reg="kl_init", prompt_source="none")
+    terms = step(network, make.batch())
+    assert set(terms) == {"loss", "dice", "ce", "reg"}
+    assert float(terms["reg"]) == pytest.approx(0, abs=1e-5)
+
+
 @pytest.mark.parametrize("use", [("task",), ("external",), ("task", "external")])
 def test_sources(make, use):
     network = make.ka2er(use=use, reg="none", prompt_source="none")
