@@ -47,7 +47,9 @@ class Expert(nn.Module):
     def __init__(self, *, spec: ExpertSpec, source: Opened, resample: bool = True) -> None:
         super().__init__()
         self.spec, self.frame, self.resample, self.calls = spec, source.frame, resample, 0
-        self.network = source.network.requires_grad_(False).eval()
+        self.network = source.network.eval()
+        for parameter in self.network.parameters():  # scripted modules have no requires_grad_()
+            parameter.requires_grad_(False)
         self._encode, self._normalise = source.encode, source.normalise
         self.channels_of_features = self._probe()
 

@@ -125,7 +125,7 @@ class NNUNetRestored(Transform):
                 self.manager,
                 self.config,
                 self.labels,
-                {**properties, "bbox_used_for_cropping": [tuple(b) for b in properties["bbox_used_for_cropping"]]},
+                properties,
                 num_threads_torch=torch.get_num_threads(),
             )
         flat = properties["dim"] == 2
