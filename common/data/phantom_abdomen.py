@@ -127,7 +127,7 @@ def _liver_lesions(canvas: Canvas, rng: np.random.Generator, liver: Shape, patho
     """Tumours (a target) and cysts (not one), both only in the liver."""
     for kind, count in (("cyst", int(rng.integers(0, 3))), ("tumour", int(rng.integers(1, 4)) if pathology else 0)):
         for _ in range(count):
-            r = float(rng.uniform(5, 9) if kind == "cyst" else rng.uniform(11, 19))
+            r = float(rng.uniform(5, 9) if kind == "cyst" else rng.uniform(13, 20))
             centre = _deep_point(rng, liver, 0.6 * r)
             lump = Ellipsoid(centre, (r, r * float(rng.uniform(0.75, 1.2)), r * float(rng.uniform(0.75, 1.2))))
             structure = "liver tumour" if kind == "tumour" else None

@@ -51,7 +51,7 @@ CONTRASTS = {
         values=_values(
             "air -1000 fat -100 muscle 58 bone 480 marrow 190 disc 85 fluid 12 cord 38 lung -800 liver 106 spleen 122 "
             "cortex 168 medulla 138 artery 158 vein 132 vessel 142 wall 62 lumen 18 gas -820 pancreas 88 bile 10 "
-            "bowel 118 node 96 cyst 8 tumour 50 blood 165 myocardium 102 scar 86"
+            "bowel 118 node 96 cyst 8 tumour 36 blood 165 myocardium 102 scar 86"
         ),
         spread=12.0,
         texture=11.0,

@@ -14,7 +14,7 @@ from .phantom_contrast import acquire
 
 __all__ = ["GENERAL", "SIZES", "TASKS", "Scan", "Task", "label_values", "scan"]
 
-FORMAT = 2
+FORMAT = 3
 """Goes up when the same arguments give other files, so that older phantoms are written again."""
 SERIES = 1
 """Part of every subject's seed."""
