@@ -212,7 +212,8 @@ def _students(settings: ChainSettings, recipe: Mapping[str, Any], collection: Co
     for run in recipe["stage2"]:
         if run["id"] == "alone" and not settings.alone:
             continue
-        names = ["train.json", *recipe["presets"][settings.preset]["stage2"], *run["overlays"]]
+        fewer = recipe.get("without_external", []) if settings.external is None else []
+        names = ["train.json", *recipe["presets"][settings.preset]["stage2"], *fewer, *run["overlays"]]
         config = _config_argument(settings, settings.bundle, names)
         for seed in settings.seeds:
             folder = settings.output_dir / run["id"] / f"seed{seed}"

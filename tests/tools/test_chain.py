@@ -95,6 +95,21 @@ def test_external_dataset_becomes_a_task_agnostic_expert(settings: ChainSettings
     assert "external" in step.argv and "evaluate:external:general" not in [s.id for s in steps]
 
 
+def test_without_an_external_expert_the_student_asks_its_task_expert_only(
+    settings: ChainSettings, tmp_path: Path
+) -> None:
+    import dataclasses
+
+    general = _dataset(tmp_path / "general", {"liver": 1})
+    both = dataclasses.replace(settings, external=general)
+    configs = {
+        name: next(s for s in plan(chosen) if s.kind == "amalgamated").command
+        for name, chosen in {"without": settings, "with": both}.items()
+    }
+    assert "task_only.json" in configs["without"]
+    assert "task_only.json" not in configs["with"]
+
+
 def test_unknown_preset_names_the_known_ones(settings: ChainSettings) -> None:
     import dataclasses
 
