@@ -100,7 +100,7 @@ class _Part:
     path: str
 
     def __call__(self, x: Tensor) -> list[Tensor]:
-        maps = self.network.get_submodule(self.path)(x)
+        maps = dict(self.network.named_modules())[self.path](x)  # scripted modules have no get_submodule()
         return list(maps) if isinstance(maps, list | tuple) else [maps]
 
 

@@ -24,7 +24,7 @@ from ..data.datalist import Dataset, read_collection
 from ..errors import ConfigError, DataError
 from ..labels import LabelSpace
 from ..weights import read_card
-from .nnunet import channel_names, labels_of, output_channels, plan_managers, quiet, read_json
+from .nnunet import PLANAR, channel_names, labels_of, output_channels, plan_managers, quiet, read_json
 from .nnunet_fingerprint import fingerprint
 
 __all__ = ["Plan", "nnunet_name", "plan", "plan_of_model", "read_plan"]
@@ -283,10 +283,10 @@ def _force_patch(planner: Any, plans: dict[str, Any], configuration: str, patch_
     """Let nnU-Net derive topology and batch size for a patch that the user chose."""
     config = plans["configurations"][configuration]
     order = [(2, 1, 0)[i] for i in plans["transpose_forward"]]
-    planar = len(config["spacing"]) == 2
-    wanted = [patch_size[i] for i in (1, 0)] if planar else [patch_size[i] for i in order]
     if len(patch_size) != len(config["spacing"]):
         raise ConfigError("one entry per axis", where="patch_size", got=list(patch_size), expected=config["spacing"])
+    planar = len(config["spacing"]) == PLANAR
+    wanted = [patch_size[i] for i in ((1, 0) if planar else order)]
     voxels = math.prod(config["median_image_size_in_voxels"]) * len(planner.dataset)
     fresh = planner.get_plans_for_configuration(
         np.array(config["spacing"]), tuple(wanted), config["data_identifier"], float(voxels), {}
