@@ -62,8 +62,8 @@ def write_results_folder(
     for file, content in (("dataset.json", plan.dataset_json), ("plans.json", plans)):
         with atomic_write(folder / file) as temporary:
             temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
-    with atomic_write(folder / "fold_0" / "checkpoint_final.pth") as temporary:
-        torch.save(checkpoint, temporary)
+    with atomic_write(folder / "fold_0" / "checkpoint_final.pth") as temporary, temporary.open("wb") as stream:
+        torch.save(checkpoint, stream)  # given a path, torch stores its (temporary) name and the hash would change
     return folder
 
 
