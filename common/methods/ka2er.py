@@ -257,7 +257,7 @@ class KA2ER(nn.Module):
 
     @torch.no_grad()
     def attention_pictures(self, image: Tensor, raw: Tensor, stats: Tensor, task_id: Tensor) -> dict[str, Tensor]:
-        """Where each expert is asked for, level 0, as volumes over the crop; 1 is even attention.
+        """Where each expert is asked for, finest level, as volumes over the crop; 1 is even attention.
 
         Returns:
             ``{"task": [B, 1, X, Y, Z], "external": [B, 1, X, Y, Z]}``, as far as these sources are used.
@@ -267,7 +267,7 @@ class KA2ER(nn.Module):
         hidden = self.student.encode(image)
         _, attention = self._ask(self.student.absorb(hidden), self.student.grids(hidden), crop, True)
         volumes: dict[str, Tensor] = {}
-        for found in attention[0] if attention else ():
+        for found in attention[-1] if attention else ():
             name = "external" if found.task < 0 else "task"
             volume = volumes.setdefault(name, torch.zeros(image.shape[0], 1, *image.shape[2:], device=image.device))
             volume[found.samples] = attention_volume(found.weights, found.grid, image.shape[2:])
