@@ -190,7 +190,8 @@ def _refusal(
 ) -> str | None:
     if not coverage.matched:
         return "no tensor of the file fits the network: nothing would be loaded"
-    lacking = [n for n, *_ in (*coverage.missing, *coverage.mismatched) if not _any_match(n, allow_missing)]
+    names = [n for n, _ in coverage.missing] + [n for n, _, _ in coverage.mismatched]
+    lacking = [n for n in names if not _any_match(n, allow_missing)]
     fraction = len(coverage.matched) / (len(coverage.matched) + len(lacking))
     if fraction < minimum:
         return f"only {fraction:.1%} of the network's tensors fit, {minimum:.1%} are required"
@@ -242,11 +243,10 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 def _numpy_scalars() -> list[Any]:
     """What nnU-Net's checkpoints need beyond tensors: numpy numbers, no arrays of objects, no functions."""
-    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
+    scalar = np.float64(0).__reduce__()[0]  # multiarray.scalar, whose module was renamed in numpy 2
     dtypes = [type(np.dtype(name)) for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")]
-    # Files written with numpy 1 name the function by its old module, those of numpy 2 by its new one.
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    return [np.dtype, *dtypes, *((multiarray.scalar, name) for name in names)]
+    return [np.dtype, *dtypes, *((scalar, name) for name in names)]
 
 
 def _unpickle(path: Path) -> Any:
@@ -262,7 +262,7 @@ def _unpickle(path: Path) -> Any:
             expected="tensors, numbers and text",
             hint="ask its author for a state dict or a .safetensors file",
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # torch's reader raises a dozen types for damaged files
         raise WeightError(
             "the weights file is damaged or incomplete",
             where=path,

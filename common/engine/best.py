@@ -94,7 +94,7 @@ class KeepBest:
         self.best, self.epoch = state["best"], int(state["epoch"])
 
     def _validated(self, engine: Engine) -> None:
-        name = self.metric or engine.state.key_metric_name
+        name = self.metric or str(getattr(engine.state, "key_metric_name", None))
         if name not in engine.state.metrics:
             raise ConfigError(
                 "the evaluator does not compute this metric",

@@ -66,9 +66,7 @@ class Interrupts:
             return
         if self._count > 1:
             os._exit(128 + number)
-        logger.warning(
-            "%s: stopped; the same command continues from the last checkpoint", signal.Signals(number).name
-        )
+        logger.warning("%s: stopped; the same command continues from the last checkpoint", signal.Signals(number).name)
         raise SystemExit(128 + number)
 
 

@@ -12,6 +12,7 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from ..atomic import atomic_write
 from ..errors import DataError
 from ..labels import LabelSpace
 
-__all__ = ["Overlays", "class_colors", "draw_overlay"]
+__all__ = ["Overlays", "class_colors", "draw_overlay", "radiological"]
 
 logger = logging.getLogger(__name__)
 
@@ -89,13 +90,21 @@ class Overlays:
                 return
             case = str(batch.get("case", f"case_{self._drawn}"))
             values = {**batch, **output}
+            arrays = (
+                _array(values[self.image])[self.channel],
+                _indices(values.get(self.label)),
+                _indices(values.get(self.pred)),
+            )
+            (image, label, pred), spacing = radiological(arrays, getattr(values[self.image], "affine", None))
+            if image is None:  # only what is None before is None afterwards
+                continue
             draw_overlay(
                 self.folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', case)}.png",
-                image=_array(values[self.image])[self.channel],
-                label=_indices(values.get(self.label)),
-                pred=_indices(values.get(self.pred)),
+                image=image,
+                label=label,
+                pred=pred,
                 labels=self.labels,
-                spacing=_spacing(values[self.image]),
+                spacing=spacing,
                 title=f"{case}, epoch {engine.state.epoch}",
             )
             self._drawn += 1
@@ -228,13 +237,28 @@ def _indices(value: Any) -> NDArray[Any] | None:
     if value is None:
         return None
     array = _array(value)
-    return (array[0] if array.shape[0] == 1 else array.argmax(axis=0)).round().astype(np.int64)
+    indices: NDArray[Any] = array[0] if array.shape[0] == 1 else array.argmax(axis=0)
+    return indices.round().astype(np.int64)
 
 
-def _spacing(value: Any) -> tuple[float, ...]:
-    affine = getattr(value, "affine", None)
-    if affine is None:
-        return (1.0, 1.0, 1.0)
-    columns = torch.as_tensor(affine)[:3, :3].float()
-    lengths = columns.norm(dim=0).tolist()
-    return tuple(length if length > 0 else 1.0 for length in lengths)
+def radiological(
+    arrays: Sequence[NDArray[Any] | None], affine: Any
+) -> tuple[list[NDArray[Any] | None], tuple[float, ...]]:
+    """Turn volumes as radiologists look at them: the patient's right on the left, front and head up.
+
+    Args:
+        arrays: ``[X, Y, Z]`` volumes on one grid, or None.
+        affine: ``[4, 4]`` voxel to RAS millimetres; None or a 2-D image: nothing is turned.
+
+    Returns:
+        the volumes with axes towards left, anterior and superior, and their spacing in mm.
+    """
+    known = affine is not None and torch.as_tensor(affine).shape == (4, 4)
+    if not known or any(a is not None and a.ndim != 3 for a in arrays):
+        return list(arrays), (1.0, 1.0, 1.0)
+    matrix = torch.as_tensor(affine).double().cpu().numpy()
+    turn = ornt_transform(io_orientation(matrix), axcodes2ornt(("L", "A", "S")))
+    lengths = np.linalg.norm(matrix[:3, :3], axis=0)
+    order = np.argsort(turn[:, 0])
+    turned = [None if a is None else apply_orientation(a, turn) for a in arrays]
+    return turned, tuple(float(lengths[i]) or 1.0 for i in order)

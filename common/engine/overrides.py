@@ -28,6 +28,7 @@ __all__ = ["BundleCommand", "check_overrides", "hash_settings", "meaningful", "r
 logger = logging.getLogger(__name__)
 
 SEPARATOR = "::"
+ANY = "**kwargs"
 SPECIAL = ("_target_", "_disabled_", "_requires_", "_desc_", "_mode_")
 # Where a run lives, how long it lasts and what it prints do not change what one epoch computes.
 _NAMES = """
@@ -99,7 +100,8 @@ def check_overrides(command: BundleCommand) -> None:
     """
     config = command.config(overridden=False)
     tracking = command.arguments.get("tracking")
-    known_extra = set(DEFAULT_EXP_MGMT_SETTINGS.get(str(tracking), {}).get("configs", ())) if tracking else set()
+    settings: dict[str, Any] = DEFAULT_EXP_MGMT_SETTINGS.get(str(tracking), {})
+    known_extra = set(settings.get("configs", {}))
     for key in command.overrides:
         plain = key.removeprefix("+")
         if plain.split(SEPARATOR)[0] in known_extra | {"_meta_"}:
@@ -118,7 +120,7 @@ def _check_key(key: str, config: Mapping[str, Any], files: Iterable[str]) -> Non
         elif depth == len(parts) - 1 and _is_argument(node, part):
             return
         else:
-            choices = [*node, *_arguments(node)] if isinstance(node, Mapping) else []
+            choices = list(dict.fromkeys([*node, *_arguments(node)])) if isinstance(node, Mapping) else []
             raise ConfigError(
                 f"--{key} overrides nothing: the configuration has no {part!r}"
                 + (f" in {SEPARATOR.join(parts[:depth])!r}" if depth else ""),
@@ -140,20 +142,30 @@ def _did_you_mean(parts: Sequence[str], depth: int, choices: Sequence[str], conf
 
 
 def _arguments(node: Any) -> tuple[str, ...]:
+    """Names of the arguments that a component takes; ``**kwargs`` of a class are those of its base classes."""
     if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
         return ()
     target = _locate(node["_target_"])
-    try:
-        parameters = inspect.signature(target).parameters if callable(target) else {}
-    except (TypeError, ValueError):
-        return ()
-    return tuple(n for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD))
+    makers = (
+        [vars(c)["__init__"] for c in target.__mro__ if "__init__" in vars(c)] if inspect.isclass(target) else [target]
+    )
+    names: list[str] = []
+    for maker in makers:
+        try:
+            parameters = list(inspect.signature(maker).parameters.values())
+        except (TypeError, ValueError):
+            break
+        names += [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return tuple(n for n in dict.fromkeys(names) if n != "self")
+    return (*(n for n in dict.fromkeys(names) if n != "self"), ANY)
 
 
 def _is_argument(node: Any, name: str) -> bool:
     if not isinstance(node, Mapping) or "_target_" not in node:
         return False
-    return name in SPECIAL or name in _arguments(node)
+    arguments = _arguments(node)
+    return name in SPECIAL or name in arguments or ANY in arguments
 
 
 def _locate(target: str) -> Any:

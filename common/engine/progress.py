@@ -88,7 +88,7 @@ class Progress:
     def _text(self, engine: Engine) -> str:
         loss = f"loss {self._sum / self._count:.4f}" if self._count else ""
         if getattr(engine.state, "best_metric_epoch", -1) > 0:
-            loss += f", best {float(engine.state.best_metric):.4f}"
+            loss += f", best {float(getattr(engine.state, 'best_metric', 0.0)):.4f}"
         return loss
 
     def _close(self, _engine: Engine) -> None:

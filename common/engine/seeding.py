@@ -67,11 +67,9 @@ class SeedEachEpoch:
         dataset = self.dataset if self.dataset is not None else getattr(loader, "dataset", None)
         if dataset is not None:
             set_rnd(dataset, value)
-        generator = getattr(loader, "generator", None)
-        if isinstance(generator, torch.Generator):
-            generator.manual_seed(value)
-        sampler = getattr(loader, "sampler", None)
-        if isinstance(getattr(sampler, "generator", None), torch.Generator):
-            sampler.generator.manual_seed(value)
+        for owner in (loader, getattr(loader, "sampler", None)):
+            generator = getattr(owner, "generator", None)
+            if isinstance(generator, torch.Generator):
+                generator.manual_seed(value)
         if loader is not None:
             engine.set_data(loader)

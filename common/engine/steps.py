@@ -153,7 +153,7 @@ class TermsStep:
         (loss if scaler is None else scaler.scale(loss)).backward()
 
     def _update(self, engine: Any, batchdata: Mapping[str, Any]) -> None:
-        scaler = engine.scaler if engine.amp else None
+        scaler: Any = engine.scaler if engine.amp else None
         scaled = scaler is not None and scaler.is_enabled()
         parameters = [p for g in engine.optimizer.param_groups for p in g["params"] if p.grad is not None]
         if scaled and self.max_norm is not None:

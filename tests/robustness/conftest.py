@@ -85,7 +85,11 @@ CONFIG = {
             "params": "$@network.parameters()",
             "lr": "@learning_rate",
         },
-        "lr_scheduler": {"_target_": "torch.optim.lr_scheduler.StepLR", "optimizer": "@train::optimizer", "step_size": 2},
+        "lr_scheduler": {
+            "_target_": "torch.optim.lr_scheduler.StepLR",
+            "optimizer": "@train::optimizer",
+            "step_size": 2,
+        },
         "loss": {"_target_": "DiceCELoss", "to_onehot_y": True, "softmax": True},
         "handlers": [
             {
@@ -137,7 +141,12 @@ CONFIG = {
         "dataloader": {"_target_": "DataLoader", "dataset": "@validate::dataset", "batch_size": 1},
         "handlers": [
             "@keep_best",
-            {"_target_": "common.engine.monitor.Overlays", "output_dir": "@output_dir", "labels": "@labels", "cases": 1},
+            {
+                "_target_": "common.engine.monitor.Overlays",
+                "output_dir": "@output_dir",
+                "labels": "@labels",
+                "cases": 1,
+            },
         ],
         "evaluator": {
             "_target_": "SupervisedEvaluator",
