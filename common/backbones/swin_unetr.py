@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,8 +11,10 @@ from monai.networks.blocks.hyena import HyenaTransformerBlock
 from monai.networks.nets.swin_unetr import SwinUNETR as MonaiSwinUNETR
 from torch import Tensor
 
-from .swin_unetr_blocks import ResidualBlock, UpBlock, is_lean
+from ..weights import Coverage
+from .swin_unetr_blocks import ResidualBlock, UpBlock, is_lean, pointwise
 from .swin_unetr_encoder import SwinEncoder
+from .swin_unetr_weights import load_swinvit
 
 __all__ = ["SwinUNETR"]
 
@@ -40,7 +44,7 @@ class SwinUNETR(MonaiSwinUNETR):
             return
         hyena = any(isinstance(m, HyenaTransformerBlock) for m in self.modules())
         if not hyena and kwargs.get("attn_drop_rate", 0.0) == 0.0 and self._merges():
-            self.swinViT = SwinEncoder(swin=self.swinViT)
+            self.swinViT = SwinEncoder(swin=self.swinViT)  # type: ignore[assignment]
         for i in (1, 2, 3, 4, 10):
             encoder = getattr(self, f"encoder{i}")
             if is_lean(encoder.layer):
@@ -84,5 +88,19 @@ class SwinUNETR(MonaiSwinUNETR):
     def forward(self, x_in: Tensor) -> Tensor:
         """Logits [B, out_channels, X, Y, Z] of an image [B, in_channels, X, Y, Z]."""
         states = self.hidden_states(x_in)
-        logits: Tensor = self.out(self.decode(x_in, states, self.bottleneck(states)))
+        decoded = self.decode(x_in, states, self.bottleneck(states))
+        if self.fast and decoded.dim() == 5:
+            logits = pointwise(decoded, self.out.conv.conv.weight, self.out.conv.conv.bias).contiguous()
+        else:
+            logits = self.out(decoded)
         return logits
+
+    @torch.jit.unused
+    def load_swinvit(self, path: Path | str) -> Coverage:
+        """Load MONAI's self-supervised encoder, see :func:`.swin_unetr_weights.load_swinvit`."""
+        return load_swinvit(self.swinViT, path)
+
+    @torch.jit.unused
+    def load_from(self, weights: Mapping[str, Any]) -> None:
+        """MONAI's method of this name: takes the content of `model_swinvit.pt` instead of its path."""
+        load_swinvit(self.swinViT, weights["state_dict"])

@@ -7,15 +7,16 @@ transposed convolution with kernel 4 and stride 2, borders included.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from monai.networks.blocks import UnetrUpBlock
 from monai.networks.blocks.dynunet_block import UnetResBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..layers.instance_norm import instance_norm_
 
-__all__ = ["ResidualBlock", "UpBlock", "in_place", "is_lean", "merged_weight", "norm_act"]
+__all__ = ["ResidualBlock", "UpBlock", "in_place", "is_lean", "merged_weight", "norm_act", "pointwise", "stem"]
 
 
 def may_overwrite() -> bool:
@@ -45,6 +46,29 @@ def _channels_last(x: Tensor) -> Tensor:
     return x if x.is_cuda else x.contiguous(memory_format=torch.channels_last_3d)
 
 
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 1x1x1 convolution [B, C, X, Y, Z] -> [B, o, X, Y, Z]; on a CPU a matrix product over channels-last voxels."""
+    if x.is_cuda:
+        return F.conv3d(x, weight, bias)
+    return F.linear(x.permute(0, 2, 3, 4, 1), weight[:, :, 0, 0, 0], bias).permute(0, 4, 1, 2, 3)
+
+
+def stem(x: Tensor, weight: Tensor) -> Tensor:
+    """A 3x3x3 convolution of an image with few channels, [B, C, X, Y, Z] -> channels-last [B, o, X, Y, Z].
+
+    Slabs of shifted copies times a matrix: torch has no channels-last kernel for one input channel.
+    """
+    size, slab = x.shape[2:], 8
+    out = torch.empty([x.shape[0], size[0], size[1], size[2], weight.shape[0]], dtype=x.dtype, device=x.device)
+    padded = F.pad(x, [1, 1, 1, 1, 1, 1])
+    matrix = weight.flatten(1).t()
+    for start in range(0, size[0], slab):
+        part = padded[:, :, start : start + slab + 2].unfold(2, 3, 1).unfold(3, 3, 1).unfold(4, 3, 1)
+        rows = part.permute(0, 2, 3, 4, 1, 5, 6, 7).flatten(4)
+        out[:, start : start + slab] = rows @ matrix
+    return out.permute(0, 4, 1, 2, 3)
+
+
 def norm_act(x: Tensor, eps: float, slope: float) -> Tensor:
     """Instance norm followed by a leaky ReLU.
 
@@ -69,7 +93,7 @@ class ResidualBlock(nn.Module):
         block: MONAI's `UnetResBlock`, whose parameters (and so state-dict keys) are taken over.
     """
 
-    def __init__(self, *, block: UnetResBlock) -> None:
+    def __init__(self, *, block: Any) -> None:
         super().__init__()
         self.conv1, self.conv2, self.lrelu = block.conv1, block.conv2, block.lrelu
         self.norm1, self.norm2 = block.norm1, block.norm2
@@ -90,10 +114,13 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, X, Y, Z] -> [B, C', X, Y, Z]; keeps its input."""
         x = _channels_last(x)
-        out = _channels_last(self.conv1(x))
+        if x.shape[1] <= 2 and not x.is_cuda and in_place(self.training):
+            out = stem(x, self.conv1.conv.weight)
+        else:
+            out = _channels_last(self.conv1(x))
         residual = x
         if self.conv3 is not None:
-            residual = _channels_last(self.conv3(x))
+            residual = pointwise(x, self.conv3.conv.weight, None)
         return self.finish(out, residual)
 
 
@@ -104,10 +131,10 @@ class UpBlock(nn.Module):
         block: MONAI's block, whose parameters (and so state-dict keys) are taken over.
     """
 
-    def __init__(self, *, block: UnetrUpBlock) -> None:
+    def __init__(self, *, block: Any) -> None:
         super().__init__()
         self.transp_conv = block.transp_conv
-        self.conv_block = ResidualBlock(block=block.conv_block)  # type: ignore[arg-type]
+        self.conv_block = ResidualBlock(block=block.conv_block)
 
     def join(self, x: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
         """The first convolution's output and the residual branch, both [B, f, 2X, 2Y, 2Z]."""
@@ -115,14 +142,14 @@ class UpBlock(nn.Module):
         half = skip.shape[1]
         up = self.transp_conv.conv.weight  # [C, f, 2, 2, 2]
         conv = self.conv_block.conv1.conv.weight  # [f, 2f, 3, 3, 3]
-        point = self.conv_block.conv3.conv.weight  # [f, 2f, 1, 1, 1]
+        point = self.conv_block.conv3.conv.weight  # [f, 2f, 1, 1, 1]  # type: ignore[union-attr]
         if x.shape[2] * x.shape[3] * x.shape[4] > 4 * half:  # else merging the weights costs more than it spares
             out = F.conv_transpose3d(x, merged_weight(up, conv[:, :half]), stride=2, padding=1)
             residual = F.conv_transpose3d(x, torch.einsum("cmxyz,om->coxyz", up, point[:, :half, 0, 0, 0]), stride=2)
         else:
             raised = self.transp_conv(x)
             out = F.conv3d(raised, conv[:, :half], padding=1)
-            residual = F.conv3d(raised, point[:, :half])
+            residual = pointwise(_channels_last(raised), point[:, :half], None)
         if in_place(self.training):
             out = _channels_last(out).add_(F.conv3d(skip, conv[:, half:], padding=1))
             residual = _channels_last(residual)
@@ -131,7 +158,7 @@ class UpBlock(nn.Module):
             rows.addmm_(skip.permute(0, 2, 3, 4, 1).reshape(-1, half).to(rows.dtype), weight)
             return out, residual
         out = out + F.conv3d(skip, conv[:, half:], padding=1)
-        return _channels_last(out), _channels_last(residual + F.conv3d(skip, point[:, half:]))
+        return _channels_last(out), _channels_last(residual + pointwise(skip, point[:, half:], None))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """X [B, C, X, Y, Z] and skip [B, f, 2X, 2Y, 2Z] -> [B, f, 2X, 2Y, 2Z]."""

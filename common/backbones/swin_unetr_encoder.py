@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from monai.networks.nets.swin_unetr import BasicLayer, PatchMerging, SwinTransformer, SwinTransformerBlock
 from torch import Tensor, nn
@@ -51,7 +53,8 @@ class _Block(nn.Module):
         if not torch.jit.is_scripting():
             if self.use_checkpoint and torch.is_grad_enabled():
                 tokens = tokens + checkpoint(self.attend, tokens, use_reentrant=False)
-                return tokens + checkpoint(self.transform, tokens, use_reentrant=False)
+                tokens = tokens + checkpoint(self.transform, tokens, use_reentrant=False)
+                return tokens
         tokens = tokens + self.attend(tokens)
         return tokens + self.transform(tokens)
 
@@ -59,7 +62,7 @@ class _Block(nn.Module):
 class _Merging(nn.Module):
     """Join 2x2x2 tokens into one of twice the channels."""
 
-    def __init__(self, *, merging: nn.Module) -> None:
+    def __init__(self, *, merging: Any) -> None:
         super().__init__()
         self.reduction = merging.reduction
         self.norm = merging.norm
@@ -84,7 +87,7 @@ class _Stage(nn.Module):
     def __init__(self, *, layer: BasicLayer) -> None:
         super().__init__()
         self.blocks = nn.ModuleList([_Block(block=block) for block in layer.blocks])  # type: ignore[arg-type]
-        self.downsample = _Merging(merging=layer.downsample)  # type: ignore[arg-type]
+        self.downsample = _Merging(merging=layer.downsample)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[B, X, Y, Z, C] -> [B, X/2, Y/2, Z/2, 2C]."""

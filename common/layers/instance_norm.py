@@ -95,7 +95,7 @@ def instance_norm_(x: Tensor, eps: float, slope: float) -> Tensor:
             _normalise_(_rows(sample), eps, slope)
         return x
     elif torch.is_grad_enabled() and x.requires_grad:
-        normed: Tensor = _InstanceNorm.apply(x, eps, slope)
+        normed: Tensor = _InstanceNorm.apply(x, eps, slope)  # type: ignore[no-untyped-call]
         return normed
     else:
         for sample in x:

@@ -11,6 +11,8 @@ at most four kinds of such parts ("segments"), in 3-D a handful of "boxes"; each
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -127,9 +129,9 @@ class WindowAttention(nn.Module):
         A part that the shift cuts off is left out where MONAI adds -100 to its logits (a weight below 1e-43).
     """
 
-    def __init__(self, *, attention: nn.Module, window_size: tuple[int, ...], shift_size: tuple[int, ...]) -> None:
+    def __init__(self, *, attention: Any, window_size: tuple[int, ...], shift_size: tuple[int, ...]) -> None:
         super().__init__()
-        self.heads: int = int(attention.num_heads)  # type: ignore[arg-type]
+        self.heads: int = int(attention.num_heads)
         self.window_size = [int(w) for w in window_size]
         self.shift_size = [int(s) for s in shift_size]
         self.relative_position_bias_table = attention.relative_position_bias_table
@@ -148,7 +150,8 @@ class WindowAttention(nn.Module):
             window.append(grid[axis] if shrunk else self.window_size[axis])
             shift.append(0 if shrunk else self.shift_size[axis])
         boxes = window_boxes(grid, window, shift)
-        biases = window_biases(self.relative_position_bias_table, self.relative_position_index, window, boxes)
+        index = torch.jit.annotate(Tensor, self.relative_position_index)
+        biases = window_biases(self.relative_position_bias_table, index, window, boxes)
         bias = self.qkv.bias
         virtual = bias if bias is not None else torch.zeros_like(self.qkv.weight[:, 0])
         qkv = self.qkv(tokens)

@@ -23,7 +23,8 @@ def take_windows(grid: Tensor, box: list[int]) -> Tensor:
     part = grid[:, box[0] : box[0] + box[1] * box[2], box[5] : box[5] + box[6] * box[7]]
     part = part[:, :, :, box[10] : box[10] + box[11] * box[12]]
     split = part.unflatten(3, [box[11], box[12]]).unflatten(2, [box[6], box[7]]).unflatten(1, [box[1], box[2]])
-    return split.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(-1, box[2] * box[7] * box[12], grid.shape[4])
+    windows: Tensor = split.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(-1, box[2] * box[7] * box[12], grid.shape[4])
+    return windows
 
 
 def put_windows(grid: Tensor, windows: Tensor, box: list[int]) -> None:
@@ -129,5 +130,5 @@ def windows_with_gradient(
     Returns:
         attended values [B, X, Y, Z, C].
     """
-    out: Tensor = _Windows.apply(qkv, virtual, boxes, heads, *biases)
+    out: Tensor = _Windows.apply(qkv, virtual, boxes, heads, *biases)  # type: ignore[no-untyped-call]
     return out
