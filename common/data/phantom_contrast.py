@@ -146,4 +146,5 @@ def _magnitude(
     real, imaginary = rng.standard_normal((2, *image.shape), dtype=np.float32) * np.float32(kind.noise)
     signal = np.hypot(image * np.exp(field) + real, imaginary)
     gain = np.float32(rng.uniform(0.6, 1.6))
-    return np.clip(np.rint(signal * gain), 0, 32767).astype(np.int16)
+    image16: NDArray[np.int16] = np.clip(np.rint(signal * gain), 0, 32767).astype(np.int16)
+    return image16

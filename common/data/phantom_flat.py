@@ -136,7 +136,8 @@ def _hair(image: NDArray[Any], x: NDArray[Any], y: NDArray[Any], rng: np.random.
     along, across = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
     distance = np.abs(across - offset - bend * along**2)
     weight = (0.75 * np.exp(-((distance / 0.012) ** 2)) * (np.abs(along) < rng.uniform(0.4, 1.2)))[..., None]
-    return image * (1 - weight) + np.array([60, 44, 40]) * weight
+    drawn: NDArray[Any] = image * (1 - weight) + np.array([60, 44, 40]) * weight
+    return drawn
 
 
 def write_flat(folder: Path, *, size: str, seed: int, cases: int, progress: Callable[[str], None]) -> None:

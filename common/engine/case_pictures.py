@@ -45,7 +45,8 @@ def _index_map(array: Any, labels: LabelSpace) -> NDArray[Any]:
     """``[X, Y, Z]`` of indices; of overlapping structures the smallest that covers a voxel is shown."""
     voxels = np.asarray(array.detach().cpu() if isinstance(array, torch.Tensor) else array)
     if labels.exclusive:
-        return np.rint(voxels[0]).astype(np.int16)
+        indices: NDArray[Any] = np.rint(voxels[0]).astype(np.int16)
+        return indices
     shown = np.zeros(voxels.shape[1:], np.int16)
     for i in np.argsort([-int((c > 0).sum()) for c in voxels]):
         shown[voxels[i] > 0] = i + 1
