@@ -83,7 +83,7 @@ class Frame:
         if self.orientation is None or self.orientation == axcodes:
             return [0, 1, 2], set()
         try:
-            moved = ornt_transform(axcodes2ornt(axcodes), axcodes2ornt(self.orientation))  # type: ignore[no-untyped-call]
+            moved = ornt_transform(axcodes2ornt(axcodes), axcodes2ornt(self.orientation))
         except (ValueError, TypeError) as error:
             expected = f"axis codes like {self.orientation}"
             raise ExpertError("cannot orient the crop", got=axcodes, expected=expected) from error

@@ -207,7 +207,7 @@ def _metadata(path: Path) -> tuple[LabelSpace | None, tuple[str, ...] | None]:
 
 def _open_torchscript(spec: ExpertSpec) -> Opened:
     try:
-        network = torch.jit.load(spec.path, map_location="cpu")  # type: ignore[no-untyped-call]
+        network = torch.jit.load(spec.path, map_location="cpu")
     except (RuntimeError, ValueError) as error:
         raise ExpertError(
             "cannot read this TorchScript file", where=spec.path, got=str(error).splitlines()[0]

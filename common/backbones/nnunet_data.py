@@ -170,7 +170,7 @@ class NNUNetPatchd(Randomizable, Transform):
             if self.augment:
                 done = self.augmentation.transforms(image=image, segmentation=label)
                 image, label = done["image"], done["segmentation"]
-        kept = {k: v for k, v in data.items() if k in ("case", "task")}
+        kept: dict[Hashable, Any] = {k: v for k, v in data.items() if k in ("case", "task")}
         return {**kept, "image": image.contiguous(), "label": label.clamp_min(0).contiguous()}
 
     def _cut(self, data: Mapping[Hashable, Any], *, force: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -188,7 +188,7 @@ class _Disk(PersistentDataset):
 
     def _cachecheck(self, item_transformed: Any) -> Any:
         try:
-            return super()._cachecheck(item_transformed)
+            return super()._cachecheck(item_transformed)  # type: ignore[no-untyped-call]
         except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
             if self.cache_dir is None:
                 raise
@@ -198,7 +198,7 @@ class _Disk(PersistentDataset):
                 raise
             logger.warning("rebuilding the cached case %s: %s", file.name, error)
             file.unlink()
-            return super()._cachecheck(item_transformed)
+            return super()._cachecheck(item_transformed)  # type: ignore[no-untyped-call]
 
 
 def cached_dataset(

@@ -57,8 +57,9 @@ class NNUNetInferer(Inferer):
         """Logits ``[B, K+1, a, b, c]`` of a preprocessed volume ``[B, C, a, b, c]``."""
         inputs = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs  # metadata costs time in every layer
         wrapped = _Mirrored(network, self.axes) if self.axes else network
-        result: Tensor = self.window(inputs, wrapped, *args, **kwargs)
-        return result
+        result: Any = self.window(inputs, wrapped, *args, **kwargs)
+        logits: Tensor = result
+        return logits
 
 
 class _Mirrored:
