@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.errors import AmalgamationError, ConfigError, ExpertError
+from common.errors import ConfigError
 
 from .chain_plan import ChainSettings, Step, plan
-from .chain_record import Record, install_model, write_manifest
+from .chain_record import Record, install_model
+from .chain_run import default_jobs, execute
 
 __all__ = ["Chain"]
 
@@ -36,6 +32,7 @@ class Chain:
         stage2: str = "",
         install: bool = True,
         report: bool = True,
+        jobs: int | str = "auto",
         dry_run: bool = False,
     ) -> str:
         """Train the missing experts, then the student with and without them, evaluate all, report.
@@ -59,6 +56,7 @@ class Chain:
             stage2: further overrides for every student.
             install: put the first seed's amalgamated weights into the bundle's ``models`` folder.
             report: write ``report/index.html`` at the end.
+            jobs: processes at a time; ``auto`` is one with a GPU, else two (experts do not need each other).
             dry_run: print the plan and do nothing.
 
         Returns:
@@ -83,8 +81,7 @@ class Chain:
             return _plan_text(steps, Record.read(folder))
         record = Record.open(folder, settings, steps)
         with record.lock():
-            for number, step in enumerate(steps, start=1):
-                _do(step, record, settings, f"[{number}/{len(steps)}]")
+            execute(steps, record, settings, default_jobs() if jobs == "auto" else int(jobs))
             if install:
                 install_model(steps, settings)
             if report:
@@ -127,44 +124,3 @@ def _plan_text(steps: Sequence[Step], record: Record | None) -> str:
         if step.argv:
             lines.append(f"        {step.command}")
     return "\n".join(lines)
-
-
-def _do(step: Step, record: Record, settings: ChainSettings, position: str) -> None:
-    if record.holds(step):
-        _say(f"{position} {step.title}: done before")
-        return
-    _say(f"{position} {step.title}")
-    started = time.monotonic()
-    record.begin(step)
-    try:
-        if step.kind == "manifest":
-            write_manifest(step, settings)
-        else:
-            _say(f"    {step.command}")
-            _call(step, record)
-    except BaseException:
-        record.end(step, "failed", time.monotonic() - started)
-        raise
-    record.end(step, "done", time.monotonic() - started)
-
-
-def _call(step: Step, record: Record) -> None:
-    step.output_dir.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])}
-    log = step.output_dir / f"{step.kind}.log"
-    with log.open("a", encoding="utf-8") as file:
-        file.write(f"\n# {datetime.datetime.now(datetime.UTC).isoformat()} {step.command}\n")
-        file.flush()
-        process = subprocess.run(step.argv, env=environment, stdout=file, check=False)
-    if process.returncode:
-        error = ExpertError if step.kind in ("expert", "external") else AmalgamationError
-        raise error(
-            f"the command ended with exit code {process.returncode}",
-            where=step.title,
-            got=f"its output is in {log}",
-            hint="mend the cause named there and type the same chain command again: finished steps are kept",
-        )
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common.errors import AmalgamationError, ConfigError, ExpertError
-from tools import chain as chain_module
+from tools import chain_run
 from tools.chain import Chain, _overrides
 from tools.chain_plan import ChainSettings, fingerprint, plan
 from tools.chain_record import Record
@@ -48,7 +48,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Replace the commands by something that leaves the files that they would leave."""
     done: list[str] = []
 
-    def pretend(step, record):  # type: ignore[no-untyped-def]
+    def pretend(step, threads):  # type: ignore[no-untyped-def]
         done.append(step.id)
         step.output_dir.mkdir(parents=True, exist_ok=True)
         if step.kind == "evaluate":
@@ -59,7 +59,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         if step.kind in ("expert", "external"):
             (step.output_dir / "expert.json").write_text(json.dumps({"name": step.id, "path": "model.pt"}))
 
-    monkeypatch.setattr(chain_module, "_call", pretend)
+    monkeypatch.setattr(chain_run, "_call", pretend)
     monkeypatch.chdir(ROOT)
     return done
 
@@ -172,20 +172,20 @@ def test_changed_expert_weights_invalidate_the_amalgamation_only(
 def test_failed_step_is_named_and_done_again(
     collection: Path, tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretend = chain_module._call
+    pretend = chain_run._call
 
-    def fail(step, record):  # type: ignore[no-untyped-def]
+    def fail(step, threads):  # type: ignore[no-untyped-def]
         if step.id == "expert:b":
             raise ExpertError("broken", where=step.title)
-        pretend(step, record)
+        pretend(step, threads)
 
-    monkeypatch.setattr(chain_module, "_call", fail)
+    monkeypatch.setattr(chain_run, "_call", fail)
     with pytest.raises(ExpertError, match="Expert b"):
         _run(collection, tmp_path)
     record = Record.read(tmp_path / "out")
     assert record is not None
     assert {s["id"]: s["status"] for s in record.data["steps"]}["expert:b"] == "failed"
-    monkeypatch.setattr(chain_module, "_call", pretend)
+    monkeypatch.setattr(chain_run, "_call", pretend)
     _run(collection, tmp_path)
     assert calls.count("expert:a") == 1 and calls.count("expert:b") == 1
 
@@ -201,8 +201,8 @@ def test_a_command_that_fails_says_where_its_output_is(tmp_path: Path, settings:
     import sys
 
     step = dataclasses.replace(plan(settings)[0], argv=(sys.executable, "-c", "raise SystemExit(3)"))
-    with pytest.raises(ExpertError, match=r"exit code 3[\s\S]*expert\.log"):
-        chain_module._call(step, Record(tmp_path, {"steps": []}))
+    with pytest.raises(ExpertError, match=r"exit code 3[\s\S]*no output|expert\.log"):
+        chain_run._call(step, 1)
     assert issubclass(ExpertError, AmalgamationError)
 
 
@@ -216,3 +216,45 @@ def test_overrides_must_be_pairs(text: str) -> None:
 def test_status_of_nothing_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="chain run"):
         Chain().status(str(tmp_path))
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3])
+def test_needs_are_respected_however_many_run_at_a_time(
+    collection: Path, tmp_path: Path, calls: list[str], jobs: int
+) -> None:
+    _run(collection, tmp_path, jobs=jobs)
+    record = Record.read(tmp_path / "out")
+    assert record is not None and all(s["status"] == "done" for s in record.data["steps"])
+    assert calls.index("amalgamated:seed0") > max(calls.index("expert:a"), calls.index("expert:b"))
+    assert calls.index("evaluate:alone:seed0") > calls.index("alone:seed0")
+
+
+def test_two_experts_really_run_at_the_same_time(
+    collection: Path, tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    pretend, meeting = chain_run._call, threading.Barrier(2, timeout=20)
+
+    def meet(step, threads):  # type: ignore[no-untyped-def]
+        if step.kind == "expert":
+            meeting.wait()
+        pretend(step, threads)
+
+    monkeypatch.setattr(chain_run, "_call", meet)
+    _run(collection, tmp_path, jobs=2)
+    assert {"expert:a", "expert:b"} <= set(calls)
+
+
+def test_no_job_is_refused_and_a_gpu_is_not_shared(collection: Path, tmp_path: Path, calls: list[str]) -> None:
+    with pytest.raises(ConfigError, match="jobs"):
+        _run(collection, tmp_path, jobs=0)
+    assert chain_run.default_jobs(gpus=1, cores=64) == 1
+    assert chain_run.default_jobs(gpus=0, cores=64) == 2 and chain_run.default_jobs(gpus=0, cores=1) == 1
+
+
+def test_the_latest_progress_is_found_at_the_end_of_a_log(tmp_path: Path) -> None:
+    log = tmp_path / "expert.log"
+    assert chain_run.last_progress(log) == ""
+    log.write_text("x\nepoch 1/9: loss 2.0, 01:00 left\n... INFO - epoch 2/9: loss 1.5, 00:50 left\nother\n")
+    assert chain_run.last_progress(log) == "epoch 2/9: loss 1.5, 00:50 left"
