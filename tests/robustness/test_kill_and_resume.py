@@ -59,21 +59,22 @@ def test_killed_between_epochs_with_other_epoch_counts(undisturbed, toy_bundle) 
 
 
 @pytest.mark.slow
-def test_kill_sweep(undisturbed_by_workers, toy_bundle) -> None:
+def test_kill_sweep(make_toy) -> None:
+    options = ("--num_workers", "2", "--max_epochs", "25")
+    whole, swept = make_toy("whole"), make_toy("swept")
+    assert whole.run(*options) == 0, whole.text()
     generator, kills = random.Random(0), 0
-    for _ in range(40):
-        pid = toy_bundle.start("--num_workers", "2")
-        time.sleep(generator.uniform(0.2, 2.5))
+    for _ in range(60):
+        pid = swept.start(*options)
+        time.sleep(generator.uniform(0.2, 2.0))
         os.kill(pid, signal.SIGKILL)
-        code = toy_bundle.wait(pid)
-        if code == 0:
+        if swept.wait(pid) == 0:
             break
         kills += 1
-    undisturbed = undisturbed_by_workers[2]
-    assert toy_bundle.run("--num_workers", "2") == 0, toy_bundle.text()
+    assert swept.run(*options) == 0, swept.text()
     assert kills > 2
-    assert_same(toy_bundle.weights(), undisturbed.weights())
-    assert_same(read_state_dict(toy_bundle.model)[0], read_state_dict(undisturbed.model)[0])
+    assert_same(swept.weights(), whole.weights())
+    assert_same(read_state_dict(swept.model)[0], read_state_dict(whole.model)[0])
 
 
 def test_a_finished_run_says_so_and_changes_nothing(undisturbed, toy_bundle) -> None:
