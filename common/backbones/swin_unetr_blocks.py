@@ -97,7 +97,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.conv1, self.conv2, self.lrelu = block.conv1, block.conv2, block.lrelu
         self.norm1, self.norm2 = block.norm1, block.norm2
-        self.conv3 = block.conv3 if block.downsample else None
+        self.conv3: Any = block.conv3 if block.downsample else None
         self.norm3 = block.norm3 if block.downsample else None
         self.eps: float = float(block.norm1.eps)
         self.slope: float = float(block.lrelu.negative_slope)
@@ -142,7 +142,7 @@ class UpBlock(nn.Module):
         half = skip.shape[1]
         up = self.transp_conv.conv.weight  # [C, f, 2, 2, 2]
         conv = self.conv_block.conv1.conv.weight  # [f, 2f, 3, 3, 3]
-        point = self.conv_block.conv3.conv.weight  # [f, 2f, 1, 1, 1]  # type: ignore[union-attr]
+        point = self.conv_block.conv3.conv.weight  # [f, 2f, 1, 1, 1]
         if x.shape[2] * x.shape[3] * x.shape[4] > 4 * half:  # else merging the weights costs more than it spares
             out = F.conv_transpose3d(x, merged_weight(up, conv[:, :half]), stride=2, padding=1)
             residual = F.conv_transpose3d(x, torch.einsum("cmxyz,om->coxyz", up, point[:, :half, 0, 0, 0]), stride=2)

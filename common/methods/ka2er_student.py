@@ -13,6 +13,7 @@ from ..errors import ConfigError
 from ..layers.attention import AttentionBlock, from_tokens, to_tokens
 from .ka2er_experts import plain
 from .ka2er_head import MaskHead
+from .ka2er_script import ScriptableStudent
 
 __all__ = ["LEVELS", "KA2ERStudent"]
 
@@ -130,3 +131,7 @@ class KA2ERStudent(nn.Module):
         image = plain(image)
         hidden = self.encode(image)
         return self.mask_head(self.decode(image, hidden, self.absorb(hidden)), boxes)
+
+    def __prepare_scriptable__(self) -> ScriptableStudent:
+        """``torch.jit.script`` asks for this: the student without boxes, in what its compiler understands."""
+        return ScriptableStudent(student=self)

@@ -157,7 +157,7 @@ def public_layout(path, feature_size=48, in_channels=1, drop=()):
              for n, t in encoder.state_dict().items()}  # fmt: skip
     content = {f"module.{n}": t for n, t in names.items() if n not in drop}
     heads = {"norm.weight": 768, "norm.bias": 768, "rotation_head.weight": 4, "rotation_head.bias": 4,
-             "contrastive_head.weight": 512, "contrastive_head.bias": 512, "conv.0.weight": 384, "conv.0.bias": 384}  # fmt: skip
+             "contrastive_head.weight": 512, "contrastive_head.bias": 512, "conv.0.weight": 384}  # fmt: skip
     content |= {f"module.{n}": torch.randn(size) for n, size in heads.items()}
     torch.save({"epoch": 1, "state_dict": content, "optimizer": {}}, path)
     return encoder, content
