@@ -1,0 +1,171 @@
+"""Time, peak memory and multiply-adds of two ways to compute the same thing, measured in turns."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from common.errors import AmalgamationError
+
+__all__ = ["Case", "Row", "cost", "measure", "multiply_adds", "peak_memory"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Two ways to compute the same.
+
+    Args:
+        part: what is measured.
+        plain: the published way.
+        fast: ours.
+        difference: relative difference between both results, 0 is bit for bit.
+        tolerance: largest difference that counts as equal.
+        goals: least ``faster`` and ``multiply_adds`` ratio, largest ``memory`` ratio.
+    """
+
+    part: str
+    plain: Callable[[], object]
+    fast: Callable[[], object]
+    difference: Callable[[], float]
+    tolerance: float
+    goals: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A case's figures: seconds (median wall), ``faster`` and ``cpu_faster`` (median ratio of pairs), MB above what was
+    there before, 10^9 multiply-adds.
+    """
+
+    part: str
+    plain_s: float
+    fast_s: float
+    faster: float
+    cpu_faster: float
+    plain_mb: float
+    fast_mb: float
+    memory: float
+    plain_gmac: float
+    fast_gmac: float
+    multiply_adds: float
+    difference: float
+    equal: bool
+    goals: dict[str, float]
+    met: dict[str, bool]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def multiply_adds(function: Callable[[], object]) -> float:
+    """10^9 multiply-adds of matrix products, convolutions and attention products."""
+    aten = torch.ops.aten
+    mapping = {aten._scaled_dot_product_flash_attention_for_cpu: _attention, aten.addmm_: _addmm}
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+        function()
+    return float(counter.get_total_flops()) / 2e9
+
+
+def _attention(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    batch, heads, n, d = q
+    return int(2 * batch * heads * n * k[2] * (d + v[3]))
+
+
+def _addmm(_: Any, a: Any, b: Any, out_shape: Any = None, **__: Any) -> int:
+    return int(2 * a[0] * a[1] * b[1])
+
+
+def peak_memory(function: Callable[[], object]) -> float:
+    """MB (10^6 bytes) at the highest point above what was there before; NaN where the system does not tell.
+
+    On a CPU it is the process's peak of resident memory, which includes the buffers of oneDNN and OpenMP.
+    """
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+        start = _status("VmRSS")
+        function()
+        return (_status("VmHWM") - start) / 1e6
+    function()
+    return float("nan")
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) * 1024
+    raise OSError(name)
+
+
+def _timed(function: Callable[[], object]) -> tuple[float, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    function()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def cost(function: Callable[[], object], repeats: int) -> dict[str, float]:
+    """Seconds (median), MB and 10^9 multiply-adds of one function after a warm-up."""
+    gmac = multiply_adds(function)
+    memory = peak_memory(function)
+    return {"s": statistics.median(_timed(function)[0] for _ in range(repeats)), "mb": memory, "gmac": gmac}
+
+
+def measure(case: Case, repeats: int) -> Row:
+    """Check that both ways agree, then run them in turns.
+
+    Raises:
+        AmalgamationError: when they do not agree; a figure without that is worth nothing.
+    """
+    difference = case.difference()
+    if not difference <= case.tolerance:
+        raise AmalgamationError(
+            "both ways must give the same", where=case.part, got=difference, expected=f"<= {case.tolerance}"
+        )
+    gmac = multiply_adds(case.plain), multiply_adds(case.fast)
+    memory = peak_memory(case.plain), peak_memory(case.fast)
+    plain: list[tuple[float, float]] = []
+    fast: list[tuple[float, float]] = []
+    for turn in range(repeats):
+        for kind in ("pf", "fp")[turn % 2]:
+            (plain if kind == "p" else fast).append(_timed(case.plain if kind == "p" else case.fast))
+    pairs = list(zip(plain, fast, strict=True))
+    ratios = {
+        "faster": statistics.median(p[0] / f[0] for p, f in pairs),
+        "memory": memory[1] / memory[0] if memory[0] > 0 else float("nan"),
+        "multiply_adds": gmac[0] / gmac[1],
+    }
+    met = {k: ratios[k] <= goal if k == "memory" else ratios[k] >= goal for k, goal in case.goals.items()}
+    return Row(
+        case.part,
+        statistics.median(p[0] for p in plain),
+        statistics.median(f[0] for f in fast),
+        ratios["faster"],
+        statistics.median(p[1] / f[1] for p, f in pairs),
+        *memory,
+        ratios["memory"],
+        *gmac,
+        ratios["multiply_adds"],
+        difference,
+        True,
+        case.goals,
+        met,
+    )
