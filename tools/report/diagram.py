@@ -11,8 +11,8 @@ from .results import Run, Study
 
 __all__ = ["diagram"]
 
-WIDTH, LEFT, BOX, HIGH, GAP = 940.0, 8.0, 300.0, 70.0, 16.0
-MIDDLE, RIGHT = 410.0, 652.0
+WIDTH, LEFT, BOX, HIGH, GAP = 940.0, 4.0, 320.0, 66.0, 14.0
+MIDDLE, RIGHT, HUB = 392.0, 628.0, 178.0
 
 
 def diagram(study: Study, stats: Mapping[str, Stat]) -> str:
@@ -35,11 +35,11 @@ def diagram(study: Study, stats: Mapping[str, Stat]) -> str:
         y = top + i * (HIGH + GAP)
         body += _link(LEFT + BOX, y + HIGH / 2, MIDDLE, target, run.kind)
         body += _expert(run, study, y)
-    body += f'<rect x="{MIDDLE}" y="{target - 44}" width="178" height="88" rx="44" class="hub"/>'
-    body += text(MIDDLE + 89, target - 8, "amalgamation", "hubtext", "middle")
-    body += text(MIDDLE + 89, target + 12, "the student asks,", "hubnote", "middle")
-    body += text(MIDDLE + 89, target + 27, "frozen experts answer", "hubnote", "middle")
-    body += _link(MIDDLE + 178, target, RIGHT, target, "amalgamated")
+    body += f'<rect x="{MIDDLE}" y="{target - 44}" width="{HUB:.0f}" height="88" rx="44" class="hub"/>'
+    body += text(MIDDLE + HUB / 2, target - 8, "amalgamation", "hubtext", "middle")
+    body += text(MIDDLE + HUB / 2, target + 12, "the student asks,", "hubnote", "middle")
+    body += text(MIDDLE + HUB / 2, target + 27, "frozen experts answer", "hubnote", "middle")
+    body += _link(MIDDLE + HUB, target, RIGHT, target, "amalgamated")
     body += _student("amalgamated", "Amalgamated student", study, stats, target - HIGH / 2 - 6)
     if "alone" in students:
         body += _student("alone", "Student alone", study, stats, centre + 55)
@@ -58,19 +58,20 @@ def _expert(run: Run, study: Study, y: float) -> str:
     modality = task.get("modality", "")
     modality = ", ".join(map(str, modality)) if isinstance(modality, list | tuple) else str(modality)
     count, cases = len(task.get("structures", ())), (task.get("cases") or {}).get("training")
-    parts = [modality, f"{count} structures" if count else "", f"{cases} training cases" if cases else ""]
-    described = " · ".join(p for p in parts if p) if task else "any task" if run.kind == "external" else ""
-    return _box(LEFT, y, BOX, run.kind, run.title, described[:44], _dice(run), run.status)
+    parts = [modality, f"{count} structures" if count else "", f"{cases} cases" if cases else ""]
+    role = "expert" if run.kind == "expert" else "task-agnostic expert"
+    described = " · ".join(p for p in (*parts, "" if task else role) if p)
+    return _box(LEFT, y, BOX, run.kind, run.task, described[:46], _dice(run), run.status)
 
 
 def _student(key: str, title: str, study: Study, stats: Mapping[str, Stat], y: float) -> str:
     runs = study.kind(key)
     seeds = f"{len(runs)} seeds" if len(runs) > 1 else "1 seed"
-    note = "answers without the experts" if key == "amalgamated" else "same budget, no experts"
+    note = "runs without the experts" if key == "amalgamated" else "same budget, no experts"
     stat = stats.get(key)
     status = "done" if all(r.status == "done" for r in runs) else runs[-1].status
     score = f"{stat.mean:.3f}" if stat and stat.n else ""
-    return _box(RIGHT, y, WIDTH - RIGHT - 8, key, title, f"{note} · {seeds}", score, status)
+    return _box(RIGHT, y, WIDTH - RIGHT - 4, key, title, f"{note} · {seeds}", score, status)
 
 
 def _dice(run: Run) -> str:
@@ -82,8 +83,8 @@ def _box(x: float, y: float, width: float, kind: str, title: str, note: str, sco
     pending = "" if status == "done" else " pending"
     body = f'<rect x="{x}" y="{y:.0f}" width="{width:.0f}" height="{HIGH:.0f}" rx="12" class="box {kind}{pending}"/>'
     body += f'<rect x="{x}" y="{y + 14:.0f}" width="4" height="{HIGH - 28:.0f}" rx="2" class="edge {kind}"/>'
-    body += text(x + 18, y + 30, title if len(title) < 30 else title[:28] + "…", "boxtitle")
-    body += text(x + 18, y + 50, note if status == "done" else f"{note} · {status}", "boxnote")
+    body += text(x + 18, y + 29, title if len(title) < 30 else title[:28] + "…", "boxtitle")
+    body += text(x + 18, y + 49, note if status == "done" else f"{note} · {status}", "boxnote")
     if score:
         body += text(x + width - 16, y + 32, score, "score", "end") + text(
             x + width - 16, y + 50, "Dice", "boxnote", "end"

@@ -142,7 +142,7 @@ def _training(study: Study) -> str:
     }
     names = [Model(k, t, ()) for k, t in kinds.items() if study.kind(k)]
     names = names or [Model(f"run{i % 6}", r.title, ()) for i, r in enumerate(students)]
-    return f'<h2>Training</h2>{legend(names)}<div class="grid">{blocks}</div>'
+    return f'<h2>Training</h2>{legend(names)}<div class="grid two">{blocks}</div>'
 
 
 def _image(file: Path, alt: str) -> str:
@@ -161,11 +161,12 @@ def _gallery(study: Study) -> str:
         buttons += f'<button value="{escape(run.id)}" aria-pressed="{pressed}">{escape(run.title)}</button>'
         hidden = "" if run.id == first else " hidden"
         for o in run.overlays[:PICTURES_PER_RUN]:
+            name = o.case if o.case.startswith(o.task) else f"{o.task} {o.case}"
             alt = f"{o.kind}: {o.case}, {o.structure}, Dice {o.dice:.3f}"
             figures += (
                 f'<figure data-shown="{escape(run.id)}"{hidden}>{_image(o.file, alt)}'
                 f'<figcaption><span class="pill">{o.kind}</span><b>{escape(o.structure)}</b> Dice {o.dice:.3f}'
-                f"<span>{escape(o.task)} {escape(o.case)}</span></figcaption></figure>"
+                f"<span>{escape(name)}</span></figcaption></figure>"
             )
     note = (
         "Best and worst cases of every task by mean Dice: solid outlines are the label, dashed the prediction. "

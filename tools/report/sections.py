@@ -42,6 +42,11 @@ def pair(models: Sequence[Model]) -> tuple[Model, Model] | None:
     return (models[0], models[1]) if len(models) > 1 else None
 
 
+def lower(title: str) -> str:
+    """A title inside a sentence; names that are not plain words keep their capitals."""
+    return title[0].lower() + title[1:] if title[1:].islower() else title
+
+
 def signed(value: float, digits: int = 3) -> str:
     """A number with its sign."""
     return f"{value:+.{digits}f}".replace("-", "−")
@@ -57,7 +62,7 @@ def finding(models: Sequence[Model]) -> str:
     tasks = {t for t, _ in rows}
     count = max(s.n for s in stats.values())
     scope = f"{count} cases, {len(rows)} structures in {len(tasks)} task{'s' if len(tasks) > 1 else ''}"
-    parts = [f"{escape(m.title)} <b>{stats[m.key].mean:.3f}</b>" for m in models if stats[m.key].n]
+    parts = [f"{escape(lower(m.title))} <b>{stats[m.key].mean:.3f}</b>" for m in models if stats[m.key].n]
     said = f"Mean Dice over {scope}: {', '.join(parts)}. "
     two = pair(models)
     if two is None:
@@ -68,7 +73,7 @@ def finding(models: Sequence[Model]) -> str:
     span = f"{signed(gap.mean)} [{signed(gap.low)}, {signed(gap.high)}]"
     clear = gap.low > 0 or gap.high < 0
     verdict = "the interval excludes zero" if clear else "the interval includes zero, so the data do not decide"
-    names = f"{escape(two[0].title)} minus {escape(two[1].title[0].lower() + two[1].title[1:])}"
+    names = f"{escape(two[0].title)} minus {escape(lower(two[1].title))}"
     return f"{said}{names}, paired by case: <b>{span}</b>; {verdict}."
 
 
@@ -94,7 +99,7 @@ def hero(models: Sequence[Model]) -> str:
 
 def _tile(model: Model, stat: Stat) -> str:
     seeds = [v for v in model.seed_means("dice") if math.isfinite(v)] if model.key != "expert" else []
-    spread = f" · seeds {min(seeds):.3f}–{max(seeds):.3f}" if len(seeds) > 1 else ""
+    spread = f"<br>seeds {min(seeds):.3f} to {max(seeds):.3f}" if len(seeds) > 1 else ""
     main = " main" if model.key in ("amalgamated", "run0") else ""
     return (
         f'<div class="card tile{main}"><div class="name">{key(model.key)}{escape(model.title)}</div>'
@@ -161,7 +166,7 @@ def _cell(model_key: str, stat: Stat, top: bool, axis: tuple[float, float]) -> s
     chosen = " best" if top else ""
     return (
         f'<td class="{model_key}{chosen}" data-v="{stat.mean:.6g}" title="n = {stat.n}">'
-        f'<span class="v">{_digits(stat.mean)}</span>{bar(stat, model_key, *axis)}'
+        f'<span class="v"><b>{_digits(stat.mean)}</b>{bar(stat, model_key, *axis)}</span>'
         f'<span class="ci">{_digits(stat.low)} – {_digits(stat.high)}</span></td>'
     )
 
@@ -200,7 +205,7 @@ def cases(models: Sequence[Model]) -> str:
         ]
         picture = scatter(points, (f"Dice, {two[1].title}", f"Dice, {two[0].title}"), two[0].key)
         blocks += f'<div class="card"><h3>Every case and structure</h3>{picture}</div>' if picture else ""
-    return f'{legend(models)}<div class="grid">{blocks}</div>'
+    return f'{legend(models)}<div class="grid two">{blocks}</div>'
 
 
 def _case_mean(values: Values, task: str, case: str) -> float:
