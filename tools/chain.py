@@ -8,7 +8,7 @@ from pathlib import Path
 from common.errors import ConfigError
 
 from .chain_plan import ChainSettings, Step, plan
-from .chain_record import Record, install_model
+from .chain_record import Record, install_model, prepare_tracking
 from .chain_run import default_jobs, execute
 
 __all__ = ["Chain"]
@@ -81,6 +81,7 @@ class Chain:
             return _plan_text(steps, Record.read(folder))
         record = Record.open(folder, settings, steps)
         with record.lock():
+            prepare_tracking(settings)
             execute(steps, record, settings, default_jobs() if jobs == "auto" else int(jobs))
             if install:
                 install_model(steps, settings)

@@ -48,6 +48,11 @@ class ChainSettings:
     stage2: tuple[tuple[str, str], ...] = ()
     bundles: Path = Path("bundles")
 
+    @property
+    def tracking_uri(self) -> str:
+        """The chain's own MLflow store."""
+        return f"sqlite:///{(self.output_dir / 'mlruns.db').resolve()}"
+
 
 @dataclass(frozen=True)
 class Step:
@@ -161,8 +166,7 @@ def _run(settings: ChainSettings, config: str, overrides: Mapping[str, object], 
     for key, value in overrides.items():
         words += [f"--{key}", str(value)]
     if settings.tracking != "none" and run_name:
-        database = (settings.output_dir / "mlruns.db").resolve()
-        words += ["--tracking", settings.tracking, "--tracking_uri", f"sqlite:///{database}"]
+        words += ["--tracking", settings.tracking, "--tracking_uri", settings.tracking_uri]
         words += ["--experiment_name", settings.output_dir.name, "--run_name", run_name]
     return tuple(words)
 

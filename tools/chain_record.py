@@ -25,7 +25,7 @@ from common.errors import ExpertError
 
 from .chain_plan import ChainSettings, Step, fingerprint
 
-__all__ = ["Record", "install_model", "write_manifest"]
+__all__ = ["Record", "install_model", "prepare_tracking", "write_manifest"]
 
 _PACKAGES = ("monai", "torch", "numpy", "nnunetv2", "nibabel", "pytorch-ignite", "mlflow")
 
@@ -115,6 +115,17 @@ def write_manifest(step: Step, settings: ChainSettings) -> None:
         experts.append(spec)
     with atomic_write(settings.output_dir / "experts.json") as temporary:
         Path(temporary).write_text(json.dumps({"format": 1, "experts": experts}, indent=2) + "\n")
+
+
+def prepare_tracking(settings: ChainSettings) -> None:
+    """Make the MLflow store and experiment before the runs that share them: two makers at a time fail."""
+    if settings.tracking == "none":
+        return
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=settings.tracking_uri)
+    if client.get_experiment_by_name(settings.output_dir.name) is None:
+        client.create_experiment(settings.output_dir.name)
 
 
 def install_model(steps: Sequence[Step], settings: ChainSettings) -> None:

@@ -65,7 +65,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def _run(collection: Path, tmp_path: Path, **more: object) -> str:
-    arguments = {"preset": "smoke", "install": False, "report": False, "external": None} | more
+    arguments = {"preset": "smoke", "install": False, "report": False, "external": None, "tracking": "none"} | more
     return Chain().run("ka2er", dataset_dir=str(collection), output_dir=str(tmp_path / "out"), **arguments)  # type: ignore[arg-type]
 
 
@@ -258,3 +258,16 @@ def test_the_latest_progress_is_found_at_the_end_of_a_log(tmp_path: Path) -> Non
     assert chain_run.last_progress(log) == ""
     log.write_text("x\nepoch 1/9: loss 2.0, 01:00 left\n... INFO - epoch 2/9: loss 1.5, 00:50 left\nother\n")
     assert chain_run.last_progress(log) == "epoch 2/9: loss 1.5, 00:50 left"
+
+
+def test_the_tracking_store_is_there_before_the_runs_that_share_it(settings: ChainSettings) -> None:
+    from mlflow.tracking import MlflowClient
+
+    from tools.chain_record import prepare_tracking
+
+    settings.output_dir.mkdir()
+    prepare_tracking(settings)
+    prepare_tracking(settings)
+    client = MlflowClient(tracking_uri=settings.tracking_uri)
+    assert client.get_experiment_by_name(settings.output_dir.name) is not None
+    assert all("--tracking_uri" in s.argv for s in plan(settings) if s.kind in ("expert", "amalgamated"))
