@@ -1,4 +1,4 @@
-"""A made-up chain folder with everything that a report shows; no network is run."""
+"""A made-up chain folder with everything that a report shows, and a toy bundle that runs in a second."""
 
 import csv
 import json
@@ -6,6 +6,8 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 
 from common.engine.case_pictures import draw_planes, three_planes
 from common.engine.score_summary import summary, write_case_csv, write_summary_json
@@ -79,7 +81,12 @@ def overlays(folder, rows, rng):
 def body(shift):
     grid = np.indices((56, 48, 26)).astype(float)
     out = np.zeros((56, 48, 26), int)
-    spots = (((20, 24, 13), (13, 11, 8)), ((42, 20, 14), (6, 6, 5)), ((38, 34, 10), (4, 5, 5)), ((16, 36, 9), (4, 5, 5)))
+    spots = (
+        ((20, 24, 13), (13, 11, 8)),
+        ((42, 20, 14), (6, 6, 5)),
+        ((38, 34, 10), (4, 5, 5)),
+        ((16, 36, 9), (4, 5, 5)),
+    )
     for i, (centre, radius) in enumerate(spots, 1):
         inside = sum(((g - c - shift) / r) ** 2 for g, c, r in zip(grid, centre, radius, strict=True)) < 1
         out[inside] = i
@@ -113,7 +120,9 @@ def write_chain(root: Path, *, seeds=(0, 1), cases=6, epochs=40, pictures=True, 
         step(f"evaluate:expert:{task}", "evaluate", f"Evaluation of {task}", folder, 8.0, subject=f"expert:{task}")
     (root / "experts/phantom_general").mkdir(parents=True)
     history(root / "experts/phantom_general", rng, epochs, 0.8)
-    step("external:phantom_general", "external", "Task-agnostic expert phantom_general", "experts/phantom_general", 80.0)
+    step(
+        "external:phantom_general", "external", "Task-agnostic expert phantom_general", "experts/phantom_general", 80.0
+    )
     for kind, title, lift in (("amalgamated", "KA2ER student", 0.025), ("alone", "Student alone, same budget", -0.03)):
         for seed in seeds:
             folder = f"{kind}/seed{seed}"
@@ -149,3 +158,120 @@ def write_chain(root: Path, *, seeds=(0, 1), cases=6, epochs=40, pictures=True, 
     }
     (root / "chain.json").write_text(json.dumps(record))
     return root
+
+
+@pytest.fixture
+def make_chain():
+    """The function that writes a made-up chain."""
+    return write_chain
+
+
+@pytest.fixture(scope="session")
+def full_chain(tmp_path_factory):
+    """A finished chain with pictures; read only."""
+    return write_chain(tmp_path_factory.mktemp("chain") / "demo", cases=4)
+
+
+LOAD = {"_target_": "LoadImaged", "keys": "image", "ensure_channel_first": True}
+INFERENCE = {
+    "bundle_root": ".",
+    "dataset_dir": "data/phantom",
+    "split": "test",
+    "ckpt_dir": "$@bundle_root + '/models'",
+    "model_path": "$@ckpt_dir + '/model.pt'",
+    "output_dir": "runs/toy",
+    "device": "$torch.device('cpu')",
+    "imports": ["$import torch"],
+    "network_def": {
+        "_target_": "torch.nn.Conv3d",
+        "in_channels": 1,
+        "out_channels": "$len(@names) + 1",
+        "kernel_size": 1,
+    },
+    "names": ["bright"],
+    "network": "$@network_def.to(@device)",
+    "weights": {"_target_": "common.weights.load_weights", "module": "@network", "source": "@model_path"},
+    "preprocessing": {
+        "_target_": "Compose",
+        "transforms": [
+            LOAD,
+            {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS", "labels": None},
+            {"_target_": "common.data.transforms.SafeSpacingd", "keys": "image", "pixdim": [2.0, 2.0, 2.0]},
+        ],
+    },
+    "dataset": {
+        "_target_": "Dataset",
+        "data": {"_target_": "common.data.datalist.items", "dataset_dir": "@dataset_dir", "split": "@split"},
+        "transform": "@preprocessing",
+    },
+    "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1},
+    "inferer": {"_target_": "common.engine.inference.WindowInferer", "roi_size": [16, 16, 16]},
+    "restore": [
+        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+        {"_target_": "common.data.transforms.RestoreGridd", "keys": "pred", "transform": "@preprocessing"},
+        {"_target_": "common.data.transforms.SavePredictiond", "keys": "pred", "output_dir": "@output_dir"},
+    ],
+    "postprocessing": {"_target_": "Compose", "transforms": "@restore"},
+    "handlers": [],
+    "evaluator": {
+        "_target_": "SupervisedEvaluator",
+        "device": "@device",
+        "val_data_loader": "@dataloader",
+        "network": "@network",
+        "inferer": "@inferer",
+        "postprocessing": "@postprocessing",
+        "val_handlers": "@handlers",
+    },
+    "run": ["$@weights", "$@evaluator.run()"],
+}
+EVALUATE = {
+    "labels": {"_target_": "common.data.datalist.label_space", "dataset_dir": "@dataset_dir"},
+    "names": "$@labels.names",
+    "dataset": {
+        "_target_": "Dataset",
+        "data": {"_target_": "common.data.datalist.items", "dataset_dir": "@dataset_dir", "split": "@split"},
+        "transform": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "LoadImaged", "keys": "label", "ensure_channel_first": True},
+                {"_target_": "common.data.transforms.DescribeCased", "dataset_dir": "@dataset_dir"},
+                {"_target_": "common.data.transforms.MapLabelsd", "keys": "label", "dataset_dir": "@dataset_dir"},
+                "@preprocessing",
+            ],
+        },
+    },
+    "restore": [*INFERENCE["restore"][:2]],
+    "handlers": [
+        {
+            "_target_": "common.engine.metrics.CaseMetrics",
+            "output_dir": "@output_dir",
+            "labels": "@labels",
+            "n_boot": 20,
+        }
+    ],
+}
+
+
+def threshold_weights(path, classes=1, at=50.0):
+    """A 1x1x1 convolution that calls every voxel above a threshold class 1."""
+    weight, bias = torch.zeros(classes + 1, 1, 1, 1, 1), torch.full((classes + 1,), -1e4)
+    weight[1], bias[0], bias[1] = 1.0, 0.0, -at
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"weight": weight, "bias": bias}, path)
+
+
+@pytest.fixture
+def toy_bundle(tmp_path):
+    """A bundle whose network thresholds at 50; ``configs`` may be rewritten."""
+    root = tmp_path / "töy bundle"
+    (root / "configs").mkdir(parents=True)
+    for name, content in (("inference", INFERENCE), ("evaluate", EVALUATE)):
+        (root / "configs" / f"{name}.json").write_text(json.dumps(content))
+    threshold_weights(root / "models" / "model.pt")
+    return root
+
+
+@pytest.fixture
+def make_weights():
+    """The function that writes the toy network's weights."""
+    return threshold_weights
