@@ -62,13 +62,14 @@ class AttentionMaps:
         for task, index in self._first_cases().items():
             item = self.dataset[index]
             crop: Mapping[str, Any] = item[0] if isinstance(item, list) else item
-            tensors = [torch.as_tensor(crop[k])[None].to(engine.state.device) for k in ("image", "raw", "stats")]
-            number = torch.tensor([int(crop["task_id"])], device=engine.state.device)
-            volumes = self.network.attention_pictures(*tensors, number)
+            device: torch.device = engine.state.device  # type: ignore[attr-defined]
+            image, raw, stats = (torch.as_tensor(crop[k])[None].to(device) for k in ("image", "raw", "stats"))
+            number = torch.tensor([int(crop["task_id"])], device=device)
+            volumes = self.network.attention_pictures(image, raw, stats, number)
             maps = {name: v[0, 0].float().cpu().numpy() for name, v in volumes.items()}
             if maps:
                 file = f"attention_{task}.png"
-                draw_attention(self.folder / file, tensors[0][0, 0].float().cpu().numpy(), maps, title=task)
+                draw_attention(self.folder / file, image[0, 0].float().cpu().numpy(), maps, title=task)
                 captions[file] = f"{task}, case {crop['case']}: where the student asks the experts (1 = even attention)"
         self.network.train(was_training)
         if captions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from segment_anything.modeling import PromptEncoder
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from .ka2er_experts import plain
 from .ka2er_head import MaskHead
 from .ka2er_script import ScriptableStudent
 
-__all__ = ["LEVELS", "KA2ERStudent"]
+__all__ = ["LEVELS", "KA2ERStudent", "pretrained"]
 
 LEVELS = {"bottleneck": 1, "multi": 2, "multi_eighth": 3}
 
@@ -95,6 +96,13 @@ class KA2ERStudent(nn.Module):
         size = tuple(image.shape[2:])
         if image.ndim != 5 or any(n % 32 for n in size):
             raise ConfigError("each side of a window must be a multiple of 32", where="roi_size", got=size)
+        if self.training and max(size) == 32:
+            raise ConfigError(
+                "a window of 32 voxels along every axis has one bottleneck voxel, which cannot be normalised",
+                where="roi_size",
+                got=size,
+                expected="64 or more along one axis",
+            )
         return self.backbone.hidden_states(image)
 
     def absorb(self, hidden: list[Tensor]) -> tuple[Tensor, ...]:
@@ -135,3 +143,21 @@ class KA2ERStudent(nn.Module):
     def __prepare_scriptable__(self) -> ScriptableStudent:
         """``torch.jit.script`` asks for this: the student without boxes, in what its compiler understands."""
         return ScriptableStudent(student=self)
+
+
+def pretrained(student: KA2ERStudent, swinvit: str | Path | None = None) -> KA2ERStudent:
+    """Give a student MONAI's self-supervised encoder before its training starts.
+
+    Args:
+        student: of feature size 48 with one input channel.
+        swinvit: ``model_swinvit.pt``; None leaves the student as it is.
+
+    Returns:
+        The same student.
+
+    Raises:
+        WeightError: when the file does not hold every tensor of the encoder.
+    """
+    if swinvit is not None:
+        student.backbone.load_swinvit(swinvit)
+    return student

@@ -3,8 +3,8 @@ import torch
 from monai.data import MetaTensor
 from monai.networks.nets.swin_unetr import SwinUNETR as MonaiSwinUNETR
 
-from common.errors import ConfigError
-from common.methods.ka2er_student import LEVELS
+from common.errors import ConfigError, WeightError
+from common.methods.ka2er_student import LEVELS, pretrained
 
 
 @pytest.mark.parametrize("levels", LEVELS)
@@ -109,3 +109,23 @@ def test_bad_options(make, options):
 def test_window_size(make, size):
     with pytest.raises(ConfigError, match="multiple of 32"):
         make.student()(torch.zeros(1, 1, *size))
+
+
+def test_a_single_bottleneck_voxel_is_refused_in_training_only(make):
+    student = make.student().train()
+    with pytest.raises(ConfigError, match="64 or more"):
+        student(torch.zeros(1, 1, 32, 32, 32))
+    student.eval()(torch.zeros(1, 1, 32, 32, 32))
+
+
+def test_pretrained_encoder_is_loaded_into_the_student_or_refused(make, tmp_path):
+    student = make.student()
+    assert pretrained(student) is student
+    encoder = {f"module.{k}": torch.full_like(v, 0.5) for k, v in student.backbone.swinViT.state_dict().items()}
+    public = {k.replace("linear1", "fc1").replace("linear2", "fc2"): v for k, v in encoder.items()}
+    torch.save({"state_dict": public}, tmp_path / "model_swinvit.pt")
+    pretrained(student, tmp_path / "model_swinvit.pt")
+    assert (student.backbone.swinViT.layers1[0].blocks[0].mlp.linear1.weight == 0.5).all()
+    torch.save({"state_dict": dict(list(public.items())[:3])}, tmp_path / "part.pt")
+    with pytest.raises(WeightError, match=r"part\.pt"):
+        pretrained(student, tmp_path / "part.pt")
