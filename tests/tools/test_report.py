@@ -51,7 +51,7 @@ def check(file):
         assert link.startswith(("data:", "#")), link
         assert not link.startswith("#") or link[1:] in checker.ids
     assert "http://" not in text and "https://" not in text and "@import" not in text and "url(" not in text
-    shown = re.sub(r'data:image/png;base64,[^"]*', "", text.rpartition("<script>")[0])
+    shown = re.sub(r'data:image/webp;base64,[^"]*', "", text.rpartition("<script>")[0])
     assert not re.search(r"\b(nan|None)\b", shown)
     return text
 

@@ -191,14 +191,14 @@ def curves(series: Sequence[Series], label: str, *, unit: bool = False) -> str:
     Args:
         series: the lines; points must be finite.
         label: what is drawn.
-        unit: whether values lie in 0..1, so that the axis ends at 1.
+        unit: whether values lie in 0..1, so that the axis starts at 0 and ends at 1 at most.
     """
     drawn = [s for s in series if s.points]
     if not drawn:
         return ""
     xs = [x for s in drawn for x, _ in s.points]
     ys = [y for s in drawn for _, y in s.points]
-    low, high = (0.0, 1.0) if unit else (min(ys), max(ys))
+    low, high = (0.0, min(1.0, math.ceil(max(ys) * 10 + 0.2) / 10)) if unit else (min(ys), max(ys))
     margin = 0 if unit else max((high - low) * 0.06, 1e-9)
     low, high, first, last = low - margin, high + margin, min(xs), max(xs)
     width, height, left, top = 460.0, 250.0, 46.0, 10.0

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import base64
 import datetime
+import io
 import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from .diagram import diagram
 from .figures import Series, curves
 from .numbers import Model, models_of, statistic
-from .results import Run, Study
+from .results import Overlay, Run, Study
 from .sections import cases, common, finding, hero, key, legend, tables
 
 __all__ = ["render"]
@@ -146,8 +149,12 @@ def _training(study: Study) -> str:
 
 
 def _image(file: Path, alt: str) -> str:
-    data = base64.b64encode(file.read_bytes()).decode("ascii")
-    return f'<img loading="lazy" alt="{escape(alt)}" src="data:image/png;base64,{data}">'
+    """A picture inside the page; WebP, because a page with all PNGs is several times as large."""
+    packed = io.BytesIO()
+    with Image.open(file) as picture:
+        picture.convert("RGB").save(packed, "WEBP", quality=86)
+    data = base64.b64encode(packed.getvalue()).decode("ascii")
+    return f'<img loading="lazy" alt="{escape(alt)}" src="data:image/webp;base64,{data}">'
 
 
 def _gallery(study: Study) -> str:
@@ -160,7 +167,7 @@ def _gallery(study: Study) -> str:
         pressed = "true" if run.id == first else "false"
         buttons += f'<button value="{escape(run.id)}" aria-pressed="{pressed}">{escape(run.title)}</button>'
         hidden = "" if run.id == first else " hidden"
-        for o in run.overlays[:PICTURES_PER_RUN]:
+        for o in sorted(run.overlays, key=_overlay_order)[:PICTURES_PER_RUN]:
             name = o.case if o.case.startswith(o.task) else f"{o.task} {o.case}"
             alt = f"{o.kind}: {o.case}, {o.structure}, Dice {o.dice:.3f}"
             figures += (
@@ -174,6 +181,10 @@ def _gallery(study: Study) -> str:
     )
     tabs = f'<div class="tabs" data-group="shown">{buttons}</div>' if len(shown) > 1 else ""
     return f'<h2>Best and worst cases</h2><p class="sub">{note}</p>{tabs}<div class="gallery">{figures}</div>'
+
+
+def _overlay_order(overlay: Overlay) -> tuple[str, str]:
+    return overlay.task, overlay.kind
 
 
 def _gallery_order(run: Run) -> int:
