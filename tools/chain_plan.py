@@ -106,7 +106,8 @@ def plan(settings: ChainSettings) -> list[Step]:
     tasks = [_evaluation(settings, s, recipe["stage1"]["bundle"], _task_dir(collection, s)) for s in stage1]
     stage2 = list(_students(settings, recipe, collection))
     students = [_evaluation(settings, s, settings.bundle, (settings.dataset_dir,)) for s in stage2]
-    return [*stage1, manifest, *[t for t in tasks if t], *_paired(stage2, [s for s in students if s])]
+    # the longest runs first: evaluations fill the gaps
+    return [*stage1, manifest, *stage2, *[e for e in (*tasks, *students) if e]]
 
 
 def fingerprint(step: Step) -> str:
@@ -232,7 +233,8 @@ def _students(settings: ChainSettings, recipe: Mapping[str, Any], collection: Co
             argv = _run(settings, config, overrides, f"{run['id']}:seed{seed}")
             title = f"{run['title']} (seed {seed})"
             inputs = data if run["id"] == "alone" else (manifest, *data)
-            yield Step(f"{run['id']}:seed{seed}", run["id"], title, folder, argv, inputs, ("manifest",))
+            needs = () if run["id"] == "alone" else ("manifest",)
+            yield Step(f"{run['id']}:seed{seed}", run["id"], title, folder, argv, inputs, needs)
 
 
 def _evaluation(settings: ChainSettings, of: Step, bundle: str, dataset_dir: tuple[Path, ...]) -> Step | None:
@@ -255,8 +257,3 @@ def _evaluation(settings: ChainSettings, of: Step, bundle: str, dataset_dir: tup
         (of.id,),
         of.id,
     )
-
-
-def _paired(runs: Sequence[Step], evaluations: Sequence[Step]) -> list[Step]:
-    by_subject = {e.subject: e for e in evaluations}
-    return [step for run in runs for step in (run, by_subject[run.id])]
