@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -74,15 +75,17 @@ def _training(size: int, feature_size: int) -> Case:
         return call
 
     def difference() -> float:
-        first(), second()
-        a, b = (torch.cat([p.grad.flatten() for p in n.parameters() if p.grad is not None]) for n in (plain, fast))
-        value = float((a - b).norm() / a.norm())
-        plain.zero_grad(set_to_none=True)
-        fast.zero_grad(set_to_none=True)
-        return value
+        # in double precision: in single, values near zero change sides of the leaky ReLU by rounding alone
+        small = image[:, :, :64, :32, :32].double()
+        gradients = []
+        for network in (copy.deepcopy(plain).double(), copy.deepcopy(fast).double()):
+            network.zero_grad(set_to_none=True)
+            network(small).square().mean().backward()
+            gradients.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
+        return float((gradients[0] - gradients[1]).norm() / gradients[0].norm())
 
     first, second = run(plain), run(fast)
-    return Case("student training step vs MONAI", first, second, difference, 1e-4, {"faster": 1.0})
+    return Case("student training step vs MONAI", first, second, difference, 1e-9, {"faster": 1.0})
 
 
 def _expert(name: str, features: Sequence[int], role: str) -> Expert:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 __all__ = ["instance_norm_"]
 
 
-def _accumulator(x: Tensor) -> torch.dtype:
+def _accurate(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
@@ -28,14 +28,17 @@ def _rows(sample: Tensor) -> Tensor:
 
 def _normalise_(rows: Tensor, eps: float, slope: float, at_once: int = 8192) -> Tensor:
     # overwrites rows; returns 1 / std [C]
-    mean = rows.mean(0, dtype=_accumulator(rows))
-    square = torch.zeros_like(mean)
+    dtype = _accurate(rows)
+    total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
+    for start in range(0, rows.shape[0], at_once):
+        total += rows[start : start + at_once].sum(0, dtype=dtype)
+    mean = (total / rows.shape[0]).to(dtype)
+    square = torch.zeros_like(total)
     for start in range(0, rows.shape[0], at_once):
         square += (rows[start : start + at_once] - mean).square_().sum(0)
-    scale = (square / rows.shape[0] + eps).rsqrt()
-    shift = -mean * scale
+    scale = (square / rows.shape[0] + eps).rsqrt().to(dtype)
     for start in range(0, rows.shape[0], at_once):
-        some = rows[start : start + at_once].mul_(scale).add_(shift)
+        some = rows[start : start + at_once].sub_(mean).mul_(scale)
         if slope != 1.0:
             F.leaky_relu_(some, slope)
     return scale
@@ -43,7 +46,7 @@ def _normalise_(rows: Tensor, eps: float, slope: float, at_once: int = 8192) -> 
 
 def _input_gradient(rows: Tensor, grad: Tensor, scale: Tensor, slope: float, at_once: int = 8192) -> Tensor:
     """`dx = (g - mean(g) - x^ mean(g x^)) / std` with `g` behind the leaky ReLU and `x^` the normalised input."""
-    first, second = torch.zeros_like(scale), torch.zeros_like(scale)
+    first, second = torch.zeros_like(scale, dtype=torch.float64), torch.zeros_like(scale, dtype=torch.float64)
     result = torch.empty_like(rows)
     parts = range(0, rows.shape[0], at_once)
     for start in parts:
@@ -52,7 +55,7 @@ def _input_gradient(rows: Tensor, grad: Tensor, scale: Tensor, slope: float, at_
         result[start : start + at_once] = g
         first += g.sum(0, dtype=scale.dtype)
         second += g.mul_(F.leaky_relu(y, 1 / slope)).sum(0, dtype=scale.dtype)
-    first, second = first / rows.shape[0] * scale, second / rows.shape[0] * scale
+    first, second = ((t / rows.shape[0] * scale).to(scale.dtype) for t in (first, second))
     for start in parts:
         some = result[start : start + at_once].mul_(scale).sub_(first)
         some.sub_(F.leaky_relu(rows[start : start + at_once], 1 / slope).mul_(second))
