@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..atomic import process_alive
 from ..errors import DataError
 
 __all__ = ["MARKER", "publish", "write_json", "write_nifti", "write_png"]
@@ -146,18 +147,8 @@ def _remove_stale(folder: Path) -> None:
     """Remove what writers of this machine left behind when they were killed."""
     for left in folder.parent.glob(f".{folder.name}.partial-{socket.gethostname()}-*"):
         pid = left.name.rsplit("-", 1)[1]
-        if not pid.isdigit() or not _alive(int(pid)):
+        if not pid.isdigit() or not process_alive(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _replace(folder: Path, partial: Path, parameters: Mapping[str, Any]) -> None:
