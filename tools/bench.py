@@ -6,6 +6,7 @@ import datetime
 import json
 import platform
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,10 @@ def bench(
     torch.set_num_threads(threads or min(2, before))
     try:
         settings = (size, preset["feature_size"], preset["features"])
-        rows = [measure(case, repeats) for case in cases(*settings, experts)]
+        rows = []
+        for case in cases(*settings, experts):
+            rows.append(measure(case, repeats))
+            print(_line(rows[-1]), file=sys.stderr, flush=True)
         counts = sorted({1, experts})
         steps = [{"experts": n, **cost(run, repeats)} for n, run in growth(*settings, counts)]
         result = {"machine": _machine(), "size": size, "repeats": repeats, "paper": paper,
@@ -73,6 +77,11 @@ def bench(
         with atomic_write(Path(out) / f"bench_{method}.md") as file:
             file.write_text(text + "\n")
     return text
+
+
+def _line(row: Row) -> str:
+    memory = f"{row.memory:.2f}x memory, {row.multiply_adds:.2f}x fewer multiply-adds"
+    return f"{row.part}: {row.faster:.2f}x faster ({row.cpu_faster:.2f}x in CPU time), {memory}"
 
 
 def _machine() -> dict[str, Any]:
