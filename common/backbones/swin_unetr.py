@@ -37,9 +37,11 @@ class SwinUNETR(MonaiSwinUNETR):
         Hatamizadeh et al., Swin UNETR, 2022; window padding in closed form is ours.
     """
 
+    __constants__ = ("lean",)  # so that the scripting compiler leaves the other branch alone
+
     def __init__(self, *, fast: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.fast = fast
+        self.fast, self.lean = fast, False
         if not fast or kwargs.get("spatial_dims", 3) != 3:
             return
         hyena = any(isinstance(m, HyenaTransformerBlock) for m in self.modules())
@@ -53,6 +55,7 @@ class SwinUNETR(MonaiSwinUNETR):
             decoder = getattr(self, f"decoder{i}")
             if is_lean(decoder.conv_block):
                 setattr(self, f"decoder{i}", UpBlock(block=decoder))
+        self.lean = isinstance(self.decoder1, UpBlock)
 
     def _merges(self) -> bool:
         stages = [getattr(self.swinViT, f"layers{i}")[0] for i in range(1, 5)]
@@ -82,7 +85,11 @@ class SwinUNETR(MonaiSwinUNETR):
         decoded = self.decoder4(decoded, self.encoder4(hidden_states[2]))
         decoded = self.decoder3(decoded, self.encoder3(hidden_states[1]))
         decoded = self.decoder2(decoded, self.encoder2(hidden_states[0]))
-        full: Tensor = self.decoder1(decoded, self.encoder1(x))
+        if self.lean:  # the full-size skip is let go before the last convolution
+            out, residual = self.decoder1.join(decoded, self.encoder1(x))
+            full = self.decoder1.conv_block.finish(out, residual)
+        else:
+            full = self.decoder1(decoded, self.encoder1(x))
         return full
 
     def forward(self, x_in: Tensor) -> Tensor:
