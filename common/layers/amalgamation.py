@@ -89,13 +89,14 @@ class HierarchicalAmalgamation(nn.Module):
         heads: attention heads.
         use: which sources are asked, a non-empty part of ``("task", "external")``.
         mlp_ratio: hidden width of the MLPs over C.
+        zero_init: start with ``f_m = f_s``, so that what the experts say enters as far as it helps.
 
     Raises:
         ConfigError: for unknown, repeated or missing sources, or an external source without an expert.
 
     Reference:
-        KA2ER, section 3.3 and figure 2. The positions, the task embedding and the LayerNorm after the projection are
-        ours.
+        KA2ER, section 3.3 and figure 2. The positions, the task embedding and the LayerNorm after the projection and
+        the start from the identity are ours.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class HierarchicalAmalgamation(nn.Module):
         heads: int = 12,
         use: Sequence[str] = SOURCES,
         mlp_ratio: float = 4.0,
+        zero_init: bool = True,
     ) -> None:
         super().__init__()
         if not use or len(set(use)) != len(use) or not set(use) <= set(SOURCES):
@@ -118,12 +120,12 @@ class HierarchicalAmalgamation(nn.Module):
             self.experts = nn.ModuleList(
                 ExpertTokens(expert_channels=c, channels=channels) for c in expert_channels.values()
             )
-            self.ask_task = AttentionBlock(channels=channels, heads=heads, cross=True, mlp_ratio=mlp_ratio)
+            self.ask_task = self._block(channels, heads, mlp_ratio, zero_init)
         if "external" in use:
             if external_channels is None:
                 raise ConfigError("there is no external expert", where="use", got=tuple(use), expected="('task',)")
             self.external = ExpertTokens(expert_channels=external_channels, channels=channels)
-            self.ask_external = AttentionBlock(channels=channels, heads=heads, cross=True, mlp_ratio=mlp_ratio)
+            self.ask_external = self._block(channels, heads, mlp_ratio, zero_init)
 
     def forward(
         self,
@@ -173,6 +175,10 @@ class HierarchicalAmalgamation(nn.Module):
             if weights is not None:
                 maps.append(AttentionMap(-1, everyone, tuple(external.shape[2:]), weights))
         return Amalgamated(x, tuple(maps))
+
+    @staticmethod
+    def _block(channels: int, heads: int, mlp_ratio: float, zero_init: bool) -> AttentionBlock:
+        return AttentionBlock(channels=channels, heads=heads, cross=True, mlp_ratio=mlp_ratio, zero_init=zero_init)
 
     @staticmethod
     def _tokens(project: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:

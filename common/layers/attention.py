@@ -109,18 +109,25 @@ class AttentionBlock(nn.Module):
         heads: number of heads.
         cross: whether the block attends to a context.
         mlp_ratio: hidden width of the MLP over C; 0 leaves the MLP away.
+        zero_init: start as the identity: the last layers of attention and MLP are zero.
 
     Raises:
         ConfigError: for a context given to a self-attention block or missing from a cross-attention block.
     """
 
-    def __init__(self, *, channels: int, heads: int, cross: bool, mlp_ratio: float = 4.0) -> None:
+    def __init__(
+        self, *, channels: int, heads: int, cross: bool, mlp_ratio: float = 4.0, zero_init: bool = False
+    ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
         self.norm_context = nn.LayerNorm(channels) if cross else None
         self.attention = Attention(channels=channels, heads=heads)
         self.norm_mlp = nn.LayerNorm(channels) if mlp_ratio else None
         self.mlp = MLPBlock(channels, int(channels * mlp_ratio)) if mlp_ratio else None
+        if zero_init:
+            for layer in [self.attention.out] + ([] if self.mlp is None else [self.mlp.linear2]):
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
 
     def forward(
         self,
