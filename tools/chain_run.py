@@ -5,13 +5,17 @@ from __future__ import annotations
 import datetime
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import IO, NoReturn
 
 import torch
 
@@ -42,6 +46,7 @@ def execute(steps: Sequence[Step], record: Record, settings: ChainSettings, jobs
     """Do every step that is not done yet.
 
     A failed step stops the start of further ones; those that run are waited for, so that nothing of theirs is lost.
+    An interrupt or SIGTERM is passed on to the running steps, which write their checkpoints and end.
 
     Args:
         steps: in an order that respects their needs.
@@ -58,13 +63,13 @@ def execute(steps: Sequence[Step], record: Record, settings: ChainSettings, jobs
     waiting, done, lock = list(steps), set[str](), threading.Lock()
     running: dict[Future[None], Step] = {}
     failure: BaseException | None = None
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    with ThreadPoolExecutor(jobs) as pool:
+    processes = Processes(max(1, (os.cpu_count() or 1) // jobs))
+    with ThreadPoolExecutor(jobs) as pool, processes.ended_with_us():
         while running or (waiting and failure is None):
             for step in [s for s in waiting if failure is None and done.issuperset(s.needs)][: jobs - len(running)]:
                 waiting.remove(step)
                 position = f"[{steps.index(step) + 1}/{len(steps)}]"
-                running[pool.submit(_do, step, record, settings, position, lock, threads)] = step
+                running[pool.submit(_do, step, record, settings, position, lock, processes)] = step
             finished, _ = wait(running, timeout=_PAUSE, return_when=FIRST_COMPLETED)
             for future in finished:
                 step = running.pop(future)
@@ -78,7 +83,60 @@ def execute(steps: Sequence[Step], record: Record, settings: ChainSettings, jobs
         raise failure
 
 
-def _do(step: Step, record: Record, settings: ChainSettings, position: str, lock: threading.Lock, threads: int) -> None:
+class Processes:
+    """The processes of a chain, none of which outlives it.
+
+    Args:
+        threads: CPU threads for each of them.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock, self._closed = threading.Lock(), False
+
+    def run(self, argv: Sequence[str], environment: Mapping[str, str], log: IO[str]) -> int:
+        """Run a command to its end; its exit code (that of SIGTERM when the chain is ending)."""
+        with self._lock:
+            if self._closed:
+                return -signal.SIGTERM
+            process = subprocess.Popen(argv, env=environment, stdout=log, stderr=log)
+            self._running.add(process)
+        try:
+            return process.wait()
+        finally:
+            with self._lock:
+                self._running.discard(process)
+
+    def end(self) -> None:
+        """Ask every process to finish what it writes and to end; start none any more."""
+        with self._lock:
+            self._closed = True
+            for process in self._running:
+                process.terminate()
+
+    @contextmanager
+    def ended_with_us(self) -> Iterator[None]:
+        """Pass an interrupt of the block on; in the main thread SIGTERM is one."""
+        main = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGTERM, _interrupt) if main else None
+        try:
+            yield
+        except BaseException:
+            self.end()
+            raise
+        finally:
+            if main:
+                signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _do(
+    step: Step, record: Record, settings: ChainSettings, position: str, lock: threading.Lock, processes: Processes
+) -> None:
     with lock:
         if record.holds(step):
             _say(f"{position} {step.title}: done before")
@@ -90,27 +148,27 @@ def _do(step: Step, record: Record, settings: ChainSettings, position: str, lock
         if step.kind == "manifest":
             write_manifest(step, settings)
         else:
-            _call(step, threads)
+            _call(step, processes)
         status = "done"
     finally:
         with lock:
             record.end(step, status, time.monotonic() - started)
 
 
-def _call(step: Step, threads: int) -> None:
+def _call(step: Step, processes: Processes) -> None:
     step.output_dir.mkdir(parents=True, exist_ok=True)
     path = os.pathsep.join(p for p in (str(Path.cwd()), os.environ.get("PYTHONPATH", "")) if p)
     environment = {**os.environ, "PYTHONPATH": path}
-    environment.setdefault("OMP_NUM_THREADS", str(threads))
+    environment.setdefault("OMP_NUM_THREADS", str(processes.threads))
     log = _log(step)
     with log.open("a", encoding="utf-8") as file:
         file.write(f"\n# {datetime.datetime.now(datetime.UTC).isoformat()} {step.command}\n")
         file.flush()
-        process = subprocess.run(step.argv, env=environment, stdout=file, stderr=file, check=False)
-    if process.returncode:
+        returncode = processes.run(step.argv, environment, file)
+    if returncode:
         error = ExpertError if step.kind in ("expert", "external") else AmalgamationError
         raise error(
-            f"the command ended with exit code {process.returncode}",
+            f"the command ended with exit code {returncode}",
             where=step.title,
             got=_reason(log),
             hint=f"read {log}, mend the cause and type the same chain command again: finished steps are kept",

@@ -86,11 +86,11 @@ class SwinUNETR(MonaiSwinUNETR):
         decoded = self.decoder3(decoded, self.encoder3(hidden_states[1]))
         decoded = self.decoder2(decoded, self.encoder2(hidden_states[0]))
         if self.lean:  # the full-size skip is let go before the last convolution
-            out, residual = self.decoder1.join(decoded, self.encoder1(x))
-            full = self.decoder1.conv_block.finish(out, residual)
+            out, residual = self.decoder1.join(decoded, self.encoder1(x))  # type: ignore[operator]
+            full = self.decoder1.conv_block.finish(out, residual)  # type: ignore[operator]
         else:
             full = self.decoder1(decoded, self.encoder1(x))
-        return full
+        return full  # type: ignore[no-any-return]
 
     def forward(self, x_in: Tensor) -> Tensor:
         """Logits [B, out_channels, X, Y, Z] of an image [B, in_channels, X, Y, Z]."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ExpertError
-from .attention import AttentionBlock, sincos_position, to_tokens
+from .attention import AttentionBlock, sincos_position, squared_distance, to_tokens
 
 __all__ = [
     "Amalgamated",
@@ -90,13 +91,14 @@ class HierarchicalAmalgamation(nn.Module):
         use: which sources are asked, a non-empty part of ``("task", "external")``.
         mlp_ratio: hidden width of the MLPs over C.
         zero_init: start with ``f_m = f_s``, so that what the experts say enters as far as it helps.
+        local: start by asking each expert about the token's own place.
 
     Raises:
         ConfigError: for unknown, repeated or missing sources, or an external source without an expert.
 
     Reference:
-        KA2ER, section 3.3 and figure 2. The positions, the task embedding and the LayerNorm after the projection and
-        the start from the identity are ours.
+        KA2ER, section 3.3 and figure 2. The positions, the task embedding and the LayerNorm after the projection,
+        the start from the identity and the heads' reach are ours.
     """
 
     def __init__(
@@ -109,23 +111,33 @@ class HierarchicalAmalgamation(nn.Module):
         use: Sequence[str] = SOURCES,
         mlp_ratio: float = 4.0,
         zero_init: bool = True,
+        local: bool = True,
     ) -> None:
         super().__init__()
         if not use or len(set(use)) != len(use) or not set(use) <= set(SOURCES):
             raise ConfigError("unknown sources", where="use", got=tuple(use), expected=f"part of {SOURCES}")
         self.tasks = tuple(expert_channels)
+        cross_attention = partial(
+            AttentionBlock,
+            channels=channels,
+            heads=heads,
+            cross=True,
+            mlp_ratio=mlp_ratio,
+            zero_init=zero_init,
+            local=local,
+        )
         self.ask_task: AttentionBlock | None = None
         self.ask_external: AttentionBlock | None = None
         if "task" in use:
             self.experts = nn.ModuleList(
                 ExpertTokens(expert_channels=c, channels=channels) for c in expert_channels.values()
             )
-            self.ask_task = self._block(channels, heads, mlp_ratio, zero_init)
+            self.ask_task = cross_attention()
         if "external" in use:
             if external_channels is None:
                 raise ConfigError("there is no external expert", where="use", got=tuple(use), expected="('task',)")
             self.external = ExpertTokens(expert_channels=external_channels, channels=channels)
-            self.ask_external = self._block(channels, heads, mlp_ratio, zero_init)
+            self.ask_external = cross_attention()
 
     def forward(
         self,
@@ -158,7 +170,12 @@ class HierarchicalAmalgamation(nn.Module):
             for task, answer in answers.items():
                 context, where = self._tokens(self.experts[task], answer.features)
                 part, weights = self.ask_task(
-                    x[answer.samples], context, position=position, context_position=where, need_weights=need_weights
+                    x[answer.samples],
+                    context,
+                    position=position,
+                    context_position=where,
+                    need_weights=need_weights,
+                    distance=squared_distance(grid, answer.features.shape[2:], x),
                 )
                 heard.append(part)
                 if weights is not None:
@@ -170,15 +187,16 @@ class HierarchicalAmalgamation(nn.Module):
                 raise ConfigError("external features are missing or do not fit the batch", got=got, expected=x.shape[0])
             context, where = self._tokens(self.external, external)
             x, weights = self.ask_external(
-                x, context, position=position, context_position=where, need_weights=need_weights
+                x,
+                context,
+                position=position,
+                context_position=where,
+                need_weights=need_weights,
+                distance=squared_distance(grid, external.shape[2:], x),
             )
             if weights is not None:
                 maps.append(AttentionMap(-1, everyone, tuple(external.shape[2:]), weights))
         return Amalgamated(x, tuple(maps))
-
-    @staticmethod
-    def _block(channels: int, heads: int, mlp_ratio: float, zero_init: bool) -> AttentionBlock:
-        return AttentionBlock(channels=channels, heads=heads, cross=True, mlp_ratio=mlp_ratio, zero_init=zero_init)
 
     @staticmethod
     def _tokens(project: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 
-__all__ = ["Attended", "Attention", "AttentionBlock", "from_tokens", "sincos_position", "to_tokens"]
+__all__ = [
+    "Attended",
+    "Attention",
+    "AttentionBlock",
+    "from_tokens",
+    "sincos_position",
+    "squared_distance",
+    "to_tokens",
+]
 
 
 class Attended(NamedTuple):
@@ -66,6 +74,34 @@ def sincos_position(grid: Sequence[int], channels: int, like: Tensor, *, top: fl
     return F.pad(torch.cat(parts, 1), (0, channels - 6 * count))[None].to(like.dtype)
 
 
+def squared_distance(grid: Sequence[int], other: Sequence[int], like: Tensor) -> Tensor:
+    """How far the voxel centres of two grids over the same crop are apart, in voxels of the coarser one.
+
+    ``d^2[i, j] = sum_axis (min(n, m) ((i + 0.5) / n - (j + 0.5) / m))^2``.
+
+    Args:
+        grid: tokens n along each of the three axes.
+        other: tokens m of the other grid.
+        like: tensor whose device and dtype the result takes.
+
+    Returns:
+        ``[N, M]``.
+
+    Raises:
+        ConfigError: for a grid that is not three-dimensional.
+    """
+    if len(grid) != 3 or len(other) != 3:
+        raise ConfigError("distances need three axes", got=(tuple(grid), tuple(other)))
+    axes = []
+    for n, m in zip(grid, other, strict=True):
+        here = (torch.arange(n, device=like.device, dtype=torch.float32) + 0.5) / n
+        there = (torch.arange(m, device=like.device, dtype=torch.float32) + 0.5) / m
+        axes.append(((here[:, None] - there) * min(n, m)).square())
+    x, y, z = axes
+    total = x[:, None, None, :, None, None] + y[None, :, None, None, :, None] + z[None, None, :, None, None, :]
+    return total.reshape(math.prod(grid), math.prod(other)).to(like.dtype)
+
+
 class Attention(nn.Module):
     """Multi-head attention ``softmax(q k^T / sqrt(d)) v`` whose positions enter queries and keys, not values.
 
@@ -87,22 +123,30 @@ class Attention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False) -> Attended:
-        """Attend from ``query [B, N, C]`` to ``key, value [B, M, C]``; the weights cost the plain ``[N, M]`` way."""
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False, bias: Tensor | None = None
+    ) -> Attended:
+        """Attend from ``query [B, N, C]`` to ``key, value [B, M, C]``; the weights cost the plain ``[N, M]`` way.
+
+        ``bias [heads, N, M]`` is added to the logits.
+        """
         q, k, v = self._split(self.query(query)), self._split(self.key(key)), self._split(self.value(value))
         weights = None
         if need_weights:
-            weights = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1)
+            logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+            weights = (logits if bias is None else logits + bias).softmax(-1)
             x = weights @ v
         else:
-            x = F.scaled_dot_product_attention(q, k, v)
+            x = F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias[None].to(q.dtype))
         return Attended(self.out(x.transpose(1, 2).flatten(2)), weights)
 
 
 class AttentionBlock(nn.Module):
     """Pre-norm residual block: ``y = x + Attn(LN(x) + p, LN(c) + p_c, LN(c)); z = y + MLP(LN(y))``.
 
-    Without a context the block is self-attention and has one norm for queries and keys.
+    Without a context the block is self-attention and has one norm for queries and keys. With ``local``, head ``h`` adds
+    ``-exp(r_h) d^2`` to its logits, ``d`` the distance between query and key; the learned ``exp(r_h)`` start between 2
+    (its own place) and 2/256 (everywhere), so that what is where need not be learned from scratch.
 
     Args:
         channels: width C of the tokens.
@@ -110,13 +154,21 @@ class AttentionBlock(nn.Module):
         cross: whether the block attends to a context.
         mlp_ratio: hidden width of the MLP over C; 0 leaves the MLP away.
         zero_init: start as the identity: the last layers of attention and MLP are zero.
+        local: whether the heads start with a reach of their own.
 
     Raises:
         ConfigError: for a context given to a self-attention block or missing from a cross-attention block.
     """
 
     def __init__(
-        self, *, channels: int, heads: int, cross: bool, mlp_ratio: float = 4.0, zero_init: bool = False
+        self,
+        *,
+        channels: int,
+        heads: int,
+        cross: bool,
+        mlp_ratio: float = 4.0,
+        zero_init: bool = False,
+        local: bool = False,
     ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
@@ -124,6 +176,7 @@ class AttentionBlock(nn.Module):
         self.attention = Attention(channels=channels, heads=heads)
         self.norm_mlp = nn.LayerNorm(channels) if mlp_ratio else None
         self.mlp = MLPBlock(channels, int(channels * mlp_ratio)) if mlp_ratio else None
+        self.reach = nn.Parameter(math.log(2.0) - torch.linspace(0, math.log(256.0), heads)) if local else None
         if zero_init:
             for layer in [self.attention.out] + ([] if self.mlp is None else [self.mlp.linear2]):
                 nn.init.zeros_(layer.weight)
@@ -137,8 +190,12 @@ class AttentionBlock(nn.Module):
         position: Tensor | None = None,
         context_position: Tensor | None = None,
         need_weights: bool = False,
+        distance: Tensor | None = None,
     ) -> Attended:
-        """``x [B, N, C]``, ``context [B, M, C]``, positions ``[1, N or M, C]`` -> ``Attended([B, N, C], weights)``."""
+        """``x [B, N, C]``, ``context [B, M, C]``, positions ``[1, N or M, C]`` -> ``Attended([B, N, C], weights)``.
+
+        A local block also takes the squared distances ``[N, M]``.
+        """
         if (context is None) != (self.norm_context is None):
             raise ConfigError("a cross-attention block needs a context and a self-attention block takes none")
         q = self.norm(x)
@@ -149,7 +206,10 @@ class AttentionBlock(nn.Module):
                 raise ConfigError("context and queries differ", got=tuple(context.shape), expected=tuple(x.shape))
             value = self.norm_context(context)
         key = value if context_position is None else value + context_position
-        attended, weights = self.attention(q if position is None else q + position, key, value, need_weights)
+        bias = None
+        if self.reach is not None and distance is not None:
+            bias = -self.reach.exp()[:, None, None] * distance
+        attended, weights = self.attention(q if position is None else q + position, key, value, need_weights, bias)
         x = x + attended
         if self.mlp is not None and self.norm_mlp is not None:
             x = x + self.mlp(self.norm_mlp(x))

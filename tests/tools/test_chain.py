@@ -1,6 +1,10 @@
 """The chain keeps what is finished, redoes what changed, and never deletes a result."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import nibabel
@@ -48,7 +52,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Replace the commands by something that leaves the files that they would leave."""
     done: list[str] = []
 
-    def pretend(step, threads):  # type: ignore[no-untyped-def]
+    def pretend(step, processes):  # type: ignore[no-untyped-def]
         done.append(step.id)
         step.output_dir.mkdir(parents=True, exist_ok=True)
         if step.kind == "evaluate":
@@ -174,10 +178,10 @@ def test_failed_step_is_named_and_done_again(
 ) -> None:
     pretend = chain_run._call
 
-    def fail(step, threads):  # type: ignore[no-untyped-def]
+    def fail(step, processes):  # type: ignore[no-untyped-def]
         if step.id == "expert:b":
             raise ExpertError("broken", where=step.title)
-        pretend(step, threads)
+        pretend(step, processes)
 
     monkeypatch.setattr(chain_run, "_call", fail)
     with pytest.raises(ExpertError, match="Expert b"):
@@ -198,12 +202,45 @@ def test_manifest_paths_are_relative_to_the_manifest(collection: Path, tmp_path:
 
 def test_a_command_that_fails_says_where_its_output_is(tmp_path: Path, settings: ChainSettings) -> None:
     import dataclasses
-    import sys
 
     step = dataclasses.replace(plan(settings)[0], argv=(sys.executable, "-c", "raise SystemExit(3)"))
     with pytest.raises(ExpertError, match=r"exit code 3[\s\S]*no output|expert\.log"):
-        chain_run._call(step, 1)
+        chain_run._call(step, chain_run.Processes(1))
     assert issubclass(ExpertError, AmalgamationError)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_no_process_outlives_the_chain_and_each_may_finish_what_it_writes(tmp_path: Path, number: int) -> None:
+    saved, ready = tmp_path / "saved", tmp_path / "ready"
+    work = (
+        "import pathlib, signal, sys, time\n"
+        f"signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(saved)!r}).write_text('all'), sys.exit(143)))\n"
+        f"pathlib.Path({str(ready)!r}).touch()\n"
+        "time.sleep(60)"
+    )
+    chain = (
+        "import os, sys, threading, time\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from tools.chain_run import Processes\n"
+        "processes = Processes(1)\n"
+        "with ThreadPoolExecutor(1) as pool, processes.ended_with_us():\n"
+        f"    job = pool.submit(processes.run, [sys.executable, '-c', {work!r}], dict(os.environ), sys.stderr)\n"
+        "    while not job.done(): time.sleep(0.05)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", chain], cwd=ROOT, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not ready.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    assert process.returncode == (143 if number == signal.SIGTERM else -signal.SIGINT)
+    assert saved.read_text() == "all"
+
+
+def test_an_ended_chain_starts_nothing() -> None:
+    processes = chain_run.Processes(1)
+    processes.end()
+    assert processes.run([sys.executable, "-c", "raise SystemExit(0)"], {}, sys.stderr) == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("text", ["--a", "a 1", "--a 1 --b"])
@@ -236,10 +273,10 @@ def test_two_experts_really_run_at_the_same_time(
 
     pretend, meeting = chain_run._call, threading.Barrier(2, timeout=20)
 
-    def meet(step, threads):  # type: ignore[no-untyped-def]
+    def meet(step, processes):  # type: ignore[no-untyped-def]
         if step.kind == "expert":
             meeting.wait()
-        pretend(step, threads)
+        pretend(step, processes)
 
     monkeypatch.setattr(chain_run, "_call", meet)
     _run(collection, tmp_path, jobs=2)

@@ -10,9 +10,15 @@ from common.layers.attention import sincos_position
 GRID = (2, 1, 3)
 
 
-def block(use=("task", "external"), zero_init=False):
+def block(use=("task", "external"), zero_init=False, local=True):
     return HierarchicalAmalgamation(
-        channels=12, expert_channels={"ct": 5, "mr": 7}, external_channels=4, heads=3, use=use, zero_init=zero_init
+        channels=12,
+        expert_channels={"ct": 5, "mr": 7},
+        external_channels=4,
+        heads=3,
+        use=use,
+        zero_init=zero_init,
+        local=local,
     )
 
 
@@ -23,6 +29,18 @@ def question():
         0: ExpertFeatures(torch.tensor([1]), torch.randn(1, 5, 2, 2, 2)),
     }
     return f_s, answers, torch.randn(3, 4, 1, 1, 2)
+
+
+def naive_distance(grid, other):
+    """Voxel centre by voxel centre."""
+    rows = []
+    for here in itertools.product(*map(range, grid)):
+        row = []
+        for there in itertools.product(*map(range, other)):
+            axes = zip(here, there, grid, other, strict=True)
+            row.append(sum((((i + 0.5) / n - (j + 0.5) / m) * min(n, m)) ** 2 for i, j, n, m in axes))
+        rows.append(row)
+    return torch.tensor(rows)
 
 
 def naive(module, f_s, answers, external):
@@ -43,14 +61,16 @@ def naive(module, f_s, answers, external):
             tokens = torch.stack([volume[:, i, j, k] for i, j, k in itertools.product(*map(range, volume.shape[1:]))])
             tokens = project.norm(project.project(tokens)) + project.embedding
             there = sincos_position(volume.shape[1:], 12, x)
-            x = ask(x, tokens[None], position=here, context_position=there).tokens
+            far = naive_distance(GRID, volume.shape[1:])
+            x = ask(x, tokens[None], position=here, context_position=there, distance=far).tokens
         rows.append(x)
     return torch.cat(rows)
 
 
+@pytest.mark.parametrize("local", [True, False])
 @pytest.mark.parametrize("use", [("task",), ("external",), ("task", "external")])
-def test_equals_the_loop_over_samples(use):
-    module, (f_s, answers, external) = block(use), question()
+def test_equals_the_loop_over_samples(use, local):
+    module, (f_s, answers, external) = block(use, local=local), question()
     torch.testing.assert_close(module(f_s, GRID, answers, external).tokens, naive(module, f_s, answers, external))
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from common.errors import ConfigError
-from common.layers.attention import Attention, AttentionBlock, from_tokens, sincos_position, to_tokens
+from common.layers.attention import Attention, AttentionBlock, from_tokens, sincos_position, squared_distance, to_tokens
 
 
-def naive(module: Attention, query, key, value):
+def naive(module: Attention, query, key, value, bias):
     """One query, one head at a time, in float64."""
     parts = zip((module.query, module.key, module.value), (query, key, value), strict=True)
     q, k, v = (project(x).double() for project, x in parts)
@@ -18,19 +18,24 @@ def naive(module: Attention, query, key, value):
             part = slice(h * width, (h + 1) * width)
             for n in range(q.shape[1]):
                 scores = [float(q[b, n, part] @ k[b, m, part]) / math.sqrt(width) for m in range(k.shape[1])]
+                scores = [s + float(bias[h, n, m]) for m, s in enumerate(scores)]
                 weights = [math.exp(s - max(scores)) for s in scores]
                 out[b, n, part] = sum(w / sum(weights) * v[b, m, part] for m, w in enumerate(weights))
     return module.out(out.float())
 
 
+@pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("tokens, context, heads", [(1, 1, 1), (5, 3, 2), (2, 7, 4)])
-def test_equals_the_loop(tokens, context, heads):
+def test_equals_the_loop(tokens, context, heads, biased):
     module = Attention(channels=8, heads=heads)
     query, key, value = torch.randn(2, tokens, 8), torch.randn(2, context, 8), torch.randn(2, context, 8)
-    fast = module(query, key, value)
-    plain = module(query, key, value, need_weights=True)
+    bias = torch.randn(heads, tokens, context) if biased else None
+    fast = module(query, key, value, bias=bias)
+    plain = module(query, key, value, need_weights=True, bias=bias)
     assert fast.weights is None
-    torch.testing.assert_close(fast.tokens, naive(module, query, key, value))
+    torch.testing.assert_close(
+        fast.tokens, naive(module, query, key, value, torch.zeros(heads, tokens, context) if bias is None else bias)
+    )
     torch.testing.assert_close(plain.tokens, fast.tokens)
     assert plain.weights.shape == (2, heads, tokens, context)
     torch.testing.assert_close(plain.weights.sum(-1), torch.ones(2, heads, tokens))
@@ -44,6 +49,25 @@ def test_context_order_does_not_matter_without_positions():
     assert not torch.allclose(
         block(x, context, context_position=where).tokens, block(x, context.flip(1), context_position=where).tokens
     )
+
+
+def test_local_heads_start_at_their_own_place_and_have_different_reaches():
+    block = AttentionBlock(channels=24, heads=4, cross=True, local=True)
+    torch.nn.init.zeros_(block.attention.query.weight)
+    torch.nn.init.zeros_(block.attention.query.bias)
+    distance = squared_distance((2, 2, 2), (4, 4, 4), torch.zeros(1))
+    weights = block(torch.randn(1, 8, 24), torch.randn(1, 64, 24), distance=distance, need_weights=True).weights[0]
+    near = weights.detach().masked_fill(distance > 0.76, 0).sum(-1)  # the eight voxels that a coarse one covers
+    assert (near[0] > 0.5).all() and (near[-1] < 0.4).all()
+    assert (near[:-1] > near[1:]).all()
+    weights[0, 0, 0].backward()
+    assert block.reach.grad.any()
+
+
+def test_distances_of_one_grid_are_voxels():
+    distance = squared_distance((2, 3, 4), (2, 3, 4), torch.zeros(1))
+    assert torch.equal(distance.diagonal(), torch.zeros(24))
+    torch.testing.assert_close(distance[0, 23], torch.tensor(1.0 + 4.0 + 9.0))
 
 
 def test_block_is_residual():
@@ -90,6 +114,7 @@ def test_tokens_there_and_back():
         lambda: Attention(channels=10, heads=0),
         lambda: sincos_position((2, 2), 12, torch.zeros(1)),
         lambda: sincos_position((2, 2, 2), 5, torch.zeros(1)),
+        lambda: squared_distance((2, 2), (2, 2, 2), torch.zeros(1)),
         lambda: from_tokens(torch.zeros(1, 7, 3), (2, 2, 2)),
         lambda: AttentionBlock(channels=6, heads=1, cross=True)(torch.zeros(1, 2, 6)),
         lambda: AttentionBlock(channels=6, heads=1, cross=False)(torch.zeros(1, 2, 6), torch.zeros(1, 2, 6)),
