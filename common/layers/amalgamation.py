@@ -90,15 +90,14 @@ class HierarchicalAmalgamation(nn.Module):
         heads: attention heads.
         use: which sources are asked, a non-empty part of ``("task", "external")``.
         mlp_ratio: hidden width of the MLPs over C.
-        zero_init: start with ``f_m = f_s``, so that what the experts say enters as far as it helps.
         local: start by asking each expert about the token's own place.
 
     Raises:
         ConfigError: for unknown, repeated or missing sources, or an external source without an expert.
 
     Reference:
-        KA2ER, section 3.3 and figure 2. The positions, the task embedding and the LayerNorm after the projection,
-        the start from the identity and the heads' reach are ours.
+        KA2ER, section 3.3 and figure 2. The positions, the task embedding and the LayerNorm after the projection
+        and the heads' reach are ours.
     """
 
     def __init__(
@@ -110,7 +109,6 @@ class HierarchicalAmalgamation(nn.Module):
         heads: int = 12,
         use: Sequence[str] = SOURCES,
         mlp_ratio: float = 4.0,
-        zero_init: bool = True,
         local: bool = True,
     ) -> None:
         super().__init__()
@@ -123,7 +121,6 @@ class HierarchicalAmalgamation(nn.Module):
             heads=heads,
             cross=True,
             mlp_ratio=mlp_ratio,
-            zero_init=zero_init,
             local=local,
         )
         self.ask_task: AttentionBlock | None = None

@@ -153,7 +153,6 @@ class AttentionBlock(nn.Module):
         heads: number of heads.
         cross: whether the block attends to a context.
         mlp_ratio: hidden width of the MLP over C; 0 leaves the MLP away.
-        zero_init: start as the identity: the last layers of attention and MLP are zero.
         local: whether the heads start with a reach of their own.
 
     Raises:
@@ -167,7 +166,6 @@ class AttentionBlock(nn.Module):
         heads: int,
         cross: bool,
         mlp_ratio: float = 4.0,
-        zero_init: bool = False,
         local: bool = False,
     ) -> None:
         super().__init__()
@@ -177,10 +175,6 @@ class AttentionBlock(nn.Module):
         self.norm_mlp = nn.LayerNorm(channels) if mlp_ratio else None
         self.mlp = MLPBlock(channels, int(channels * mlp_ratio)) if mlp_ratio else None
         self.reach = nn.Parameter(math.log(2.0) - torch.linspace(0, math.log(256.0), heads)) if local else None
-        if zero_init:
-            for layer in [self.attention.out] + ([] if self.mlp is None else [self.mlp.linear2]):
-                nn.init.zeros_(layer.weight)
-                nn.init.zeros_(layer.bias)
 
     def forward(
         self,

@@ -64,17 +64,22 @@ def _distance(s: Tensor, m: Tensor, kind: str) -> Tensor:
     return (1 - cosine).mean()
 
 
-def kl_divergence(logits: Tensor, teacher: Tensor, classes: Tensor, *, exclusive: bool = True) -> Tensor:
+def kl_divergence(
+    logits: Tensor, teacher: Tensor, classes: Tensor, *, exclusive: bool = True, balanced: bool = False
+) -> Tensor:
     """``KL(teacher || student)`` over the classes that the teacher knows, at temperature 1.
 
-    Exclusive: ``sum_k p_k (log p_k - log q_k)`` with ``q`` the student's softmax restricted to those classes, mean over
-    voxels and samples. Overlapping: the sum of the two Bernoulli terms per structure, mean over the known ones.
+    Exclusive: ``d(x) = sum_k p_k (log p_k - log q_k)`` with ``q`` the student's softmax restricted to those classes,
+    mean over voxels and samples; balanced: ``mean_k sum_x p_k(x) d(x) / sum_x p_k(x)``, so that a small organ counts as
+    much as the background (classes that the teacher sees less than one voxel of are left out). Overlapping: the two
+    Bernoulli terms per structure, mean over the known ones; balanced: inside and outside count the same.
 
     Args:
         logits: ``[B, K+1, X, Y, Z]`` (``[B, K, X, Y, Z]`` when not exclusive) of the student.
         teacher: ``[B, K+1, X, Y, Z]`` probabilities at the union's indices, 0 for classes that it does not know.
         classes: ``[B, K+1]`` bool, the classes that the teacher knows, index 0 included.
         exclusive: softmax or sigmoid.
+        balanced: every class the same weight instead of every voxel.
 
     Returns:
         A scalar, >= 0.
@@ -91,8 +96,20 @@ def kl_divergence(logits: Tensor, teacher: Tensor, classes: Tensor, *, exclusive
     if exclusive:
         log_q = logits.masked_fill(~classes[:, :, None, None, None], -torch.inf).log_softmax(1)
         log_q = log_q.masked_fill(~classes[:, :, None, None, None], 0.0)
-        return (torch.xlogy(teacher, teacher) - teacher * log_q).sum(1).mean()
-    p, known = teacher[:, 1:], classes[:, 1:].float()
+        divergence = (torch.xlogy(teacher, teacher) - teacher * log_q).sum(1)
+        return _mean_of_means(divergence[:, None], teacher, classes) if balanced else divergence.mean()
+    p, known = teacher[:, 1:], classes[:, 1:]
     entropy = torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)
-    per_class = (entropy + F.binary_cross_entropy_with_logits(logits, p, reduction="none")).flatten(2).mean(2)
+    per_voxel = entropy + F.binary_cross_entropy_with_logits(logits, p, reduction="none")
+    if balanced:
+        return (_mean_of_means(per_voxel, p, known) + _mean_of_means(per_voxel, 1 - p, known)) / 2
+    per_class = per_voxel.flatten(2).mean(2)
     return ((per_class * known).sum(1) / known.sum(1).clamp(min=1)).mean()
+
+
+def _mean_of_means(values: Tensor, share: Tensor, known: Tensor) -> Tensor:
+    """``mean_bk sum_x share_k values_k / sum_x share_k`` over known classes that are there, 0 without any."""
+    mass = share.flatten(2).sum(2)
+    there = known & (mass >= 1)
+    means = (values * share).flatten(2).sum(2) / mass.clamp(min=1)
+    return (means * there).sum() / there.sum().clamp(min=1)

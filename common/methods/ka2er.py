@@ -49,7 +49,6 @@ class KA2ER(nn.Module):
         amalgamation: False trains the same student without asking experts.
         use: which experts are asked: a part of ``("task", "external")``.
         heads: heads of the cross-attentions.
-        zero_init: the cross-attentions start as the identity, ``f_m = f_s``.
         local: the cross-attentions start by looking at the token's own place.
         reg: ``kl_expert`` (towards the task's expert), ``kl_init`` (towards the student as it is now) or ``none``.
         prompt_source: boxes from ``gt`` (the label), ``expert`` (its prediction), ``user`` (passed in) or ``none``.
@@ -77,7 +76,6 @@ class KA2ER(nn.Module):
         amalgamation: bool = True,
         use: Sequence[str] = ("task", "external"),
         heads: int = 12,
-        zero_init: bool = True,
         local: bool = True,
         reg: str = "kl_expert",
         prompt_source: str = "gt",
@@ -96,7 +94,7 @@ class KA2ER(nn.Module):
         self.__dict__["experts"] = experts
         self._expert_device: torch.device | None = None
         self._check()
-        self.amalgamation = nn.ModuleList(self._build(level, heads, zero_init, local) for level in range(self._levels))
+        self.amalgamation = nn.ModuleList(self._build(level, heads, local) for level in range(self._levels))
         self.initial = copy.deepcopy(student).requires_grad_(False).eval() if reg == "kl_init" else None
 
     @property
@@ -133,7 +131,7 @@ class KA2ER(nn.Module):
             for task in self.tasks:
                 self._panel.for_task(task)
 
-    def _build(self, level: int, heads: int, zero_init: bool, local: bool) -> HierarchicalAmalgamation:
+    def _build(self, level: int, heads: int, local: bool) -> HierarchicalAmalgamation:
         asked = self.tasks if "task" in self.use else ()
         external = external_expert(self._panel) if "external" in self.use else None
         return HierarchicalAmalgamation(
@@ -142,7 +140,6 @@ class KA2ER(nn.Module):
             external_channels=None if external is None else feature_width(external, level),
             heads=heads,
             use=self.use,
-            zero_init=zero_init,
             local=local,
         )
 

@@ -53,6 +53,7 @@ class KA2ERLoss(nn.Module):
             to the letter) or ``cosine``.
         align_detach: no gradient of A into ``f_m``.
         reg: weight of R, >= 0.
+        reg_balanced: R is a mean over classes instead of voxels.
         student_path: weight of the student's own path, >= 0; 0 is the paper.
         dice: share of Dice in S, >= 0.
         ce: share of cross-entropy in S, >= 0.
@@ -73,6 +74,7 @@ class KA2ERLoss(nn.Module):
         align_kind: str = "mse",
         align_detach: bool = True,
         reg: float = 0.1,
+        reg_balanced: bool = True,
         student_path: float = 0.5,
         dice: float = 1.0,
         ce: float = 1.0,
@@ -86,6 +88,7 @@ class KA2ERLoss(nn.Module):
         if align_kind not in ALIGN_KINDS:
             raise ConfigError("unknown choice", where="align_kind", got=align_kind, expected=", ".join(ALIGN_KINDS))
         self.weights, self.align_kind, self.align_detach, self.exclusive = weights, align_kind, align_detach, exclusive
+        self.reg_balanced = reg_balanced
 
     def forward(self, outputs: KA2EROutputs, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Judge a step.
@@ -130,7 +133,7 @@ class KA2ERLoss(nn.Module):
         loss = w["segmentation"] * (w["dice"] * dice + w["ce"] * ce)
         teacher, known = outputs.expert_probabilities, outputs.expert_classes
         if teacher is not None and known is not None and w["reg"] > 0:
-            reg = kl_divergence(logits, teacher, known, exclusive=self.exclusive)
+            reg = kl_divergence(logits, teacher, known, exclusive=self.exclusive, balanced=self.reg_balanced)
             terms[f"{name}reg"] = reg
             loss = loss + w["reg"] * reg
         return loss, terms

@@ -147,6 +147,70 @@ def test_kl_sigmoid_equals_the_loop():
     assert float(got) == pytest.approx(float(sum(per_sample) / 2), rel=1e-4)
 
 
+def naive_balanced_kl(logits, p, classes, exclusive):
+    """Means per class of a sample, weighted by what the teacher sees of it; their mean. Index by index."""
+    means = []
+    for b in range(logits.shape[0]):
+        known = [k for k in range(classes.shape[1]) if classes[b, k]]
+        for k in known if exclusive else [k for k in known if k]:
+            for side in (0,) if exclusive else (0, 1):
+                mass = total = 0.0
+                for at in itertools.product(*map(range, logits.shape[2:])):
+                    if exclusive:
+                        odds = {j: math.exp(logits[(b, j, *at)]) for j in known}
+                        q = {j: odds[j] / sum(odds.values()) for j in known}
+                        t = {j: float(p[(b, j, *at)]) for j in known}
+                        share = t[k]
+                    else:
+                        own, target = 1 / (1 + math.exp(-logits[(b, k - 1, *at)])), float(p[(b, k, *at)])
+                        q, t = {0: 1 - own, 1: own}, {0: 1 - target, 1: target}
+                        share = t[1 - side]
+                    mass += share
+                    total += share * sum(t[j] * math.log(t[j] / q[j]) for j in t if t[j] > 0)
+                if mass >= 1:
+                    means.append((side, total / mass))
+    sides = [[v for s, v in means if s == side] for side in ((0,) if exclusive else (0, 1))]
+    return sum(sum(v) / len(v) for v in sides) / len(sides)
+
+
+def test_balanced_kl_equals_the_loop():
+    logits, p = torch.randn(2, 4, 2, 2, 3), teacher(CLASSES)
+    p[0] *= torch.tensor([1.0, 1.0, 1.0, 1e-3])[:, None, None, None]  # the fourth class is hardly there
+    p[0] /= p[0].sum(0)
+    want = naive_balanced_kl(logits, p, CLASSES, True)
+    assert float(kl_divergence(logits, p, CLASSES, balanced=True)) == pytest.approx(want, rel=1e-4)
+    assert want != pytest.approx(naive_kl(logits, p, CLASSES), rel=1e-2)
+
+
+def test_balanced_sigmoid_kl_equals_the_loop():
+    logits, p = torch.randn(2, 3, 2, 2, 3), torch.rand(2, 4, 2, 2, 3)
+    p[0, 1] *= 1e-3
+    want = naive_balanced_kl(logits, p, CLASSES, False)
+    got = kl_divergence(logits, p, CLASSES, exclusive=False, balanced=True)
+    assert float(got) == pytest.approx(want, rel=1e-4)
+
+
+def test_balanced_kl_hears_a_small_organ():
+    """One voxel of 512: the plain mean hardly notices that the student misses it, the balanced one does."""
+    p = torch.zeros(1, 2, 8, 8, 8)
+    p[:, 0] = 1.0
+    p[:, :, 3, 3, 3] = torch.tensor([0.0, 1.0])
+    known = torch.ones(1, 2, dtype=torch.bool)
+    blind = torch.zeros(1, 2, 8, 8, 8)
+    blind[:, 0] = 10.0
+    assert float(kl_divergence(blind, p, known)) < 0.03
+    assert float(kl_divergence(blind, p, known, balanced=True)) > 4
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_balanced_kl_without_any_class_is_zero(exclusive):
+    logits = torch.randn(1, 3 if exclusive else 2, 2, 2, 2, requires_grad=True)
+    p, none = torch.zeros(1, 3, 2, 2, 2), torch.tensor([[exclusive, False, False]])
+    value = kl_divergence(logits, p, none, exclusive=exclusive, balanced=True)
+    value.backward()
+    assert float(value) == 0 and not logits.grad.any()
+
+
 @pytest.mark.parametrize("exclusive", [True, False])
 def test_kl_is_zero_for_the_teacher_itself_and_positive_otherwise(exclusive):
     logits = torch.randn(2, 4, 2, 2, 3)

@@ -53,7 +53,6 @@ def tiny_student(**options):
 
 def tiny_ka2er(*, student=None, experts=None, **options):
     experts = fake_experts() if experts is None else experts
-    options = {"zero_init": False, **options}  # so that the amalgamated path differs from the student's
     return KA2ER(
         student=student or tiny_student(), experts=experts or None, tasks=("ct", "mr"), structures=STRUCTURES, **options
     )

@@ -134,16 +134,6 @@ def test_the_students_path_is_what_inference_computes(make):
     assert network(**batch).student_logits is None
 
 
-def test_zero_init_starts_with_two_equal_paths(make):
-    network, batch = make.ka2er(prompt_source="none", zero_init=True), make.batch()
-    network.train()
-    out = network(**batch)
-    assert torch.equal(out.logits, out.student_logits)
-    assert float(KA2ERLoss(align_kind="normalised")(out, targets(batch))["align"].detach()) == 0
-    step(network, batch)
-    assert any(block.ask_task.attention.out.weight.grad.any() for block in network.amalgamation)
-
-
 def test_the_initial_student_may_be_the_only_teacher(make):
     network = make.ka2er(experts=False, amalgamation=False, reg="kl_init", prompt_source="none")
     terms = step(network, make.batch())

@@ -28,11 +28,20 @@ def test_the_sum_is_the_formula(weights):
 
     def path(logits):
         dice, ce = annotated_dice_ce(logits, **TARGETS)
-        kl = kl_divergence(logits, out.expert_probabilities, out.expert_classes)
+        kl = kl_divergence(logits, out.expert_probabilities, out.expert_classes, balanced=True)
         return w["segmentation"] * (w["dice"] * dice + w["ce"] * ce) + w["reg"] * kl
 
     want = path(out.logits) + w["align"] * align(out.f_s, out.f_m) + w["student_path"] * path(out.student_logits)
     torch.testing.assert_close(KA2ERLoss(**weights)(out, TARGETS)["loss"], want)
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_reg_is_the_divergence_asked_for(balanced):
+    out = outputs()
+    terms = KA2ERLoss(reg_balanced=balanced)(out, TARGETS)
+    for logits, name in ((out.logits, "reg"), (out.student_logits, "student_reg")):
+        want = kl_divergence(logits, out.expert_probabilities, out.expert_classes, balanced=balanced)
+        torch.testing.assert_close(terms[name], want)
 
 
 def test_terms_follow_what_there_is():
