@@ -26,39 +26,69 @@ def _rows(sample: Tensor) -> Tensor:
     return sample.permute(1, 2, 3, 0).view(-1, sample.shape[0])
 
 
-def _normalise_(rows: Tensor, eps: float, slope: float, at_once: int = 8192) -> Tensor:
+def _sum(rows: Tensor, at_once: int = 2048) -> Tensor:
+    """Sum over rows [n, C] -> float64 [C]: matrix products of parts short enough for single precision."""
+    parts = rows.shape[0] // at_once
+    total = rows[parts * at_once :].sum(0, dtype=torch.float64)
+    if parts > 0:
+        ones = torch.ones([1, 1, at_once], dtype=rows.dtype, device=rows.device).expand(parts, -1, -1)
+        total += torch.bmm(ones, rows[: parts * at_once].view(parts, at_once, -1)).sum([0, 1], dtype=torch.float64)
+    return total
+
+
+def _dot(a: Tensor, b: Tensor, at_once: int = 2048) -> Tensor:
+    """`sum_n a b` of two [n, C] -> float64 [C]. The diagonal of a product: wasteful to count, fast to run."""
+    parts = a.shape[0] // at_once
+    total = (a[parts * at_once :] * b[parts * at_once :]).sum(0, dtype=torch.float64)
+    if parts > 0:
+        left = a[: parts * at_once].view(parts, at_once, -1)
+        right = b[: parts * at_once].view(parts, at_once, -1)
+        total += torch.bmm(left.transpose(1, 2), right).diagonal(dim1=1, dim2=2).sum(0, dtype=torch.float64)
+    return total
+
+
+def _at_once(rows: Tensor) -> int:
+    return max(2048, 2097152 // rows.shape[1])  # few calls, little memory
+
+
+def _normalise_(rows: Tensor, eps: float, slope: float) -> Tensor:
     # overwrites rows; returns 1 / std [C]
     dtype = _accurate(rows)
     total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
-    for start in range(0, rows.shape[0], at_once):
-        total += rows[start : start + at_once].sum(0, dtype=dtype)
+    for some in rows.split(_at_once(rows)):
+        total += _sum(some.to(dtype))
     mean = (total / rows.shape[0]).to(dtype)
     square = torch.zeros_like(total)
-    for start in range(0, rows.shape[0], at_once):
-        square += (rows[start : start + at_once] - mean).square_().sum(0)
+    for some in rows.split(_at_once(rows)):
+        centred = some.sub_(mean) if some.dtype == dtype else some - mean
+        square += _dot(centred, centred)
     scale = (square / rows.shape[0] + eps).rsqrt().to(dtype)
-    for start in range(0, rows.shape[0], at_once):
-        some = rows[start : start + at_once].sub_(mean).mul_(scale)
+    for some in rows.split(_at_once(rows)):
+        if some.dtype == dtype:
+            some.mul_(scale)
+        else:
+            some.copy_((some - mean) * scale)
         if slope != 1.0:
             F.leaky_relu_(some, slope)
     return scale
 
 
-def _input_gradient(rows: Tensor, grad: Tensor, scale: Tensor, slope: float, at_once: int = 8192) -> Tensor:
+def _input_gradient(rows: Tensor, grad: Tensor, scale: Tensor, slope: float) -> Tensor:
     """`dx = (g - mean(g) - x^ mean(g x^)) / std` with `g` behind the leaky ReLU and `x^` the normalised input."""
     first, second = torch.zeros_like(scale, dtype=torch.float64), torch.zeros_like(scale, dtype=torch.float64)
+    behind = torch.ops.aten.leaky_relu_backward
     result = torch.empty_like(rows)
-    parts = range(0, rows.shape[0], at_once)
-    for start in parts:
-        y, g = rows[start : start + at_once], grad[start : start + at_once]
-        g = torch.ops.aten.leaky_relu_backward(g, y, slope, True)
-        result[start : start + at_once] = g
-        first += g.sum(0, dtype=scale.dtype)
-        second += g.mul_(F.leaky_relu(y, 1 / slope)).sum(0, dtype=scale.dtype)
-    first, second = ((t / rows.shape[0] * scale).to(scale.dtype) for t in (first, second))
-    for start in parts:
-        some = result[start : start + at_once].mul_(scale).sub_(first)
-        some.sub_(F.leaky_relu(rows[start : start + at_once], 1 / slope).mul_(second))
+    size = _at_once(rows)
+    for y, g, out in zip(rows.split(size), grad.split(size), result.split(size), strict=True):
+        behind.grad_input(g, y, slope, True, grad_input=out)
+        g = out.to(scale.dtype)
+        first += _sum(g)
+        second += _dot(g, F.leaky_relu(y, 1 / slope).to(scale.dtype))
+    first, second = ((t / -rows.shape[0] * scale).to(scale.dtype) for t in (first, second))
+    for y, out in zip(rows.split(size), result.split(size), strict=True):
+        rest = F.leaky_relu(y, 1 / slope).to(scale.dtype)
+        torch.addcmul(first, rest, second, out=rest)
+        out.copy_(torch.addcmul(rest, out.to(scale.dtype), scale, out=rest))
     return result
 
 

@@ -14,7 +14,9 @@ def reference(x, eps, slope):
     return out if slope == 1.0 else F.leaky_relu(out, slope)
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 4, 5, 6), (2, 5, 3, 1, 2), (3, 8, 21, 20, 22), (1, 1, 2, 2, 2)])
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 4, 5, 6), (2, 5, 3, 1, 2), (3, 8, 21, 20, 22), (1, 1, 2, 2, 2), (1, 96, 32, 32, 30)]
+)
 @pytest.mark.parametrize("slope", [0.01, 1.0, 0.2])
 def test_equals_torch_with_gradients(shape, slope):
     torch.manual_seed(0)
@@ -47,3 +49,14 @@ def test_half_precision_accumulates_in_single():
     x = (torch.randn(1, 4, 32, 32, 32) + 2).bfloat16().contiguous(memory_format=LAST)
     exact = reference(x.double(), 1e-5, 0.01)
     assert (instance_norm_(x, 1e-5, 0.01).double() - exact).abs().max() < 0.05
+
+
+def test_half_precision_gradient():
+    torch.manual_seed(0)
+    x = (torch.randn(1, 4, 32, 32, 32) + 2).bfloat16().contiguous(memory_format=LAST).requires_grad_()
+    weight = torch.randn(x.shape).bfloat16()
+    exact = x.detach().double().requires_grad_()
+    (theirs,) = torch.autograd.grad(reference(exact, 1e-5, 1.0), exact, weight.double())
+    (mine,) = torch.autograd.grad(instance_norm_(x.clone(), 1e-5, 1.0), x, weight)
+    assert mine.dtype == torch.bfloat16
+    assert (mine.double() - theirs).norm() / theirs.norm() < 0.02
