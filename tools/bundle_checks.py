@@ -140,6 +140,7 @@ def check_configurations(folder: Path) -> Iterator[Finding]:
 
 def expressions(content: dict[str, Any], folder: Path) -> Iterator[tuple[str, str, str]]:
     """Every ``$`` expression is valid Python, without lambdas; there is no ``initialize``."""
+    from monai.bundle import ConfigExpression
     from monai.bundle.reference_resolver import ReferenceResolver
 
     if "initialize" in content:
@@ -152,6 +153,10 @@ def expressions(content: dict[str, Any], folder: Path) -> Iterator[tuple[str, st
             continue
         if any(isinstance(node, ast.Lambda) for node in ast.walk(tree)):
             yield where, "a lambda cannot be sent to worker processes", "error"
+        try:
+            ConfigExpression.is_import_statement(text)
+        except SyntaxError:
+            yield where, f"MONAI cannot parse an import beside a reference, give the import an id: {text}", "error"
 
 
 def references(content: dict[str, Any], folder: Path) -> Iterator[tuple[str, str, str]]:

@@ -142,6 +142,10 @@ BROKEN: dict[str, tuple[str, Edit]] = {
     "a macro": ("strings", edit_json("train", lambda c: c.update(note="%other.json::a"))),
     "broken Python": ("expressions", edit_json("train", lambda c: c.update(note="$1 +"))),
     "a lambda": ("expressions", edit_json("train", lambda c: c.update(note="$lambda x: x"))),
+    "an import and a reference": (
+        "expressions",
+        edit_json("train", lambda c: c.update(note="$__import__('os').getcwd() + @output_dir")),
+    ),
     "initialize": ("expressions", edit_json("train", lambda c: c.update(initialize=["$1"]))),
     "a missing reference": ("references", edit_json("train", lambda c: c.update(note="@nothing::here"))),
     "a reference in an expression": ("references", edit_json("train", lambda c: c.update(note="$@nothing + 1"))),

@@ -1,0 +1,57 @@
+"""`multi_gpu_train.json` under torchrun: two processes on the CPU take the GPUs' place."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.experts import read_manifest, write_manifest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def execute(*words: object) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [str(w) for w in words]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def train(bundle: str, out: Path, processes: int, **overrides: object) -> dict[str, torch.Tensor]:
+    configs = ["train", "smoke", *(["multi_gpu_train"] if processes > 1 else [])]
+    files = "[" + ",".join(f"'bundles/{bundle}/configs/{c}.json'" for c in configs) + "]"
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
+    words = [w for k, v in {**overrides, "output_dir": out, "ckpt_dir": out}.items() for w in (f"--{k}", v)]
+    execute(sys.executable, *launcher, "-m", "monai.bundle", "run", "--config_file", files, *words)
+    with (out / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(r["epoch"]) for r in rows] == [1, 2]
+    return torch.load(out / "model.pt", weights_only=True)
+
+
+@pytest.mark.slow
+def test_both_stages_train_in_two_processes(phantom_dir, tmp_path):
+    expert = {"spacing": [8, 8, 8], "max_epochs": 2}
+    manifest = []
+    for task in ("phantom_ct", "phantom_mr"):
+        out = tmp_path / task
+        one = train("ka2er_expert", out, 2, dataset_dir=phantom_dir / task, name=task, role="task", **expert)
+        assert all(t.isfinite().all() for t in one.values())
+        manifest.append(out / "expert.json")
+    collection = tmp_path / "collection"
+    collection.mkdir()
+    for task in ("phantom_ct", "phantom_mr"):
+        (collection / task).symlink_to(phantom_dir / task)
+    write_manifest(tmp_path / "experts.json", [spec for path in manifest for spec in read_manifest(path)])
+    options = {"dataset_dir": collection, "experts": tmp_path / "experts.json", "use": ["task"], "max_epochs": 2}
+    first = train("ka2er", tmp_path / "two", 2, **options)
+    again = train("ka2er", tmp_path / "two again", 2, **options)
+    single = train("ka2er", tmp_path / "one", 1, **options)
+    assert first.keys() == again.keys() == single.keys()
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert any(not torch.equal(first[k], single[k]) for k in first)
