@@ -123,7 +123,8 @@ def save_weights(path: Path | str, state_dict: Mapping[str, Tensor], card: Model
                 tensors._metadata = state_dict._metadata  # type: ignore[attr-defined]
             if card is not None:
                 setattr(tensors, CARD_ATTRIBUTE, card.to_json())
-            torch.save(tensors, temporary)
+            with temporary.open("wb") as stream:
+                torch.save(tensors, stream)  # given a path, torch stores its (temporary) name and the hash would change
         else:
             raise WeightError("unknown weights format", where=path, got=path.suffix, expected=".pt, .pth, .safetensors")
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -48,13 +49,15 @@ class LoadCased(LoadImaged):
         image_only: bool = True,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(
-            keys,
-            image_only=image_only,
-            ensure_channel_first=True,
-            dtype=np.float32,
-            allow_missing_keys=allow_missing_keys,
-        )
+        with warnings.catch_warnings():  # MONAI makes every reader it knows, and one misses a GPU
+            warnings.filterwarnings("ignore", "NvImgCodecPydicomReader")
+            super().__init__(
+                keys,
+                image_only=image_only,
+                ensure_channel_first=True,
+                dtype=np.float32,
+                allow_missing_keys=allow_missing_keys,
+            )
         self.channels, self.image_key = None if channels is None else tuple(channels), image_key
         self.options: dict[str, Any] = {
             "dim": dim,

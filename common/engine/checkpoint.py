@@ -232,7 +232,8 @@ class RunCheckpoint:
         last = self.folder / LAST
         content = self._content(engine)
         with interrupts.protected(), atomic_write(last, needed=tensor_bytes(content)) as temporary:
-            torch.save(content, temporary)
+            with temporary.open("wb") as stream:  # given a path, torch would store the temporary name
+                torch.save(content, stream)
             _keep_as(last, self.folder / PREVIOUS)
         logger.debug("epoch %d saved in %s", engine.state.epoch, last)
 
