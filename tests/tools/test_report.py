@@ -82,6 +82,30 @@ def test_numbers_on_the_page_are_the_tables_numbers(full_chain, tmp_path):
     assert f">{liver:.3f}</b>" in text
 
 
+def test_markdown_tables_have_the_pages_numbers(full_chain, tmp_path):
+    report(str(full_chain), out=str(tmp_path))
+    text = (tmp_path / "tables.md").read_text(encoding="utf-8")
+    assert "- Command: `python -m tools chain run ka2er" in text and "- Commit: a71775d" in text
+    dice, hd95 = ([line.split(" | ") for line in part.splitlines() if " | " in line] for part in text.split("**HD95"))
+    assert [len(line) for line in dice + hd95] == [7] * len(dice + hd95)
+    rows = [r for s in (0, 1) for r in read_case_csv(full_chain / f"alone/seed{s}/evaluation/cases.csv")]
+    own = [r for r in rows if (r["task"], r["structure"]) == ("phantom_ct", "liver")]
+    for part, measure, digits in ((dice, "dice", 3), (hd95, "hd95", 1)):
+        line = next(line for line in part if line[0] == "| phantom_ct" and line[1] == "liver")
+        assert line[4].strip("*").startswith(f"{np.mean([r[measure] for r in own]):.{digits}f} [")
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert dice[-1][1] == "mean over structures" and f'"big">{dice[-1][5].strip("*").split()[0]}<' in page
+
+
+def test_a_name_stays_inside_its_cell(make_chain, tmp_path):
+    chain = make_chain(tmp_path / "c", cases=2, pictures=False)
+    for path in chain.rglob("cases.csv"):
+        path.write_text(path.read_text().replace("liver", "liver|<b>"))
+    report(str(chain), out=str(tmp_path))
+    text = (tmp_path / "tables.md").read_text(encoding="utf-8")
+    assert "liver\\|&lt;b>" in text and "<b>" not in text
+
+
 def test_paired_difference_is_the_mean_of_paired_means():
     rng = np.random.default_rng(0)
     keys = [("t", f"c{c}", s) for c in range(5) for s in ("a", "b")]

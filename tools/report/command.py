@@ -7,7 +7,8 @@ from pathlib import Path
 
 from common.atomic import atomic_write
 
-from .page import render
+from .markdown import tables
+from .page import facts, render
 from .results import read_study
 
 __all__ = ["report"]
@@ -15,6 +16,8 @@ __all__ = ["report"]
 
 def report(*runs: str, out: str | None = None, title: str | None = None) -> str:
     """Write one HTML page with everything inline: it can be mailed, opened offline and kept.
+
+    Its tables lie beside it as ``tables.md``, to be pasted into a document.
 
     Args:
         runs: the folder of a chain (with ``chain.json``), or folders of single runs to compare.
@@ -30,6 +33,10 @@ def report(*runs: str, out: str | None = None, title: str | None = None) -> str:
     file = target if target.suffix == ".html" else target / "index.html"
     with atomic_write(file) as partial:
         partial.write_text(render(study, title), encoding="utf-8")
+    with atomic_write(file.with_name("tables.md")) as partial:
+        chain = study.chain or {}
+        made_with = [("Command", f"`{chain['command']}`"), *facts(chain)] if chain.get("command") else []
+        partial.write_text(tables(study, made_with), encoding="utf-8")
     return str(file)
 
 

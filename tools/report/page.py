@@ -19,7 +19,7 @@ from .numbers import Model, models_of, statistic
 from .results import Overlay, Run, Study
 from .sections import cases, common, finding, hero, key, legend, tables
 
-__all__ = ["render"]
+__all__ = ["facts", "render"]
 
 HERE = Path(__file__).parent
 PICTURES_PER_RUN = 12
@@ -221,11 +221,11 @@ def _reproduce(study: Study) -> str:
     table = (
         f"<table><thead><tr><th>Step</th><th>State</th><th>Time</th><th>Command</th></tr></thead><tbody>{rows}</tbody>"
     )
-    facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in _facts(chain) if v)
+    made_with = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts(chain) if v)
     return (
         f'<h2>Reproduce</h2><p class="sub">{len(chain.get("steps", ()))} steps, {_duration(total)} in all.</p>'
         f'<div class="card"><h3>One command</h3><pre>{escape(str(chain.get("command", "")))}</pre>'
-        f'<h3 style="margin-top:20px">Made with</h3><dl>{facts}</dl></div>'
+        f'<h3 style="margin-top:20px">Made with</h3><dl>{made_with}</dl></div>'
         f'<div class="card scroll" style="margin-top:18px">{table}</table></div>'
     )
 
@@ -243,7 +243,8 @@ def _step(step: dict[str, Any]) -> str:
     )
 
 
-def _facts(chain: dict[str, Any]) -> list[tuple[str, str]]:
+def facts(chain: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a chain was made with, as names and values for people; further tasks have no name of their own."""
     hardware = chain.get("hardware") or {}
     machine = [str(hardware.get("cpu") or ""), f"{hardware['cores']} cores" if hardware.get("cores") else ""]
     machine += [
@@ -252,7 +253,7 @@ def _facts(chain: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     tasks = [_task(name, t) for name, t in (chain.get("tasks") or {}).items()]
     return [
-        ("Data", str(chain.get("dataset_dir", ""))),
+        ("Data", " ".join(str(chain[k]) for k in ("dataset_dir", "split") if chain.get(k))),
         *[("", t) for t in tasks],
         ("Commit", str(chain.get("commit") or "not in a repository")),
         ("Seeds", ", ".join(map(str, chain.get("seeds") or [chain.get("seed", "")]))),

@@ -1,0 +1,72 @@
+"""The page's tables once more as Markdown, for a bundle's document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .numbers import LOWER_IS_BETTER, Model, Stat, best, difference, models_of, of_row, statistic
+from .results import Study
+from .sections import MEASURE_NAMES, Values, common, pair, signed
+
+__all__ = ["tables"]
+
+
+def tables(study: Study, facts: Sequence[tuple[str, str]] = (), measures: Sequence[str] = ("dice", "hd95")) -> str:
+    """One table per measure, ``mean [95 % interval]`` per structure, below what they were made with.
+
+    Args:
+        study: what was measured.
+        facts: names and values that go above the tables.
+        measures: columns of ``cases.csv``.
+    """
+    models = models_of(study)
+    parts = ["\n".join(f"- {name}: {value}" if name else f"  - {value}" for name, value in facts if value)]
+    parts = [p for p in parts if p]
+    for measure in measures if models else ():
+        parts.append(f"**{MEASURE_NAMES[measure]}**\n\n{_table(models, measure)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(models: Sequence[Model], measure: str) -> str:
+    values = {m.key: m.values(measure) for m in models}
+    rows = list(dict.fromkeys((t, s) for v in values.values() for t, _, s in v))
+    lines = []
+    for row in rows:
+        own = {k: {c: x for c, x in v.items() if (c[0], c[2]) == row} for k, v in values.items()}
+        lines.append([*row, *_cells(models, {k: of_row(v, row) for k, v in values.items()}, own, measure)])
+    shared = common(models, measure)
+    lines.append(
+        ["all", "mean over structures", *_cells(models, {k: statistic(v) for k, v in shared.items()}, shared, measure)]
+    )
+    head = ["task", "structure", "n", *(m.title for m in models)]
+    two = pair(models)
+    if two is not None:
+        head.append(f"{two[0].title.split()[0]} − {two[1].title.split()[-1]}")
+    rule = ["---", "---", *["---:"] * (len(head) - 2)]
+    return "\n".join("| " + " | ".join(_plain(c) for c in line) + " |" for line in [head, rule, *lines])
+
+
+def _cells(models: Sequence[Model], stats: Mapping[str, Stat], values: Mapping[str, Values], measure: str) -> list[str]:
+    digits = 1 if measure in LOWER_IS_BETTER else 3
+    top = best(stats, measure)
+    cells = [str(max((s.n for s in stats.values()), default=0))]
+    for model in models:
+        text = _shown(stats[model.key], digits)
+        cells.append(f"**{text}**" if model.key == top else text)
+    two = pair(models)
+    if two is not None:
+        gap = difference(values[two[0].key], values[two[1].key])
+        span = f"{signed(gap.mean, digits)} [{signed(gap.low, digits)}, {signed(gap.high, digits)}]"
+        cells.append(span if gap.n else "–")
+    return cells
+
+
+def _shown(stat: Stat, digits: int) -> str:
+    if not stat.n:
+        return "–"
+    return f"{stat.mean:.{digits}f} [{stat.low:.{digits}f}, {stat.high:.{digits}f}]"
+
+
+def _plain(text: str) -> str:
+    # a name from a file stays inside its cell
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
