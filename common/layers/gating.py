@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 
-__all__ = ["Routing", "hard_routing", "soft_routing"]
+__all__ = ["Routing", "hard_routing", "soft_routing", "top_k_routing"]
 
 
 class Routing(NamedTuple):
@@ -41,7 +41,7 @@ def hard_routing(task_id: Tensor, experts: int) -> Routing:
 
 
 def soft_routing(logits: Tensor, *, temperature: float = 1.0) -> Routing:
-    """``w = softmax(logits / T)`` over E, computed in float32 so that half precision cannot overflow.
+    """``w = softmax(logits / T)`` over E, computed in float32 or wider so that half precision cannot overflow.
 
     Args:
         logits: ``[B, E, ...]``.
@@ -52,4 +52,22 @@ def soft_routing(logits: Tensor, *, temperature: float = 1.0) -> Routing:
     """
     if temperature <= 0:
         raise ConfigError("the temperature must be positive", got=temperature)
-    return Routing(torch.softmax(logits.float() / temperature, dim=1).to(logits.dtype), logits)
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return Routing(torch.softmax(wide / temperature, dim=1).to(logits.dtype), logits)
+
+
+def top_k_routing(logits: Tensor, k: int) -> Routing:
+    """``w = softmax(logits of the k largest)``, exactly 0 for the others; of equal ones the first are taken.
+
+    Args:
+        logits: ``[B, E, ...]``.
+        k: experts that each position asks, 1 .. E.
+
+    Raises:
+        ConfigError: for a k that is out of range.
+    """
+    if not 1 <= k <= logits.shape[1]:
+        raise ConfigError("top-k asks for more experts than there are", got=k, expected=f"1 .. {logits.shape[1]}")
+    order = logits.argsort(dim=1, descending=True, stable=True)
+    kept = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, order[:, :k], True)
+    return Routing(soft_routing(logits.masked_fill(~kept, -torch.inf)).weights, logits)

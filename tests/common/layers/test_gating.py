@@ -1,8 +1,11 @@
+import itertools
+import math
+
 import pytest
 import torch
 
 from common.errors import ConfigError
-from common.layers.gating import hard_routing, soft_routing
+from common.layers.gating import hard_routing, soft_routing, top_k_routing
 
 
 def test_hard_routing_is_one_expert_per_sample():
@@ -39,3 +42,23 @@ def test_temperature_sharpens():
 def test_bad_arguments(call):
     with pytest.raises(ConfigError):
         call()
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_top_k_is_a_softmax_over_the_kept(k):
+    logits = torch.randn(3, 4, 2, 2)
+    weights = top_k_routing(logits, k).weights
+    for b, i, j in itertools.product(range(3), range(2), range(2)):
+        row = logits[b, :, i, j].tolist()
+        kept = sorted(range(4), key=lambda e, given=row: -given[e])[:k]
+        total = sum(math.exp(row[e]) for e in kept)
+        want = [math.exp(row[e]) / total if e in kept else 0.0 for e in range(4)]
+        assert weights[b, :, i, j].tolist() == pytest.approx(want, abs=1e-6)
+    assert int((weights == 0).sum()) == (4 - k) * 12
+    for wrong in (0, 5):
+        with pytest.raises(ConfigError):
+            top_k_routing(logits, wrong)
+
+
+def test_top_k_of_equal_logits_takes_the_first():
+    assert top_k_routing(torch.zeros(1, 3), 1).weights.tolist() == [[1.0, 0.0, 0.0]]
