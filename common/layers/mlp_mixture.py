@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from monai.networks.blocks.mlp import MLPBlock
 from torch import Tensor, nn
 
 from ..errors import ConfigError
 from .gating import Routing, hard_routing, soft_routing, top_k_routing
 from .mlp_experts import MLPExperts
 
-__all__ = ["GATES", "GATE_INPUTS", "MLPMixture", "Mixed"]
+__all__ = ["GATES", "GATE_INPUTS", "MLP", "MLPMixture", "Mixed"]
 
 GATES = ("expert", "channel_official", "none")
 GATE_INPUTS = ("token", "image_mean")
@@ -22,6 +23,22 @@ class Mixed(NamedTuple):
 
     tokens: Tensor
     routing: Routing | None
+
+
+class MLP(MLPBlock):
+    """MONAI's perceptron where a mixture would be: ``[B, H, W, C]`` and a modality that it does not ask for.
+
+    Args:
+        channels: width C of the tokens.
+        mlp_ratio: hidden width over C.
+    """
+
+    def __init__(self, channels: int, mlp_ratio: float = 4.0) -> None:
+        super().__init__(channels, int(channels * mlp_ratio))
+
+    def forward(self, tokens: Tensor, modality: Tensor | None = None) -> Mixed:
+        """Nobody is chosen."""
+        return Mixed(super().forward(tokens), None)
 
 
 class MLPMixture(nn.Module):

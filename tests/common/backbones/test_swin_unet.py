@@ -1,0 +1,187 @@
+"""The Swin-Unet against the released network's tensors, torch's own pieces and public layouts."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from monai.networks.nets.swin_unetr import SwinTransformerBlock
+from torch import nn
+
+from common.backbones.swin_unet import SwinUnet
+from common.backbones.swin_unet_weights import from_m4oe, from_swin, load_m4oe, load_swin
+from common.errors import ConfigError, WeightError
+from common.layers.mlp_mixture import MLP, MLPMixture
+
+PARITY = Path(os.environ.get("AMALGAM_PARITY", "../shared/parity")) / "m4oe_parity.pt"
+TINY = {"embed": 12, "num_heads": (1, 2, 3, 6), "window": 2, "drop_path": 0.0}
+
+
+def mixture(channels, **options):
+    return MLPMixture(channels=channels, **{"experts": 2, **options})
+
+
+def build(feed_forward=MLP, **options):
+    torch.manual_seed(0)
+    return SwinUnet(feed_forward=feed_forward, **{**TINY, **options}).eval()
+
+
+class Released(nn.Module):
+    """The backbone with the released heads beside it, under their public names."""
+
+    def __init__(self, classes, **options):
+        super().__init__()
+        self.backbone = SwinUnet(feed_forward=partial(mixture, gate="channel_official"), **{**TINY, **options})
+        self.outputs = nn.ModuleList(nn.Conv2d(TINY["embed"], n, 1, bias=False) for n in classes)
+
+
+@pytest.mark.skipif(not PARITY.is_file(), reason="AMALGAM_PARITY names the folder of reference tensors")
+def test_equals_the_released_network():
+    reference = torch.load(PARITY, weights_only=True)
+    network = Released([3, 2]).eval()
+    state = from_m4oe(reference["state_dict"])
+    missing, unexpected = network.load_state_dict(
+        {k if k.startswith("outputs.") else f"backbone.{k}": v for k, v in state.items()}, strict=False
+    )
+    assert not unexpected and all(name.endswith("relative_position_index") for name in missing)
+    with torch.inference_mode():
+        features, _ = network.backbone(reference["image"])
+        for b, head in enumerate(reference["predict_head"].tolist()):
+            logits = network.outputs[head](features[b : b + 1])[0]
+            torch.testing.assert_close(logits, reference["logits"][b, : logits.shape[0]], rtol=0, atol=1e-5)
+            assert not reference["logits"][b, logits.shape[0] :].any()
+
+
+def test_a_block_equals_monais():
+    network = build(window=3, num_heads=(2, 2, 2, 2))
+    for j in (0, 1):
+        block = network.layers[0].blocks[j]
+        theirs = SwinTransformerBlock(12, 2, (3, 3), (j, j), mlp_ratio=4.0, qkv_bias=True).eval()
+        theirs.load_state_dict(block.state_dict())
+        tokens = torch.randn(2, 9, 6, 12)
+        with torch.inference_mode():
+            mask = None
+            if j:
+                from monai.networks.nets.swin_unetr import compute_mask
+
+                mask = compute_mask([9, 6], (3, 3), (1, 1), tokens.device)
+            torch.testing.assert_close(block(tokens, None)[0], theirs(tokens, mask), rtol=0, atol=1e-5)
+
+
+def test_shapes_and_routings():
+    network = build(partial(mixture, top_k=1), in_channels=1)
+    features, asked = network(torch.randn(2, 1, 64, 96))
+    assert features.shape == (2, 12, 64, 96) and len(asked) == 14 == len(network.feed_forwards())
+    assert asked[0].weights.shape == (2, 2, 16, 24) and asked[-1].weights.shape == (2, 2, 16, 24)
+    encoded = network.encode(network.embed(torch.randn(1, 1, 64, 64)))
+    assert [tuple(s.shape) for s in encoded.skips] == [(1, 16, 16, 12), (1, 8, 8, 24), (1, 4, 4, 48), (1, 2, 2, 96)]
+
+
+@pytest.mark.parametrize("encoder, decoder", [(True, False), (False, True), (True, True), (False, False)])
+def test_experts_where_they_are_asked_for(encoder, decoder):
+    network = build(mixture if encoder else MLP, decoder_feed_forward=mixture if decoder else MLP)
+    kinds = [isinstance(f, MLPMixture) for f in network.feed_forwards()]
+    assert kinds == [encoder] * 8 + [decoder] * 6
+
+
+@pytest.mark.parametrize("size", [(60, 64), (64, 65)])
+def test_other_sizes_are_refused(size):
+    with pytest.raises(ConfigError, match="multiples of 32"):
+        build()(torch.randn(1, 3, *size))
+
+
+def count(network):
+    return sum(p.numel() for p in network.parameters())
+
+
+def paper(feed_forward, classes):
+    """The paper's network and its bias-free heads; parameters are counted, not held."""
+    with torch.device("meta"):
+        network = SwinUnet(feed_forward=feed_forward)
+        return count(network) + sum(96 * n for n in classes)
+
+
+@pytest.mark.parametrize(
+    "experts, gate, millions", [(1, "channel_official", 29.13), (2, "channel_official", 44.78),
+                                (3, "channel_official", 60.43), (4, "channel_official", 76.09), (3, "expert", 58.5)],
+)  # fmt: skip
+def test_parameters_of_the_paper_size(experts, gate, millions):
+    got = paper(partial(mixture, experts=experts, gate=gate), [14, 3, 16])
+    assert got / 1e6 == pytest.approx(millions, abs=0.03)
+
+
+def test_parameters_without_experts():
+    assert paper(MLP, [14]) / 1e6 == pytest.approx(27.17, abs=0.03)
+
+
+def swin(**options):
+    torch.manual_seed(1)
+    given = {"img_size": 64, "window_size": 2, "embed_dim": 12, "depths": (2, 2, 6, 2), "num_heads": (1, 2, 3, 6)}
+    return timm.create_model("swin_tiny_patch4_window7_224", pretrained=False, num_classes=5, **{**given, **options})
+
+
+def public_names(state):
+    """timm's names -> those of the file that Swin's authors publish, with the buffers that it has besides."""
+    found = {}
+    for name, tensor in state.items():
+        if ".downsample." in name:
+            stage = int(name.split(".")[1])
+            name = name.replace(f"layers.{stage}.", f"layers.{stage - 1}.", 1)
+        found[name.replace("head.fc.", "head.")] = tensor
+    for stage, depth in enumerate((2, 2, 6, 2)):
+        for block in range(depth):
+            found[f"layers.{stage}.blocks.{block}.attn.relative_position_index"] = torch.zeros(4, 4, dtype=torch.long)
+    found["layers.0.blocks.1.attn_mask"] = torch.zeros(64, 4, 4)
+    return found
+
+
+@pytest.mark.parametrize("layout", ["timm", "public"])
+@pytest.mark.parametrize("feed_forward", [MLP, mixture, partial(mixture, gate="none", experts=3)])
+def test_a_swin_starts_every_expert(layout, feed_forward, tmp_path):
+    source = swin()
+    state = source.state_dict() if layout == "timm" else public_names(source.state_dict())
+    torch.save({"model": state} if layout == "public" else state, tmp_path / "swin.pth")
+    network = build(feed_forward)
+    load_swin(network, tmp_path / "swin.pth")
+    theirs = source.layers[2].blocks[1].mlp.fc1.weight
+    for block in (network.layers[2].blocks[1], network.layers_up[1].blocks[1]):
+        own = block.mlp.linear1.weight[None] if feed_forward is MLP else block.mlp.experts.hidden_weight
+        assert all(torch.equal(w, theirs) for w in own)
+
+
+def test_encoder_equals_timms_with_its_weights():
+    source = swin(depths=(2, 2, 2, 2)).eval()
+    network = build(partial(mixture, experts=1, gate="none"))
+    network.load_state_dict(from_swin(source.state_dict(), network), strict=False)
+    image = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        encoded = network.encode(network.embed(image), torch.zeros(2, dtype=torch.long))
+        torch.testing.assert_close(encoded.tokens, source.forward_features(image), rtol=0, atol=2e-5)
+
+
+def test_another_number_of_experts_or_a_torn_file_is_refused(tmp_path):
+    state = Released([3, 2]).state_dict()
+    public = {}
+    for name, tensor in state.items():
+        name = name.removeprefix("backbone.")
+        if ".experts." in name:
+            layer, kind = name.rsplit(".", 1)[1].split("_")
+            for e, part in enumerate(tensor):
+                where = f"{name.rsplit('.', 1)[0]}.{e}.{'0' if layer == 'hidden' else '2'}.{kind}"
+                public[f"swin_unet.{where}"] = part.clone()
+        else:
+            public[f"swin_unet.{name.replace('.mlp.gate.', '.mlp.gating_network.')}"] = tensor
+    torch.save(public, tmp_path / "released.pth")
+    network = Released([3, 2])
+    whole = nn.Module()
+    for name, child in [*network.backbone.named_children(), ("outputs", network.outputs)]:
+        whole.add_module(name, child)
+    load_m4oe(whole, tmp_path / "released.pth")
+    three = SwinUnet(feed_forward=partial(mixture, gate="channel_official", experts=3), **TINY)
+    with pytest.raises(WeightError):
+        load_m4oe(three, tmp_path / "released.pth")
+    del public["swin_unet.layers.0.blocks.0.mlp.experts.0.0.weight"]
+    with pytest.raises(WeightError, match="experts are missing"):
+        from_m4oe(public)
