@@ -38,7 +38,7 @@ class MLP(MLPBlock):
 
     def forward(self, tokens: Tensor, modality: Tensor | None = None) -> Mixed:
         """Nobody is chosen."""
-        return Mixed(super().forward(tokens), None)
+        return Mixed(super().forward(tokens), None)  # type: ignore[no-untyped-call]
 
 
 class MLPMixture(nn.Module):
