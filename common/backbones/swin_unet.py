@@ -16,7 +16,7 @@ from ..layers.gating import Routing
 from ..layers.mlp_mixture import Mixed
 from ..layers.window_attention import WindowAttention
 
-__all__ = ["Encoded", "FeedForward", "SwinUnet"]
+__all__ = ["Encoded", "FeedForward", "MirroredDecoder", "SwinUnet"]
 
 FeedForward = Callable[[int], nn.Module]
 """Width of the tokens -> a module ``(tokens [B, H, W, C], modality [B] or None) -> Mixed``."""
@@ -136,6 +136,64 @@ class SwinUnet(nn.Module):
         """The feed-forward of every block, encoder first."""
         stages = chain(self.layers, self.layers_up[1:])
         return [block.mlp for stage in stages for block in stage.blocks]  # type: ignore[union-attr]
+
+
+class MirroredDecoder(nn.Module):
+    """The Swin encoder backwards, without skips: what a masked autoencoder rebuilds an image with.
+
+    Args:
+        feed_forward: makes the feed-forward of a block.
+        embed: width C of the encoder's first tokens.
+        depths: blocks per stage of the encoder.
+        num_heads: heads per stage of the encoder.
+        window: tokens along a window's side.
+        drop_path: share of samples whose branch is skipped in the first block, falling to 0.
+
+    Shapes:
+        deepest tokens ``[B, H/32, W/32, 8C]`` -> ``[B, H/4, W/4, C]``.
+
+    Reference:
+        Xu et al., Swin MAE, 2022.
+    """
+
+    def __init__(
+        self,
+        *,
+        feed_forward: FeedForward,
+        embed: int = 96,
+        depths: Sequence[int] = (2, 2, 2, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24),
+        window: int = 7,
+        drop_path: float = 0.1,
+    ) -> None:
+        super().__init__()
+        stages: list[nn.Module] = [_Expand(8 * embed)]
+        for i in (2, 1, 0):
+            width = embed * 2**i
+            drops = [drop_path * (sum(depths[:i]) + j) / max(sum(depths) - 1, 1) for j in range(depths[i])]
+            blocks = [
+                _Block(
+                    channels=width,
+                    heads=num_heads[i],
+                    window=window,
+                    shift=window // 2 if j % 2 else 0,
+                    drop_path=drop,
+                    feed_forward=feed_forward(width),
+                )
+                for j, drop in enumerate(drops)
+            ]
+            stages.append(_Stage(blocks, upsample=_Expand(width) if i else None))
+        self.stages = nn.ModuleList(stages)
+        self.norm = nn.LayerNorm(embed)
+        self.apply(_start)
+
+    def forward(self, tokens: Tensor, modality: Tensor | None = None) -> Tensor:
+        """Decode."""
+        tokens = self.stages[0](tokens)
+        for stage in self.stages[1:]:
+            tokens, _ = stage(tokens, modality)
+        decoded: Tensor = self.norm(tokens)
+        return decoded
 
 
 def _start(module: nn.Module) -> None:

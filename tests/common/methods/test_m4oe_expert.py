@@ -1,0 +1,90 @@
+"""The masked autoencoder: what is hidden, what is learned, and by whom."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from common.backbones.swin_unet import MirroredDecoder, SwinUnet
+from common.errors import ConfigError
+from common.layers.mlp_mixture import MLP, MLPMixture
+from common.methods.m4oe_expert import M4oEExpertLoss, MaskedAutoencoder, window_mask
+
+SIZES = {"embed": 12, "num_heads": (1, 2, 3, 6), "window": 2, "drop_path": 0.0}
+
+
+def build(**options):
+    torch.manual_seed(0)
+    hard = partial(_mixture, experts=2, gate="none")
+    return MaskedAutoencoder(
+        backbone=SwinUnet(feed_forward=hard, decoder_feed_forward=MLP, **SIZES),
+        decoder=MirroredDecoder(feed_forward=MLP, **SIZES),
+        embed=12,
+        **{"mask_side": 4, **options},
+    )
+
+
+def _mixture(channels, **options):
+    return MLPMixture(channels=channels, **options)
+
+
+@pytest.mark.parametrize("ratio, count", [(0.75, 12), (0.5, 8), (0.1, 2)])
+def test_whole_squares_are_hidden(ratio, count):
+    hidden = window_mask(3, 16, 16, ratio=ratio, side=4)
+    for sample in hidden:
+        squares = sample.view(4, 4, 4, 4).permute(0, 2, 1, 3).reshape(16, 16)
+        assert ((squares.all(1)) | (~squares.any(1))).all()
+        assert int(squares.all(1).sum()) == count
+    assert not torch.equal(hidden[0], hidden[1])
+
+
+def test_the_papers_mask_keeps_49_of_196_squares():
+    hidden = window_mask(1, 56, 56, ratio=0.75, side=4)
+    assert int((~hidden).sum()) == 49 * 16
+
+
+@pytest.mark.parametrize("options", [{"ratio": 0.0, "side": 4}, {"ratio": 1.0, "side": 4}, {"ratio": 0.5, "side": 3}])
+def test_masks_that_make_no_sense(options):
+    with pytest.raises(ConfigError):
+        window_mask(1, 16, 16, **options)
+
+
+def test_hidden_pixels_do_not_reach_the_prediction():
+    network, modality = build().eval(), torch.tensor([0, 1])
+    image = torch.randn(2, 1, 64, 64)
+    hidden = window_mask(2, 16, 16, ratio=0.5, side=4)
+    other = torch.where(
+        hidden.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, None], torch.randn(2, 1, 64, 64), image
+    )
+    assert not torch.equal(image, other)
+    assert torch.equal(network(image, modality, hidden).prediction, network(other, modality, hidden).prediction)
+    seen = torch.where(
+        hidden.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, None], image, torch.randn(2, 1, 64, 64)
+    )
+    assert not torch.equal(network(image, modality, hidden).prediction, network(seen, modality, hidden).prediction)
+
+
+def test_a_modality_trains_its_own_experts_and_the_shared_rest():
+    network = build()
+    image = torch.randn(2, 1, 64, 64)
+    M4oEExpertLoss()(network(image, torch.tensor([1, 1])), image)["loss"].backward()
+    for block in network.backbone.feed_forwards()[:8]:
+        assert all(not p.grad[0].any() and p.grad[1].any() for p in block.experts.parameters())
+    assert network.mask_token.grad.any() and network.backbone.patch_embed.proj.weight.grad.any()
+    assert all(p.grad is None for p in network.backbone.layers_up.parameters())
+
+
+def test_learns_to_rebuild():
+    network, loss = build(), M4oEExpertLoss()
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 64), indexing="ij")
+    image = torch.stack([x + y, x * y])[:, None]
+    hidden = window_mask(2, 16, 16, ratio=0.5, side=4, generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    values = []
+    for _ in range(25):
+        optimizer.zero_grad()
+        terms = loss(network(image, torch.tensor([0, 1]), hidden), image)
+        terms["loss"].backward()
+        optimizer.step()
+        values.append(float(terms["mse"]))
+    assert values[-1] < 0.3 * values[0]
