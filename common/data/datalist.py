@@ -21,6 +21,7 @@ __all__ = [
     "channels",
     "items",
     "label_space",
+    "modalities",
     "read_collection",
     "read_dataset",
     "task_channels",
@@ -52,6 +53,12 @@ class Collection:
         columns = zip(*(d.channels for d in self.datasets), strict=True)
         return tuple(" | ".join(dict.fromkeys(column)) for column in columns)
 
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities of all labelled cases, in order of the datasets; a modality's id is its position."""
+        found = (d.modality_of(c) for d in self.datasets for c in d.cases() if c.label is not None)
+        return tuple(dict.fromkeys(found))
+
     def dataset(self, name: str) -> Dataset:
         """The dataset of a task.
 
@@ -76,8 +83,8 @@ def read_collection(path: str | Path | Sequence[str | Path] | Collection) -> Col
 
     Args:
         path: a folder with ``dataset.json`` (collection of one), a folder of such folders, a folder with (or a file)
-            ``collection.json`` ``{"name", "datasets": [paths], "tasks": {name: {"labels": {name: new name}}}}``, a
-            list of folders, or the same separated by commas.
+            ``collection.json`` ``{"name", "datasets": [paths], "tasks": {name: {"labels": {name: new name},
+            "modality": new name}}}``, a list of folders, or the same separated by commas.
 
     Raises:
         DataError: when there is nothing to read, names repeat or channel counts differ.
@@ -115,7 +122,7 @@ def items(
     tasks: str | Sequence[str] | None = None,
     limit: int | None = None,
 ) -> list[dict[str, Any]]:
-    """The dictionaries that MONAI datasets take: ``{"image", "label", "case", "task"}`` with paths as strings.
+    """The dictionaries that MONAI datasets take: ``{"image", "label", "case", "task", "modality"}``, paths as strings.
 
     Args:
         dataset_dir: anything that :func:`read_collection` reads.
@@ -132,7 +139,7 @@ def items(
             entry: dict[str, Any] = {"image": image[0] if len(image) == 1 else image}
             if case.label is not None:
                 entry["label"] = str(case.label)
-            result.append({**entry, "case": case.id, "task": dataset.name})
+            result.append({**entry, "case": case.id, "task": dataset.name, "modality": dataset.modality_of(case)})
     return result
 
 
@@ -144,6 +151,11 @@ def label_space(dataset_dir: str | Path | Sequence[str | Path] | Collection) -> 
 def tasks(dataset_dir: str | Path | Sequence[str | Path] | Collection) -> tuple[str, ...]:
     """The names of a collection's tasks."""
     return read_collection(dataset_dir).tasks
+
+
+def modalities(dataset_dir: str | Path | Sequence[str | Path] | Collection) -> tuple[str, ...]:
+    """The names of a collection's modalities."""
+    return read_collection(dataset_dir).modalities
 
 
 def channels(dataset_dir: str | Path | Sequence[str | Path] | Collection) -> tuple[str, ...]:
@@ -169,6 +181,7 @@ def _read_listing(file: Path) -> Collection:
             "options for unknown tasks", where=file, got=sorted(unknown), expected=[d.name for d in datasets]
         )
     renamed = [_renamed(d, options.get(d.name, {}).get("labels", {}), file) for d in datasets]
+    renamed = [replace(d, modality=str(options.get(d.name, {}).get("modality", d.modality))) for d in renamed]
     return _collection(str(data.get("name") or file.parent.name), file.parent, renamed)
 
 

@@ -36,6 +36,7 @@ class Dataset:
         labels: names and file values of the annotated structures.
         splits: cases of ``training``, ``validation``, ``test`` and ``unlabelled``.
         dim: 2 or 3 spatial dimensions.
+        modality: of the cases that name none of their own; the channels when empty.
     """
 
     name: str
@@ -44,6 +45,11 @@ class Dataset:
     labels: LabelSpace
     splits: Mapping[str, tuple[Case, ...]]
     dim: int = 3
+    modality: str = ""
+
+    def modality_of(self, case: Case) -> str:
+        """The name of a case's modality."""
+        return case.modality or self.modality or " + ".join(self.channels)
 
     def cases(self, split: str | None = None) -> tuple[Case, ...]:
         """Cases of one split, or of all."""

@@ -22,12 +22,16 @@ _BIDS_SUBJECT = re.compile(r"(?:^|[_/])(sub-[A-Za-z0-9]+)")
 
 @dataclass(frozen=True)
 class Case:
-    """One scan: its channel files in the dataset's channel order, its label map and the person it shows."""
+    """One scan: its channel files in the dataset's channel order, its label map and the person it shows.
+
+    ``modality`` is set where the entry names one of its own, in a dataset of several.
+    """
 
     id: str
     images: tuple[Path, ...]
     label: Path | None
     subject: str
+    modality: str | None = None
 
 
 def base_name(path: str | Path) -> str:
@@ -98,7 +102,8 @@ def read_case(entry: Any, root: Path, channels: tuple[str, ...], where: object) 
 
     Args:
         entry: ``image`` is a path, a list of paths in channel order or ``{channel name: path}``; paths are relative
-            to ``root``; ``subject`` (or ``patient``) defaults to a BIDS ``sub-x`` in the path, else to the id.
+            to ``root``; ``subject`` (or ``patient``) defaults to a BIDS ``sub-x`` in the path, else to the id; ``modality``
+            where it is not the dataset's.
         root: the dataset's folder.
         channels: the dataset's channel names.
         where: dataset and split for messages.
@@ -126,7 +131,10 @@ def read_case(entry: Any, root: Path, channels: tuple[str, ...], where: object) 
         )
     bids = _BIDS_SUBJECT.search(first)
     subject = entry.get("subject") or entry.get("patient") or (bids.group(1) if bids else case_id)
-    return Case(case_id, images, root / label if label else None, str(subject))
+    modality = entry.get("modality")
+    if modality is not None and not isinstance(modality, str):
+        raise DataError("a case has one modality", where=place, got=modality, expected="its name")
+    return Case(case_id, images, root / label if label else None, str(subject), modality)
 
 
 def _channel_files(image: Any, root: Path, channels: tuple[str, ...], where: str) -> tuple[Path, ...]:

@@ -40,7 +40,7 @@ DatasetDir = str | Path | Sequence[str | Path] | Collection
 
 
 class DescribeCased(Transform):
-    """Add ``case``, ``task``, ``task_id`` and ``annotated`` to a case's dictionary.
+    """Add ``case``, ``task``, ``task_id``, ``annotated``, ``modality`` and ``modality_id`` to a case's dictionary.
 
     Without ``task`` (MONAI Label gives only ``image`` and ``label``) the default task is taken. The label maps of
     such cases come from corrected predictions, so that their values are the union's indices and every structure is
@@ -51,10 +51,11 @@ class DescribeCased(Transform):
         default_task: task of cases without one; may be None for a collection of one dataset.
         default_values: meaning of label values in cases without a task, ``"union"`` or ``"task"``.
         labels: a network's label space, when it is not the collection's own union.
+        modalities: a network's modalities, of which each case must have one; the collection's when None.
 
     Raises:
         LabelError: when the collection has structures that ``labels`` lacks.
-        DataError: when the task is unknown, or missing without a default.
+        DataError: when the task is unknown, or missing without a default; when the modality is none of the network's.
     """
 
     def __init__(
@@ -63,8 +64,16 @@ class DescribeCased(Transform):
         default_task: str | None = None,
         default_values: str = "union",
         labels: LabelSpace | None = None,
+        modalities: Sequence[str] | None = None,
     ) -> None:
         collection = read_collection(dataset_dir)
+        self.modalities = tuple(collection.modalities if modalities is None else modalities)
+        self.any_modality = modalities is None
+        self.only_modality = {
+            d.name: names[0]
+            for d in collection.datasets
+            if len(names := list(dict.fromkeys(map(d.modality_of, d.cases())))) == 1
+        }
         space = labels or collection.labels
         if default_values not in ("union", "task"):
             raise DataError("default_values must be 'union' or 'task'", got=default_values)
@@ -76,7 +85,10 @@ class DescribeCased(Transform):
         self.annotated = {d.name: space.annotated(d.labels) for d in collection.datasets}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy with ``case`` str, ``task`` str, ``task_id`` int and ``annotated`` bool ``[K+1]``."""
+        """Return a copy with ``case`` str, ``task`` str, ``task_id`` int, ``annotated`` bool ``[K+1]``.
+
+        ``modality`` str and ``modality_id`` int are added where the case, or its dataset, has one.
+        """
         result = dict(data)
         result["case"] = case_name(data)
         task = data.get("task", self.default_task)
@@ -93,6 +105,19 @@ class DescribeCased(Transform):
             annotated = torch.ones_like(annotated)
             result["label_values"] = "union"
         result.update(task=task, task_id=self.tasks.index(task), annotated=annotated)
+        modality = data.get("modality", self.only_modality.get(str(task)))
+        if modality is not None:
+            result["modality"] = modality
+            if modality in self.modalities:
+                result["modality_id"] = self.modalities.index(modality)
+            elif not self.any_modality:
+                raise DataError(
+                    "the case's modality is none of the network's",
+                    where=f"case {result['case']}",
+                    got=modality,
+                    expected=", ".join(self.modalities),
+                    hint='name it alike: "tasks": {"<task>": {"modality": ...}} in collection.json',
+                )
         return result
 
 

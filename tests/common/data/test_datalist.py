@@ -23,8 +23,22 @@ def test_reads_a_dataset(make_dataset):
 def test_items_are_plain(make_dataset):
     found = datalist.items(make_dataset(), "training", limit=1)
     assert json.loads(json.dumps(found)) == found
-    assert set(found[0]) == {"image", "label", "case", "task"}
-    assert (found[0]["case"], found[0]["task"]) == ("c0", "d")
+    assert set(found[0]) == {"image", "label", "case", "task", "modality"}
+    assert (found[0]["case"], found[0]["task"], found[0]["modality"]) == ("c0", "d", "CT")
+
+
+def test_modalities(make_dataset, edit_json, tmp_path):
+    folder = make_dataset()
+    assert datalist.modalities(folder) == ("CT",)
+    edit_json(folder, lambda d: d["training"][1].update(modality="CBCT"))
+    assert datalist.modalities(folder) == ("CT", "CBCT")
+    assert [i["modality"] for i in datalist.items(folder, "training")] == ["CT", "CBCT"]
+    listing = {"datasets": [str(folder)], "tasks": {"d": {"modality": "X-ray"}}}
+    (tmp_path / "collection.json").write_text(json.dumps(listing))
+    assert datalist.modalities(tmp_path / "collection.json") == ("X-ray", "CBCT")
+    edit_json(folder, lambda d: d["training"][1].update(modality={"0": "CT"}))
+    with pytest.raises(DataError, match="one modality"):
+        datalist.read_dataset(folder)
 
 
 @pytest.mark.parametrize("key", ["unlabelled", "unlabeled"])

@@ -96,6 +96,22 @@ class TestWholeChain:
 
 
 class TestDescribeCased:
+    def test_modality(self, make_dataset, tmp_path):
+        make_dataset("ct")
+        make_dataset("mr", modality={"0": "MR"})
+        one = DescribeCased(tmp_path)
+        names = one.modalities
+        assert len(names) == 2
+        for task in ("ct", "mr"):
+            result = one({"image": "a.nii", "task": task})
+            assert names[result["modality_id"]] == result["modality"]
+        assert one({"image": "a.nii", "task": "ct", "modality": names[1]})["modality_id"] == 1
+        assert "modality_id" not in one({"image": "a.nii", "task": "ct", "modality": "PET"})
+        strict = DescribeCased(tmp_path, modalities=(names[1], "PET"))
+        assert strict({"image": "a.nii", "task": "ct", "modality": "PET"})["modality_id"] == 1
+        with pytest.raises(DataError, match=r"none of the network's"):
+            strict({"image": "a.nii", "task": "ct", "modality": names[0]})
+
     def test_default_of_one_task_and_union_values(self, make_dataset):
         result = DescribeCased(make_dataset())({"image": "/x/a b_0000.nii.gz"})
         assert (result["task"], result["case"], result["label_values"]) == ("d", "a b", "union")
