@@ -17,7 +17,7 @@ import torch
 from common.atomic import atomic_write
 from common.errors import ConfigError
 
-from .bench_ka2er import cases, growth
+from .bench_ka2er import PARTS, cases, growth
 from .bench_measure import Row, cost, measure
 
 __all__ = ["bench"]
@@ -34,6 +34,7 @@ def bench(
     paper: bool = False,
     threads: int | None = None,
     experts: int = 10,
+    only: str | Sequence[str] | None = None,
 ) -> str:
     """Measure our way against the published one, in turns within one run.
 
@@ -45,6 +46,7 @@ def bench(
         paper: the paper's student (feature size 48) and nnU-Net's 3d_fullres experts instead of small ones.
         threads: CPU threads (at most 2).
         experts: task experts in the routing comparisons.
+        only: some of ``inference``, ``training``, ``routing``, ``step`` and ``growth``; all when omitted.
 
     Returns:
         the tables.
@@ -56,15 +58,19 @@ def bench(
     if size % 32 or size < 64 or repeats < 1 or experts < 1:
         raise ConfigError("size is a multiple of 32 from 64 on, repeats and experts at least 1", where="bench",
                           got=f"size {size}, repeats {repeats}, experts {experts}")  # fmt: skip
+    wanted = only.split(",") if isinstance(only, str) else list(only or (*PARTS, "growth"))
+    unknown = set(wanted) - {*PARTS, "growth"}
+    if unknown:
+        raise ConfigError("unknown parts", where="only", got=sorted(unknown), expected=", ".join((*PARTS, "growth")))
     before = torch.get_num_threads()
     torch.set_num_threads(threads or min(2, before))
     try:
         settings = (size, preset["feature_size"], preset["features"])
         rows = []
-        for case in cases(*settings, experts):
+        for case in cases(*settings, experts, [p for p in PARTS if p in wanted]):
             rows.append(measure(case, repeats))
             print(_line(rows[-1]), file=sys.stderr, flush=True)
-        counts = sorted({1, experts})
+        counts = sorted({1, experts}) if "growth" in wanted else []
         steps = [{"experts": n, **cost(run, repeats)} for n, run in growth(*settings, counts)]
         result = {"machine": _machine(), "size": size, "repeats": repeats, "paper": paper,
                   "rows": [row.as_dict() for row in rows], "steps": steps}  # fmt: skip
@@ -117,7 +123,7 @@ def _text(result: dict[str, Any], rows: Sequence[Row], steps: Sequence[dict[str,
     more = [["KA2ER step (ours), experts", "s", "peak MB", "10^9 multiply-adds"]]
     more += [[str(s["experts"]), f"{s['s']:.3g}", f"{s['mb']:.0f}", f"{s['gmac']:.4g}"] for s in steps]
     head = f"Crop {result['size']}^3, fp32, {result['repeats']} interleaved pairs, medians. {machine}."
-    return "\n\n".join([head, _markdown(table), _markdown(more)])
+    return "\n\n".join([head, *(_markdown(t) for t in (table, more) if len(t) > 1)])
 
 
 def _met(met: bool) -> str:

@@ -21,9 +21,10 @@ from common.methods.ka2er import KA2ER, KA2ERLoss, KA2ERStudent
 
 from .bench_measure import Case
 
-__all__ = ["cases", "growth", "step"]
+__all__ = ["PARTS", "cases", "growth", "step"]
 
 STRUCTURES = ("first", "second")
+PARTS = ("inference", "training", "routing", "step")
 
 
 def _trained_like(network: nn.Module) -> nn.Module:
@@ -226,16 +227,23 @@ def _steps(size: int, feature_size: int, features: Sequence[int], count: int, go
     )  # fmt: skip
 
 
-def cases(size: int, feature_size: int, features: Sequence[int], count: int) -> Iterator[Case]:
+def cases(
+    size: int, feature_size: int, features: Sequence[int], count: int, parts: Sequence[str] = PARTS
+) -> Iterator[Case]:
     """The comparisons, built one at a time so that none pays for another's memory.
 
     The goal for a whole step is meant for the paper's ten experts at its sizes.
     """
-    yield _inference(size, feature_size)
-    yield _training(size, feature_size)
-    yield _routing(size, features, count)
     paper = feature_size >= 48 and features[0] >= 32 and count >= 10
-    yield _steps(size, feature_size, features, count, {"multiply_adds": 2.8} if paper else {})
+    goals = {"multiply_adds": 2.8} if paper else {}
+    make: dict[str, Callable[[], Case]] = {
+        "inference": lambda: _inference(size, feature_size),
+        "training": lambda: _training(size, feature_size),
+        "routing": lambda: _routing(size, features, count),
+        "step": lambda: _steps(size, feature_size, features, count, goals),
+    }
+    for part in parts:
+        yield make[part]()
 
 
 def growth(size: int, feature_size: int, features: Sequence[int], counts: Sequence[int]) -> Iterator[tuple[int, Any]]:

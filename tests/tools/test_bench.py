@@ -72,6 +72,17 @@ def test_a_step_costs_the_same_with_more_experts():
     assert multiply_adds(one) == pytest.approx(multiply_adds(four), rel=1e-6)
 
 
+def test_only_what_is_asked_for(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(bench, "cases", lambda *given: asked.append(given[-1]) or [])
+    monkeypatch.setattr(bench, "growth", lambda *given: asked.append(given[-1]) or [])
+    bench.bench(repeats=1, only="step,inference")
+    bench.bench(repeats=1, only=("growth",), experts=3)
+    assert asked == [["inference", "step"], [], [], [1, 3]]
+    with pytest.raises(ConfigError, match="unknown parts"):
+        bench.bench(only="speed")
+
+
 def test_files_and_table(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "cases", lambda *_: [bench_ka2er._routing(32, (2, 3, 4), 2)])
     monkeypatch.setattr(bench, "growth", lambda *_: [(1, doubled(torch.randn(4, 4)))])
