@@ -1,0 +1,54 @@
+"""A slice network on volumes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from .m4oe import M4oE
+
+__all__ = ["M4oEVolume"]
+
+
+class M4oEVolume(nn.Module):
+    """Segment every slice of a volume along its last axis.
+
+    Args:
+        network: of slices; its parameters appear under its own names.
+        slices: slices per forward pass, >= 1.
+        modality: index of the modality of volumes that are given without one.
+        head: index of the data set of volumes that are given without one.
+
+    Shapes:
+        volume ``[B, 1 or c, H, W, Z]`` -> logits ``[B, K+1, H, W, Z]``, minus infinity for classes that the volume's
+        head does not know.
+
+    Raises:
+        ConfigError: for a volume that has no depth, or fewer than one slice per pass.
+    """
+
+    def __init__(self, *, network: M4oE, slices: int = 8, modality: int = 0, head: int = 0) -> None:
+        super().__init__()
+        if slices < 1:
+            raise ConfigError("at least one slice per forward pass", where="slices", got=slices)
+        self.network, self.slices, self.modality, self.head = network, slices, modality, head
+
+    def forward(self, volume: Tensor, modality: Tensor | None = None, head: Tensor | None = None) -> Tensor:
+        """Segment.
+
+        Args:
+            volume: ``[B, 1 or c, H, W, Z]``, H and W multiples of 32.
+            modality: ``[B]``; the default one when None.
+            head: ``[B]``; the default one when None.
+        """
+        if volume.ndim != 5:
+            raise ConfigError("slices are cut from volumes", got=tuple(volume.shape), expected="[B, C, H, W, Z]")
+        batch, depth = volume.shape[0], volume.shape[-1]
+        modality = torch.full((batch,), self.modality, device=volume.device) if modality is None else modality
+        head = torch.full((batch,), self.head, device=volume.device) if head is None else head
+        flat = volume.permute(0, 4, 1, 2, 3).flatten(0, 1)
+        own = [ids.to(volume.device).repeat_interleave(depth).split(self.slices) for ids in (modality, head)]
+        parts = [self.network(*three).logits for three in zip(flat.split(self.slices), *own, strict=True)]
+        whole: Tensor = torch.cat(parts).unflatten(0, (batch, depth)).permute(0, 2, 3, 4, 1)
+        return whole
