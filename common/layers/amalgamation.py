@@ -114,7 +114,7 @@ class HierarchicalAmalgamation(nn.Module):
         super().__init__()
         if not use or len(set(use)) != len(use) or not set(use) <= set(SOURCES):
             raise ConfigError("unknown sources", where="use", got=tuple(use), expected=f"part of {SOURCES}")
-        self.tasks = tuple(expert_channels)
+        self.tasks, self.local = tuple(expert_channels), local
         cross_attention = partial(
             AttentionBlock,
             channels=channels,
@@ -172,7 +172,7 @@ class HierarchicalAmalgamation(nn.Module):
                     position=position,
                     context_position=where,
                     need_weights=need_weights,
-                    distance=squared_distance(grid, answer.features.shape[2:], x),
+                    distance=squared_distance(grid, answer.features.shape[2:], x) if self.local else None,
                 )
                 heard.append(part)
                 if weights is not None:
@@ -189,7 +189,7 @@ class HierarchicalAmalgamation(nn.Module):
                 position=position,
                 context_position=where,
                 need_weights=need_weights,
-                distance=squared_distance(grid, external.shape[2:], x),
+                distance=squared_distance(grid, external.shape[2:], x) if self.local else None,
             )
             if weights is not None:
                 maps.append(AttentionMap(-1, everyone, tuple(external.shape[2:]), weights))

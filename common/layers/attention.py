@@ -188,10 +188,15 @@ class AttentionBlock(nn.Module):
     ) -> Attended:
         """``x [B, N, C]``, ``context [B, M, C]``, positions ``[1, N or M, C]`` -> ``Attended([B, N, C], weights)``.
 
-        A local block also takes the squared distances ``[N, M]``.
+        A local block also needs the squared distances ``[N, M]``.
+
+        Raises:
+            ConfigError: for a context or distances where there must be none, or the other way round.
         """
         if (context is None) != (self.norm_context is None):
             raise ConfigError("a cross-attention block needs a context and a self-attention block takes none")
+        if (distance is None) != (self.reach is None):
+            raise ConfigError("a local block needs distances and another one takes none", where="distance")
         q = self.norm(x)
         if context is None or self.norm_context is None:
             value, context_position = q, position

@@ -92,8 +92,12 @@ def _input_gradient(rows: Tensor, grad: Tensor, scale: Tensor, slope: float) -> 
     return result
 
 
+_full_precision = torch.autocast("cpu", enabled=False)  # matrix products obey autocast, sums must not
+
+
 class _InstanceNorm(torch.autograd.Function):
     @staticmethod
+    @_full_precision
     def forward(ctx: Any, x: Tensor, eps: float, slope: float) -> Tensor:
         scales = torch.stack([_normalise_(_rows(sample), eps, slope) for sample in x])
         ctx.slope = slope
@@ -103,6 +107,7 @@ class _InstanceNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @_full_precision
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         y, scales = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last_3d)
@@ -131,6 +136,7 @@ def instance_norm_(x: Tensor, eps: float, slope: float) -> Tensor:
         normed: Tensor = _InstanceNorm.apply(x, eps, slope)  # type: ignore[no-untyped-call]
         return normed
     else:
-        for sample in x:
-            _normalise_(_rows(sample), eps, slope)
+        with _full_precision:
+            for sample in x:
+                _normalise_(_rows(sample), eps, slope)
         return x

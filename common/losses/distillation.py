@@ -72,7 +72,8 @@ def kl_divergence(
     Exclusive: ``d(x) = sum_k p_k (log p_k - log q_k)`` with ``q`` the student's softmax restricted to those classes,
     mean over voxels and samples; balanced: ``mean_k sum_x p_k(x) d(x) / sum_x p_k(x)``, so that a small organ counts as
     much as the background (classes that the teacher sees less than one voxel of are left out). Overlapping: the two
-    Bernoulli terms per structure, mean over the known ones; balanced: inside and outside count the same.
+    Bernoulli terms per structure, mean over the known ones; balanced: inside and outside count the same. Every sample
+    counts the same, so that splitting a batch and averaging gives the same value.
 
     Args:
         logits: ``[B, K+1, X, Y, Z]`` (``[B, K, X, Y, Z]`` when not exclusive) of the student.
@@ -108,8 +109,8 @@ def kl_divergence(
 
 
 def _mean_of_means(values: Tensor, share: Tensor, known: Tensor) -> Tensor:
-    """``mean_bk sum_x share_k values_k / sum_x share_k`` over known classes that are there, 0 without any."""
+    """``mean_b mean_k sum_x share_k values_k / sum_x share_k`` over known classes that are there, 0 without any."""
     mass = share.flatten(2).sum(2)
     there = known & (mass >= 1)
     means = (values * share).flatten(2).sum(2) / mass.clamp(min=1)
-    return (means * there).sum() / there.sum().clamp(min=1)
+    return ((means * there).sum(1) / there.sum(1).clamp(min=1)).mean()

@@ -61,7 +61,9 @@ def naive(module, f_s, answers, external):
             tokens = project.norm(project.project(tokens)) + project.embedding
             there = sincos_position(volume.shape[1:], 12, x)
             far = naive_distance(GRID, volume.shape[1:])
-            x = ask(x, tokens[None], position=here, context_position=there, distance=far).tokens
+            x = ask(
+                x, tokens[None], position=here, context_position=there, distance=far if ask.reach is not None else None
+            ).tokens
         rows.append(x)
     return torch.cat(rows)
 

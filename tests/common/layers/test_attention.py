@@ -119,6 +119,8 @@ def test_tokens_there_and_back():
         lambda: AttentionBlock(channels=6, heads=1, cross=True)(torch.zeros(1, 2, 6)),
         lambda: AttentionBlock(channels=6, heads=1, cross=False)(torch.zeros(1, 2, 6), torch.zeros(1, 2, 6)),
         lambda: AttentionBlock(channels=6, heads=1, cross=True)(torch.zeros(2, 2, 6), torch.zeros(1, 2, 6)),
+        lambda: AttentionBlock(channels=6, heads=1, cross=True, local=True)(torch.zeros(1, 2, 6), torch.zeros(1, 2, 6)),
+        lambda: AttentionBlock(channels=6, heads=1, cross=False)(torch.zeros(1, 2, 6), distance=torch.zeros(2, 2)),
     ],
 )
 def test_bad_arguments(call):

@@ -60,3 +60,18 @@ def test_half_precision_gradient():
     (mine,) = torch.autograd.grad(instance_norm_(x.clone(), 1e-5, 1.0), x, weight)
     assert mine.dtype == torch.bfloat16
     assert (mine.double() - theirs).norm() / theirs.norm() < 0.02
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_does_not_touch_the_sums(dtype):
+    torch.manual_seed(0)
+    x = (torch.randn(1, 4, 16, 16, 16) * 20).contiguous(memory_format=LAST)
+    weight = torch.randn(x.shape)
+    theirs = x.clone().requires_grad_()
+    expected = reference(theirs, 1e-5, 0.01)
+    expected.backward(weight)
+    with torch.autocast("cpu", dtype=dtype):
+        torch.testing.assert_close(instance_norm_(x.clone(), 1e-5, 0.01), expected)
+        mine = x.clone().requires_grad_()
+        instance_norm_(mine.clone(), 1e-5, 0.01).backward(weight)
+    torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-5)

@@ -149,8 +149,9 @@ def test_kl_sigmoid_equals_the_loop():
 
 def naive_balanced_kl(logits, p, classes, exclusive):
     """Means per class of a sample, weighted by what the teacher sees of it; their mean. Index by index."""
-    means = []
+    samples = []
     for b in range(logits.shape[0]):
+        means = []
         known = [k for k in range(classes.shape[1]) if classes[b, k]]
         for k in known if exclusive else [k for k in known if k]:
             for side in (0,) if exclusive else (0, 1):
@@ -169,8 +170,9 @@ def naive_balanced_kl(logits, p, classes, exclusive):
                     total += share * sum(t[j] * math.log(t[j] / q[j]) for j in t if t[j] > 0)
                 if mass >= 1:
                     means.append((side, total / mass))
-    sides = [[v for s, v in means if s == side] for side in ((0,) if exclusive else (0, 1))]
-    return sum(sum(v) / len(v) for v in sides) / len(sides)
+        sides = [[v for s, v in means if s == side] for side in ((0,) if exclusive else (0, 1))]
+        samples.append(sum(sum(v) / len(v) for v in sides) / len(sides))
+    return sum(samples) / len(samples)
 
 
 def test_balanced_kl_equals_the_loop():
@@ -188,6 +190,15 @@ def test_balanced_sigmoid_kl_equals_the_loop():
     want = naive_balanced_kl(logits, p, CLASSES, False)
     got = kl_divergence(logits, p, CLASSES, exclusive=False, balanced=True)
     assert float(got) == pytest.approx(want, rel=1e-4)
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_split_batch_gives_the_same_value(exclusive, balanced):
+    logits, p = torch.randn(2, 4 if exclusive else 3, 2, 2, 3), teacher(CLASSES)
+    options = {"exclusive": exclusive, "balanced": balanced}
+    halves = [kl_divergence(logits[b : b + 1], p[b : b + 1], CLASSES[b : b + 1], **options) for b in (0, 1)]
+    torch.testing.assert_close(kl_divergence(logits, p, CLASSES, **options), sum(halves) / 2)
 
 
 def test_balanced_kl_hears_a_small_organ():
