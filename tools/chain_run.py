@@ -83,6 +83,9 @@ def execute(steps: Sequence[Step], record: Record, settings: ChainSettings, jobs
         raise failure
 
 
+_ENDING = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}  # Windows has no SIGHUP
+
+
 class Processes:
     """The processes of a chain, none of which outlives it.
 
@@ -100,7 +103,8 @@ class Processes:
         with self._lock:
             if self._closed:
                 return -signal.SIGTERM
-            process = subprocess.Popen(argv, env=environment, stdout=log, stderr=log)
+            # a group of its own: Ctrl-C in a terminal would reach it besides us, and a second signal kills at once
+            process = subprocess.Popen(argv, env=environment, stdout=log, stderr=log, process_group=0)
             self._running.add(process)
         try:
             return process.wait()
@@ -111,23 +115,23 @@ class Processes:
     def end(self) -> None:
         """Ask every process to finish what it writes and to end; start none any more."""
         with self._lock:
-            self._closed = True
-            for process in self._running:
+            self._closed, running = True, list(self._running)
+            for process in running:
                 process.terminate()
 
     @contextmanager
     def ended_with_us(self) -> Iterator[None]:
-        """Pass an interrupt of the block on; in the main thread SIGTERM is one."""
+        """Pass an interrupt of the block on; in the main thread SIGTERM and a closed terminal's SIGHUP are some."""
         main = threading.current_thread() is threading.main_thread()
-        before = signal.signal(signal.SIGTERM, _interrupt) if main else None
+        before = {n: signal.signal(n, _interrupt) for n in _ENDING} if main else {}
         try:
             yield
         except BaseException:
             self.end()
             raise
         finally:
-            if main:
-                signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

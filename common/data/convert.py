@@ -164,6 +164,8 @@ def _entry(case: Case, folder: Path) -> dict[str, Any]:
         entry["label"] = _relative(case.label, folder)
     if case.subject != case.id:
         entry["subject"] = case.subject
+    if case.modality is not None:
+        entry["modality"] = case.modality
     return entry
 
 

@@ -55,9 +55,9 @@ class Collection:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Names of the modalities of all labelled cases, in order of the datasets; a modality's id is its position."""
-        found = (d.modality_of(c) for d in self.datasets for c in d.cases() if c.label is not None)
-        return tuple(dict.fromkeys(found))
+        """Names of the modalities that can be trained on, in order of the datasets; a modality's id is its position."""
+        splits = ("training", "unlabelled")
+        return tuple(dict.fromkeys(d.modality_of(c) for d in self.datasets for s in splits for c in d.cases(s)))
 
     def dataset(self, name: str) -> Dataset:
         """The dataset of a task.
@@ -181,7 +181,10 @@ def _read_listing(file: Path) -> Collection:
             "options for unknown tasks", where=file, got=sorted(unknown), expected=[d.name for d in datasets]
         )
     renamed = [_renamed(d, options.get(d.name, {}).get("labels", {}), file) for d in datasets]
-    renamed = [replace(d, modality=str(options.get(d.name, {}).get("modality", d.modality))) for d in renamed]
+    for name, option in options.items():
+        if not isinstance(option.get("modality", ""), str):
+            raise DataError("a modality is a name", where=f"{file}, task {name}", got=option["modality"])
+    renamed = [replace(d, modality=options.get(d.name, {}).get("modality", d.modality)) for d in renamed]
     return _collection(str(data.get("name") or file.parent.name), file.parent, renamed)
 
 

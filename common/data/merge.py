@@ -70,7 +70,8 @@ def _common_space(spaces: Sequence[LabelSpace], names: str) -> LabelSpace:
 
 
 def _rewritten(case: Case, part: Dataset, labels: LabelSpace, folder: Path) -> Case:
-    case = replace(case, id=f"{part.name}_{case.id}", subject=f"{part.name}_{case.subject}")
+    modality = part.modality_of(case)
+    case = replace(case, id=f"{part.name}_{case.id}", subject=f"{part.name}_{case.subject}", modality=modality)
     if case.label is None:
         return case
     label = read_volume(case.label, dim=part.dim)

@@ -116,7 +116,7 @@ class DescribeCased(Transform):
                     where=f"case {result['case']}",
                     got=modality,
                     expected=", ".join(self.modalities),
-                    hint='name it alike: "tasks": {"<task>": {"modality": ...}} in collection.json',
+                    hint='rename it: "modality" of the case in dataset.json, or of the task in collection.json',
                 )
         return result
 

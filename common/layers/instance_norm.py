@@ -92,14 +92,16 @@ def _input_gradient(rows: Tensor, grad: Tensor, scale: Tensor, slope: float) -> 
     return result
 
 
-_full_precision = torch.autocast("cpu", enabled=False)  # matrix products obey autocast, sums must not
+def _full_precision() -> torch.autocast:
+    # matrix products obey autocast, sums must not
+    return torch.autocast("cpu", enabled=False)
 
 
 class _InstanceNorm(torch.autograd.Function):
     @staticmethod
-    @_full_precision
     def forward(ctx: Any, x: Tensor, eps: float, slope: float) -> Tensor:
-        scales = torch.stack([_normalise_(_rows(sample), eps, slope) for sample in x])
+        with _full_precision():
+            scales = torch.stack([_normalise_(_rows(sample), eps, slope) for sample in x])
         ctx.slope = slope
         ctx.mark_dirty(x)
         ctx.save_for_backward(x, scales)
@@ -107,13 +109,13 @@ class _InstanceNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    @_full_precision
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         y, scales = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last_3d)
         result = torch.empty_like(y)
-        for i in range(y.shape[0]):
-            _rows(result[i]).copy_(_input_gradient(_rows(y[i]), _rows(grad[i]), scales[i], ctx.slope))
+        with _full_precision():
+            for i in range(y.shape[0]):
+                _rows(result[i]).copy_(_input_gradient(_rows(y[i]), _rows(grad[i]), scales[i], ctx.slope))
         return result, None, None
 
 
@@ -136,7 +138,7 @@ def instance_norm_(x: Tensor, eps: float, slope: float) -> Tensor:
         normed: Tensor = _InstanceNorm.apply(x, eps, slope)  # type: ignore[no-untyped-call]
         return normed
     else:
-        with _full_precision:
+        with _full_precision():
             for sample in x:
                 _normalise_(_rows(sample), eps, slope)
         return x

@@ -1,6 +1,7 @@
 """The chain keeps what is finished, redoes what changed, and never deletes a result."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -209,12 +210,22 @@ def test_a_command_that_fails_says_where_its_output_is(tmp_path: Path, settings:
     assert issubclass(ExpertError, AmalgamationError)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_no_process_outlives_the_chain_and_each_may_finish_what_it_writes(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize("whole_group", [True, False])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_no_process_outlives_the_chain_and_each_may_finish_what_it_writes(
+    tmp_path: Path, number: int, whole_group: bool
+) -> None:
     saved, ready = tmp_path / "saved", tmp_path / "ready"
     work = (
-        "import pathlib, signal, sys, time\n"
-        f"signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(saved)!r}).write_text('all'), sys.exit(143)))\n"
+        "import os, pathlib, signal, sys, time\n"
+        "seen = []\n"
+        "def stop(*_):\n"
+        "    seen.append(1)\n"
+        "    if len(seen) > 1: os._exit(9)\n"
+        "    time.sleep(0.5)\n"
+        f"    pathlib.Path({str(saved)!r}).write_text('all')\n"
+        "    sys.exit(143)\n"
+        "for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP): signal.signal(number, stop)\n"
         f"pathlib.Path({str(ready)!r}).touch()\n"
         "time.sleep(60)"
     )
@@ -227,13 +238,13 @@ def test_no_process_outlives_the_chain_and_each_may_finish_what_it_writes(tmp_pa
         f"    job = pool.submit(processes.run, [sys.executable, '-c', {work!r}], dict(os.environ), sys.stderr)\n"
         "    while not job.done(): time.sleep(0.05)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", chain], cwd=ROOT, stderr=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", chain], cwd=ROOT, stderr=subprocess.PIPE, process_group=0)
     deadline = time.monotonic() + 60
     while not ready.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(number)
+    (os.killpg if whole_group else os.kill)(process.pid, number)  # a terminal signals the whole group
     process.communicate(timeout=30)
-    assert process.returncode == (143 if number == signal.SIGTERM else -signal.SIGINT)
+    assert process.returncode == (-signal.SIGINT if number == signal.SIGINT else 128 + number)
     assert saved.read_text() == "all"
 
 

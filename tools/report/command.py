@@ -17,7 +17,8 @@ __all__ = ["report"]
 def report(*runs: str, out: str | None = None, title: str | None = None) -> str:
     """Write one HTML page with everything inline: it can be mailed, opened offline and kept.
 
-    Its tables lie beside it as ``tables.md``, to be pasted into a document.
+    Its tables lie beside it as Markdown, to be pasted into a document: ``tables.md``, or ``<name>.md`` beside a
+    ``<name>.html``.
 
     Args:
         runs: the folder of a chain (with ``chain.json``), or folders of single runs to compare.
@@ -33,7 +34,8 @@ def report(*runs: str, out: str | None = None, title: str | None = None) -> str:
     file = target if target.suffix == ".html" else target / "index.html"
     with atomic_write(file) as partial:
         partial.write_text(render(study, title), encoding="utf-8")
-    with atomic_write(file.with_name("tables.md")) as partial:
+    beside = file.with_suffix(".md") if target.suffix == ".html" else file.with_name("tables.md")
+    with atomic_write(beside) as partial:
         chain = study.chain or {}
         made_with = [("Command", f"`{chain['command']}`"), *facts(chain)] if chain.get("command") else []
         partial.write_text(tables(study, made_with), encoding="utf-8")

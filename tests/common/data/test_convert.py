@@ -96,6 +96,18 @@ def test_split_is_by_subject_and_cures_leakage(make_dataset, edit_json):
         split_dataset(folder, val=1.2)
 
 
+def test_modalities_survive_a_split_and_a_merge(make_dataset, edit_json, tmp_path):
+    ct, mr = make_dataset("ct", 6), make_dataset("mr", modality={"0": "MR"})
+    edit_json(ct, lambda d: d["training"][0].update(modality="CBCT"))
+    split_dataset(ct, test=0.2)
+    again = read_collection(ct)
+    assert set(again.modalities) <= {"CT", "CBCT"}
+    assert {again.datasets[0].modality_of(c) for c in again.datasets[0].cases()} == {"CT", "CBCT"}
+    merge_datasets([ct, mr], tmp_path / "both", name="both")
+    found = read_dataset(tmp_path / "both")
+    assert {found.modality_of(c) for c in found.cases()} == {"CT", "CBCT", "MR"}
+
+
 def test_split_refuses_other_problems(make_dataset, edit_json):
     folder = make_dataset()
     edit_json(folder, lambda d: d["training"][0].update(id="c1"))
