@@ -147,7 +147,7 @@ class MirroredDecoder(nn.Module):
         depths: blocks per stage of the encoder.
         num_heads: heads per stage of the encoder.
         window: tokens along a window's side.
-        drop_path: share of samples whose branch is skipped in the first block, falling to 0.
+        drop_path: as of the encoder that it mirrors: its blocks skip as often as the encoder's of the same width.
 
     Shapes:
         deepest tokens ``[B, H/32, W/32, 8C]`` -> ``[B, H/4, W/4, C]``.

@@ -89,13 +89,18 @@ def from_swin(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tens
 
 
 def load_m4oe(network: nn.Module, path: Path | str) -> Coverage:
-    """Load a checkpoint of the released code into a network with ``gate='channel_official'``.
+    """Load a checkpoint of the released code into an ``M4oE`` with ``gate='channel_official'``.
+
+    Args:
+        network: with a Swin-Unet as ``backbone`` and heads as ``heads.outputs``.
+        path: of the checkpoint.
 
     Raises:
         WeightError: unless every tensor is found with its shape; another number of experts is refused.
     """
     state, _ = read_state_dict(path)
-    return load_weights(network, from_m4oe(state), where=str(path), allow_missing=("*relative_position_index",))
+    placed = {f"{'heads' if k.startswith('outputs.') else 'backbone'}.{k}": v for k, v in from_m4oe(state).items()}
+    return load_weights(network, placed, where=str(path), allow_missing=("*relative_position_index",))
 
 
 def load_swin(network: nn.Module, path: Path | str) -> Coverage:
@@ -103,7 +108,7 @@ def load_swin(network: nn.Module, path: Path | str) -> Coverage:
 
     Raises:
         WeightError: unless patches, every encoder block, mergings and the norm are found; the decoder's blocks start
-            from the encoder's, what only a Swin-Unet has (expanding, joins, gates, heads) stays as it is.
+            from the encoder's, what only a Swin-Unet has (expanding, joins, gates) stays as it is.
     """
     state, _ = read_state_dict(path)
     state = {k.removeprefix("module."): v for k, v in state.items()}

@@ -43,7 +43,15 @@ class ClassHeads(nn.Module):
             self.append(own)
 
     def append(self, classes: Sequence[int], total: int | None = None) -> None:
-        """Add a head; ``total`` may grow with it. The other heads stay as they are."""
+        """Add a head; the others stay as they are.
+
+        Args:
+            classes: its union indices, the background's 0 first.
+            total: classes of the union, which may have grown; as before when None.
+
+        Raises:
+            ConfigError: for a head without background, repeated or unknown classes.
+        """
         total = self.total if total is None else total
         own = tuple(int(c) for c in classes)
         if (

@@ -59,7 +59,8 @@ class _Experts(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weights, w_hid, b_hid, w_out, b_out = ctx.saved_tensors
         grad_x, grad_weights = torch.zeros_like(x), torch.zeros_like(weights)
-        grads = [torch.zeros_like(t) for t in (w_hid, b_hid, w_out, b_out)]
+        wide = torch.promote_types(x.dtype, torch.float32)  # half precision is not enough to add many blocks
+        grads = [torch.zeros_like(t, dtype=wide) for t in (w_hid, b_hid, w_out, b_out)]
         for e, own in enumerate(ctx.rows):
             tokens, share, g = (x, weights[:, e], grad) if own is None else (x[own], weights[own, e], grad[own])
             back_x, back_share = torch.empty_like(tokens), torch.empty_like(share)
@@ -72,17 +73,17 @@ class _Experts(torch.autograd.Function):
                 scaled = some_g * some_share
                 inner = torch.ops.aten.gelu_backward(towards.mul_(some_share), before)
                 back_x[part] = inner @ w_hid[e]
-                grads[0][e].addmm_(inner.t(), some)
-                grads[1][e] += inner.sum(0)
-                grads[2][e].addmm_(scaled.t(), hidden)
-                grads[3][e] += scaled.sum(0)
+                grads[0][e] += inner.t() @ some
+                grads[1][e] += inner.sum(0, dtype=wide)
+                grads[2][e] += scaled.t() @ hidden
+                grads[3][e] += scaled.sum(0, dtype=wide)
             if own is None:
                 grad_x += back_x
                 grad_weights[:, e] = back_share
             else:
                 grad_x.index_add_(0, own, back_x)
                 grad_weights[own, e] = back_share
-        return grad_x, grad_weights, *grads, None
+        return grad_x, grad_weights, *(g.to(x.dtype) for g in grads), None
 
 
 class MLPExperts(nn.Module):
@@ -95,6 +96,9 @@ class MLPExperts(nn.Module):
 
     Shapes:
         tokens [N, C], weights [N, E] -> [N, C].
+
+    An expert that nobody asked gets a gradient of zero, not none: an optimiser's momentum and weight decay still move
+    it, as they move every parameter that a batch did not need.
 
     Reference:
         M4oE, section 2.2, equation 3; stacking, blocks and recomputing are ours.
@@ -125,7 +129,7 @@ class MLPExperts(nn.Module):
             sparse: only run an expert on the tokens where its weight is not zero (top-k and hard routing).
 
         Returns:
-            [N, C], in the dtype of the tokens.
+            [N, C], in the dtype of the tokens, or autocast's.
 
         Raises:
             ConfigError: for shapes that do not fit.
@@ -134,10 +138,13 @@ class MLPExperts(nn.Module):
         if tokens.ndim != 2 or tuple(weights.shape) != expected:
             raise ConfigError("tokens and weights do not fit", got=(tuple(tokens.shape), tuple(weights.shape)),
                               expected=f"[N, C] and {expected}")  # fmt: skip
+        kind = tokens.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tokens.dtype
+        tokens, weights = tokens.to(dtype), weights.to(dtype)
         parameters = [
             p.to(tokens.dtype) for p in (self.hidden_weight, self.hidden_bias, self.out_weight, self.out_bias)
         ]
-        out: Tensor = _Experts.apply(tokens, weights.to(tokens.dtype), *parameters, sparse)  # type: ignore[no-untyped-call]
+        out: Tensor = _Experts.apply(tokens, weights, *parameters, sparse)  # type: ignore[no-untyped-call]
         return out
 
     @torch.no_grad()
@@ -146,6 +153,9 @@ class MLPExperts(nn.Module):
 
         Args:
             copy_of: the expert that it starts as; None starts it at random.
+
+        Raises:
+            ConfigError: when there is no expert to copy.
         """
         fresh = MLPExperts(channels=self.out_bias.shape[1], hidden=self.hidden_bias.shape[1], experts=1)
         if copy_of is not None and not 0 <= copy_of < self.experts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -122,14 +123,25 @@ class MLPMixture(nn.Module):
 
     @torch.no_grad()
     def append(self, copy_of: int | None = None) -> None:
-        """Add an expert and its row of the gate, which starts as likely as the others are on average."""
+        """Add an expert and its row of the gate.
+
+        Args:
+            copy_of: the expert that it starts as, sharing its weight, so that a mixture of all experts stays the same;
+                None starts it at random, as likely as the others are on average.
+
+        Raises:
+            ConfigError: when there is no expert to copy, or the gate has no row per expert.
+        """
         if self.kind == "channel_official":
             raise ConfigError("the released code's gate has no row per expert", hint="use gate expert or none")
         self.experts.append(copy_of)
         if self.gate is not None:
             old = self.gate
             self.gate = nn.Linear(old.in_features, old.out_features + 1).to(old.weight)
-            row = old.weight.mean(0, keepdim=True) if copy_of is None else old.weight[copy_of : copy_of + 1]
-            bias = old.bias.mean(0, keepdim=True) if copy_of is None else old.bias[copy_of : copy_of + 1]
-            self.gate.weight.copy_(torch.cat([old.weight, row]))
-            self.gate.bias.copy_(torch.cat([old.bias, bias]))
+            weight, bias = old.weight, old.bias.clone()
+            if copy_of is not None:
+                bias[copy_of] -= math.log(2.0)  # half of its share each
+            source = slice(None) if copy_of is None else slice(copy_of, copy_of + 1)
+            self.gate.weight.copy_(torch.cat([weight, weight[source].mean(0, keepdim=True)]))
+            self.gate.bias.copy_(torch.cat([bias, bias[source].mean(0, keepdim=True)]))
+            self.gate.requires_grad_(old.weight.requires_grad)

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones.swin_unet import FeedForward, SwinUnet
-from ..errors import ConfigError
+from ..errors import ConfigError, LabelError
 from ..layers.class_heads import ClassHeads
 from ..layers.gating import Routing
 from ..layers.mlp_mixture import MLP, MLPMixture
 from ..losses.balance import load_balance
 from ..losses.segmentation import annotated_dice_ce
 
-__all__ = ["M4oE", "M4oELoss", "M4oEOutputs", "swin_unet_with_experts"]
+__all__ = ["M4oE", "M4oELoss", "M4oEOutputs", "repeated", "swin_unet_with_experts"]
 
 
 class M4oEOutputs(NamedTuple):
@@ -25,6 +25,17 @@ class M4oEOutputs(NamedTuple):
 
     logits: Tensor
     routings: tuple[Routing | None, ...]
+
+
+def repeated(image: Tensor, channels: int) -> Tensor:
+    """An image ``[B, 1 or c, H, W]`` with c channels, one grey one repeated.
+
+    Raises:
+        ConfigError: for another number of channels.
+    """
+    if image.shape[1] not in (1, channels):
+        raise ConfigError("the image has other channels", got=image.shape[1], expected=f"1 or {channels}")
+    return image.expand(-1, channels, *image.shape[2:])
 
 
 def _mixture(channels: int, *, experts: int, gate: str, gate_input: str, top_k: int | None) -> nn.Module:
@@ -114,9 +125,8 @@ class M4oE(nn.Module):
         known = len(self.modalities)
         if modality.numel() and not 0 <= int(modality.min()) <= int(modality.max()) < known:
             names = f"0 .. {known - 1} ({', '.join(self.modalities)})"
-            raise ConfigError("a sample's modality has no expert", got=modality.tolist(), expected=names,
-                              hint="python -m tools weights add_modality m4oe <name> adds one")  # fmt: skip
-        image = image.expand(-1, self.in_channels, -1, -1) if image.shape[1] == 1 else image
+            raise ConfigError("a sample's modality has no expert", got=modality.tolist(), expected=names)
+        image = repeated(image, self.in_channels)
         features, routings = self.backbone(image, modality)
         return M4oEOutputs(self.heads(features, head), routings)
 
@@ -125,6 +135,8 @@ class M4oE(nn.Module):
         self, name: str, task: str, classes: Sequence[int], *, total: int | None = None, copy_of: str | None = None
     ) -> None:
         """Append an expert to every mixture and a head; with hard routing the others' outputs stay bit for bit.
+
+        That holds until the network is trained further: attention, norms and everything else is shared.
 
         Args:
             name: of the modality.
@@ -161,7 +173,7 @@ class M4oELoss(nn.Module):
         ConfigError: for a negative weight.
 
     Reference:
-        M4oE's code: 0.4 CE + Dice; the weights are Swin-Unet's 0.4 and 0.6. Balancing is ours.
+        M4oE's code has 0.4 and 0.7 in training and 0.4 and 0.6, Swin-Unet's, in validation. Balancing is ours.
     """
 
     def __init__(self, *, ce: float = 0.4, dice: float = 0.6, balance: float = 0.0) -> None:
@@ -181,8 +193,17 @@ class M4oELoss(nn.Module):
             ``loss`` and its terms.
 
         Raises:
-            LabelError: for a label outside the classes of its sample's head.
+            LabelError: for a label outside the classes of its sample's head, or a head that lacks a class that its
+                sample is annotated for.
         """
+        unknown = (outputs.logits == -torch.inf).flatten(2).any(2) & targets["annotated"].to(outputs.logits.device)
+        if bool(unknown.any()):
+            sample, index = unknown.nonzero()[0].tolist()
+            raise LabelError(
+                "a sample is annotated for a class that its head does not have",
+                where=f"sample {sample} of the batch", got=f"class {index}",
+                hint="its head belongs to another data set: compare task_id with the order of the data sets",
+            )  # fmt: skip
         dice, ce = annotated_dice_ce(outputs.logits[..., None], targets["label"][..., None], targets["annotated"])
         terms = {"dice": dice.detach(), "ce": ce.detach()}
         loss = self.ce * ce + self.dice * dice

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..backbones.swin_unet import MirroredDecoder, SwinUnet
 from ..errors import ConfigError
 from ..losses.reconstruction import masked_mse
+from .m4oe import repeated
 
 __all__ = ["M4oEExpertLoss", "MaskedAutoencoder", "Rebuilt", "window_mask"]
 
@@ -104,7 +105,7 @@ class MaskedAutoencoder(nn.Module):
             modality: whose expert encodes each.
             hidden: ``[B, H/4, W/4]`` bool; drawn when None.
         """
-        image = image.expand(-1, self.in_channels, -1, -1) if image.shape[1] == 1 else image
+        image = repeated(image, self.in_channels)
         tokens = self.backbone.embed(image)
         if hidden is None:
             hidden = window_mask(*tokens.shape[:3], ratio=self.mask_ratio, side=self.mask_side)
@@ -128,6 +129,6 @@ class M4oEExpertLoss(nn.Module):
     def forward(self, outputs: Rebuilt, image: Tensor) -> dict[str, Tensor]:
         """Terms of the loss, ``loss`` first."""
         channels = outputs.prediction.shape[-1] // PATCH**2
-        image = image.expand(-1, channels, -1, -1) if image.shape[1] == 1 else image
+        image = repeated(image, channels)
         loss = masked_mse(outputs.prediction, image, outputs.hidden, normalise=self.normalise)
         return {"loss": loss, "mse": loss.detach()}

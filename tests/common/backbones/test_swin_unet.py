@@ -8,14 +8,14 @@ import pytest
 import timm
 import torch
 from monai.networks.nets.swin_unetr import SwinTransformerBlock
-from torch import nn
 
 from common.backbones.swin_unet import SwinUnet
 from common.backbones.swin_unet_weights import from_m4oe, from_swin, load_m4oe, load_swin
 from common.errors import ConfigError, WeightError
 from common.layers.mlp_mixture import MLP, MLPMixture
+from common.methods.m4oe import M4oE
 
-PARITY = Path(os.environ.get("AMALGAM_PARITY", "../shared/parity")) / "m4oe_parity.pt"
+PARITY = Path(os.environ.get("AMALGAM_PARITY", "missing")) / "m4oe_parity.pt"
 TINY = {"embed": 12, "num_heads": (1, 2, 3, 6), "window": 2, "drop_path": 0.0}
 
 
@@ -28,30 +28,26 @@ def build(feed_forward=MLP, **options):
     return SwinUnet(feed_forward=feed_forward, **{**TINY, **options}).eval()
 
 
-class Released(nn.Module):
-    """The backbone with the released heads beside it, under their public names."""
-
-    def __init__(self, classes, **options):
-        super().__init__()
-        self.backbone = SwinUnet(feed_forward=partial(mixture, gate="channel_official"), **{**TINY, **options})
-        self.outputs = nn.ModuleList(nn.Conv2d(TINY["embed"], n, 1, bias=False) for n in classes)
+def released(experts):
+    """A network of the released kind: two heads, of three and two classes."""
+    backbone = SwinUnet(feed_forward=partial(mixture, gate="channel_official", experts=experts), **TINY)
+    names = [f"m{e}" for e in range(experts)]
+    return M4oE(backbone=backbone, modalities=names, classes={"a": (0, 1, 2), "b": (0, 1)}, total=3, embed=12)
 
 
+@pytest.mark.data
 @pytest.mark.skipif(not PARITY.is_file(), reason="AMALGAM_PARITY names the folder of reference tensors")
-def test_equals_the_released_network():
+def test_equals_the_released_network(tmp_path):
     reference = torch.load(PARITY, weights_only=True)
-    network = Released([3, 2]).eval()
-    state = from_m4oe(reference["state_dict"])
-    missing, unexpected = network.load_state_dict(
-        {k if k.startswith("outputs.") else f"backbone.{k}": v for k, v in state.items()}, strict=False
-    )
-    assert not unexpected and all(name.endswith("relative_position_index") for name in missing)
+    torch.save({f"swin_unet.{k}": v for k, v in reference["state_dict"].items()}, tmp_path / "released.pth")
+    network = released(2).eval()
+    load_m4oe(network, tmp_path / "released.pth")
     with torch.inference_mode():
-        features, _ = network.backbone(reference["image"])
-        for b, head in enumerate(reference["predict_head"].tolist()):
-            logits = network.outputs[head](features[b : b + 1])[0]
-            torch.testing.assert_close(logits, reference["logits"][b, : logits.shape[0]], rtol=0, atol=1e-5)
-            assert not reference["logits"][b, logits.shape[0] :].any()
+        logits = network(reference["image"], reference["dataset_id"], reference["predict_head"]).logits
+    for own, theirs, head in zip(logits, reference["logits"], reference["predict_head"].tolist(), strict=True):
+        known = (3, 2)[head]
+        torch.testing.assert_close(own[:known], theirs[:known], rtol=0, atol=1e-5)
+        assert (own[known:] == -torch.inf).all() and not theirs[known:].any()
 
 
 def test_a_block_equals_monais():
@@ -161,27 +157,29 @@ def test_encoder_equals_timms_with_its_weights():
         torch.testing.assert_close(encoded.tokens, source.forward_features(image), rtol=0, atol=2e-5)
 
 
-def test_another_number_of_experts_or_a_torn_file_is_refused(tmp_path):
-    state = Released([3, 2]).state_dict()
+def released_names(network):
+    """Our names -> the released code's, experts one by one."""
     public = {}
-    for name, tensor in state.items():
-        name = name.removeprefix("backbone.")
+    for name, tensor in network.state_dict().items():
+        name = name.removeprefix("backbone.").removeprefix("heads.").replace(".mlp.gate.", ".mlp.gating_network.")
         if ".experts." in name:
             layer, kind = name.rsplit(".", 1)[1].split("_")
             for e, part in enumerate(tensor):
                 where = f"{name.rsplit('.', 1)[0]}.{e}.{'0' if layer == 'hidden' else '2'}.{kind}"
                 public[f"swin_unet.{where}"] = part.clone()
         else:
-            public[f"swin_unet.{name.replace('.mlp.gate.', '.mlp.gating_network.')}"] = tensor
-    torch.save(public, tmp_path / "released.pth")
-    network = Released([3, 2])
-    whole = nn.Module()
-    for name, child in [*network.backbone.named_children(), ("outputs", network.outputs)]:
-        whole.add_module(name, child)
-    load_m4oe(whole, tmp_path / "released.pth")
-    three = SwinUnet(feed_forward=partial(mixture, gate="channel_official", experts=3), **TINY)
-    with pytest.raises(WeightError):
-        load_m4oe(three, tmp_path / "released.pth")
+            public[f"swin_unet.{name}"] = tensor
+    return public
+
+
+def test_a_released_checkpoint_loads_and_another_number_of_experts_is_refused(tmp_path):
+    source, target = released(2), released(2)
+    torch.save(released_names(source), tmp_path / "released.pth")
+    load_m4oe(target, tmp_path / "released.pth")
+    assert all(torch.equal(a, b) for a, b in zip(source.parameters(), target.parameters(), strict=True))
+    with pytest.raises(WeightError, match=r"(?s)experts\.hidden_weight.*3x.*2x"):
+        load_m4oe(released(3), tmp_path / "released.pth")
+    public = released_names(source)
     del public["swin_unet.layers.0.blocks.0.mlp.experts.0.0.weight"]
     with pytest.raises(WeightError, match="experts are missing"):
         from_m4oe(public)

@@ -109,3 +109,22 @@ def test_refuses_what_does_not_fit():
             module(tokens.double(), weights.double())
     with pytest.raises(ConfigError):
         MLPExperts(channels=0, hidden=1, experts=1)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_autocast_gives_nearly_the_same_gradients(inside):
+    module = build(16, 32, 3, torch.float32)
+    tokens, weights, push = torch.randn(3000, 16), torch.rand(3000, 3), torch.randn(3000, 16)
+    (module(tokens, weights) * push).sum().backward()
+    exact = [p.grad.clone() for p in module.parameters()]
+    module.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = module(tokens, weights)
+        assert out.dtype == torch.bfloat16
+        loss = (out * push).sum()
+        if inside:
+            loss.backward()
+    if not inside:
+        loss.backward()
+    for mine, theirs in zip((p.grad for p in module.parameters()), exact, strict=True):
+        assert mine.dtype == torch.float32 and (mine - theirs).norm() < 0.03 * theirs.norm()

@@ -107,8 +107,15 @@ def test_append_changes_nothing_for_the_others_in_hard_routing():
     assert torch.equal(module(tokens, MODALITY).tokens, before)
     module(tokens, torch.tensor([3, 3]))
     gated = build()
+    before = gated(tokens)
     gated.append(copy_of=1)
     assert gated.gate.weight.shape == (4, 4) and torch.equal(gated.gate.weight[3], gated.gate.weight[1])
+    after = gated(tokens)
+    torch.testing.assert_close(after.tokens, before.tokens)
+    torch.testing.assert_close(after.routing.weights[:, 1] + after.routing.weights[:, 3], before.routing.weights[:, 1])
+    frozen = build()
+    frozen.requires_grad_(False).append()
+    assert not any(p.requires_grad for p in frozen.parameters())
     with pytest.raises(ConfigError):
         build(gate="channel_official").append()
 

@@ -129,5 +129,9 @@ def test_what_the_loss_refuses():
         M4oELoss(balance=0.1)(outputs, targets)
     with pytest.raises(ConfigError):
         M4oELoss(ce=-1)
+    with pytest.raises(LabelError, match=r"(?s)sample 0.*class 1"):  # the first sample's head is the other data set's
+        M4oELoss()(network(image, modality, torch.tensor([1, 1, 0])), targets)
+    with pytest.raises(ConfigError, match="1 or 3"):
+        network(image.repeat(1, 2, 1, 1), modality, head)
     with pytest.raises(LabelError):
         M4oELoss()(outputs, {**targets, "label": torch.full((3, 1, 64, 64), 3.0)})
