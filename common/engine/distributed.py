@@ -7,10 +7,11 @@ import os
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
-from ..errors import ConfigError
+from ..errors import AmalgamationError, ConfigError
 
-__all__ = ["start"]
+__all__ = ["end", "start"]
 
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -45,3 +46,28 @@ def start(device: torch.device | str, minutes: float = 10.0) -> int:
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=datetime.timedelta(minutes=minutes))
     return dist.get_rank()
+
+
+def end(network: nn.Module) -> None:
+    """Leave the process group, after making sure that all processes trained the same network.
+
+    Args:
+        network: that every process trained, wrapped or not.
+
+    Raises:
+        AmalgamationError: when the parameters differ: gradients were not exchanged, and what was saved is one
+            process's own.
+    """
+    own = [float(p.detach().double().sum()) for p in network.parameters()]
+    every: list[list[float]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(every, own)
+    dist.destroy_process_group()
+    apart = [rank for rank, sums in enumerate(every) if sums != every[0]]
+    if apart:
+        raise AmalgamationError(
+            "the processes have trained different networks",
+            where="torchrun",
+            got=f"ranks {apart} differ from rank 0",
+            expected="equal parameters",
+            hint="wrap the network that the trainer updates in DistributedDataParallel",
+        )

@@ -1,12 +1,18 @@
 """A distributed run starts where torchrun started it, and says so where it did not."""
 
+import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch.distributed as dist
 
 from common.engine.distributed import start
 from common.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_without_torchrun_the_error_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,3 +35,30 @@ def test_one_process_makes_a_group_of_one(monkeypatch: pytest.MonkeyPatch) -> No
         assert dist.get_backend() == "gloo" and dist.get_world_size() == 1
     finally:
         dist.destroy_process_group()
+
+
+WORK = """
+import sys
+import torch
+from torch import nn
+from common.engine.distributed import end, start
+rank, wrapped = start("cpu"), sys.argv[1] == "True"
+torch.manual_seed(0)
+network = nn.Linear(3, 2)
+trained = nn.parallel.DistributedDataParallel(network) if wrapped else network
+trained(torch.full((1, 3), float(rank + 1))).sum().backward()
+torch.optim.SGD(network.parameters(), lr=0.1).step()
+end(network)
+"""
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_processes_that_trained_different_networks_are_noticed(wrapped: bool, tmp_path: Path) -> None:
+    (tmp_path / "work.py").write_text(WORK)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [*launch, str(tmp_path / "work.py"), str(wrapped)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode == 0) == wrapped, done.stderr[-2000:]
+    assert wrapped or "ranks [1] differ from rank 0" in done.stderr
