@@ -1,0 +1,118 @@
+"""nnU-Net's intensity normalisation, chosen by modality: fixed bounds for CT, z-scores for everything else."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from nnunetv2.preprocessing.normalization import default_normalization_schemes as schemes
+from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from .datalist import Collection, read_collection
+from .dataset_json import case_name
+from .io import read_volume
+
+__all__ = ["NormalizeModalityd", "intensities"]
+
+logger = logging.getLogger(__name__)
+
+_VOXELS_PER_CASE = 100_000
+
+
+def intensities(dataset_dir: str | Path | Sequence[str | Path] | Collection, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """How each modality of a collection is normalised: plain values, to be kept with the weights.
+
+    A modality called CT (in any case, as in nnU-Net) gets ``CTNormalization`` with mean, standard deviation, 0.5 and
+    99.5 percentile of the annotated voxels of its training cases, of which at most 100 000 per case are drawn; each
+    other one nnU-Net's scheme of its name, else ``ZScoreNormalization`` of each volume.
+
+    Args:
+        dataset_dir: anything that ``read_collection`` reads.
+        seed: of the draw.
+
+    Returns:
+        ``{modality: {"scheme": class name, "mean": ..., "std": ..., "percentile_00_5": ..., "percentile_99_5": ...}}``.
+
+    Raises:
+        DataError: when the training cases of a CT have no annotated voxel.
+    """
+    collection = read_collection(dataset_dir)
+    found: dict[str, dict[str, Any]] = {}
+    for modality in collection.modalities:
+        scheme = get_normalization_scheme(modality)
+        found[modality] = {"scheme": scheme.__name__}
+        if scheme is schemes.CTNormalization:
+            found[modality] |= _foreground(collection, modality, seed)
+    return found
+
+
+def _foreground(collection: Collection, modality: str, seed: int) -> dict[str, float]:
+    random, drawn = np.random.default_rng(seed), []
+    for dataset in collection.datasets:
+        for case in dataset.cases("training"):
+            if dataset.modality_of(case) != modality or case.label is None:
+                continue
+            image = read_volume(case.images, dim=dataset.dim, channels=dataset.channels).numpy()
+            values = image[:, read_volume(case.label, dim=dataset.dim).numpy()[0] > 0].ravel()
+            drawn.append(random.choice(values, _VOXELS_PER_CASE, replace=False) if values.size > _VOXELS_PER_CASE else values)
+    values = np.concatenate(drawn) if drawn else np.empty(0)
+    if not values.size:
+        raise DataError("no annotated voxel to learn the intensities of a CT from", where=f"{collection.root}, {modality}",
+                        got=f"{len(drawn)} training cases", expected="label maps with structures")  # fmt: skip
+    low, high = np.percentile(values, (0.5, 99.5))
+    result = {"mean": values.mean(dtype=np.float64), "std": values.std(dtype=np.float64)}
+    result = {k: float(v) for k, v in {**result, "percentile_00_5": low, "percentile_99_5": high}.items()}
+    logger.info("intensities of %s from %d cases: %s", modality, len(drawn), result)
+    return result
+
+
+class NormalizeModalityd(MapTransform):
+    """Normalise each case by its modality's scheme.
+
+    Args:
+        keys: images ``[C, X, Y, Z]`` with native intensities.
+        schemes: from :func:`intensities`.
+        default: modality of cases without one; None refuses them.
+
+    Raises:
+        DataError: for a modality without a scheme, or a voxel that is NaN or infinite.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        schemes: Mapping[str, Mapping[str, Any]],
+        default: str | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.schemes, self.default = {k: dict(v) for k, v in schemes.items()}, default
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy with normalised float32 images."""
+        result = dict(data)
+        modality = data.get("modality", self.default)
+        if modality not in self.schemes:
+            raise DataError("there is no normalisation for the case's modality", where=f"case {case_name(data)}",
+                            got=modality, expected=", ".join(self.schemes))  # fmt: skip
+        given = self.schemes[str(modality)]
+        scheme = getattr(schemes, given["scheme"])(use_mask_for_norm=False, intensityproperties=given)
+        for key in self.key_iterator(result):
+            image = result[key]
+            plain = image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
+            array: NDArray[np.float32] = plain.cpu().numpy().astype(np.float32)
+            if not np.isfinite(array).all():
+                raise DataError("the image holds NaN or infinite voxels", where=f"case {case_name(data)}",
+                                expected="finite intensities")  # fmt: skip
+            normal = torch.from_numpy(np.stack([scheme.run(channel.copy()) for channel in array])).to(plain.device)
+            result[key] = MetaTensor(normal).copy_meta_from(image) if isinstance(image, MetaTensor) else normal
+        return result
