@@ -90,6 +90,12 @@ class KA2ERLoss(nn.Module):
         self.weights, self.align_kind, self.align_detach, self.exclusive = weights, align_kind, align_detach, exclusive
         self.reg_balanced = reg_balanced
 
+    def set_reg(self, weight: float) -> None:
+        """Change the weight of R, >= 0: what a schedule calls."""
+        if weight < 0:
+            raise ConfigError("loss weights must not be negative", where="reg", got=weight)
+        self.weights["reg"] = weight
+
     def forward(self, outputs: KA2EROutputs, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Judge a step.
 

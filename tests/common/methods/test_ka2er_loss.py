@@ -44,6 +44,17 @@ def test_reg_is_the_divergence_asked_for(balanced):
         torch.testing.assert_close(terms[name], want)
 
 
+def test_the_weight_of_reg_can_be_scheduled():
+    loss, out = KA2ERLoss(reg=0.5), outputs()
+    full = loss(out, TARGETS)["loss"]
+    loss.set_reg(0.25)
+    half = loss(out, TARGETS)["loss"]
+    loss.set_reg(0.0)
+    torch.testing.assert_close(full - half, half - loss(out, TARGETS)["loss"])
+    with pytest.raises(ConfigError):
+        loss.set_reg(-0.1)
+
+
 def test_terms_follow_what_there_is():
     assert set(KA2ERLoss()(outputs(teacher=False), TARGETS)) == {
         "loss", "dice", "ce", "align", "student_dice", "student_ce",
