@@ -286,11 +286,14 @@ def _kill_in_save(call: int, name: str) -> None:
 
     def dying_save(content, file, *args, **kwargs):
         save(content, file, *args, **kwargs)
-        if name in Path(file).name:
-            seen.append(file)
+        if hasattr(file, "write"):
+            file.flush()
+        path = Path(getattr(file, "name", file))
+        if name in path.name:
+            seen.append(path)
             if len(seen) == call:
-                size = Path(file).stat().st_size
-                with Path(file).open("r+b") as handle:
+                size = path.stat().st_size
+                with path.open("r+b") as handle:
                     handle.truncate(size // 2)
                 os.kill(os.getpid(), signal.SIGKILL)
 
