@@ -24,6 +24,7 @@ __all__ = [
     "modalities",
     "read_collection",
     "read_dataset",
+    "structures",
     "task_channels",
     "tasks",
 ]
@@ -121,6 +122,7 @@ def items(
     split: str,
     tasks: str | Sequence[str] | None = None,
     limit: int | None = None,
+    modality: str | None = None,
 ) -> list[dict[str, Any]]:
     """The dictionaries that MONAI datasets take: ``{"image", "label", "case", "task", "modality"}``, paths as strings.
 
@@ -129,12 +131,20 @@ def items(
         split: ``training``, ``validation``, ``test`` or ``unlabelled``.
         tasks: names of the tasks to keep (one name, several, or comma separated); all when None.
         limit: at most this many cases per task.
+        modality: keep the cases of this modality only; all when None.
+
+    Raises:
+        DataError: for a task or a modality that the collection does not have.
     """
     collection = read_collection(dataset_dir)
+    if modality is not None and modality not in collection.modalities:
+        raise DataError("the collection has no such modality", where=collection.root, got=modality,
+                        expected=", ".join(collection.modalities))  # fmt: skip
     wanted = [t.strip() for t in tasks.split(",")] if isinstance(tasks, str) else tasks
     result: list[dict[str, Any]] = []
     for dataset in collection.datasets if wanted is None else [collection.dataset(t) for t in wanted]:
-        for case in dataset.cases(split)[:limit]:
+        own = [c for c in dataset.cases(split) if modality in (None, dataset.modality_of(c))]
+        for case in own[:limit]:
             image = [str(p) for p in case.images]
             entry: dict[str, Any] = {"image": image[0] if len(image) == 1 else image}
             if case.label is not None:
@@ -146,6 +156,11 @@ def items(
 def label_space(dataset_dir: str | Path | Sequence[str | Path] | Collection) -> LabelSpace:
     """The united label space of a collection."""
     return read_collection(dataset_dir).labels
+
+
+def structures(dataset_dir: str | Path | Sequence[str | Path] | Collection) -> dict[str, tuple[str, ...]]:
+    """The structures that each task of a collection annotates, by name."""
+    return {d.name: d.labels.names for d in read_collection(dataset_dir).datasets}
 
 
 def tasks(dataset_dir: str | Path | Sequence[str | Path] | Collection) -> tuple[str, ...]:

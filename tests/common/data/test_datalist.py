@@ -33,6 +33,10 @@ def test_modalities(make_dataset, edit_json, tmp_path):
     edit_json(folder, lambda d: d["training"][1].update(modality="CBCT"))
     assert datalist.modalities(folder) == ("CT", "CBCT")
     assert [i["modality"] for i in datalist.items(folder, "training")] == ["CT", "CBCT"]
+    assert [i["modality"] for i in datalist.items(folder, "training", modality="CBCT")] == ["CBCT"]
+    with pytest.raises(DataError, match="no such modality"):
+        datalist.items(folder, "training", modality="PET")
+    assert datalist.structures(folder) == {"d": datalist.read_dataset(folder).labels.names}
     listing = {"datasets": [str(folder)], "tasks": {"d": {"modality": "X-ray"}}}
     (tmp_path / "collection.json").write_text(json.dumps(listing))
     assert datalist.modalities(tmp_path / "collection.json") == ("X-ray", "CBCT")
