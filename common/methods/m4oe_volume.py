@@ -15,7 +15,7 @@ class M4oEVolume(nn.Module):
     """Segment every slice of a volume along its last axis.
 
     Args:
-        network: of slices; its parameters appear under its own names.
+        network: of slices; its parameters keep their names, so that weights of one are weights of the other.
         slices: slices per forward pass, >= 1.
         modality: index of the modality of volumes that are given without one.
         head: index of the data set of volumes that are given without one.
@@ -32,7 +32,14 @@ class M4oEVolume(nn.Module):
         super().__init__()
         if slices < 1:
             raise ConfigError("at least one slice per forward pass", where="slices", got=slices)
-        self.network, self.slices, self.modality, self.head = network, slices, modality, head
+        self.backbone, self.heads = network.backbone, network.heads
+        self._network = (network,)  # in a tuple, so that nothing is registered under a second name
+        self.slices, self.modality, self.head = slices, modality, head
+
+    @property
+    def network(self) -> M4oE:
+        """The network of slices, which has the same parameters."""
+        return self._network[0]
 
     def forward(self, volume: Tensor, modality: Tensor | None = None, head: Tensor | None = None) -> Tensor:
         """Segment.

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -37,3 +39,14 @@ def test_refusals():
         build(slices=0)
     with pytest.raises(ConfigError):
         build()(torch.randn(1, 1, 64, 64))
+
+
+@torch.inference_mode()
+def test_weights_of_a_slice_network_are_weights_of_a_volume_network():
+    module = build()
+    assert module.state_dict().keys() == module.network.state_dict().keys()
+    copied, volume = copy.deepcopy(module), torch.randn(1, 1, 32, 32, 2)
+    assert torch.equal(copied(volume), module(volume))
+    with torch.no_grad():
+        next(copied.parameters()).zero_()
+    assert not torch.equal(copied(volume), module(volume))
