@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,10 +10,11 @@ from torch import Tensor, nn
 
 from ..backbones.swin_unet import MirroredDecoder, SwinUnet
 from ..errors import ConfigError
-from ..losses.reconstruction import masked_mse
-from .m4oe import repeated
+from ..layers.mlp_mixture import MLP
+from ..losses.reconstruction import masked_mse, patches_of
+from .m4oe import repeated, swin_unet_with_experts
 
-__all__ = ["M4oEExpertLoss", "MaskedAutoencoder", "Rebuilt", "window_mask"]
+__all__ = ["M4oEExpertLoss", "MaskedAutoencoder", "MaskedVolume", "Rebuilt", "m4oe_autoencoder", "window_mask"]
 
 PATCH = 4
 
@@ -113,6 +115,104 @@ class MaskedAutoencoder(nn.Module):
         tokens = torch.where(hidden[..., None], self.mask_token.to(tokens.dtype), tokens)
         decoded = self.decoder(self.backbone.encode(tokens, modality).tokens, modality)
         return Rebuilt(self.rebuild(decoded), hidden)
+
+
+def m4oe_autoencoder(
+    *,
+    modalities: Sequence[str],
+    in_channels: int = 3,
+    embed: int = 96,
+    depths: Sequence[int] = (2, 2, 2, 2),
+    num_heads: Sequence[int] = (3, 6, 12, 24),
+    window: int = 7,
+    drop_path: float = 0.1,
+    mask_ratio: float = 0.75,
+    mask_side: int = 4,
+) -> MaskedAutoencoder:
+    """The autoencoder of the first phase: slices are encoded by their own modality's experts, the rest is shared.
+
+    Args:
+        modalities: names of the experts, in their order.
+        in_channels: image channels of the backbone.
+        embed: width C of the first tokens, a multiple of the first stage's heads.
+        depths: blocks per stage.
+        num_heads: attention heads per stage.
+        window: tokens along a window's side.
+        drop_path: rate of the deepest block, rising linearly from 0.
+        mask_ratio: share of squares that are hidden.
+        mask_side: patches along a hidden square's side.
+    """
+    sizes = {"embed": embed, "depths": depths, "num_heads": num_heads, "window": window, "drop_path": drop_path}
+    backbone = swin_unet_with_experts(
+        experts=len(modalities), gate="none", moe_decoder=False, in_channels=in_channels, **sizes
+    )
+    decoder = MirroredDecoder(feed_forward=MLP, **sizes)  # type: ignore[arg-type]
+    return MaskedAutoencoder(backbone=backbone, decoder=decoder, in_channels=in_channels, embed=embed,
+                             mask_ratio=mask_ratio, mask_side=mask_side)  # fmt: skip
+
+
+class MaskedVolume(nn.Module):
+    """Hide the same squares of every slice of a volume along its last axis and rebuild them.
+
+    Args:
+        network: of slices; its parameters keep their names.
+        slices: slices per forward pass, >= 1.
+        modality: index of the modality of volumes that are given without one.
+        seed: of the squares that are hidden.
+
+    Shapes:
+        volume ``[B, 1 or c, H, W, Z]`` -> ``[B, 1, H, W, Z]``: the input where it was seen (the mean of its channels),
+        the prediction where it was hidden.
+
+    Raises:
+        ConfigError: for a volume that has no depth, or fewer than one slice per pass.
+    """
+
+    def __init__(self, *, network: MaskedAutoencoder, slices: int = 8, modality: int = 0, seed: int = 0) -> None:
+        super().__init__()
+        if slices < 1:
+            raise ConfigError("at least one slice per forward pass", where="slices", got=slices)
+        for name, module in network.named_children():
+            self.add_module(name, module)
+        self.mask_token = network.mask_token
+        self._network = (network,)  # in a tuple, so that nothing is registered under a second name
+        self.slices, self.modality, self.seed = slices, modality, seed
+
+    @property
+    def network(self) -> MaskedAutoencoder:
+        """The network of slices, which has the same parameters."""
+        return self._network[0]
+
+    def forward(self, volume: Tensor, modality: Tensor | None = None) -> Tensor:
+        """Rebuild.
+
+        Args:
+            volume: ``[B, 1 or c, H, W, Z]``, H and W multiples of 32.
+            modality: ``[B]``; the default one when None.
+        """
+        if volume.ndim != 5:
+            raise ConfigError("slices are cut from volumes", got=tuple(volume.shape), expected="[B, C, H, W, Z]")
+        batch, depth, height, width = volume.shape[0], volume.shape[-1], *volume.shape[2:4]
+        modality = torch.full((batch,), self.modality, device=volume.device) if modality is None else modality
+        network, random = self.network, torch.Generator().manual_seed(self.seed)
+        squares = window_mask(
+            1, height // PATCH, width // PATCH, ratio=network.mask_ratio, side=network.mask_side, generator=random
+        )
+        flat = volume.as_subclass(Tensor).permute(0, 4, 1, 2, 3).flatten(0, 1)
+        ids = modality.to(volume.device).repeat_interleave(depth).split(self.slices)
+        parts = []
+        for image, own in zip(flat.split(self.slices), ids, strict=True):
+            hidden = squares.expand(len(image), -1, -1)
+            parts.append(self._filled(image, network(image, own, hidden)))
+        whole: Tensor = torch.cat(parts).unflatten(0, (batch, depth)).permute(0, 2, 3, 4, 1)
+        return whole
+
+    def _filled(self, image: Tensor, rebuilt: Rebuilt) -> Tensor:
+        seen = patches_of(repeated(image, self.network.in_channels), PATCH)
+        patches = torch.where(rebuilt.hidden[..., None], rebuilt.prediction.to(seen.dtype), seen)
+        rows, columns = patches.shape[1:3]
+        pixels = patches.unflatten(3, (PATCH, PATCH, self.network.in_channels)).mean(5)
+        return pixels.transpose(2, 3).reshape(len(image), 1, rows * PATCH, columns * PATCH)
 
 
 class M4oEExpertLoss(nn.Module):

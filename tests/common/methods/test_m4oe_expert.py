@@ -8,7 +8,13 @@ import torch
 from common.backbones.swin_unet import MirroredDecoder, SwinUnet
 from common.errors import ConfigError
 from common.layers.mlp_mixture import MLP, MLPMixture
-from common.methods.m4oe_expert import M4oEExpertLoss, MaskedAutoencoder, window_mask
+from common.methods.m4oe_expert import (
+    M4oEExpertLoss,
+    MaskedAutoencoder,
+    MaskedVolume,
+    m4oe_autoencoder,
+    window_mask,
+)
 
 SIZES = {"embed": 12, "num_heads": (1, 2, 3, 6), "window": 2, "drop_path": 0.0}
 
@@ -88,3 +94,27 @@ def test_learns_to_rebuild():
         optimizer.step()
         values.append(float(terms["mse"]))
     assert values[-1] < 0.3 * values[0]
+
+
+@torch.inference_mode()
+def test_a_volume_is_rebuilt_where_it_was_hidden_and_kept_where_it_was_seen():
+    torch.manual_seed(0)
+    sizes = {"embed": 12, "num_heads": (1, 2, 3, 6), "window": 2}
+    network = m4oe_autoencoder(modalities=("CT", "MR"), in_channels=1, mask_side=2, **sizes).eval()
+    module = MaskedVolume(network=network, slices=2, seed=3)
+    assert module.state_dict().keys() == network.state_dict().keys()
+    volume = torch.randn(1, 1, 64, 32, 3)
+    rebuilt = module(volume, torch.tensor([1]))
+    assert rebuilt.shape == volume.shape and torch.equal(rebuilt, module(volume, torch.tensor([1])))
+    hidden = window_mask(1, 16, 8, ratio=0.75, side=2, generator=torch.Generator().manual_seed(3))[0]
+    where = hidden.repeat_interleave(4, 0).repeat_interleave(4, 1)
+    assert torch.equal(rebuilt[0, 0, ~where], volume[0, 0, ~where])
+    for z in range(3):
+        prediction = network(volume[..., z], torch.tensor([1]), hidden[None]).prediction[0]
+        for i, j in hidden.nonzero().tolist():  # patch by patch, pixels in rows
+            patch = rebuilt[0, 0, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4, z]
+            torch.testing.assert_close(patch, prediction[i, j].view(4, 4), rtol=0, atol=1e-5)
+    with pytest.raises(ConfigError):
+        module(volume[0])
+    with pytest.raises(ConfigError):
+        MaskedVolume(network=network, slices=0)
