@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -142,11 +142,13 @@ def m4oe_autoencoder(
         mask_ratio: share of squares that are hidden.
         mask_side: patches along a hidden square's side.
     """
-    sizes = {"embed": embed, "depths": depths, "num_heads": num_heads, "window": window, "drop_path": drop_path}
+    sizes: dict[str, Any] = {
+        "embed": embed, "depths": depths, "num_heads": num_heads, "window": window, "drop_path": drop_path,
+    }  # fmt: skip
     backbone = swin_unet_with_experts(
         experts=len(modalities), gate="none", moe_decoder=False, in_channels=in_channels, **sizes
     )
-    decoder = MirroredDecoder(feed_forward=MLP, **sizes)  # type: ignore[arg-type]
+    decoder = MirroredDecoder(feed_forward=MLP, **sizes)
     return MaskedAutoencoder(backbone=backbone, decoder=decoder, in_channels=in_channels, embed=embed,
                              mask_ratio=mask_ratio, mask_side=mask_side)  # fmt: skip
 
@@ -212,7 +214,8 @@ class MaskedVolume(nn.Module):
         patches = torch.where(rebuilt.hidden[..., None], rebuilt.prediction.to(seen.dtype), seen)
         rows, columns = patches.shape[1:3]
         pixels = patches.unflatten(3, (PATCH, PATCH, self.network.in_channels)).mean(5)
-        return pixels.transpose(2, 3).reshape(len(image), 1, rows * PATCH, columns * PATCH)
+        filled: Tensor = pixels.transpose(2, 3).reshape(len(image), 1, rows * PATCH, columns * PATCH)
+        return filled
 
 
 class M4oEExpertLoss(nn.Module):
