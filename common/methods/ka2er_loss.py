@@ -40,11 +40,12 @@ class KA2EROutputs(NamedTuple):
 
 
 class KA2ERLoss(nn.Module):
-    """``L = w_seg S(f_m) + w_align A(f_s, f_m) + w_reg R(f_m) + w_path (w_seg S(f_s) + w_reg R(f_s))``.
+    """``L = (1 - v) (w_seg S(f_m) + w_reg R(f_m)) + w_align A(f_s, f_m) + (w_path + v) (w_seg S(f_s) + w_reg R(f_s))``.
 
     ``S`` is Dice plus cross-entropy over annotated classes, ``A`` the alignment, ``R`` the Kullback-Leibler divergence
     from the teacher (the task's expert, or the student before training). Whatever is asked of the amalgamated path is
-    asked of the student's own path too, with weight ``student_path``, because inference takes that one.
+    asked of the student's own path too, with weight ``student_path``, because inference takes that one. The share v of
+    :meth:`set_weaned`, 0 at first, moves weight from the one to the other: the student learns to do without experts.
 
     Args:
         segmentation: weight of S, >= 0.
@@ -63,7 +64,7 @@ class KA2ERLoss(nn.Module):
         ConfigError: for an unknown alignment or a negative weight.
 
     Reference:
-        KA2ER, equations 1 and 2. The student's path and the detached alignment are ours.
+        KA2ER, equations 1 and 2. The student's path, weaning and the detached alignment are ours.
     """
 
     def __init__(
@@ -89,12 +90,19 @@ class KA2ERLoss(nn.Module):
             raise ConfigError("unknown choice", where="align_kind", got=align_kind, expected=", ".join(ALIGN_KINDS))
         self.weights, self.align_kind, self.align_detach, self.exclusive = weights, align_kind, align_detach, exclusive
         self.reg_balanced = reg_balanced
+        self.weaned = 0.0
 
     def set_reg(self, weight: float) -> None:
         """Change the weight of R, >= 0: what a schedule calls."""
         if weight < 0:
             raise ConfigError("loss weights must not be negative", where="reg", got=weight)
         self.weights["reg"] = weight
+
+    def set_weaned(self, share: float) -> None:
+        """Change v, 0..1, the share of the amalgamated path's weight that the student's path has: for a schedule."""
+        if not 0 <= share <= 1:
+            raise ConfigError("the student is weaned by a share", where="wean", got=share, expected="0 .. 1")
+        self.weaned = share
 
     def forward(self, outputs: KA2EROutputs, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Judge a step.
@@ -113,21 +121,23 @@ class KA2ERLoss(nn.Module):
         w = self.weights
         loss, terms = self._path(outputs, outputs.logits, targets, "")
         amalgamated = outputs.f_m is not outputs.f_s
+        student_path = w["student_path"] + self.weaned
+        loss = loss * (1 - self.weaned) if amalgamated else loss
         if amalgamated and w["align"] > 0:
             terms["align"] = align(outputs.f_s, outputs.f_m, kind=self.align_kind, detach=self.align_detach)
             loss = loss + w["align"] * terms["align"]
-        if amalgamated and w["student_path"] > 0:
+        if amalgamated and student_path > 0:
             if outputs.student_logits is None:
                 if torch.is_grad_enabled():
                     raise ConfigError(
                         "the student's path has a weight but was not decoded",
                         where="KA2ERLoss.student_path",
-                        got=w["student_path"],
+                        got=student_path,
                         hint="set KA2ER's student_path true, or the weight 0",
                     )
             else:
                 own, own_terms = self._path(outputs, outputs.student_logits, targets, "student_")
-                loss, terms = loss + w["student_path"] * own, {**terms, **own_terms}
+                loss, terms = loss + student_path * own, {**terms, **own_terms}
         return {"loss": loss, **terms}
 
     def _path(

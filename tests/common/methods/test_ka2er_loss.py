@@ -55,6 +55,22 @@ def test_the_weight_of_reg_can_be_scheduled():
         loss.set_reg(-0.1)
 
 
+def test_weaning_moves_weight_from_the_amalgamated_path_to_the_students():
+    options, out = {"reg": 0.5, "align": 0.0}, outputs()
+    fused = KA2ERLoss(student_path=0.0, **options)(out, TARGETS)["loss"]
+    both = KA2ERLoss(student_path=1.0, **options)(out, TARGETS)["loss"]
+    loss = KA2ERLoss(student_path=0.5, **options)
+    for share in (0.0, 0.3, 1.0):
+        loss.set_weaned(share)
+        wanted = (1 - share) * fused + (0.5 + share) * (both - fused)
+        torch.testing.assert_close(loss(out, TARGETS)["loss"], wanted)
+    for share in (-0.1, 1.1):
+        with pytest.raises(ConfigError):
+            loss.set_weaned(share)
+    alone = outputs(same=True, student=False, teacher=False)
+    torch.testing.assert_close(loss(alone, TARGETS)["loss"], KA2ERLoss(student_path=0.0)(alone, TARGETS)["loss"])
+
+
 def test_terms_follow_what_there_is():
     assert set(KA2ERLoss()(outputs(teacher=False), TARGETS)) == {
         "loss", "dice", "ce", "align", "student_dice", "student_ce",
