@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 class StopEarly:
     """Ignite's ``EarlyStopping`` on the evaluator's key metric, whose count survives a restart.
 
-    Attach it to the trainer (after ``RunCheckpoint``) and to the evaluator, and list it in ``RunCheckpoint``'s ``save_dict``: a run that had
-    stopped stays stopped, an interrupted one counts on.
+    Attach it to the trainer (after ``RunCheckpoint``) and to the evaluator, and list it in ``RunCheckpoint``'s
+    ``save_dict``: a run that had stopped stays stopped, an interrupted one counts on.
 
     Args:
         patience: validations without a new best before the training ends, >= 1; None never ends it.

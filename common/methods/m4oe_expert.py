@@ -116,6 +116,33 @@ class MaskedAutoencoder(nn.Module):
         decoded = self.decoder(self.backbone.encode(tokens, modality).tokens, modality)
         return Rebuilt(self.rebuild(decoded), hidden)
 
+    def filled(self, image: Tensor, rebuilt: Rebuilt) -> Tensor:
+        """``[B, 1, H, W]``, the mean of the channels: the image where it was seen, the prediction where it was hidden.
+
+        Predictions of a network that rebuilds patches of unit variance are no grey values of the image.
+        """
+        seen = patches_of(repeated(image, self.in_channels), PATCH)
+        return self._pixels(torch.where(rebuilt.hidden[..., None], rebuilt.prediction.to(seen.dtype), seen))
+
+    def show(self, image: Tensor, modality: Tensor) -> tuple[Tensor, Tensor]:
+        """What is seen of slices (NaN where hidden), and :meth:`filled`; always the same squares are hidden.
+
+        Args:
+            image: ``[B, 1 or c, H, W]``.
+            modality: ``[B]``.
+        """
+        hidden = window_mask(len(image), image.shape[2] // PATCH, image.shape[3] // PATCH, ratio=self.mask_ratio,
+                             side=self.mask_side, generator=torch.Generator().manual_seed(0))  # fmt: skip
+        rebuilt = self(image, modality, hidden)
+        seen = patches_of(repeated(image, self.in_channels), PATCH)
+        return self._pixels(seen.masked_fill(rebuilt.hidden[..., None], torch.nan)), self.filled(image, rebuilt)
+
+    def _pixels(self, patches: Tensor) -> Tensor:
+        batch, rows, columns = patches.shape[:3]
+        pixels = patches.unflatten(3, (PATCH, PATCH, self.in_channels)).mean(5)
+        whole: Tensor = pixels.transpose(2, 3).reshape(batch, 1, rows * PATCH, columns * PATCH)
+        return whole
+
 
 def m4oe_autoencoder(
     *,
@@ -200,22 +227,14 @@ class MaskedVolume(nn.Module):
         squares = window_mask(
             1, height // PATCH, width // PATCH, ratio=network.mask_ratio, side=network.mask_side, generator=random
         )
-        flat = volume.as_subclass(Tensor).permute(0, 4, 1, 2, 3).flatten(0, 1)
+        flat = volume.permute(0, 4, 1, 2, 3).flatten(0, 1)
         ids = modality.to(volume.device).repeat_interleave(depth).split(self.slices)
         parts = []
         for image, own in zip(flat.split(self.slices), ids, strict=True):
             hidden = squares.expand(len(image), -1, -1)
-            parts.append(self._filled(image, network(image, own, hidden)))
+            parts.append(network.filled(image, network(image, own, hidden)))
         whole: Tensor = torch.cat(parts).unflatten(0, (batch, depth)).permute(0, 2, 3, 4, 1)
         return whole
-
-    def _filled(self, image: Tensor, rebuilt: Rebuilt) -> Tensor:
-        seen = patches_of(repeated(image, self.network.in_channels), PATCH)
-        patches = torch.where(rebuilt.hidden[..., None], rebuilt.prediction.to(seen.dtype), seen)
-        rows, columns = patches.shape[1:3]
-        pixels = patches.unflatten(3, (PATCH, PATCH, self.network.in_channels)).mean(5)
-        filled: Tensor = pixels.transpose(2, 3).reshape(len(image), 1, rows * PATCH, columns * PATCH)
-        return filled
 
 
 class M4oEExpertLoss(nn.Module):
