@@ -27,6 +27,7 @@ class RestoreGridd(MapTransform):
         keys: label maps ``[1, X, Y, Z]`` on the network's grid.
         transform: the preprocessing chain that made the image (in JSON ``"@preprocessing"``).
         orig_key: the image whose transform history is undone.
+        interpolate: resample as the image was, for maps ``[C, X, Y, Z]`` of real numbers.
 
     Raises:
         GeometryError: when the result has not the original shape.
@@ -38,6 +39,7 @@ class RestoreGridd(MapTransform):
         transform: InvertibleTransform,
         orig_key: str = "image",
         allow_missing_keys: bool = False,
+        interpolate: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.orig_key = orig_key
@@ -45,7 +47,7 @@ class RestoreGridd(MapTransform):
             keys=self.keys,
             transform=transform,
             orig_keys=orig_key,
-            nearest_interp=True,
+            nearest_interp=not interpolate,
             to_tensor=True,
             allow_missing_keys=allow_missing_keys,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from ..errors import ConfigError
@@ -51,6 +52,8 @@ class M4oEVolume(nn.Module):
         """
         if volume.ndim != 5:
             raise ConfigError("slices are cut from volumes", got=tuple(volume.shape), expected="[B, C, H, W, Z]")
+        # slices are no volumes: their number is none that the metadata of the batch could follow
+        volume = volume.as_tensor() if isinstance(volume, MetaTensor) else volume
         batch, depth = volume.shape[0], volume.shape[-1]
         modality = torch.full((batch,), self.modality, device=volume.device) if modality is None else modality
         head = torch.full((batch,), self.head, device=volume.device) if head is None else head

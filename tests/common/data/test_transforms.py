@@ -396,3 +396,21 @@ class TestSavePredictiond:
     def test_names_cannot_leave_the_folder(self, tmp_path):
         path = SavePredictiond("pred", tmp_path / "out")(self.case("../../evil"))["pred_file"]
         assert path == str(tmp_path / "out" / "evil.nii.gz")
+
+
+def test_maps_of_real_numbers_are_interpolated_when_asked() -> None:
+    image = MetaTensor(torch.zeros(1, 8, 8, 4), affine=torch.diag(torch.tensor([-2.0, 2.0, 2.0, 1.0])))
+    pre = Compose(
+        [Orientationd(keys="image", axcodes="RAS", labels=None), SafeSpacingd(keys="image", pixdim=(3.0, 2.0, 2.0))]
+    )
+    done = pre({"image": image, "case": "a"})
+    ramp = torch.arange(done["image"].shape[1]).float()[None, :, None, None].expand(done["image"].shape).clone()
+    data = {**done, "pred": MetaTensor(torch.cat([ramp, 1 - ramp])).copy_meta_from(done["image"])}
+    smooth = RestoreGridd("pred", pre, interpolate=True)(data)["pred"]
+    nearest = RestoreGridd("pred", pre)(data)["pred"]
+    assert smooth.shape == nearest.shape == (2, 8, 8, 4)
+    assert torch.equal(smooth.affine, image.affine)
+    torch.testing.assert_close(smooth.as_tensor().sum(0), torch.ones(8, 8, 4))
+    inner = smooth.as_tensor()[0, 1:-1, 0, 0].diff()
+    torch.testing.assert_close(inner, torch.full_like(inner, -2 / 3), atol=1e-4, rtol=0)  # mm per mm, from the left
+    assert bool((nearest == nearest.round()).all()) and not bool((smooth == smooth.round()).all())

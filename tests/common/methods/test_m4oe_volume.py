@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from monai.data import MetaTensor, list_data_collate
 
 from common.errors import ConfigError
 from common.methods.m4oe import M4oE, swin_unet_with_experts
@@ -32,6 +33,16 @@ def test_defaults_stand_in_for_what_is_not_given():
     module, volume = build(modality=1, head=1), torch.randn(1, 1, 32, 64, 3)
     assert torch.equal(module(volume), module(volume, torch.tensor([1]), torch.tensor([1])))
     assert not torch.equal(module(volume)[:, [0, 2]], module(volume, torch.tensor([0]))[:, [0, 2]])
+
+
+@torch.inference_mode()
+def test_a_batch_with_metadata_is_segmented_like_one_without():
+    module, volume = build(slices=3), torch.randn(1, 1, 32, 32, 5)
+    collated = list_data_collate([{"image": MetaTensor(volume[0], meta={"case": "a"})}])["image"]
+    assert isinstance(collated, MetaTensor)
+    found = module(collated)
+    assert not isinstance(found, MetaTensor)
+    assert torch.equal(found, module(volume))
 
 
 def test_refusals():

@@ -1,0 +1,214 @@
+"""`python -m tools experts`: a trained M4oE gets the expert and the head of one more modality."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from common.card import ModelCard, save_weights
+from common.data.datalist import Collection, read_collection
+from common.data.dataset import Dataset
+from common.data.modality_intensity import intensities
+from common.errors import DataError, WeightError
+from common.experts_sources import hash_files
+from common.labels import LabelSpace, union
+from common.methods.m4oe import M4oE
+from common.methods.m4oe_network import m4oe_network
+from common.weights import load_weights, read_state_dict
+
+__all__ = ["Experts"]
+
+_ROUNDING = 1e-3
+_SETTINGS = ("network", "modalities", "heads", "intensities")
+_WRAPPED = "network."
+
+
+class Experts:
+    """Change the experts of a trained M4oE without training it again."""
+
+    def add_modality(
+        self,
+        model: str,
+        dataset_dir: str,
+        out: str,
+        copy_of: str | None = None,
+        seed: int = 0,
+        overwrite: bool = False,
+    ) -> None:
+        """Append the expert and the head of one new data set; the result is the start of a further training.
+
+        Args:
+            model: the trained network's weights, with their card.
+            dataset_dir: one data set of one modality, both new to the model.
+            out: the file to write, .pt, .pth or .safetensors.
+            copy_of: the modality whose experts the new ones start as; at random without it.
+            seed: of what starts at random.
+            overwrite: replace --out, which may then be the model itself.
+        """
+        source, target = Path(str(model)), Path(str(out))
+        _check_target(target, overwrite)
+        tensors, card = read_state_dict(source)
+        settings = _settings(card, source)
+        assert card is not None
+        network, prefix = _network(card, settings, tensors, source)
+        before = copy.deepcopy(network)
+        collection, dataset = _new_dataset(dataset_dir, settings, card)
+        modality, labels = collection.modalities[0], union(card.labels, dataset.labels)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network.add_modality(modality, dataset.name, [0, *labels.indices(dataset.labels.names)],
+                                 total=labels.num_classes, copy_of=copy_of)  # fmt: skip
+        change = _difference(before, network, int(settings.get("image_size", 224)), seed)
+        hard = settings["network"].get("gate", "expert") == "none" or not _has_gates(network)
+        same = copy_of is not None and settings["network"].get("top_k") is None
+        _prove(change, hard, same, target)
+        settings = {
+            **settings,
+            "modalities": [*settings["modalities"], modality],
+            "heads": {**settings["heads"], dataset.name: list(dataset.labels.names)},
+            "intensities": {**settings["intensities"], modality: intensities(collection, seed)[modality]},
+        }
+        parent = {"file": source.name, "sha256": hash_files((source,)), "config_hash": card.config_hash,
+                  "extra": {k: v for k, v in card.extra.items() if k != "settings"}}  # fmt: skip
+        extra = {"settings": settings, "parent": parent, "added": {"modality": modality, "copy_of": copy_of}}
+        state = {prefix + name: tensor for name, tensor in network.state_dict().items()}
+        save_weights(target, state, replace(card, labels=labels, config_hash="", extra=extra))
+        _report(before, network, card.labels, labels, change, hard, same, target)
+
+
+class _Change(NamedTuple):
+    """Largest change of the old heads' probabilities, and whether all their logits are the same bit for bit."""
+
+    largest: float
+    identical: bool
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    if target.suffix not in (".pt", ".pth", ".safetensors"):
+        raise WeightError("unknown weights format", where=target, got=target.suffix, expected=".pt, .pth, .safetensors")
+    if target.exists() and not overwrite:
+        raise WeightError("the file exists already", where=target, hint="choose another --out, or pass --overwrite")
+
+
+def _settings(card: ModelCard | None, source: Path) -> dict[str, Any]:
+    stored = None if card is None else card.extra.get("settings")
+    if card is None or card.bundle != "m4oe" or not isinstance(stored, Mapping):
+        got = "no card" if card is None else f"a card of {card.bundle or 'an unknown bundle'}"
+        raise WeightError("these are no weights of a trained M4oE", where=source, got=got,
+                          expected="a model.pt that the m4oe bundle wrote")  # fmt: skip
+    missing = [k for k in _SETTINGS if k not in stored]
+    if missing:
+        raise WeightError("the weights' card lacks settings", where=source, got=sorted(stored), expected=missing)
+    return dict(stored)
+
+
+def _network(
+    card: ModelCard, settings: Mapping[str, Any], tensors: Mapping[str, Tensor], source: Path
+) -> tuple[M4oE, str]:
+    try:
+        network = m4oe_network(
+            labels=card.labels, modalities=settings["modalities"], heads=settings["heads"], **settings["network"]
+        )
+    except TypeError as error:
+        raise WeightError(
+            f"the card's network cannot be built: {error}", where=source, got=settings["network"]
+        ) from error
+    prefix = _WRAPPED if all(name.startswith(_WRAPPED) for name in tensors) else ""
+    load_weights(network, tensors, strip=prefix, where=source)
+    return network.eval(), prefix
+
+
+def _new_dataset(
+    dataset_dir: str | Sequence[str], settings: Mapping[str, Any], card: ModelCard
+) -> tuple[Collection, Dataset]:
+    collection = read_collection(dataset_dir if isinstance(dataset_dir, str) else [str(p) for p in dataset_dir])
+    kinds = (
+        ("task", collection.tasks, list(settings["heads"])),
+        ("modality", collection.modalities, settings["modalities"]),
+    )
+    for kind, found, known in kinds:
+        if len(found) != 1:
+            raise DataError(f"one {kind} is added at a time", where=collection.root, got=", ".join(found) or "none",
+                            hint="name the folder of one data set, or split it by modality")  # fmt: skip
+        if found[0] in known:
+            raise DataError(f"the model has this {kind} already", where=collection.root, got=found[0],
+                            expected=f"none of {', '.join(known)}",
+                            hint='rename it in a collection.json, or continue the training instead')  # fmt: skip
+    if len(collection.channels) != len(card.channels):
+        raise DataError("the data set has another number of channels than the model", where=collection.root,
+                        got=", ".join(collection.channels), expected=", ".join(card.channels))  # fmt: skip
+    return collection, collection.datasets[0]
+
+
+def _has_gates(network: M4oE) -> bool:
+    return any(getattr(f, "gate", None) is not None for f in network.backbone.feed_forwards())
+
+
+@torch.inference_mode()
+def _difference(before: M4oE, after: M4oE, size: int, seed: int) -> _Change:
+    """On noise, with every old modality and every old head at least once."""
+    generator = torch.Generator().manual_seed(seed)
+    modalities, heads, total = len(before.modalities), len(before.tasks), before.heads.total
+    largest, identical = 0.0, True
+    for i in range(max(modalities, heads)):
+        image = torch.randn(1, 1, size, size, generator=generator)
+        ids = torch.tensor([i % modalities]), torch.tensor([i % heads])
+        old, new = before(image, *ids).logits, after(image, *ids).logits
+        added = new[:, total:]
+        identical &= torch.equal(old, new[:, :total]) and bool((added == -torch.inf).all())
+        largest = max(largest, float((old.softmax(1) - new[:, :total].softmax(1)).abs().max()))
+    return _Change(largest, identical)
+
+
+def _prove(change: _Change, hard: bool, same: bool, target: Path) -> None:
+    got = f"probabilities differ by up to {change.largest:.3g}"
+    if hard and not change.identical:
+        raise WeightError("the new expert changed the others' outputs; nothing was written", where=target, got=got,
+                          expected="the same bits")  # fmt: skip
+    if same and not change.largest <= _ROUNDING:
+        raise WeightError("a copied expert changed the mixture; nothing was written", where=target, got=got,
+                          expected=f"rounding, at most {_ROUNDING}")  # fmt: skip
+
+
+def _report(
+    before: M4oE,
+    after: M4oE,
+    old: LabelSpace,
+    labels: LabelSpace,
+    change: _Change,
+    hard: bool,
+    same: bool,
+    target: Path,
+) -> None:
+    table = Table("", "before", "after", title=str(target))
+    for name, rows in (
+        ("experts", [", ".join(n.modalities) for n in (before, after)]),
+        ("heads", [", ".join(n.tasks) for n in (before, after)]),
+        ("structures", [str(len(s)) for s in (old, labels)]),
+        ("parameters", [f"{sum(p.numel() for p in n.parameters()):,}" for n in (before, after)]),
+    ):
+        table.add_row(name, *rows)
+    console = Console()
+    console.print(table)
+    added = [n for n in labels.names if n not in old.names]
+    text = f"new structures: {', '.join(added) or 'none, the model knows all of them'}\n"
+    text += f"largest difference of the old heads' probabilities on noise: {change.largest:.3g}"
+    if hard:
+        text += " (their logits are the same bits)\nThe new expert knows nothing yet: train it on the data set."
+    elif same:
+        text += " (rounding: the copy shares its original's weight)\nThe new head knows nothing yet: train it."
+    else:
+        text += (
+            "\nThe gates give the new expert weight that it has not earned: the model needs training before it is used."
+            "\n--copy_of MODALITY starts it as a copy, which leaves the old heads' outputs as they are when all"
+            " experts are asked."
+        )
+    console.print(text, markup=False, highlight=False)
