@@ -54,7 +54,10 @@ class RestoreGridd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy whose label maps lie on the original grid, with the original affine."""
-        result: dict[Hashable, Any] = dict(self.invert(dict(data)))
+        result: dict[Hashable, Any] = dict(data)
+        for key in self.key_iterator(result):  # MONAI leaves a tensor without metadata where it is
+            result[key] = result[key] if isinstance(result[key], MetaTensor) else MetaTensor(result[key])
+        result = dict(self.invert(result))
         meta = data[self.orig_key].meta if isinstance(data[self.orig_key], MetaTensor) else {}
         for key in self.key_iterator(result):
             restored = result[key]

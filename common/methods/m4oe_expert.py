@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from ..backbones.swin_unet import MirroredDecoder, SwinUnet
@@ -223,6 +224,8 @@ class MaskedVolume(nn.Module):
             raise ConfigError("slices are cut from volumes", got=tuple(volume.shape), expected="[B, C, H, W, Z]")
         batch, depth, height, width = volume.shape[0], volume.shape[-1], *volume.shape[2:4]
         modality = torch.full((batch,), self.modality, device=volume.device) if modality is None else modality
+        # slices are no volumes: their number is none that the metadata of the batch could follow
+        volume = volume.as_tensor() if isinstance(volume, MetaTensor) else volume
         network, random = self.network, torch.Generator().manual_seed(self.seed)
         squares = window_mask(
             1, height // PATCH, width // PATCH, ratio=network.mask_ratio, side=network.mask_side, generator=random
