@@ -19,7 +19,7 @@ from common.atomic import atomic_write
 from common.errors import ConfigError
 
 from . import bench_ka2er, bench_m4oe
-from .bench_measure import Case, Row, cost, measure
+from .bench_measure import SMALLER, Case, Row, cost, measure
 
 __all__ = ["METHODS", "Method", "bench"]
 
@@ -125,7 +125,8 @@ def bench(
 
 
 def _line(row: Row) -> str:
-    memory = f"{row.memory:.2f}x memory, {row.multiply_adds:.2f}x fewer multiply-adds"
+    memory = f"{row.memory:.2f}x memory, " + (f"{row.tensors:.2f}x of tensors, " if row.tensors is not None else "")
+    memory += f"{row.multiply_adds:.2f}x fewer multiply-adds"
     return f"{row.part}: {row.faster:.2f}x faster ({row.cpu_faster:.2f}x in CPU time), {memory}"
 
 
@@ -147,15 +148,16 @@ def _machine() -> dict[str, Any]:
 
 def _text(way: Method, result: dict[str, Any], rows: Sequence[Row], steps: Sequence[dict[str, Any]]) -> str:
     machine = ", ".join(f"{k} {v}" for k, v in result["machine"].items())
-    table = [["part", "s", "faster", "CPU time", "peak MB", "memory", "10^9 multiply-adds", "fewer", "difference",
-              "goals"]]  # fmt: skip
+    counted = any(row.tensors is not None for row in rows)
+    table = [["part", "s", "faster", "CPU time", "peak MB", "memory", *["tensors MB", "tensors"][: 2 * counted],
+              "10^9 multiply-adds", "fewer", "difference", "goals"]]  # fmt: skip
     for row in rows:
         goals = ", ".join(
-            f"{k} {'<=' if k == 'memory' else '>='} {v:g} {_met(row.met[k])}" for k, v in row.goals.items()
+            f"{k} {'<=' if k in SMALLER else '>='} {v:g} {_met(row.met[k])}" for k, v in row.goals.items()
         )
         table.append([
             row.part, f"{row.plain_s:.3g} -> {row.fast_s:.3g}", f"{row.faster:.2f}x", f"{row.cpu_faster:.2f}x",
-            f"{row.plain_mb:.0f} -> {row.fast_mb:.0f}", f"{row.memory:.2f}x",
+            f"{row.plain_mb:.0f} -> {row.fast_mb:.0f}", f"{row.memory:.2f}x", *(_tensors(row) if counted else ()),
             f"{row.plain_gmac:.4g} -> {row.fast_gmac:.4g}", f"{row.multiply_adds:.2f}x", f"{row.difference:.0e}",
             goals,
         ])  # fmt: skip
@@ -163,6 +165,12 @@ def _text(way: Method, result: dict[str, Any], rows: Sequence[Row], steps: Seque
     more += [[str(s["experts"]), f"{s['s']:.3g}", f"{s['mb']:.0f}", f"{s['gmac']:.4g}"] for s in steps]
     head = f"{way.sides.format(result['size'])}, fp32, {result['repeats']} interleaved pairs, medians. {machine}."
     return "\n\n".join([head, *(_markdown(t) for t in (table, more) if len(t) > 1)])
+
+
+def _tensors(row: Row) -> tuple[str, str]:
+    if row.tensors is None:
+        return "", ""
+    return f"{row.plain_tensors_mb:.0f} -> {row.fast_tensors_mb:.0f}", f"{row.tensors:.2f}x"
 
 
 def _met(met: bool) -> str:

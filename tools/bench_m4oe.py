@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from common.layers.gating import Routing
 from common.layers.mlp_mixture import Mixed, MLPMixture
-from common.methods.m4oe import M4oE, swin_unet_with_experts
+from common.methods.m4oe import M4oE, M4oEOutputs, swin_unet_with_experts
 
 from .bench_measure import Case, relative
 
-__all__ = ["LAPTOP", "PAPER", "PARTS", "ExpertLoop", "cases", "growth", "looped", "step"]
+__all__ = ["LAPTOP", "PAPER", "PARTS", "ExpertLoop", "LoopedNetwork", "cases", "growth", "step"]
 
 PARTS = ("layer", "layer_training", "inference", "training", "hard", "top_k")
 LAPTOP = {"size": 128, "embed": 48}
@@ -62,13 +62,25 @@ class ExpertLoop(nn.Module):
         return Mixed((answers * weights.movedim(-1, 0)[..., None]).sum(0), routing)
 
 
-def looped(network: M4oE) -> M4oE:
-    """A copy of a network whose mixtures are loops with the same weights."""
-    plain = copy.deepcopy(network)
-    for module in list(plain.modules()):
-        if isinstance(getattr(module, "mlp", None), MLPMixture):
-            module.mlp = ExpertLoop(module.mlp)  # type: ignore[arg-type]
-    return plain
+class LoopedNetwork(nn.Module):
+    """A copy of a network whose mixtures are loops, with full-size features of all images at once.
+
+    Args:
+        network: whose parameters are copied.
+    """
+
+    def __init__(self, network: M4oE) -> None:
+        super().__init__()
+        own = copy.deepcopy(network)
+        self.backbone, self.heads = own.backbone, own.heads
+        for module in list(self.modules()):
+            if isinstance(getattr(module, "mlp", None), MLPMixture):
+                module.mlp = ExpertLoop(module.mlp)  # type: ignore[arg-type]
+
+    def forward(self, image: Tensor, modality: Tensor, head: Tensor) -> M4oEOutputs:
+        """As the network's."""
+        features, routings = self.backbone(image, modality)
+        return M4oEOutputs(self.heads(features, head), routings)
 
 
 def _trained_like(module: nn.Module) -> None:
@@ -113,7 +125,7 @@ def _inference(part: str, plain: nn.Module, fast: nn.Module, inputs: Sequence[Te
         return call
 
     first, second = run(plain), run(fast)
-    return Case(part, first, second, lambda: relative(second(), first()), 1e-5, goals)
+    return Case(part, first, second, lambda: relative(second(), first()), 1e-5, goals, tensors=True)
 
 
 def _backward(network: nn.Module, inputs: Sequence[Tensor]) -> None:
@@ -149,7 +161,7 @@ def _training(part: str, plain: nn.Module, fast: nn.Module, inputs: Sequence[Ten
         given, ours = _gradients(plain, inputs), _gradients(fast, inputs)
         return float((ours - given).norm() / given.norm())
 
-    return Case(part, run(plain), run(fast), difference, 1e-5, goals)
+    return Case(part, run(plain), run(fast), difference, 1e-5, goals, tensors=True)
 
 
 def step(size: int, embed: int, count: int) -> Callable[[], None]:
@@ -174,20 +186,20 @@ def _of_layer(size: int, embed: int, count: int, part: str) -> Case:
                           top_k=1 if part == "top_k" else None)  # fmt: skip
     ways = ExpertLoop(fast), fast, [tokens]
     if part == "layer":
-        return _inference("mixture of the first stage vs loop over experts", *ways, {"faster": 1.4, "memory": 0.4})
+        return _inference("mixture of the first stage vs loop over experts", *ways, {"faster": 1.4, "tensors": 0.4})
     if part == "layer_training":
-        return _training("mixture of the first stage, training step", *ways, {"cpu_faster": 1.0, "memory": 0.5})
+        return _training("mixture of the first stage, training step", *ways, {"cpu_faster": 1.0, "tensors": 0.5})
     return _inference(f"mixture of the first stage: 1 of {count} experts a token vs all", *ways, {})
 
 
 def _of_network(size: int, embed: int, count: int, part: str) -> Case:
     fast, inputs = _network(size, embed, count, TRAINING_BATCH if part == "training" else BATCH,
                             gate="none" if part == "hard" else "expert")  # fmt: skip
-    ways = looped(fast), fast, inputs
+    ways = LoopedNetwork(fast), fast, inputs
     if part == "inference":
-        return _inference("network inference vs loop over experts", *ways, {"faster": 1.4, "memory": 0.4})
+        return _inference("network inference vs loop over experts", *ways, {"faster": 1.4, "tensors": 0.4})
     if part == "training":
-        return _training("network training step vs loop over experts", *ways, {"cpu_faster": 1.0, "memory": 0.5})
+        return _training("network training step vs loop over experts", *ways, {"cpu_faster": 1.0, "tensors": 0.5})
     return _inference(f"network with gate none: the modality's expert vs all {count}", *ways, {})
 
 

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import statistics
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.errors import AmalgamationError
 
-__all__ = ["Case", "Row", "cost", "measure", "multiply_adds", "peak_memory", "relative"]
+__all__ = ["SMALLER", "Case", "Row", "cost", "measure", "multiply_adds", "peak_memory", "relative", "tensor_memory"]
+
+SMALLER = ("memory", "tensors")
+"""Ratios that are better when they are smaller."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,8 @@ class Case:
         fast: ours.
         difference: relative difference between both results, 0 is bit for bit.
         tolerance: largest difference that counts as equal.
-        goals: least ``faster``, ``cpu_faster`` and ``multiply_adds`` ratio, largest ``memory`` ratio.
+        goals: least ``faster``, ``cpu_faster`` and ``multiply_adds`` ratio, largest ``memory`` and ``tensors`` ratio.
+        tensors: also count the memory of tensors alone.
     """
 
     part: str
@@ -40,12 +47,13 @@ class Case:
     difference: Callable[[], float]
     tolerance: float
     goals: dict[str, float]
+    tensors: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
     """A case's figures: seconds (median wall), ``faster`` and ``cpu_faster`` (median ratio of pairs), MB above what was
-    there before, 10^9 multiply-adds.
+    there before, 10^9 multiply-adds; where counted, MB of tensors alone.
     """
 
     part: str
@@ -63,10 +71,13 @@ class Row:
     equal: bool
     goals: dict[str, float]
     met: dict[str, bool]
+    plain_tensors_mb: float | None = None
+    fast_tensors_mb: float | None = None
+    tensors: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        return {k: v for k, v in asdict(self).items() if v is not None}
 
 
 def relative(a: Tensor, b: Tensor) -> float:
@@ -113,6 +124,21 @@ def peak_memory(function: Callable[[], object]) -> float:
     return float("nan")
 
 
+def tensor_memory(function: Callable[[], object]) -> float:
+    """MB (10^6 bytes) of tensors at the highest point above what was there before.
+
+    Unlike the process's memory it repeats exactly: what the allocator keeps for later does not count.
+    """
+    gc.collect()
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as record:
+        function()
+    results = record.profiler.kineto_results if record.profiler is not None else None
+    events = results.events() if results is not None else []
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    return float(max(accumulate((n for _, n in changes), initial=0))) / 1e6
+
+
 def _status(name: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name + ":"):
@@ -148,6 +174,7 @@ def measure(case: Case, repeats: int) -> Row:
         )
     gmac = multiply_adds(case.plain), multiply_adds(case.fast)
     memory = peak_memory(case.plain), peak_memory(case.fast)
+    tensors = (tensor_memory(case.plain), tensor_memory(case.fast)) if case.tensors else None
     plain: list[tuple[float, float]] = []
     fast: list[tuple[float, float]] = []
     for turn in range(repeats):
@@ -160,7 +187,9 @@ def measure(case: Case, repeats: int) -> Row:
         "memory": memory[1] / memory[0] if memory[0] > 0 else float("nan"),
         "multiply_adds": gmac[0] / gmac[1],
     }
-    met = {k: ratios[k] <= goal if k == "memory" else ratios[k] >= goal for k, goal in case.goals.items()}
+    if tensors is not None:
+        ratios["tensors"] = tensors[1] / tensors[0]
+    met = {k: ratios[k] <= goal if k in SMALLER else ratios[k] >= goal for k, goal in case.goals.items()}
     return Row(
         case.part,
         statistics.median(p[0] for p in plain),
@@ -175,4 +204,7 @@ def measure(case: Case, repeats: int) -> Row:
         True,
         case.goals,
         met,
+        plain_tensors_mb=None if tensors is None else tensors[0],
+        fast_tensors_mb=None if tensors is None else tensors[1],
+        tensors=ratios.get("tensors"),
     )

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from common.errors import AmalgamationError, ConfigError
 from tools import bench, bench_ka2er, bench_m4oe
 from tools.__main__ import main
-from tools.bench_measure import Case, measure, multiply_adds, peak_memory
+from tools.bench_measure import Case, measure, multiply_adds, peak_memory, tensor_memory
 
 
 def doubled(x):
@@ -38,6 +38,18 @@ def test_peak_memory_sees_what_is_freed_again():
 
     peak = peak_memory(use)
     assert math.isnan(peak) or 110 < peak < 160
+
+
+def test_tensor_memory_is_counted_to_the_byte():
+    def use():
+        a = torch.ones(1_000_000)  # 4 MB
+        b = a + 1  # and 4
+        del a
+        return (b[:500_000] * 2).sum()  # and 2 while 4 are gone
+
+    kept = torch.ones(1000)
+    assert 8.0 <= tensor_memory(use) < 8.001
+    assert tensor_memory(lambda: kept.add_(1)) < 0.001
 
 
 def test_measure_refuses_ways_that_differ():
@@ -119,9 +131,12 @@ def test_m4oe_from_the_command_line(tmp_path, monkeypatch, capsys):
     small = ["--repeats", "1", "--experts", "2", "--threads", "1", "--only", "inference,layer,growth"]
     assert main(["bench", "m4oe", *small, "--out", str(tmp_path)]) == 0
     written = json.loads((tmp_path / "bench_m4oe.json").read_text())
-    assert [row["goals"] for row in written["rows"]] == [{"faster": 1.4, "memory": 0.4}] * 2
+    assert [row["goals"] for row in written["rows"]] == [{"faster": 1.4, "tensors": 0.4}] * 2
     assert all(row["equal"] and set(row["met"]) == set(row["goals"]) for row in written["rows"])
     assert [step["experts"] for step in written["steps"]] == [1, 2] and written["size"] == 64
+    for row in written["rows"]:
+        assert row["tensors"] == pytest.approx(row["fast_tensors_mb"] / row["plain_tensors_mb"])
+        assert row["met"]["tensors"] == (row["tensors"] <= 0.4)
     text = (tmp_path / "bench_m4oe.md").read_text()
     assert text in capsys.readouterr().out
     assert text.startswith("Image 64^2, fp32") and "M4oE step (ours), experts" in text
