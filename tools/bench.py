@@ -7,7 +7,8 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,47 @@ import torch
 from common.atomic import atomic_write
 from common.errors import ConfigError
 
-from .bench_ka2er import PARTS, cases, growth
-from .bench_measure import Row, cost, measure
+from . import bench_ka2er, bench_m4oe
+from .bench_measure import SMALLER, Case, Row, cost, measure
 
-__all__ = ["bench"]
+__all__ = ["METHODS", "Method", "bench"]
 
-LAPTOP = {"size": 64, "feature_size": 24, "features": (8, 16, 32, 64, 80, 80)}
-PAPER = {"size": 96, "feature_size": 48, "features": (32, 64, 128, 256, 320, 320)}
+
+@dataclass(frozen=True)
+class Method:
+    """What can be measured of one method.
+
+    Args:
+        parts: names of the comparisons.
+        laptop: sizes that a small machine can do, ``size`` among them.
+        paper: the paper's sizes, with the same names.
+        experts: how many unless told otherwise.
+        cases: the comparisons, from the sizes, ``count`` experts and the ``parts`` wanted.
+        growth: numbers of experts and what to run with them, from the sizes and the ``counts``.
+        sides: the size in words, with ``{}`` in place of its number.
+        grows: what ``growth`` runs, in words.
+    """
+
+    parts: tuple[str, ...]
+    laptop: Mapping[str, Any]
+    paper: Mapping[str, Any]
+    experts: int
+    cases: Callable[..., Iterable[Case]]
+    growth: Callable[..., Iterable[tuple[int, Callable[[], object]]]]
+    sides: str
+    grows: str
+
+
+METHODS = {
+    "ka2er": Method(
+        bench_ka2er.PARTS, bench_ka2er.LAPTOP, bench_ka2er.PAPER, 10, bench_ka2er.cases, bench_ka2er.growth,
+        "Crop {}^3", "KA2ER step",
+    ),
+    "m4oe": Method(
+        bench_m4oe.PARTS, bench_m4oe.LAPTOP, bench_m4oe.PAPER, 3, bench_m4oe.cases, bench_m4oe.growth,
+        "Image {}^2", "M4oE step",
+    ),
+}  # fmt: skip
 
 
 def bench(
@@ -33,50 +68,54 @@ def bench(
     out: str | None = None,
     paper: bool = False,
     threads: int | None = None,
-    experts: int = 10,
+    experts: int | None = None,
     only: str | Sequence[str] | None = None,
 ) -> str:
     """Measure our way against the published one, in turns within one run.
 
     Args:
-        method: ``ka2er``.
-        size: voxels along each side of the crop, a multiple of 32 from 64 on (64; with --paper 96).
+        method: ``ka2er`` or ``m4oe``.
+        size: voxels along each side of the crop (64; with --paper 96) or pixels along each side of the image (128;
+            with --paper 224), a multiple of 32 from 64 on.
         repeats: timed pairs per comparison.
         out: folder for ``bench_<method>.json`` and ``bench_<method>.md``.
-        paper: the paper's student (feature size 48) and nnU-Net's 3d_fullres experts instead of small ones.
+        paper: the paper's networks (ka2er's student with nnU-Net's 3d_fullres experts) instead of small ones.
         threads: CPU threads (at most 2).
-        experts: task experts in the routing comparisons.
-        only: some of ``inference``, ``training``, ``routing``, ``step`` and ``growth``; all when omitted.
+        experts: task experts in ka2er's routing comparisons (10), modality experts of m4oe (3).
+        only: some of ka2er's ``inference``, ``training``, ``routing``, ``step`` and ``growth``, or of m4oe's ``layer``,
+            ``layer_training``, ``inference``, ``training``, ``hard``, ``top_k`` and ``growth``; all when omitted.
 
     Returns:
         the tables.
     """
-    preset: dict[str, Any] = PAPER if paper else LAPTOP
-    if method != "ka2er":
-        raise ConfigError("there is nothing to measure for this method", got=method, expected="ka2er")
-    size = preset["size"] if size is None else size
+    if method not in METHODS:
+        raise ConfigError("there is nothing to measure for this method", got=method, expected=", ".join(METHODS))
+    way = METHODS[method]
+    sizes: dict[str, Any] = dict(way.paper if paper else way.laptop)
+    size = sizes["size"] = sizes["size"] if size is None else size
+    experts = way.experts if experts is None else experts
     if size % 32 or size < 64 or repeats < 1 or experts < 1:
         raise ConfigError("size is a multiple of 32 from 64 on, repeats and experts at least 1", where="bench",
                           got=f"size {size}, repeats {repeats}, experts {experts}")  # fmt: skip
-    wanted = only.split(",") if isinstance(only, str) else list(only or (*PARTS, "growth"))
-    unknown = set(wanted) - {*PARTS, "growth"}
+    known = (*way.parts, "growth")
+    wanted = only.split(",") if isinstance(only, str) else list(only or known)
+    unknown = set(wanted) - set(known)
     if unknown:
-        raise ConfigError("unknown parts", where="only", got=sorted(unknown), expected=", ".join((*PARTS, "growth")))
+        raise ConfigError("unknown parts", where="only", got=sorted(unknown), expected=", ".join(known))
     before = torch.get_num_threads()
     torch.set_num_threads(threads or min(2, before))
     try:
-        settings = (size, preset["feature_size"], preset["features"])
         rows = []
-        for case in cases(*settings, experts, [p for p in PARTS if p in wanted]):
+        for case in way.cases(**sizes, count=experts, parts=[p for p in way.parts if p in wanted]):
             rows.append(measure(case, repeats))
             print(_line(rows[-1]), file=sys.stderr, flush=True)
         counts = sorted({1, experts}) if "growth" in wanted else []
-        steps = [{"experts": n, **cost(run, repeats)} for n, run in growth(*settings, counts)]
+        steps = [{"experts": n, **cost(run, repeats)} for n, run in way.growth(**sizes, counts=counts)]
         result = {"machine": _machine(), "size": size, "repeats": repeats, "paper": paper,
                   "rows": [row.as_dict() for row in rows], "steps": steps}  # fmt: skip
     finally:
         torch.set_num_threads(before)
-    text = _text(result, rows, steps)
+    text = _text(way, result, rows, steps)
     if out is not None:
         with atomic_write(Path(out) / f"bench_{method}.json") as file:
             file.write_text(json.dumps(result, indent=2))
@@ -86,7 +125,8 @@ def bench(
 
 
 def _line(row: Row) -> str:
-    memory = f"{row.memory:.2f}x memory, {row.multiply_adds:.2f}x fewer multiply-adds"
+    memory = f"{row.memory:.2f}x memory, " + (f"{row.tensors:.2f}x of tensors, " if row.tensors is not None else "")
+    memory += f"{row.multiply_adds:.2f}x fewer multiply-adds"
     return f"{row.part}: {row.faster:.2f}x faster ({row.cpu_faster:.2f}x in CPU time), {memory}"
 
 
@@ -106,24 +146,31 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _text(result: dict[str, Any], rows: Sequence[Row], steps: Sequence[dict[str, Any]]) -> str:
+def _text(way: Method, result: dict[str, Any], rows: Sequence[Row], steps: Sequence[dict[str, Any]]) -> str:
     machine = ", ".join(f"{k} {v}" for k, v in result["machine"].items())
-    table = [["part", "s", "faster", "CPU time", "peak MB", "memory", "10^9 multiply-adds", "fewer", "difference",
-              "goals"]]  # fmt: skip
+    counted = any(row.tensors is not None for row in rows)
+    table = [["part", "s", "faster", "CPU time", "peak MB", "memory", *["tensors MB", "tensors"][: 2 * counted],
+              "10^9 multiply-adds", "fewer", "difference", "goals"]]  # fmt: skip
     for row in rows:
         goals = ", ".join(
-            f"{k} {'<=' if k == 'memory' else '>='} {v:g} {_met(row.met[k])}" for k, v in row.goals.items()
+            f"{k} {'<=' if k in SMALLER else '>='} {v:g} {_met(row.met[k])}" for k, v in row.goals.items()
         )
         table.append([
             row.part, f"{row.plain_s:.3g} -> {row.fast_s:.3g}", f"{row.faster:.2f}x", f"{row.cpu_faster:.2f}x",
-            f"{row.plain_mb:.0f} -> {row.fast_mb:.0f}", f"{row.memory:.2f}x",
+            f"{row.plain_mb:.0f} -> {row.fast_mb:.0f}", f"{row.memory:.2f}x", *(_tensors(row) if counted else ()),
             f"{row.plain_gmac:.4g} -> {row.fast_gmac:.4g}", f"{row.multiply_adds:.2f}x", f"{row.difference:.0e}",
             goals,
         ])  # fmt: skip
-    more = [["KA2ER step (ours), experts", "s", "peak MB", "10^9 multiply-adds"]]
+    more = [[f"{way.grows} (ours), experts", "s", "peak MB", "10^9 multiply-adds"]]
     more += [[str(s["experts"]), f"{s['s']:.3g}", f"{s['mb']:.0f}", f"{s['gmac']:.4g}"] for s in steps]
-    head = f"Crop {result['size']}^3, fp32, {result['repeats']} interleaved pairs, medians. {machine}."
+    head = f"{way.sides.format(result['size'])}, fp32, {result['repeats']} interleaved pairs, medians. {machine}."
     return "\n\n".join([head, *(_markdown(t) for t in (table, more) if len(t) > 1)])
+
+
+def _tensors(row: Row) -> tuple[str, str]:
+    if row.tensors is None:
+        return "", ""
+    return f"{row.plain_tensors_mb:.0f} -> {row.fast_tensors_mb:.0f}", f"{row.tensors:.2f}x"
 
 
 def _met(met: bool) -> str:

@@ -19,12 +19,14 @@ from common.experts_spec import ExpertSpec
 from common.labels import LabelSpace
 from common.methods.ka2er import KA2ER, KA2ERLoss, KA2ERStudent
 
-from .bench_measure import Case
+from .bench_measure import Case, relative
 
-__all__ = ["PARTS", "cases", "growth", "step"]
+__all__ = ["LAPTOP", "PAPER", "PARTS", "cases", "growth", "step"]
 
 STRUCTURES = ("first", "second")
 PARTS = ("inference", "training", "routing", "step")
+LAPTOP = {"size": 64, "feature_size": 24, "features": (8, 16, 32, 64, 80, 80)}
+PAPER = {"size": 96, "feature_size": 48, "features": (32, 64, 128, 256, 320, 320)}
 
 
 def _trained_like(network: nn.Module) -> nn.Module:
@@ -43,10 +45,6 @@ def _students(size: int, feature_size: int) -> tuple[nn.Module, nn.Module, Tenso
     return plain, fast, torch.randn(1, 1, size, size, size)
 
 
-def _relative(a: Tensor, b: Tensor) -> float:
-    return float((a - b).abs().max() / b.abs().max())
-
-
 def _inference(size: int, feature_size: int) -> Case:
     plain, fast, image = _students(size, feature_size)
     plain.eval()
@@ -62,7 +60,7 @@ def _inference(size: int, feature_size: int) -> Case:
 
     goals = {"faster": 1.35, "memory": 0.65}
     first, second = run(plain), run(fast)
-    return Case("student inference vs MONAI", first, second, lambda: _relative(second(), first()), 1e-5, goals)
+    return Case("student inference vs MONAI", first, second, lambda: relative(second(), first()), 1e-5, goals)
 
 
 def _training(size: int, feature_size: int) -> Case:
@@ -205,7 +203,7 @@ def _routing(size: int, features: Sequence[int], count: int) -> Case:
     plain, fast = ask(everyone), ask(experts)
     return Case(
         f"expert features: the ones needed vs all {count} and the external one, whole",
-        plain, fast, lambda: max(map(_relative, fast(), plain())), 0.0, {"multiply_adds": 2.8},
+        plain, fast, lambda: max(map(relative, fast(), plain())), 0.0, {"multiply_adds": 2.8},
     )  # fmt: skip
 
 
@@ -219,7 +217,7 @@ def _steps(size: int, feature_size: int, features: Sequence[int], count: int, go
         for run in runs:
             run()
         pairs = zip(*[n.parameters() for n in networks], strict=True)
-        return max(_relative(b.grad, a.grad) for a, b in pairs if a.grad is not None and bool(a.grad.any()))
+        return max(relative(b.grad, a.grad) for a, b in pairs if a.grad is not None and bool(a.grad.any()))
 
     return Case(
         f"KA2ER step (the paper's), {count} experts: routed vs all",

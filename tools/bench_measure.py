@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import statistics
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.errors import AmalgamationError
 
-__all__ = ["Case", "Row", "cost", "measure", "multiply_adds", "peak_memory"]
+__all__ = ["SMALLER", "Case", "Row", "cost", "measure", "multiply_adds", "peak_memory", "relative", "tensor_memory"]
+
+SMALLER = ("memory", "tensors")
+"""Ratios that are better when they are smaller."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,8 @@ class Case:
         fast: ours.
         difference: relative difference between both results, 0 is bit for bit.
         tolerance: largest difference that counts as equal.
-        goals: least ``faster`` and ``multiply_adds`` ratio, largest ``memory`` ratio.
+        goals: least ``faster``, ``cpu_faster`` and ``multiply_adds`` ratio, largest ``memory`` and ``tensors`` ratio.
+        tensors: also count the memory of tensors alone.
     """
 
     part: str
@@ -39,12 +47,13 @@ class Case:
     difference: Callable[[], float]
     tolerance: float
     goals: dict[str, float]
+    tensors: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
     """A case's figures: seconds (median wall), ``faster`` and ``cpu_faster`` (median ratio of pairs), MB above what was
-    there before, 10^9 multiply-adds.
+    there before, 10^9 multiply-adds; where counted, MB of tensors alone.
     """
 
     part: str
@@ -62,10 +71,18 @@ class Row:
     equal: bool
     goals: dict[str, float]
     met: dict[str, bool]
+    plain_tensors_mb: float | None = None
+    fast_tensors_mb: float | None = None
+    tensors: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        return {k: v for k, v in asdict(self).items() if v is not None}
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """Largest difference over the largest value of ``b``."""
+    return float((a - b).abs().max() / b.abs().max())
 
 
 def multiply_adds(function: Callable[[], object]) -> float:
@@ -107,6 +124,21 @@ def peak_memory(function: Callable[[], object]) -> float:
     return float("nan")
 
 
+def tensor_memory(function: Callable[[], object]) -> float:
+    """MB (10^6 bytes) of tensors at the highest point above what was there before.
+
+    Unlike the process's memory it repeats exactly: what the allocator keeps for later does not count.
+    """
+    gc.collect()
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as record:
+        function()
+    results = record.profiler.kineto_results if record.profiler is not None else None
+    events = results.events() if results is not None else []
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    return float(max(accumulate((n for _, n in changes), initial=0))) / 1e6
+
+
 def _status(name: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name + ":"):
@@ -142,6 +174,7 @@ def measure(case: Case, repeats: int) -> Row:
         )
     gmac = multiply_adds(case.plain), multiply_adds(case.fast)
     memory = peak_memory(case.plain), peak_memory(case.fast)
+    tensors = (tensor_memory(case.plain), tensor_memory(case.fast)) if case.tensors else None
     plain: list[tuple[float, float]] = []
     fast: list[tuple[float, float]] = []
     for turn in range(repeats):
@@ -150,16 +183,19 @@ def measure(case: Case, repeats: int) -> Row:
     pairs = list(zip(plain, fast, strict=True))
     ratios = {
         "faster": statistics.median(p[0] / f[0] for p, f in pairs),
+        "cpu_faster": statistics.median(p[1] / f[1] for p, f in pairs),
         "memory": memory[1] / memory[0] if memory[0] > 0 else float("nan"),
         "multiply_adds": gmac[0] / gmac[1],
     }
-    met = {k: ratios[k] <= goal if k == "memory" else ratios[k] >= goal for k, goal in case.goals.items()}
+    if tensors is not None:
+        ratios["tensors"] = tensors[1] / tensors[0]
+    met = {k: ratios[k] <= goal if k in SMALLER else ratios[k] >= goal for k, goal in case.goals.items()}
     return Row(
         case.part,
         statistics.median(p[0] for p in plain),
         statistics.median(f[0] for f in fast),
         ratios["faster"],
-        statistics.median(p[1] / f[1] for p, f in pairs),
+        ratios["cpu_faster"],
         *memory,
         ratios["memory"],
         *gmac,
@@ -168,4 +204,7 @@ def measure(case: Case, repeats: int) -> Row:
         True,
         case.goals,
         met,
+        plain_tensors_mb=None if tensors is None else tensors[0],
+        fast_tensors_mb=None if tensors is None else tensors[1],
+        tensors=ratios.get("tensors"),
     )

@@ -126,11 +126,21 @@ class SwinUnet(nn.Module):
         tokens: Tensor = self.patch_embed(image)
         return tokens
 
-    def forward(self, image: Tensor, modality: Tensor | None = None) -> tuple[Tensor, tuple[Routing | None, ...]]:
-        """Features ``[B, C, H, W]`` and who was asked in each block, encoder first."""
+    def tokens(self, image: Tensor, modality: Tensor | None = None) -> tuple[Tensor, tuple[Routing | None, ...]]:
+        """Decoded tokens ``[B, H/4, W/4, C]`` and who was asked in each block, encoder first."""
         encoded = self.encode(self.embed(image), modality)
         tokens, asked = self.decode(encoded, modality)
-        return self.up(tokens).permute(0, 3, 1, 2), (*encoded.routings, *asked)
+        return tokens, (*encoded.routings, *asked)
+
+    def enlarge(self, tokens: Tensor) -> Tensor:
+        """Decoded tokens -> features ``[B, C, H, W]``, sixteen times as many values."""
+        features: Tensor = self.up(tokens).permute(0, 3, 1, 2)
+        return features
+
+    def forward(self, image: Tensor, modality: Tensor | None = None) -> tuple[Tensor, tuple[Routing | None, ...]]:
+        """Features ``[B, C, H, W]`` and who was asked in each block, encoder first."""
+        tokens, routings = self.tokens(image, modality)
+        return self.enlarge(tokens), routings
 
     def feed_forwards(self) -> list[nn.Module]:
         """The feed-forward of every block, encoder first."""

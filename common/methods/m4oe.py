@@ -127,8 +127,16 @@ class M4oE(nn.Module):
             names = f"0 .. {known - 1} ({', '.join(self.modalities)})"
             raise ConfigError("a sample's modality has no expert", got=modality.tolist(), expected=names)
         image = repeated(image, self.in_channels)
-        features, routings = self.backbone(image, modality)
-        return M4oEOutputs(self.heads(features, head), routings)
+        tokens, routings = self.backbone.tokens(image, modality)
+        if torch.is_grad_enabled() or image.device.type != "cpu" or head.shape != tokens.shape[:1]:
+            return M4oEOutputs(self._decode(tokens, head), routings)
+        # features of full size outweigh everything before them, so one sample's at a time
+        logits = [self._decode(*pair) for pair in zip(tokens.split(1), head.split(1), strict=True)]
+        return M4oEOutputs(torch.cat(logits), routings)
+
+    def _decode(self, tokens: Tensor, head: Tensor) -> Tensor:
+        logits: Tensor = self.heads(self.backbone.enlarge(tokens), head)
+        return logits
 
     @torch.no_grad()
     def add_modality(

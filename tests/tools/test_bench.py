@@ -2,14 +2,16 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from common.errors import AmalgamationError, ConfigError
-from tools import bench, bench_ka2er
-from tools.bench_measure import Case, measure, multiply_adds, peak_memory
+from tools import bench, bench_ka2er, bench_m4oe
+from tools.__main__ import main
+from tools.bench_measure import Case, measure, multiply_adds, peak_memory, tensor_memory
 
 
 def doubled(x):
@@ -36,6 +38,18 @@ def test_peak_memory_sees_what_is_freed_again():
 
     peak = peak_memory(use)
     assert math.isnan(peak) or 110 < peak < 160
+
+
+def test_tensor_memory_is_counted_to_the_byte():
+    def use():
+        a = torch.ones(1_000_000)  # 4 MB
+        b = a + 1  # and 4
+        del a
+        return (b[:500_000] * 2).sum()  # and 2 while 4 are gone
+
+    kept = torch.ones(1000)
+    assert 8.0 <= tensor_memory(use) < 8.001
+    assert tensor_memory(lambda: kept.add_(1)) < 0.001
 
 
 def test_measure_refuses_ways_that_differ():
@@ -72,27 +86,88 @@ def test_a_step_costs_the_same_with_more_experts():
     assert multiply_adds(one) == pytest.approx(multiply_adds(four), rel=1e-6)
 
 
-def test_only_what_is_asked_for(tmp_path, monkeypatch):
+def stand_in(monkeypatch, method, **changes):
+    monkeypatch.setitem(bench.METHODS, method, replace(bench.METHODS[method], **changes))
+
+
+def test_only_what_is_asked_for(monkeypatch):
     asked = []
-    monkeypatch.setattr(bench, "cases", lambda *given: asked.append(given[-1]) or [])
-    monkeypatch.setattr(bench, "growth", lambda *given: asked.append(given[-1]) or [])
+    stand_in(
+        monkeypatch,
+        "ka2er",
+        cases=lambda **given: asked.append(given["parts"]) or [],
+        growth=lambda **given: asked.append(given["counts"]) or [],
+    )
     bench.bench(repeats=1, only="step,inference")
     bench.bench(repeats=1, only=("growth",), experts=3)
-    assert asked == [["inference", "step"], [], [], [1, 3]]
+    bench.bench(repeats=1, only="growth")
+    assert asked == [["inference", "step"], [], [], [1, 3], [], [1, 10]]
+
+
+@pytest.mark.parametrize(
+    ("method", "only"), [("ka2er", "speed"), ("ka2er", "layer"), ("m4oe", "routing"), ("m4oe", ["layer", "speed"])]
+)
+def test_parts_of_another_method_are_refused(method, only):
     with pytest.raises(ConfigError, match="unknown parts"):
-        bench.bench(only="speed")
+        bench.bench(method, only=only)
 
 
 def test_files_and_table(tmp_path, monkeypatch):
-    monkeypatch.setattr(bench, "cases", lambda *_: [bench_ka2er._routing(32, (2, 3, 4), 2)])
-    monkeypatch.setattr(bench, "growth", lambda *_: [(1, doubled(torch.randn(4, 4)))])
+    stand_in(
+        monkeypatch,
+        "ka2er",
+        cases=lambda **_: [bench_ka2er._routing(32, (2, 3, 4), 2)],
+        growth=lambda **_: [(1, doubled(torch.randn(4, 4)))],
+    )
     text = bench.bench(repeats=1, out=str(tmp_path), threads=1, experts=2)
     written = json.loads((tmp_path / "bench_ka2er.json").read_text())
     assert written["rows"][0]["equal"] and written["steps"][0]["experts"] == 1 and written["machine"]["threads"] == 1
     assert (tmp_path / "bench_ka2er.md").read_text() == text + "\n" and "multiply-adds" in text
+    assert text.startswith("Crop 64^3, fp32") and "KA2ER step (ours), experts" in text
+
+
+def test_m4oe_from_the_command_line(tmp_path, monkeypatch, capsys):
+    stand_in(monkeypatch, "m4oe", laptop={"size": 64, "embed": 12})
+    small = ["--repeats", "1", "--experts", "2", "--threads", "1", "--only", "inference,layer,growth"]
+    assert main(["bench", "m4oe", *small, "--out", str(tmp_path)]) == 0
+    written = json.loads((tmp_path / "bench_m4oe.json").read_text())
+    assert [row["goals"] for row in written["rows"]] == [{"faster": 1.4, "tensors": 0.4}] * 2
+    assert all(row["equal"] and set(row["met"]) == set(row["goals"]) for row in written["rows"])
+    assert [step["experts"] for step in written["steps"]] == [1, 2] and written["size"] == 64
+    for row in written["rows"]:
+        assert row["tensors"] == pytest.approx(row["fast_tensors_mb"] / row["plain_tensors_mb"])
+        assert row["met"]["tensors"] == (row["tensors"] <= 0.4)
+    text = (tmp_path / "bench_m4oe.md").read_text()
+    assert text in capsys.readouterr().out
+    assert text.startswith("Image 64^2, fp32") and "M4oE step (ours), experts" in text
+
+
+@pytest.mark.parametrize("part", bench_m4oe.PARTS)
+def test_m4oe_checks_see_experts_that_are_off_by_a_thousandth(part, monkeypatch):
+    (case,) = bench_m4oe.cases(64, 12, 2, [part])
+    assert case.difference() <= case.tolerance == 1e-5
+    right = bench_m4oe.ExpertLoop.forward
+
+    def wrong(self, *given):
+        answer = right(self, *given)
+        return answer._replace(tokens=answer.tokens * 1.001)
+
+    monkeypatch.setattr(bench_m4oe.ExpertLoop, "forward", wrong)
+    assert case.difference() > case.tolerance
+
+
+def test_choosing_one_expert_spares_the_others():
+    def saved(part, count):
+        (case,) = bench_m4oe.cases(64, 12, count, [part])
+        return multiply_adds(case.plain) / multiply_adds(case.fast)
+
+    assert saved("hard", 4) > 1.5
+    gate = 4 / (8 * 12)  # multiply-adds of the gate over an expert's
+    assert saved("top_k", 4) == pytest.approx((4 + gate) / (1 + gate))
 
 
 @pytest.mark.parametrize("options", [{"method": "other"}, {"size": 48}, {"size": 32}, {"repeats": 0}, {"experts": 0}])
-def test_bad_options(options):
+@pytest.mark.parametrize("method", ["ka2er", "m4oe"])
+def test_bad_options(method, options):
     with pytest.raises(ConfigError):
-        bench.bench(**options)
+        bench.bench(**{"method": method, **options})

@@ -53,6 +53,21 @@ def test_every_ablation_learns_a_step(options):
     assert count == 8 * options.get("moe_encoder", True) + 6 * options.get("moe_decoder", True)
 
 
+def test_without_gradients_full_size_features_are_of_one_sample_at_a_time():
+    network, (image, modality, head, _) = build().eval(), batch()
+    together = network(image, modality, head).logits
+    sizes = []
+    network.backbone.up.register_forward_hook(lambda _m, _i, out: sizes.append(len(out)))
+    with torch.inference_mode():
+        torch.testing.assert_close(network(image, modality, head).logits, together)
+        assert sizes == [1, 1, 1]
+        for wrong in (head[:2], head.float(), torch.tensor(0), torch.cat([head, head])):
+            with pytest.raises(ConfigError, match="one head's number per sample"):
+                network(image, modality, wrong)
+    network(image, modality, head)
+    assert sizes[-1] == 3
+
+
 @pytest.mark.parametrize("options", [{}, {"gate": "none"}, {"top_k": 1}])
 def test_shuffled_samples_give_shuffled_logits(options):
     network, (image, modality, head, _) = build(**options).eval(), batch()
