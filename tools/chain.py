@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common.errors import ConfigError
 
-from .chain_plan import ChainSettings, Step, plan
+from .chain_plan import ChainSettings, Step, plan, takes_external
 from .chain_record import Record, install_model, prepare_tracking
 from .chain_run import default_jobs, execute
 
@@ -26,6 +26,8 @@ class Chain:
         external: str | None = "auto",
         seeds: int | Sequence[int] = 0,
         alone: bool = True,
+        variants: str | Sequence[str] = (),
+        phase1: str | None = None,
         split: str = "test",
         tracking: str = "mlflow",
         stage1: str = "",
@@ -50,6 +52,8 @@ class Chain:
                 ``<dataset_dir>_general`` where there is one.
             seeds: seed or seeds of stage 2.
             alone: also train the student without amalgamation at the same budget.
+            variants: ids of optional stage-2 runs of the bundle's ``chain.json``, separated by commas.
+            phase1: how stage 1 is trained where there is a choice (m4oe: ``joint`` or ``separate``).
             split: split to evaluate on.
             tracking: ``mlflow`` (local store in the output folder) or ``none``.
             stage1: further overrides for every expert, e.g. ``"--max_epochs 5"``.
@@ -68,9 +72,13 @@ class Chain:
             dataset_dir=Path(dataset_dir),
             output_dir=folder,
             preset=preset,
-            external=_external(external, dataset_dir),
+            external=_external(external, dataset_dir, bundle),
             seeds=(seeds,) if isinstance(seeds, int) else tuple(int(s) for s in seeds),
             alone=alone,
+            variants=tuple(v.strip() for v in variants.split(",") if v.strip())
+            if isinstance(variants, str)
+            else tuple(variants),
+            phase1=phase1,
             split=split,
             tracking=tracking,
             stage1=_overrides(stage1),
@@ -101,8 +109,8 @@ class Chain:
         return "\n".join(rows)
 
 
-def _external(value: str | None, dataset_dir: str) -> Path | None:
-    if value in (None, "none", "None", False):
+def _external(value: str | None, dataset_dir: str, bundle: str) -> Path | None:
+    if value in (None, "none", "None", False) or (value == "auto" and not takes_external(bundle)):
         return None
     if value != "auto":
         return Path(str(value))

@@ -23,7 +23,7 @@ from common.data.datalist import read_collection
 from common.engine.lock import RunLock
 from common.errors import ExpertError
 
-from .chain_plan import ChainSettings, Step, fingerprint
+from .chain_plan import ChainSettings, Step, fingerprint, recipe
 
 __all__ = ["Record", "install_model", "prepare_tracking", "write_manifest"]
 
@@ -50,6 +50,7 @@ class Record:
         data = {
             "name": folder.name,
             "bundle": settings.bundle,
+            "words": recipe(settings).get("words", {}),
             "created": earlier.data["created"] if earlier else _now(),
             "command": "python -m tools " + " ".join(sys.argv[1:]),
             "preset": settings.preset,

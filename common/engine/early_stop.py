@@ -70,5 +70,5 @@ class StopEarly:
 
 
 def _score(engine: Engine) -> float:
-    name = getattr(engine.state, "key_metric_name", None)
+    name: str = engine.state.key_metric_name  # type: ignore[attr-defined]
     return float(engine.state.metrics[name])

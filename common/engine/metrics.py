@@ -133,7 +133,9 @@ class AnnotatedDice(Metric):
         """``[K, ...]`` boolean masks of a prediction in any of the accepted forms."""
         pred = pred.as_tensor() if isinstance(pred, MetaTensor) else pred
         if pred.is_floating_point():  # minus infinity is a class that a network leaves out
-            ruled_out = (pred == -torch.inf).flatten(1).all(1) if pred.shape[0] > 1 else torch.zeros(1, dtype=torch.bool)
+            ruled_out = (
+                (pred == -torch.inf).flatten(1).all(1) if pred.shape[0] > 1 else torch.zeros(1, dtype=torch.bool)
+            )
             if not bool(torch.isfinite(pred[~ruled_out]).all()) or bool(ruled_out.all()):
                 raise DataError("the prediction holds NaN or infinite values", got=tuple(pred.shape))
         channels, k = pred.shape[0], len(self.labels)

@@ -36,13 +36,14 @@ def diagram(study: Study, stats: Mapping[str, Stat]) -> str:
         body += _link(LEFT + BOX, y + HIGH / 2, MIDDLE, target, run.kind)
         body += _expert(run, study, y)
     body += f'<rect x="{MIDDLE}" y="{target - 44}" width="{HUB:.0f}" height="88" rx="44" class="hub"/>'
-    body += text(MIDDLE + HUB / 2, target - 8, "amalgamation", "hubtext", "middle")
-    body += text(MIDDLE + HUB / 2, target + 12, "the student asks,", "hubnote", "middle")
-    body += text(MIDDLE + HUB / 2, target + 27, "frozen experts answer", "hubnote", "middle")
+    for line, (down, style) in zip(
+        study.words["hub"], ((-8, "hubtext"), (12, "hubnote"), (27, "hubnote")), strict=True
+    ):
+        body += text(MIDDLE + HUB / 2, target + down, line, style, "middle")
     body += _link(MIDDLE + HUB, target, RIGHT, target, "amalgamated")
-    body += _student("amalgamated", "Amalgamated student", study, stats, target - HIGH / 2 - 6)
+    body += _student("amalgamated", study, stats, target - HIGH / 2 - 6)
     if "alone" in students:
-        body += _student("alone", "Student alone", study, stats, centre + 55)
+        body += _student("alone", study, stats, centre + 55)
     return svg(WIDTH, height, body, "Experts are amalgamated into one student", "figure diagram")
 
 
@@ -64,10 +65,10 @@ def _expert(run: Run, study: Study, y: float) -> str:
     return _box(LEFT, y, BOX, run.kind, run.task, described[:46], _dice(run), run.status)
 
 
-def _student(key: str, title: str, study: Study, stats: Mapping[str, Stat], y: float) -> str:
+def _student(key: str, study: Study, stats: Mapping[str, Stat], y: float) -> str:
     runs = study.kind(key)
     seeds = f"{len(runs)} seeds" if len(runs) > 1 else "1 seed"
-    note = "runs without the experts" if key == "amalgamated" else "same budget, no experts"
+    title, note = study.words[key], study.words[f"note_{key}"]
     stat = stats.get(key)
     status = "done" if all(r.status == "done" for r in runs) else runs[-1].status
     score = f"{stat.mean:.3f}" if stat and stat.n else ""

@@ -14,7 +14,7 @@ from common.engine.score_summary import bootstrap_interval
 
 from .results import Run, Study
 
-__all__ = ["LOWER_IS_BETTER", "Model", "Stat", "best", "difference", "models_of", "statistic"]
+__all__ = ["LOWER_IS_BETTER", "Model", "Stat", "best", "difference", "models_of", "statistic", "variant_keys"]
 
 LOWER_IS_BETTER = frozenset({"hd95", "hd"})
 BOOTSTRAP = {"seed": 0, "n_boot": 1000}
@@ -65,12 +65,21 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def models_of(study: Study) -> list[Model]:
-    """The columns: experts together, the student alone, the amalgamated student; single runs by themselves."""
+    """The columns: experts together, the student alone, the amalgamated one, variants; single runs by themselves."""
     if study.chain is None:
         return [Model(f"run{i}", r.title, (r,)) for i, r in enumerate(study.runs) if r.rows]
-    titles = {"expert": "Each task’s expert", "alone": "Student alone", "amalgamated": "Amalgamated student"}
+    titles = {"expert": "Each task’s expert", **{k: study.words[k] for k in ("alone", "amalgamated")}}
     groups = [Model(k, t, tuple(study.kind(k))) for k, t in titles.items()]
+    for name, key in variant_keys(study).items():
+        runs = tuple(r for r in study.kind("variant") if r.variant == name)
+        groups.append(Model(key, runs[0].title.rsplit(" (seed", 1)[0], runs))
     return [m for m in groups if any(r.rows for r in m.runs)]
+
+
+def variant_keys(study: Study) -> dict[str, str]:
+    """A colour for each kind of optional run, by its name in the chain."""
+    names = dict.fromkeys(r.variant for r in study.kind("variant"))
+    return {name: f"run{i % 6}" for i, name in enumerate(names, 1)}
 
 
 def table(values: Mapping[tuple[str, str, str], float]) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ import base64
 import datetime
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from PIL import Image
 
 from .diagram import diagram
 from .figures import Series, curves
-from .numbers import Model, models_of, statistic
+from .numbers import Model, models_of, statistic, variant_keys
 from .results import Overlay, Run, Study
 from .sections import cases, common, finding, hero, key, legend, tables
 
@@ -63,7 +63,8 @@ def _overview(study: Study, models: Sequence[Model], title: str | None) -> str:
     when = str(chain.get("created", ""))[:16].replace("T", " ")
     eyebrow = " · ".join(p for p in (str(chain.get("bundle", "")), when) if p)
     experts = len(study.kind("expert")) + len(study.kind("external"))
-    name = title or (f"{experts} experts, one student" if study.chain and experts else study.name)
+    counted = f"{experts} experts, one student" if study.chain and experts else study.name
+    name = title or study.words.get("title") or counted
     html = f'<p class="eyebrow">{escape(eyebrow)}</p><h1>{escape(name)}</h1><p class="lead">{finding(models)}</p>'
     html += _unfinished(chain)
     html += hero(models) if models else ""
@@ -107,12 +108,13 @@ def _cases(models: Sequence[Model]) -> str:
     return f'<h2>Case by case</h2><p class="sub">{note}</p>{cases(models)}'
 
 
-def _series(runs: Sequence[Run], column: str, chain: bool) -> list[Series]:
+def _series(runs: Sequence[Run], column: str, chain: bool, colors: Mapping[str, str]) -> list[Series]:
     found = []
     for i, run in enumerate(runs):
         points = [(r.get("epoch"), r.get(column)) for r in run.history]
         known = [(x, y) for x, y in points if x is not None and y is not None and math.isfinite(y)]
-        found.append(Series(run.title, run.kind if chain else f"run{i % 6}", known))
+        color = colors.get(run.variant, run.kind) if chain else f"run{i % 6}"
+        found.append(Series(run.title, color, known))
     return found
 
 
@@ -124,26 +126,27 @@ def _key_metric(run: Run) -> str | None:
 
 
 def _training(study: Study) -> str:
-    chain = study.chain is not None
-    students = [r for r in study.runs if r.kind in ("alone", "amalgamated", "run") and r.history]
+    chain, colors = study.chain is not None, variant_keys(study)
+    students = [r for r in study.runs if r.kind in ("alone", "amalgamated", "variant", "run") and r.history]
     experts = [r for r in study.runs if r.kind in ("expert", "external") and r.history]
     blocks = ""
     for name, runs in (("students", students), ("experts", experts)):
         metrics = [m for m in (_key_metric(r) for r in runs) if m]
         if metrics:
-            picture = curves(_series(runs, metrics[0], chain), f"validation Dice of the {name}", unit=True)
+            picture = curves(_series(runs, metrics[0], chain, colors), f"validation Dice of the {name}", unit=True)
             blocks += f'<div class="card"><h3>Validation Dice, {name}</h3>{picture}</div>' if picture else ""
-        picture = curves(_series(runs, "loss", chain), f"training loss of the {name}")
+        picture = curves(_series(runs, "loss", chain, colors), f"training loss of the {name}")
         blocks += f'<div class="card"><h3>Training loss, {name}</h3>{picture}</div>' if picture else ""
     if not blocks:
         return ""
     kinds = {
         "expert": "Experts",
         "external": "Task-agnostic expert",
-        "alone": "Student alone",
-        "amalgamated": "Amalgamated",
+        "alone": study.words["alone"],
+        "amalgamated": study.words["amalgamated"],
     }
     names = [Model(k, t, ()) for k, t in kinds.items() if study.kind(k)]
+    names += [m for m in models_of(study) if chain and m.key.startswith("run")]
     names = names or [Model(f"run{i % 6}", r.title, ()) for i, r in enumerate(students)]
     return f'<h2>Training</h2>{legend(names)}<div class="grid two">{blocks}</div>'
 
@@ -188,7 +191,7 @@ def _overlay_order(overlay: Overlay) -> tuple[str, str]:
 
 
 def _gallery_order(run: Run) -> int:
-    order = ("amalgamated", "run", "alone", "expert", "external")
+    order = ("amalgamated", "run", "alone", "variant", "expert", "external")
     return order.index(run.kind) if run.kind in order else len(order)
 
 

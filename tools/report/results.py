@@ -13,9 +13,9 @@ from typing import Any
 from common.engine.score_summary import read_case_csv
 from common.errors import DataError
 
-__all__ = ["Overlay", "Picture", "Run", "Study", "read_study"]
+__all__ = ["WORDS", "Overlay", "Picture", "Run", "Study", "read_study"]
 
-TRAINED = ("expert", "external", "alone", "amalgamated")
+TRAINED = ("expert", "external", "alone", "amalgamated", "variant")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Run:
 
     Args:
         id: the step's id in the chain, or the folder's name.
-        kind: "expert", "external", "alone", "amalgamated" or "run".
+        kind: "expert", "external", "alone", "amalgamated", "variant" or "run".
         title: for people.
         folder: its output folder.
         status: of its training, "done" when unknown.
@@ -78,9 +78,24 @@ class Run:
     pictures: list[Picture] = field(default_factory=list)
 
     @property
+    def variant(self) -> str:
+        """The name of a stage-2 run without its seed, by its id."""
+        return self.id.split(":", 1)[0]
+
+    @property
     def task(self) -> str:
         """The task of an expert, by its id."""
         return self.id.split(":", 1)[1] if ":" in self.id else self.id
+
+
+WORDS: dict[str, Any] = {
+    "amalgamated": "Amalgamated student",
+    "alone": "Student alone",
+    "hub": ["amalgamation", "the student asks,", "frozen experts answer"],
+    "note_amalgamated": "runs without the experts",
+    "note_alone": "same budget, no experts",
+}
+"""What a chain's ``chain.json`` may say differently."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +105,11 @@ class Study:
     name: str
     runs: list[Run]
     chain: dict[str, Any] | None = None
+
+    @property
+    def words(self) -> dict[str, Any]:
+        """Names of the models and lines of the drawing."""
+        return {**WORDS, **((self.chain or {}).get("words") or {})}
 
     def kind(self, kind: str) -> list[Run]:
         """The runs of one kind."""

@@ -36,7 +36,9 @@ def test_one_row_of_pictures_per_modality(tmp_path):
     seen, rebuilt = network.eval().show(slices[0]["image"][None], torch.tensor([1]))
     hidden = seen.isnan()
     assert hidden.float().mean() == pytest.approx(0.75)
-    assert torch.equal(seen[~hidden], slices[0]["image"][None][~hidden]) and torch.equal(rebuilt[~hidden], seen[~hidden])
+    assert torch.equal(seen[~hidden], slices[0]["image"][None][~hidden]) and torch.equal(
+        rebuilt[~hidden], seen[~hidden]
+    )
 
 
 class Halves(torch.nn.Module):
@@ -48,7 +50,9 @@ class Halves(torch.nn.Module):
 
 def test_scores_are_those_of_the_hidden_voxels(tmp_path):
     torch.manual_seed(0)
-    cases = [{"image": torch.rand(1, 4, 4, 3), "case": f"c{i}", "task": "t", "modality": m} for i, m in enumerate("ABA")]
+    cases = [
+        {"image": torch.rand(1, 4, 4, 3), "case": f"c{i}", "task": "t", "modality": m} for i, m in enumerate("ABA")
+    ]
     loader = torch.utils.data.DataLoader(cases, batch_size=1)
     evaluator = SupervisedEvaluator(torch.device("cpu"), loader, Halves())
     RebuiltScores(output_dir=tmp_path).attach(evaluator)
