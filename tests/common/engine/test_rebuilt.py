@@ -17,7 +17,9 @@ SIZES = {"embed": 12, "num_heads": (1, 2, 3, 6), "window": 2}
 
 
 class Slices(list):
-    index = [(0, 0), (0, 1), (1, 0)]
+    @property
+    def index(self):
+        return [(0, 0), (0, 1), (1, 0)]
 
 
 def test_one_row_of_pictures_per_modality(tmp_path):
