@@ -6,13 +6,13 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
+from monai.data import CacheDataset, MetaTensor
 from torch.utils.data import Dataset
 
 from ..errors import ConfigError, DataError
 from .dataset_json import case_name
 
-__all__ = ["SliceViews"]
+__all__ = ["CachedSlices", "SliceViews"]
 
 
 class SliceViews(Dataset[dict[Hashable, Any]]):
@@ -95,3 +95,34 @@ class SliceViews(Dataset[dict[Hashable, Any]]):
         others = [d for d in range(label.ndim) if d != self.axis + 1]
         present = (label > 0).sum(dim=others)
         return [k for k in range(count) if int(present[k])] or [count // 2]
+
+
+class CachedSlices(SliceViews):
+    """Slices of volumes that are given as files, preprocessed once and kept in memory.
+
+    Args:
+        data: dictionaries of files, as :func:`~common.data.datalist.items` lists them.
+        preprocessing: of whole volumes, without random parts.
+        transform: applied to each slice's dictionary.
+        keys: entries to slice; the others pass through.
+        cache_rate: share of the volumes to keep; others are read again for every slice.
+        axis: spatial axis to cut along, 0, 1 or 2.
+
+    Raises:
+        DataError: when there is nothing to cut.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[Hashable, Any]],
+        preprocessing: Callable[..., Any],
+        transform: Callable[[dict[Hashable, Any]], Any] | None = None,
+        keys: Sequence[str] = ("image", "label"),
+        cache_rate: float = 1.0,
+        axis: int = 2,
+    ) -> None:
+        if not data:
+            raise DataError("there are no volumes to cut into slices", got="an empty list", expected="training cases")
+        self.data = list(data)
+        volumes = CacheDataset(self.data, preprocessing, cache_rate=cache_rate, num_workers=1, progress=False)
+        super().__init__(volumes, keys=keys, axis=axis, transform=transform)

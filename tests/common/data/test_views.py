@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import Compose
 
-from common.data.views import SliceViews
+from common.data.views import CachedSlices, SliceViews
 from common.errors import ConfigError, DataError
 
 
@@ -79,3 +80,16 @@ def test_refusals():
         SliceViews([{"image": torch.zeros(1, 4, 4)}])
     with pytest.raises(DataError, match="c7"):
         SliceViews([{"image": torch.zeros(1, 4, 4, 4), "label": torch.zeros(1, 4, 4, 5), "case": "c7"}])
+
+
+@pytest.mark.parametrize("cache_rate", [0.0, 1.0])
+def test_cached_slices_equal_slices_of_preprocessed_volumes(cache_rate):
+    def double(item):
+        return {**item, "image": item["image"] * 2}
+
+    wanted = SliceViews([double(v) for v in volumes()], transform=lambda d: d["image"] + 1)
+    found = CachedSlices(volumes(), Compose([double]), lambda d: d["image"] + 1, cache_rate=cache_rate)
+    assert len(found) == len(wanted) == 8 and len(found.data) == 2
+    assert all(torch.equal(found[i], wanted[i]) for i in range(8))
+    with pytest.raises(DataError, match="no volumes"):
+        CachedSlices([], Compose([double]))

@@ -1,0 +1,210 @@
+"""Both M4oE bundles, from their commands to label maps on the input's own grid."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from common.weights import read_state_dict
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def words(bundle, configs, overrides):
+    files = "[" + ",".join(f"'bundles/{bundle}/configs/{c}.json'" for c in configs) + "]"
+    options = [str(w) for k, v in overrides.items() for w in (f"--{k}", v)]
+    return [sys.executable, "-m", "monai.bundle", "run", "--config_file", files, *options]
+
+
+def run(bundle, *configs, **overrides):
+    command = words(bundle, configs, overrides)
+    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+
+
+def done(bundle, *configs, **overrides):
+    result = run(bundle, *configs, **overrides)
+    assert result.returncode == 0, result.stdout[-1500:] + result.stderr[-3000:]
+    return result
+
+
+@pytest.fixture(scope="module")
+def experts(phantom_dir, tmp_path_factory):
+    out = tmp_path_factory.mktemp("experts")
+    done("m4oe_expert", "train", "smoke", dataset_dir=phantom_dir, output_dir=out, ckpt_dir=out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def trained(phantom_dir, experts, tmp_path_factory):
+    out = tmp_path_factory.mktemp("m4oe run")
+    options = {"dataset_dir": phantom_dir, "pretrained": experts / "model.pt"}
+    done("m4oe", "train", "smoke", **options, output_dir=out, ckpt_dir=out)
+    return out, options
+
+
+def test_phase_one_leaves_experts_pictures_and_a_curve(experts):
+    state, card = read_state_dict(experts / "model.pt")
+    assert card.extra["settings"]["modalities"] == ["CT", "LGE MR", "T2 MR"]
+    assert all(t.shape[0] == 3 for n, t in state.items() if n.startswith("backbone.layers.") and ".experts." in n)
+    assert (experts / "pictures" / "rebuilt.png").is_file() and (experts / "history.csv").is_file()
+
+
+def test_phase_one_rebuilds_volumes_on_their_own_grid(experts, phantom_dir, tmp_path):
+    options = {"dataset_dir": phantom_dir, "ckpt_dir": experts}
+    done("m4oe_expert", "inference", **options, output_dir=tmp_path)
+    case = json.loads((phantom_dir / "phantom_mr" / "dataset.json").read_text())["test"][0]
+    source = nib.load(phantom_dir / "phantom_mr" / case["image"])
+    rebuilt = nib.load(next(tmp_path.glob(f"{Path(case['image']).name.split('.')[0]}*")))
+    assert rebuilt.shape == source.shape and np.allclose(rebuilt.affine, source.affine, atol=1e-3)
+    done("m4oe_expert", "inference", "evaluate", **options, output_dir=tmp_path)
+    table = pd.read_csv(tmp_path / "evaluation" / "rebuilt.csv")
+    assert set(table.modality) == {"CT", "T2 MR", "LGE MR"} and np.isfinite(table.mse).all()
+
+
+def test_phase_two_starts_from_phase_one(trained, experts):
+    out, _ = trained
+    log = (out / "history.csv").read_text()
+    assert log.count("\n") == 3
+    _, card = read_state_dict(out / "model.pt")
+    settings = card.extra["settings"]
+    assert settings["heads"]["phantom_lge"] == ["left atrium", "myocardium", "scar", "aorta"]
+    assert settings["intensities"]["CT"]["scheme"] == "CTNormalization"
+    assert card.bundle == "m4oe" and settings["network"]["gate"] == "expert"
+
+
+def test_evaluation_and_predictions(trained, phantom_dir, tmp_path):
+    out, _ = trained
+    done("m4oe", "inference", "evaluate", dataset_dir=phantom_dir, ckpt_dir=out, output_dir=tmp_path)
+    rows = pd.read_csv(tmp_path / "evaluation" / "cases.csv")
+    assert set(rows.task) == {"phantom_ct", "phantom_lge", "phantom_mr"}
+    usage = pd.read_csv(tmp_path / "evaluation" / "gate_usage.csv")
+    whole = usage[usage.block == "all"]
+    assert np.allclose(whole.groupby("modality").mean_weight.sum(), 1, atol=1e-3)
+    assert (tmp_path / "pictures" / "gate_usage.png").is_file()
+    for task in ("phantom_ct", "phantom_lge"):
+        described = json.loads((phantom_dir / task / "dataset.json").read_text())
+        for case in described["test"]:
+            image = nib.load(phantom_dir / task / case["image"])
+            label = nib.load(tmp_path / "predictions" / task / f"{case['id']}.nii.gz")
+            assert label.shape == image.shape and np.allclose(label.affine, image.affine, atol=1e-3)
+    # a case is decoded for its own data set's structures and no others
+    names = read_state_dict(out / "model.pt")[1].labels.names
+    allowed = {0, *(names.index(n) + 1 for n in ("left atrium", "myocardium", "scar", "aorta"))}
+    assert set(np.unique(np.asarray(label.dataobj)).tolist()) <= allowed
+
+
+VARIANTS = [
+    "hard",
+    "channel_official",
+    "image_mean",
+    "top1",
+    "encoder_only",
+    "balanced",
+    "cosine",
+    "sgd",
+    "strict_paper",
+]
+SCRATCH = ["decoder_only", "no_experts"]
+
+
+@pytest.mark.parametrize("variant", [*VARIANTS, *SCRATCH])
+def test_a_variant_builds_its_training(variant, trained, tmp_path, monkeypatch):
+    """Its trainer is built and takes one step; the whole command runs in the slow tests."""
+    monkeypatch.chdir(ROOT)
+    _, options = trained
+    parser = ConfigParser()
+    parser.read_config([str(ROOT / f"bundles/m4oe/configs/{c}.json") for c in ("train", "smoke", variant)])
+    given = options if variant in VARIANTS else {"dataset_dir": options["dataset_dir"]}
+    for key, value in {**given, "output_dir": tmp_path, "ckpt_dir": tmp_path, "max_epochs": 1}.items():
+        parser[key] = str(value) if isinstance(value, Path) else value
+    network = parser.get_parsed_content("network")
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    loader, loss = parser.get_parsed_content("train::dataloader"), parser.get_parsed_content("train::loss")
+    optimizer = parser.get_parsed_content("train::optimizer")
+    trainer = parser.get_parsed_content("train::trainer")
+    image, target, _, named = trainer.prepare_batch(next(iter(loader)), torch.device("cpu"), False)
+    terms = loss(network(image, **named), target)
+    terms["loss"].backward()
+    optimizer.step()
+    assert terms["loss"].isfinite() and ("balance" in terms) == (variant in ("top1", "balanced"))
+    assert any(not torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", [*VARIANTS, *SCRATCH])
+def test_a_variant_trains_and_is_evaluated(variant, trained, tmp_path):
+    _, options = trained
+    given = options if variant in VARIANTS else {"dataset_dir": options["dataset_dir"]}
+    done("m4oe", "train", "smoke", variant, **given, output_dir=tmp_path, ckpt_dir=tmp_path)
+    done("m4oe", "inference", "evaluate", dataset_dir=options["dataset_dir"], ckpt_dir=tmp_path, output_dir=tmp_path)
+
+
+def test_separate_experts_are_merged(phantom_dir, tmp_path):
+    files = []
+    for modality in ("CT", "LGE MR", "T2 MR"):
+        out = tmp_path / modality.replace(" ", "_")
+        own = {"modality": modality, "max_epochs": 1, "output_dir": out, "ckpt_dir": out}
+        done("m4oe_expert", "train", "smoke", dataset_dir=phantom_dir, **own)
+        files.append(str(out / "model.pt"))
+    options = {"dataset_dir": phantom_dir, "output_dir": tmp_path / "m", "ckpt_dir": tmp_path / "m", "max_epochs": 1}
+    done("m4oe", "train", "smoke", **options, pretrained=",".join(files))
+    result = run("m4oe", "train", "smoke", **{**options, "output_dir": tmp_path / "n"}, pretrained=",".join(files[:2]))
+    assert result.returncode and "T2 MR" in result.stderr and "exactly one" in result.stderr
+
+
+@pytest.mark.parametrize("bundle", ["m4oe", "m4oe_expert"])
+def test_a_killed_training_ends_with_the_same_weights(bundle, phantom_dir, tmp_path):
+    options = {"dataset_dir": phantom_dir, "max_epochs": 3}
+    if bundle == "m4oe":
+        options["val_interval"] = 3
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    done(bundle, "train", "smoke", **options, output_dir=whole, ckpt_dir=whole)
+    command = words(bundle, ("train", "smoke"), {**options, "output_dir": cut, "ckpt_dir": cut})
+    process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not (cut / "checkpoints" / "last.pth").is_file() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (cut / "checkpoints" / "last.pth").is_file()
+    done(bundle, "train", "smoke", **options, output_dir=cut, ckpt_dir=cut)
+    first, second = (torch.load(f / "model.pt", weights_only=True) for f in (whole, cut))
+    assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_wrong_input_is_refused_in_one_message(trained, experts, phantom_dir, tmp_path):
+    out, options = trained
+    wrong = {**options, "output_dir": tmp_path / "x", "ckpt_dir": tmp_path / "x"}
+    ct = {**wrong, "dataset_dir": phantom_dir / "phantom_ct", "pretrained": out / "model.pt"}
+    checks = {
+        "another number of experts": (run("m4oe", "train", "smoke", **ct), ["experts", "3"]),
+        "an unknown modality": (
+            run("m4oe", "inference", dataset_dir=phantom_dir, ckpt_dir=out, modality="PET", output_dir=tmp_path / "p"),
+            ["PET", "CT, LGE MR, T2 MR"],
+        ),
+        "an unknown head": (
+            run("m4oe", "inference", dataset_dir=phantom_dir, ckpt_dir=out, head="liver", output_dir=tmp_path / "p"),
+            ["liver", "phantom_ct"],
+        ),
+        "a modality that nothing was trained on": (
+            run("m4oe_expert", "train", "smoke", dataset_dir=phantom_dir, modality="PET", output_dir=tmp_path / "e",
+                ckpt_dir=tmp_path / "e"),
+            ["PET"],
+        ),
+        "a misspelt knob": (run("m4oe", "train", "smoke", **wrong, gaet="none"), ["gaet", "gate"]),
+    }  # fmt: skip
+    for name, (result, parts) in checks.items():
+        assert result.returncode, name
+        last = result.stderr[-1500:]
+        assert all(p in last for p in parts), f"{name}: {last}"
