@@ -186,9 +186,9 @@ def test_a_killed_training_ends_with_the_same_weights(bundle, phantom_dir, tmp_p
 def test_wrong_input_is_refused_in_one_message(trained, experts, phantom_dir, tmp_path):
     out, options = trained
     wrong = {**options, "output_dir": tmp_path / "x", "ckpt_dir": tmp_path / "x"}
-    ct = {**wrong, "dataset_dir": phantom_dir / "phantom_ct", "pretrained": out / "model.pt"}
+    fewer = {**options, "dataset_dir": phantom_dir / "phantom_ct", "output_dir": out, "ckpt_dir": out}
     checks = {
-        "another number of experts": (run("m4oe", "train", "smoke", **ct), ["experts", "3"]),
+        "a checkpoint of other experts": (run("m4oe", "train", "smoke", **fewer), ["with other labels", "last.pth"]),
         "an unknown modality": (
             run("m4oe", "inference", dataset_dir=phantom_dir, ckpt_dir=out, modality="PET", output_dir=tmp_path / "p"),
             ["PET", "CT, LGE MR, T2 MR"],
