@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = "bundles/ka2er/configs/train.json"
 SMOKE = "bundles/ka2er/configs/smoke.json"
-BUNDLES = {"ka2er", "ka2er_expert"}
+BUNDLES = {"ka2er", "ka2er_expert", "m4oe", "m4oe_expert"}
 
 
 def commands(path: Path, heading: str | None = None) -> list[str]:

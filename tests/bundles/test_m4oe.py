@@ -15,7 +15,9 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from common.errors import DataError
 from common.weights import read_state_dict
+from tools.predict import segment
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -102,6 +104,16 @@ def test_evaluation_and_predictions(trained, phantom_dir, tmp_path):
     names = read_state_dict(out / "model.pt")[1].labels.names
     allowed = {0, *(names.index(n) + 1 for n in ("left atrium", "myocardium", "scar", "aorta"))}
     assert set(np.unique(np.asarray(label.dataobj)).tolist()) <= allowed
+
+
+def test_a_scan_of_a_known_modality_is_segmented_by_name(trained, phantom_dir, tmp_path):
+    out, _ = trained
+    scan = next((phantom_dir / "phantom_mr" / "imagesTs").glob("*.nii.gz"))
+    options = {"weights": out / "model.pt", "task": "phantom_mr"}
+    with pytest.raises(DataError, match=r"does not say its modality(.|\n)*CT, LGE MR, T2 MR"):
+        segment(str(ROOT / "bundles" / "m4oe"), scan, tmp_path / "a", **options)
+    found = segment(str(ROOT / "bundles" / "m4oe"), scan, tmp_path / "b", **options, overrides={"modality": "T2 MR"})
+    assert nib.load(next(iter(found.values()))).shape == nib.load(scan).shape
 
 
 VARIANTS = [
