@@ -10,12 +10,21 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from ..backbones.swin_unet import MirroredDecoder, SwinUnet
+from ..data.views import SliceViews
 from ..errors import ConfigError
 from ..layers.mlp_mixture import MLP
 from ..losses.reconstruction import masked_mse, patches_of
 from .m4oe import repeated, swin_unet_with_experts
 
-__all__ = ["M4oEExpertLoss", "MaskedAutoencoder", "MaskedVolume", "Rebuilt", "m4oe_autoencoder", "window_mask"]
+__all__ = [
+    "M4oEExpertLoss",
+    "MaskedAutoencoder",
+    "MaskedVolume",
+    "Rebuilt",
+    "m4oe_autoencoder",
+    "started_grey",
+    "window_mask",
+]
 
 PATCH = 4
 
@@ -73,6 +82,8 @@ class MaskedAutoencoder(nn.Module):
         embed: width C of the backbone's first tokens.
         mask_ratio: share of squares that are hidden.
         mask_side: patches along a hidden square's side.
+        modalities: number of modalities; predictions are differences to a grey value of each, see
+            :func:`started_grey`.
 
     Shapes:
         image ``[B, 1 or c, H, W]``, modality ``[B]`` -> :class:`Rebuilt`.
@@ -90,6 +101,7 @@ class MaskedAutoencoder(nn.Module):
         embed: int = 96,
         mask_ratio: float = 0.75,
         mask_side: int = 4,
+        modalities: int = 1,
     ) -> None:
         super().__init__()
         self.backbone, self.decoder = backbone, decoder
@@ -99,6 +111,7 @@ class MaskedAutoencoder(nn.Module):
         self.rebuild = nn.Linear(embed, PATCH * PATCH * in_channels)
         nn.init.xavier_uniform_(self.rebuild.weight)
         nn.init.zeros_(self.rebuild.bias)
+        self.grey = nn.Parameter(torch.zeros(modalities))
 
     def forward(self, image: Tensor, modality: Tensor | None = None, hidden: Tensor | None = None) -> Rebuilt:
         """Hide, encode, decode.
@@ -115,7 +128,8 @@ class MaskedAutoencoder(nn.Module):
         hidden = hidden.to(tokens.device)
         tokens = torch.where(hidden[..., None], self.mask_token.to(tokens.dtype), tokens)
         decoded = self.decoder(self.backbone.encode(tokens, modality).tokens, modality)
-        return Rebuilt(self.rebuild(decoded), hidden)
+        own = torch.zeros(len(image), dtype=torch.long, device=image.device) if modality is None else modality
+        return Rebuilt(self.rebuild(decoded) + self.grey[own][:, None, None, None], hidden)
 
     def filled(self, image: Tensor, rebuilt: Rebuilt) -> Tensor:
         """``[B, 1, H, W]``, the mean of the channels: the image where it was seen, the prediction where it was hidden.
@@ -178,7 +192,27 @@ def m4oe_autoencoder(
     )
     decoder = MirroredDecoder(feed_forward=MLP, **sizes)
     return MaskedAutoencoder(backbone=backbone, decoder=decoder, in_channels=in_channels, embed=embed,
-                             mask_ratio=mask_ratio, mask_side=mask_side)  # fmt: skip
+                             mask_ratio=mask_ratio, mask_side=mask_side, modalities=len(modalities))  # fmt: skip
+
+
+@torch.no_grad()
+def started_grey(network: MaskedAutoencoder, slices: SliceViews) -> MaskedAutoencoder:
+    """The network with each modality's grey value at the mean of its slices, from where it is trained like the rest.
+
+    Without it a modality whose background is far from zero, as in CT, first teaches the decoder to paint one grey
+    everywhere: its biases grow until nothing of the slice gets through, and a small network stays there.
+
+    Args:
+        network: changed in place.
+        slices: with ``image`` and ``modality_id``, before random transforms.
+    """
+    means: dict[int, list[float]] = {}
+    for number in range(len(slices.volumes)):  # type: ignore[arg-type]
+        volume = slices.volumes[number]
+        means.setdefault(int(volume["modality_id"]), []).append(float(torch.as_tensor(volume["image"]).double().mean()))
+    for modality, values in means.items():
+        network.grey[modality] = sum(values) / len(values)
+    return network
 
 
 class MaskedVolume(nn.Module):
@@ -204,7 +238,7 @@ class MaskedVolume(nn.Module):
             raise ConfigError("at least one slice per forward pass", where="slices", got=slices)
         for name, module in network.named_children():
             self.add_module(name, module)
-        self.mask_token = network.mask_token
+        self.mask_token, self.grey = network.mask_token, network.grey
         self._network = (network,)  # in a tuple, so that nothing is registered under a second name
         self.slices, self.modality, self.seed = slices, modality, seed
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from common.backbones.swin_unet import MirroredDecoder, SwinUnet
+from common.data.views import SliceViews
 from common.errors import ConfigError
 from common.layers.mlp_mixture import MLP, MLPMixture
 from common.methods.m4oe_expert import (
@@ -13,6 +14,7 @@ from common.methods.m4oe_expert import (
     MaskedAutoencoder,
     MaskedVolume,
     m4oe_autoencoder,
+    started_grey,
     window_mask,
 )
 
@@ -118,3 +120,20 @@ def test_a_volume_is_rebuilt_where_it_was_hidden_and_kept_where_it_was_seen():
         module(volume[0])
     with pytest.raises(ConfigError):
         MaskedVolume(network=network, slices=0)
+
+
+def test_predictions_start_at_the_mean_grey_of_their_modality():
+    torch.manual_seed(0)
+    sizes = {"embed": 12, "num_heads": (1, 2, 3, 6), "window": 2}
+    network = m4oe_autoencoder(modalities=("CT", "MR"), in_channels=1, mask_side=2, **sizes)
+    volumes = [{"image": torch.randn(1, 64, 64, 2) + m, "modality_id": i} for i, m in ((0, -3.0), (0, -2.0), (1, 4.0))]
+    started_grey(network, SliceViews(volumes, keys=("image",)))
+    means = [float(v["image"].mean()) for v in volumes]
+    assert network.grey.tolist() == pytest.approx([(means[0] + means[1]) / 2, means[2]], rel=1e-5)
+    image, hidden = torch.randn(2, 1, 64, 64), window_mask(2, 16, 16, ratio=0.75, side=2)
+    with torch.no_grad():
+        both = network.eval()(image, torch.tensor([0, 1]), hidden).prediction
+        network.grey.zero_()
+        bare = network(image, torch.tensor([0, 1]), hidden).prediction
+    for sample, mean in enumerate(((means[0] + means[1]) / 2, means[2])):
+        torch.testing.assert_close(both[sample], bare[sample] + mean, rtol=0, atol=1e-5)
