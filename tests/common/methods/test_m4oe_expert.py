@@ -27,7 +27,7 @@ def build(**options):
     return MaskedAutoencoder(
         backbone=SwinUnet(feed_forward=hard, decoder_feed_forward=MLP, **SIZES),
         decoder=MirroredDecoder(feed_forward=MLP, **SIZES),
-        embed=12,
+        modalities=2, embed=12,
         **{"mask_side": 4, **options},
     )
 
