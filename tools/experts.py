@@ -73,7 +73,7 @@ class Experts:
         settings = {
             **settings,
             "modalities": [*settings["modalities"], modality],
-            "heads": {**settings["heads"], dataset.name: list(dataset.labels.names)},
+            "heads": [*settings["heads"], [dataset.name, list(dataset.labels.names)]],
             "intensities": {**settings["intensities"], modality: intensities(collection, seed)[modality]},
         }
         parent = {"file": source.name, "sha256": hash_files((source,)), "config_hash": card.config_hash,
@@ -131,7 +131,7 @@ def _new_dataset(
 ) -> tuple[Collection, Dataset]:
     collection = read_collection(dataset_dir if isinstance(dataset_dir, str) else [str(p) for p in dataset_dir])
     kinds = (
-        ("task", collection.tasks, list(settings["heads"])),
+        ("task", collection.tasks, [task for task, _ in settings["heads"]]),
         ("modality", collection.modalities, settings["modalities"]),
     )
     for kind, found, known in kinds:

@@ -15,7 +15,7 @@ def m4oe_network(
     *,
     labels: LabelSpace,
     modalities: Sequence[str],
-    heads: Mapping[str, Sequence[str]],
+    heads: Mapping[str, Sequence[str]] | Sequence[tuple[str, Sequence[str]]],
     in_channels: int = 3,
     embed: int = 96,
     depths: Sequence[int] = (2, 2, 2, 2),
@@ -33,7 +33,8 @@ def m4oe_network(
     Args:
         labels: the union of all label spaces.
         modalities: names of the experts, in their order.
-        heads: structures of each data set's head, in the order of the heads; the background is added.
+        heads: structures of each data set's head, in the order of the heads; the background is added. Also as pairs,
+            as a card keeps them, whose entries have no order.
         in_channels: image channels of the backbone.
         embed: width C of the first tokens, a multiple of the first stage's heads.
         depths: blocks per stage.
@@ -49,6 +50,7 @@ def m4oe_network(
     Raises:
         LabelError: for a structure of a head that the union lacks.
     """
+    heads = dict(heads)
     unknown = {f"{task}: {name}" for task, names in heads.items() for name in names if name not in labels.names}
     if unknown:
         raise LabelError("a head has structures that the union lacks", got=sorted(unknown),

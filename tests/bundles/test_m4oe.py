@@ -80,7 +80,8 @@ def test_phase_two_starts_from_phase_one(trained, experts):
     assert log.count("\n") == 3
     _, card = read_state_dict(out / "model.pt")
     settings = card.extra["settings"]
-    assert settings["heads"]["phantom_lge"] == ["left atrium", "myocardium", "scar", "aorta"]
+    assert [task for task, _ in settings["heads"]] == ["phantom_ct", "phantom_lge", "phantom_mr"]
+    assert dict(settings["heads"])["phantom_lge"] == ["left atrium", "myocardium", "scar", "aorta"]
     assert settings["intensities"]["CT"]["scheme"] == "CTNormalization"
     assert card.bundle == "m4oe" and settings["network"]["gate"] == "expert"
 
@@ -104,6 +105,22 @@ def test_evaluation_and_predictions(trained, phantom_dir, tmp_path):
     names = read_state_dict(out / "model.pt")[1].labels.names
     allowed = {0, *(names.index(n) + 1 for n in ("left atrium", "myocardium", "scar", "aorta"))}
     assert set(np.unique(np.asarray(label.dataobj)).tolist()) <= allowed
+
+
+def test_heads_keep_the_collections_order(phantom_dir, tmp_path):
+    """Whatever the order of names; otherwise a case would be decoded by another data set's head."""
+    listing = {"datasets": [str(phantom_dir / task) for task in ("phantom_mr", "phantom_ct")]}
+    (tmp_path / "collection.json").write_text(json.dumps(listing))
+    folders = {"output_dir": tmp_path, "ckpt_dir": tmp_path, "dataset_dir": tmp_path / "collection.json"}
+    done("m4oe", "train", "smoke", **folders, max_epochs=1)
+    parser = ConfigParser()
+    parser.read_config(str(ROOT / "bundles/m4oe/configs/inference.json"))
+    parser["ckpt_dir"] = str(tmp_path)
+    network = parser.get_parsed_content("network_def").network
+    assert network.tasks == ["phantom_mr", "phantom_ct"] and network.modalities == ["T2 MR", "CT"]
+    names = parser.get_parsed_content("labels").names
+    own = ["spleen", "liver", "right kidney", "left kidney", "gallbladder"]
+    assert network.heads.classes[0] == (0, *(names.index(n) + 1 for n in own))
 
 
 def test_a_scan_of_a_known_modality_is_segmented_by_name(trained, phantom_dir, tmp_path):

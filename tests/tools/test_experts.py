@@ -23,7 +23,7 @@ from tools.experts import Experts
 LABELS = LabelSpace(("liver", "spleen"))
 SETTINGS = {
     "modalities": ["MR", "PET"],
-    "heads": {"a": ["liver", "spleen"], "b": ["liver"]},
+    "heads": [["b", ["liver", "spleen"]], ["a", ["liver"]]],
     "intensities": {"MR": {"scheme": "ZScoreNormalization"}, "PET": {"scheme": "ZScoreNormalization"}},
     "image_size": 64,
     "orientation": "RAS",
@@ -109,7 +109,7 @@ def test_hard_routing_keeps_every_bit(tmp_path, dataset, make_model, capsys, pre
     new, settings = rebuilt(out, prefix)
     assert settings["labels"].names == ("liver", "spleen", "kidney")  # old indices stay
     assert settings["modalities"] == new.modalities == ["MR", "PET", "CT"]
-    assert settings["heads"] == {**SETTINGS["heads"], "c": ["kidney", "liver"]}
+    assert settings["heads"] == [*SETTINGS["heads"], ["c", ["kidney", "liver"]]]
     assert new.heads.classes == [(0, 1, 2), (0, 1), (0, 3, 1)]
     assert settings["intensities"] == {**SETTINGS["intensities"], **intensities(dataset)}
     assert settings["image_size"] == 64
@@ -121,7 +121,7 @@ def test_hard_routing_keeps_every_bit(tmp_path, dataset, make_model, capsys, pre
     card = read_card(out)
     assert card.extra["parent"]["sha256"] == hash_files((file,)) and card.extra["parent"]["extra"] == {"epoch": 3}
     text = capsys.readouterr().out
-    assert "MR, PET, CT" in text and "a, b, c" in text and "the same bits" in text and "new structures: kidney" in text
+    assert "MR, PET, CT" in text and "b, a, c" in text and "the same bits" in text and "new structures: kidney" in text
     for network in (old, new):
         assert f"{sum(p.numel() for p in network.parameters()):,}" in text
     assert "on noise: 0 " in text

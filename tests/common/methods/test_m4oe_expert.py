@@ -27,7 +27,8 @@ def build(**options):
     return MaskedAutoencoder(
         backbone=SwinUnet(feed_forward=hard, decoder_feed_forward=MLP, **SIZES),
         decoder=MirroredDecoder(feed_forward=MLP, **SIZES),
-        modalities=2, embed=12,
+        modalities=2,
+        embed=12,
         **{"mask_side": 4, **options},
     )
 
