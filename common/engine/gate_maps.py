@@ -130,7 +130,7 @@ class GateMaps:
         for name, module in blocks.items():
             self._hooks.append(module.register_forward_hook(partial(self._hear, name)))
         assert self.backbone is not None
-        self._hooks.append(self.backbone.register_forward_pre_hook(self._see))
+        self._hooks.append(self.backbone.patch_embed.register_forward_pre_hook(self._see))
 
     def close(self, _engine: Engine | None = None) -> None:
         """Take the hooks off the network."""

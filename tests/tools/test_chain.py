@@ -230,8 +230,9 @@ def test_no_process_outlives_the_chain_and_each_may_finish_what_it_writes(
         "time.sleep(60)"
     )
     chain = (
-        "import os, sys, threading, time\n"
+        "import os, signal, sys, threading, time\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in what a shell starts with &
         "from tools.chain_run import Processes\n"
         "processes = Processes(1)\n"
         "with ThreadPoolExecutor(1) as pool, processes.ended_with_us():\n"
