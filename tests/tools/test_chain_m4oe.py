@@ -100,8 +100,9 @@ def test_report_names_variants(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_chain_runs_on_the_phantom(phantom_dir, tmp_path):
-    words = ["chain", "run", "m4oe", "--dataset_dir", phantom_dir, "--output_dir", tmp_path / "out",
-             "--preset", "smoke", "--variants", "hard", "--tracking", "none", "--install", "False", "--phase1", "separate"]  # fmt: skip
+    options = {"dataset_dir": phantom_dir, "output_dir": tmp_path / "out", "preset": "smoke", "variants": "hard",
+               "tracking": "none", "install": False, "phase1": "separate"}  # fmt: skip
+    words = ["chain", "run", "m4oe", *(w for k, v in options.items() for w in (f"--{k}", v))]
     command = [sys.executable, "-m", "tools", *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
