@@ -12,7 +12,7 @@ import pytest
 from common.errors import ConfigError
 from tools.chain import Chain
 from tools.chain_plan import ChainSettings, plan, takes_external
-from tools.report.numbers import models_of
+from tools.report.numbers import Model, difference_title, models_of
 from tools.report.results import read_study
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +94,9 @@ def test_report_names_variants(tmp_path):
     (tmp_path / "chain.json").write_text(json.dumps(record))
     study = read_study([tmp_path])
     assert [(m.key, m.title) for m in models_of(study)] == [("amalgamated", "M4oE"), ("run1", "Hard routing")]
+    models = models_of(study)
+    assert difference_title(models[0], models[1]) == "M4oE − routing"
+    assert difference_title(models[0], Model("alone", "Swin-Unet without experts", ())) == "M4oE − alone"
     assert study.words["hub"] and study.words["alone"] == "Student alone"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .numbers import LOWER_IS_BETTER, Model, Stat, best, difference, models_of, of_row, statistic
+from .numbers import LOWER_IS_BETTER, Model, Stat, best, difference, difference_title, models_of, of_row, statistic
 from .results import Study
 from .sections import MEASURE_NAMES, Values, common, pair, signed
 
@@ -41,7 +41,7 @@ def _table(models: Sequence[Model], measure: str) -> str:
     head = ["task", "structure", "n", *(m.title for m in models)]
     two = pair(models)
     if two is not None:
-        head.append(f"{two[0].title.split()[0]} − {two[1].title.split()[-1]}")
+        head.append(difference_title(*two))
     rule = ["---", "---", *["---:"] * (len(head) - 2)]
     return "\n".join("| " + " | ".join(_plain(c) for c in line) + " |" for line in [head, rule, *lines])
 

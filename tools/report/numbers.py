@@ -14,7 +14,17 @@ from common.engine.score_summary import bootstrap_interval
 
 from .results import Run, Study
 
-__all__ = ["LOWER_IS_BETTER", "Model", "Stat", "best", "difference", "models_of", "statistic", "variant_keys"]
+__all__ = [
+    "LOWER_IS_BETTER",
+    "Model",
+    "Stat",
+    "best",
+    "difference",
+    "difference_title",
+    "models_of",
+    "statistic",
+    "variant_keys",
+]
 
 LOWER_IS_BETTER = frozenset({"hd95", "hd"})
 BOOTSTRAP = {"seed": 0, "n_boot": 1000}
@@ -112,6 +122,12 @@ def of_row(values: Mapping[tuple[str, str, str], float], row: Row) -> Stat:
 def difference(first: Mapping[tuple[str, str, str], float], second: Mapping[tuple[str, str, str], float]) -> Stat:
     """First minus second over the cases and structures that both have (paired)."""
     return statistic({k: v - second[k] for k, v in first.items() if k in second})
+
+
+def difference_title(first: Model, second: Model) -> str:
+    """What a column of differences is called, in short."""
+    less = "alone" if second.key == "alone" else second.title.split()[-1]
+    return f"{first.title.split()[0]} − {less}"
 
 
 def best(stats: Mapping[str, Stat], measure: str) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from .figures import bar, dumbbells, intervals, scale, scatter
-from .numbers import LOWER_IS_BETTER, Model, Row, Stat, best, difference, of_row, statistic
+from .numbers import LOWER_IS_BETTER, Model, Row, Stat, best, difference, difference_title, of_row, statistic
 
 __all__ = ["MEASURE_NAMES", "cases", "finding", "hero", "legend", "tables"]
 
@@ -87,7 +87,7 @@ def hero(models: Sequence[Model]) -> str:
         gap = difference(values[two[0].key], values[two[1].key])
         if gap.n:
             cls = "up" if gap.low > 0 else "down" if gap.high < 0 else ""
-            short = f"{two[0].title.split()[0]} − {two[1].title.split()[-1]}"
+            short = difference_title(*two)
             tiles += (
                 f'<div class="card tile"><div class="name">{escape(short)}, paired</div>'
                 f'<div class="big {cls}">{signed(gap.mean)}</div>'
@@ -127,7 +127,7 @@ def _table(models: Sequence[Model], measure: str) -> str:
     two = pair(models)
     head = '<th data-sort>Task</th><th data-sort>Structure</th><th data-sort title="cases that show it">n</th>'
     head += "".join(f"<th data-sort>{key(m.key)} {escape(m.title)}</th>" for m in models)
-    head += f"<th data-sort>{escape(two[0].title.split()[0])} − {escape(two[1].title.split()[-1])}</th>" if two else ""
+    head += f"<th data-sort>{escape(difference_title(*two))}</th>" if two else ""
     body = "".join(_row(row, stats[row], values, models, measure, axis) for row in rows)
     shared = common(models, measure)
     means = {k: statistic(v) for k, v in shared.items()}
