@@ -62,7 +62,8 @@ def _expert(run: Run, study: Study, y: float) -> str:
     parts = [modality, f"{count} structures" if count else "", f"{cases} cases" if cases else ""]
     role = "expert" if run.kind == "expert" else "task-agnostic expert"
     described = " · ".join(p for p in (*parts, "" if task else role) if p)
-    return _box(LEFT, y, BOX, run.kind, run.task, described[:46], _dice(run), run.status)
+    name = run.title if run.kind == "expert" and not task else run.task  # trained on more than one task
+    return _box(LEFT, y, BOX, run.kind, name, described[:46], _dice(run), run.status)
 
 
 def _student(key: str, study: Study, stats: Mapping[str, Stat], y: float) -> str:
