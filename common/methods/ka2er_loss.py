@@ -44,8 +44,8 @@ class KA2ERLoss(nn.Module):
 
     ``S`` is Dice plus cross-entropy over annotated classes, ``A`` the alignment, ``R`` the Kullback-Leibler divergence
     from the teacher (the task's expert, or the student before training). Whatever is asked of the amalgamated path is
-    asked of the student's own path too, with weight ``student_path``, because inference takes that one. The share v of
-    :meth:`set_weaned`, 0 at first, moves weight from the one to the other: the student learns to do without experts.
+    asked of the student's own path too, with weight ``student_path``, because inference takes that one. The share v,
+    0 at first, moves weight from the one to the other: the student learns to do without experts.
 
     Args:
         segmentation: weight of S, >= 0.
@@ -53,15 +53,17 @@ class KA2ERLoss(nn.Module):
         align_kind: ``mse``, ``normalised`` (squared, of tokens brought to unit variance), ``l2`` (the paper's equation
             to the letter) or ``cosine``.
         align_detach: no gradient of A into ``f_m``.
-        reg: weight of R, >= 0.
+        reg: weight of R at first, >= 0.
+        reg_end: weight of R at the end, >= 0; as at first when None.
         reg_balanced: R is a mean over classes instead of voxels.
         student_path: weight of the student's own path, >= 0; 0 is the paper.
+        wean: v at the end, 0..1, the share of the amalgamated path's weight that the student's path takes over.
         dice: share of Dice in S, >= 0.
         ce: share of cross-entropy in S, >= 0.
         exclusive: softmax or sigmoid.
 
     Raises:
-        ConfigError: for an unknown alignment or a negative weight.
+        ConfigError: for an unknown alignment, a negative weight or a share ``wean`` outside 0..1.
 
     Reference:
         KA2ER, equations 1 and 2. The student's path, weaning and the detached alignment are ours.
@@ -75,8 +77,10 @@ class KA2ERLoss(nn.Module):
         align_kind: str = "mse",
         align_detach: bool = True,
         reg: float = 0.1,
+        reg_end: float | None = None,
         reg_balanced: bool = True,
         student_path: float = 0.5,
+        wean: float = 0.0,
         dice: float = 1.0,
         ce: float = 1.0,
         exclusive: bool = True,
@@ -84,7 +88,10 @@ class KA2ERLoss(nn.Module):
         super().__init__()
         weights = {"segmentation": segmentation, "align": align, "reg": reg, "student_path": student_path}
         weights |= {"dice": dice, "ce": ce}
-        if min(weights.values()) < 0:
+        self.reg_start, self.reg_end, self.wean = reg, reg if reg_end is None else reg_end, wean
+        if not 0 <= wean <= 1:
+            raise ConfigError("the student is weaned by a share", where="wean", got=wean, expected="0 .. 1")
+        if min(*weights.values(), self.reg_end) < 0:
             raise ConfigError("loss weights must not be negative", where="KA2ERLoss", got=weights)
         if align_kind not in ALIGN_KINDS:
             raise ConfigError("unknown choice", where="align_kind", got=align_kind, expected=", ".join(ALIGN_KINDS))
@@ -92,17 +99,17 @@ class KA2ERLoss(nn.Module):
         self.reg_balanced = reg_balanced
         self.weaned = 0.0
 
-    def set_reg(self, weight: float) -> None:
-        """Change the weight of R, >= 0: what a schedule calls."""
-        if weight < 0:
-            raise ConfigError("loss weights must not be negative", where="reg", got=weight)
-        self.weights["reg"] = weight
+    def set_progress(self, done: float) -> None:
+        """Say how much of the training is done, 0..1: R's weight and v move linearly to their ends.
 
-    def set_weaned(self, share: float) -> None:
-        """Change v, 0..1, the share of the amalgamated path's weight that the student's path has: for a schedule."""
-        if not 0 <= share <= 1:
-            raise ConfigError("the student is weaned by a share", where="wean", got=share, expected="0 .. 1")
-        self.weaned = share
+        Raises:
+            ConfigError: for a share outside 0..1.
+        """
+        if not 0 <= done <= 1:
+            raise ConfigError("progress is a share of the training", where="KA2ERLoss.set_progress", got=done,
+                              expected="0 .. 1")  # fmt: skip
+        self.weights["reg"] = self.reg_start + done * (self.reg_end - self.reg_start)
+        self.weaned = done * self.wean
 
     def forward(self, outputs: KA2EROutputs, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Judge a step.

@@ -44,31 +44,31 @@ def test_reg_is_the_divergence_asked_for(balanced):
         torch.testing.assert_close(terms[name], want)
 
 
-def test_the_weight_of_reg_can_be_scheduled():
-    loss, out = KA2ERLoss(reg=0.5), outputs()
-    full = loss(out, TARGETS)["loss"]
-    loss.set_reg(0.25)
-    half = loss(out, TARGETS)["loss"]
-    loss.set_reg(0.0)
-    torch.testing.assert_close(full - half, half - loss(out, TARGETS)["loss"])
-    with pytest.raises(ConfigError):
-        loss.set_reg(-0.1)
+@pytest.mark.parametrize(("end", "done"), [(0.0, 0.5), (0.0, 1.0), (1.0, 0.25), (None, 0.7)])
+def test_the_weight_of_reg_moves_to_its_end(end, done):
+    scheduled, out = KA2ERLoss(reg=0.5, reg_end=end), outputs()
+    scheduled.set_progress(done)
+    weight = 0.5 if end is None else (1 - done) * 0.5 + done * end
+    torch.testing.assert_close(scheduled(out, TARGETS)["loss"], KA2ERLoss(reg=weight)(out, TARGETS)["loss"])
 
 
 def test_weaning_moves_weight_from_the_amalgamated_path_to_the_students():
     options, out = {"reg": 0.5, "align": 0.0}, outputs()
     fused = KA2ERLoss(student_path=0.0, **options)(out, TARGETS)["loss"]
     both = KA2ERLoss(student_path=1.0, **options)(out, TARGETS)["loss"]
-    loss = KA2ERLoss(student_path=0.5, **options)
-    for share in (0.0, 0.3, 1.0):
-        loss.set_weaned(share)
+    for wean, done in ((0.6, 0.0), (0.6, 0.5), (1.0, 1.0)):
+        loss, share = KA2ERLoss(student_path=0.5, wean=wean, **options), wean * done
+        loss.set_progress(done)
         wanted = (1 - share) * fused + (0.5 + share) * (both - fused)
         torch.testing.assert_close(loss(out, TARGETS)["loss"], wanted)
-    for share in (-0.1, 1.1):
-        with pytest.raises(ConfigError):
-            loss.set_weaned(share)
     alone = outputs(same=True, student=False, teacher=False)
     torch.testing.assert_close(loss(alone, TARGETS)["loss"], KA2ERLoss(student_path=0.0)(alone, TARGETS)["loss"])
+
+
+@pytest.mark.parametrize("done", [-0.1, 1.1])
+def test_progress_is_a_share(done):
+    with pytest.raises(ConfigError, match="share of the training"):
+        KA2ERLoss().set_progress(done)
 
 
 def test_terms_follow_what_there_is():
@@ -87,7 +87,9 @@ def test_a_weight_without_its_path_is_an_error_in_training_only():
     KA2ERLoss(student_path=0.0)(outputs(student=False), TARGETS)
 
 
-@pytest.mark.parametrize("options", [{"align": -1.0}, {"dice": -0.1}, {"align_kind": "l1"}])
+@pytest.mark.parametrize(
+    "options", [{"align": -1.0}, {"dice": -0.1}, {"align_kind": "l1"}, {"reg_end": -0.1}, {"wean": 1.1}, {"wean": -0.1}]
+)
 def test_bad_options(options):
     with pytest.raises(ConfigError):
         KA2ERLoss(**options)
