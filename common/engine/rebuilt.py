@@ -102,8 +102,8 @@ class RebuiltScores:
     """Scores rebuilt volumes: the mean squared error of what was hidden, and the share of variance that is explained.
 
     ``explained = 1 - sum (p - x)^2 / sum (x - mean x)^2`` over the hidden voxels, whose prediction differs from the
-    input; 0 is a network that paints everything in the mean grey. Writes ``evaluation/rebuilt.csv``, one row a case,
-    and ``evaluation/rebuilt.json``, means by modality.
+    input by more than 1e-5; 0 is a network that paints everything in the mean grey. Writes
+    ``evaluation/rebuilt.csv``, one row a case, and ``evaluation/rebuilt.json``, means by modality.
 
     Args:
         output_dir: the run's folder.
@@ -124,7 +124,7 @@ class RebuiltScores:
         cases: Any = engine.state.batch  # MONAI's evaluator has taken the batch apart already
         for case, output in zip(cases, outputs, strict=True):
             x, p = (torch.as_tensor(output[k]).double().mean(0) for k in ("image", "pred"))
-            hidden = p != x
+            hidden = (p - x).abs() > 1e-5
             error = (p - x)[hidden].square()
             spread = (x[hidden] - x[hidden].mean()).square()
             explained = 1 - float(error.sum() / spread.sum()) if bool(spread.sum() > 0) else float("nan")

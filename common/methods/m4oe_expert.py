@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from ..backbones.swin_unet import MirroredDecoder, SwinUnet
 from ..data.views import SliceViews
 from ..errors import ConfigError
 from ..layers.mlp_mixture import MLP
-from ..losses.reconstruction import masked_mse, patches_of
+from ..losses.reconstruction import masked_mse
 from .m4oe import repeated, swin_unet_with_experts
+from .m4oe_volume import slice_by_slice
 
 __all__ = [
     "M4oEExpertLoss",
@@ -136,8 +136,8 @@ class MaskedAutoencoder(nn.Module):
 
         Predictions of a network that rebuilds patches of unit variance are no grey values of the image.
         """
-        seen = patches_of(repeated(image, self.in_channels), PATCH)
-        return self._pixels(torch.where(rebuilt.hidden[..., None], rebuilt.prediction.to(seen.dtype), seen))
+        hidden = rebuilt.hidden.repeat_interleave(PATCH, 1).repeat_interleave(PATCH, 2)[:, None]
+        return torch.where(hidden, self._pixels(rebuilt.prediction).to(image.dtype), image.mean(1, keepdim=True))
 
     def show(self, image: Tensor, modality: Tensor) -> tuple[Tensor, Tensor]:
         """What is seen of slices (NaN where hidden), and :meth:`filled`; always the same squares are hidden.
@@ -149,8 +149,8 @@ class MaskedAutoencoder(nn.Module):
         hidden = window_mask(len(image), image.shape[2] // PATCH, image.shape[3] // PATCH, ratio=self.mask_ratio,
                              side=self.mask_side, generator=torch.Generator().manual_seed(0))  # fmt: skip
         rebuilt = self(image, modality, hidden)
-        seen = patches_of(repeated(image, self.in_channels), PATCH)
-        return self._pixels(seen.masked_fill(rebuilt.hidden[..., None], torch.nan)), self.filled(image, rebuilt)
+        unseen = Rebuilt(torch.full_like(rebuilt.prediction, torch.nan), rebuilt.hidden)
+        return self.filled(image, unseen), self.filled(image, rebuilt)
 
     def _pixels(self, patches: Tensor) -> Tensor:
         batch, rows, columns = patches.shape[:3]
@@ -254,24 +254,16 @@ class MaskedVolume(nn.Module):
             volume: ``[B, 1 or c, H, W, Z]``, H and W multiples of 32.
             modality: ``[B]``; the default one when None.
         """
-        if volume.ndim != 5:
-            raise ConfigError("slices are cut from volumes", got=tuple(volume.shape), expected="[B, C, H, W, Z]")
-        batch, depth, height, width = volume.shape[0], volume.shape[-1], *volume.shape[2:4]
-        modality = torch.full((batch,), self.modality, device=volume.device) if modality is None else modality
-        # slices are no volumes: their number is none that the metadata of the batch could follow
-        volume = volume.as_tensor() if isinstance(volume, MetaTensor) else volume
         network, random = self.network, torch.Generator().manual_seed(self.seed)
-        squares = window_mask(
-            1, height // PATCH, width // PATCH, ratio=network.mask_ratio, side=network.mask_side, generator=random
-        )
-        flat = volume.permute(0, 4, 1, 2, 3).flatten(0, 1)
-        ids = modality.to(volume.device).repeat_interleave(depth).split(self.slices)
-        parts = []
-        for image, own in zip(flat.split(self.slices), ids, strict=True):
+        modality = torch.full((volume.shape[0],), self.modality) if modality is None else modality
+
+        def step(image: Tensor, own: Tensor) -> Tensor:
             hidden = squares.expand(len(image), -1, -1)
-            parts.append(network.filled(image, network(image, own, hidden)))
-        whole: Tensor = torch.cat(parts).unflatten(0, (batch, depth)).permute(0, 2, 3, 4, 1)
-        return whole
+            return network.filled(image, network(image, own, hidden))
+
+        rows, columns = volume.shape[2] // PATCH, volume.shape[3] // PATCH
+        squares = window_mask(1, rows, columns, ratio=network.mask_ratio, side=network.mask_side, generator=random)
+        return slice_by_slice(volume, self.slices, (modality,), step)
 
 
 class M4oEExpertLoss(nn.Module):

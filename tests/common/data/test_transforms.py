@@ -414,3 +414,5 @@ def test_maps_of_real_numbers_are_interpolated_when_asked() -> None:
     inner = smooth.as_tensor()[0, 1:-1, 0, 0].diff()
     torch.testing.assert_close(inner, torch.full_like(inner, -2 / 3), atol=1e-4, rtol=0)  # mm per mm, from the left
     assert bool((nearest == nearest.round()).all()) and not bool((smooth == smooth.round()).all())
+    bare = RestoreGridd("pred", pre)({**data, "pred": data["pred"].as_tensor()})["pred"]  # as a network may return it
+    assert torch.equal(bare, nearest) and torch.equal(bare.affine, image.affine)

@@ -98,6 +98,21 @@ def test_annotated_dice_refuses():
         metric.update({"pred": torch.zeros(2, 4, 4, 4), "label": torch.zeros(1, 4, 4, 4)})
 
 
+def test_annotated_dice_takes_a_class_that_is_ruled_out_and_nothing_else_that_is_infinite():
+    logits, label = torch.zeros(3, 4, 4, 4), torch.ones(1, 4, 4, 4)
+    logits[1, :, :, :2], logits[2] = 5.0, -torch.inf
+    metric = AnnotatedDice(labels=LABELS)
+    metric.update({"pred": logits, "label": label})
+    assert metric.compute() == pytest.approx(2 / 3)  # half of the voxels
+    for value in (torch.inf, -torch.inf, torch.nan):
+        broken = logits.clone()
+        broken[0, 0, 0, 0] = value
+        with pytest.raises(DataError, match="infinite"):
+            metric.update({"pred": broken, "label": label})
+    with pytest.raises(DataError, match="infinite"):
+        metric.update({"pred": torch.full((3, 4, 4, 4), -torch.inf), "label": label})
+
+
 def test_annotated_dice_is_an_evaluators_key_metric():
     """Through MONAI's own evaluator, with decollation and a batch of two."""
     data = [{"image": shapes(s), "label": shapes(), "annotated": torch.tensor([True, True, s == 0])} for s in (0, 2)]

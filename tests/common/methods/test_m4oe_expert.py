@@ -100,6 +100,15 @@ def test_learns_to_rebuild():
 
 
 @torch.inference_mode()
+def test_a_grey_volume_seen_in_three_channels_keeps_every_bit():
+    torch.manual_seed(0)
+    sizes = {"embed": 12, "num_heads": (1, 2, 3, 6), "window": 2}
+    network = m4oe_autoencoder(modalities=("CT",), in_channels=3, mask_side=2, **sizes).eval()
+    volume = torch.randn(1, 1, 64, 64, 3)
+    assert (MaskedVolume(network=network)(volume) == volume).float().mean() == pytest.approx(0.25)
+
+
+@torch.inference_mode()
 def test_a_volume_is_rebuilt_where_it_was_hidden_and_kept_where_it_was_seen():
     torch.manual_seed(0)
     sizes = {"embed": 12, "num_heads": (1, 2, 3, 6), "window": 2}
