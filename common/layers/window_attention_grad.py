@@ -50,7 +50,7 @@ class _Windows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, virtual: Tensor, boxes: list[list[int]], heads: int, *biases: Tensor) -> Tensor:
         channels = qkv.shape[-1] // 3
-        out = qkv.new_empty(*qkv.shape[:-1], channels)
+        out = qkv.new_empty((*qkv.shape[:-1], channels))
         for box, bias in zip(boxes, biases, strict=True):
             tokens = take_windows(qkv, box)
             windows, n = tokens.shape[:2]

@@ -10,7 +10,7 @@ from monai.losses.dice import DiceLoss
 from monai.networks.utils import one_hot
 from torch import Tensor
 
-from ..errors import LabelError
+from ..errors import ConfigError, LabelError
 
 __all__ = ["DiceCE", "annotated_dice_ce"]
 
@@ -22,7 +22,9 @@ class DiceCE(NamedTuple):
     ce: Tensor
 
 
-def annotated_dice_ce(logits: Tensor, label: Tensor, annotated: Tensor, *, exclusive: bool = True) -> DiceCE:
+def annotated_dice_ce(
+    logits: Tensor, label: Tensor, annotated: Tensor, *, exclusive: bool = True, over: str = "sample"
+) -> DiceCE:
     """Dice loss and cross-entropy of a union label space on partially annotated cases.
 
     Exclusive: ``p = softmax`` over the annotated classes only (the logits of the others are set to minus infinity, so
@@ -31,23 +33,32 @@ def annotated_dice_ce(logits: Tensor, label: Tensor, annotated: Tensor, *, exclu
     Overlapping: sigmoid and binary cross-entropy, means over annotated classes. Every sample counts the same, so that
     splitting a batch and averaging gives the same loss.
 
+    ``over='batch'`` takes the sums of the Dice term over all samples that are annotated for a class, as nnU-Net does
+    for slices. A slice shows few of its classes, and a class that is not there has a loss near 1 with next to no
+    gradient: per sample, most of the term is such constants. The value then depends on how a batch is split.
+
     Args:
         logits: ``[B, K+1, X, Y, Z]`` (exclusive) or ``[B, K, X, Y, Z]``.
         label: ``[B, 1, X, Y, Z]`` class indices 0..K; overlapping structures also ``[B, K, X, Y, Z]`` 0/1.
         annotated: ``[B, K+1]`` bool; the background, index 0, always is.
         exclusive: whether a voxel belongs to one structure at most.
+        over: ``sample`` or, for exclusive structures, ``batch``.
 
     Returns:
         The two terms.
 
     Raises:
+        ConfigError: for another ``over``.
         LabelError: for shapes that do not fit, a case without background, label values that are out of range or
             belong to classes that the case is not annotated for.
     """
+    if over not in ("sample", "batch") or (over == "batch" and not exclusive):
+        expected = "sample or batch" if exclusive else "sample, for structures that overlap"
+        raise ConfigError("unknown way to sum a Dice loss", where="over", got=over, expected=expected)
     annotated = annotated.to(device=logits.device, dtype=torch.bool)
     _check(logits, label, annotated, exclusive)
     if exclusive:
-        return _exclusive(logits, label, annotated)
+        return _exclusive(logits, label, annotated, over == "batch")
     return _overlapping(logits, label, annotated[:, 1:])
 
 
@@ -69,11 +80,14 @@ def _check(logits: Tensor, label: Tensor, annotated: Tensor, exclusive: bool) ->
         raise LabelError("a label map holds classes that its case is not annotated for", got=annotated.tolist())
 
 
-def _exclusive(logits: Tensor, label: Tensor, annotated: Tensor) -> DiceCE:
+def _exclusive(logits: Tensor, label: Tensor, annotated: Tensor, batch: bool) -> DiceCE:
     masked = logits.float().masked_fill(~annotated[:, :, None, None, None], -torch.inf)
     ce = F.cross_entropy(masked, label[:, 0].long())
-    dice = DiceLoss(include_background=False, reduction="none")
-    per_class = dice(masked.softmax(1), one_hot(label, logits.shape[1])).flatten(1)
+    dice = DiceLoss(include_background=False, reduction="none", batch=batch)
+    # classes that a sample is not annotated for have probability 0 and no voxel, so they add nothing to a batch's sums
+    per_class = dice(masked.softmax(1), one_hot(label, logits.shape[1])).flatten(0 if batch else 1)
+    if batch:
+        return DiceCE(_mean(per_class[None], annotated[:, 1:].any(0, keepdim=True)), ce)
     return DiceCE(_mean(per_class, annotated[:, 1:]), ce)
 
 

@@ -176,6 +176,7 @@ class M4oELoss(nn.Module):
         ce: weight a, >= 0.
         dice: weight b, >= 0.
         balance: weight c of the mean load-balance loss of all gates, >= 0; only for learned gates.
+        dice_over: ``sample`` or ``batch``, see :func:`~common.losses.segmentation.annotated_dice_ce`.
 
     Raises:
         ConfigError: for a negative weight.
@@ -184,11 +185,11 @@ class M4oELoss(nn.Module):
         M4oE's code has 0.4 and 0.7 in training and 0.4 and 0.6, Swin-Unet's, in validation. Balancing is ours.
     """
 
-    def __init__(self, *, ce: float = 0.4, dice: float = 0.6, balance: float = 0.0) -> None:
+    def __init__(self, *, ce: float = 0.4, dice: float = 0.6, balance: float = 0.0, dice_over: str = "sample") -> None:
         super().__init__()
         if min(ce, dice, balance) < 0:
             raise ConfigError("weights of a loss are not negative", got=(ce, dice, balance))
-        self.ce, self.dice, self.balance = ce, dice, balance
+        self.ce, self.dice, self.balance, self.dice_over = ce, dice, balance, dice_over
 
     def forward(self, outputs: M4oEOutputs, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Judge a step.
@@ -212,7 +213,9 @@ class M4oELoss(nn.Module):
                 where=f"sample {sample} of the batch", got=f"class {index}",
                 hint="its head belongs to another data set: compare task_id with the order of the data sets",
             )  # fmt: skip
-        dice, ce = annotated_dice_ce(outputs.logits[..., None], targets["label"][..., None], targets["annotated"])
+        dice, ce = annotated_dice_ce(
+            outputs.logits[..., None], targets["label"][..., None], targets["annotated"], over=self.dice_over
+        )
         terms = {"dice": dice.detach(), "ce": ce.detach()}
         loss = self.ce * ce + self.dice * dice
         if self.balance > 0:

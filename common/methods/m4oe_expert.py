@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..backbones.swin_unet import MirroredDecoder, SwinUnet
+from ..backbones.swin_unet import MirroredDecoder, SwinUnet, start_weights
 from ..data.views import SliceViews
 from ..errors import ConfigError
 from ..layers.mlp_mixture import MLP
@@ -170,6 +170,7 @@ def m4oe_autoencoder(
     drop_path: float = 0.1,
     mask_ratio: float = 0.75,
     mask_side: int = 4,
+    init: str = "swin",
 ) -> MaskedAutoencoder:
     """The autoencoder of the first phase: slices are encoded by their own modality's experts, the rest is shared.
 
@@ -183,6 +184,7 @@ def m4oe_autoencoder(
         drop_path: rate of the deepest block, rising linearly from 0.
         mask_ratio: share of squares that are hidden.
         mask_side: patches along a hidden square's side.
+        init: ``swin``, or ``fan_in`` for narrow networks, see :func:`~common.backbones.swin_unet.start_weights`.
     """
     sizes: dict[str, Any] = {
         "embed": embed, "depths": depths, "num_heads": num_heads, "window": window, "drop_path": drop_path,
@@ -191,8 +193,10 @@ def m4oe_autoencoder(
         experts=len(modalities), gate="none", moe_decoder=False, in_channels=in_channels, **sizes
     )
     decoder = MirroredDecoder(feed_forward=MLP, **sizes)
-    return MaskedAutoencoder(backbone=backbone, decoder=decoder, in_channels=in_channels, embed=embed,
-                             mask_ratio=mask_ratio, mask_side=mask_side, modalities=len(modalities))  # fmt: skip
+    network = MaskedAutoencoder(backbone=backbone, decoder=decoder, in_channels=in_channels, embed=embed,
+                                mask_ratio=mask_ratio, mask_side=mask_side, modalities=len(modalities))  # fmt: skip
+    start_weights(network, init)
+    return network
 
 
 @torch.no_grad()

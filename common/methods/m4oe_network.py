@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..backbones.swin_unet import start_weights
 from ..errors import LabelError
 from ..labels import LabelSpace
 from .m4oe import M4oE, swin_unet_with_experts
@@ -27,6 +28,7 @@ def m4oe_network(
     top_k: int | None = None,
     moe_encoder: bool = True,
     moe_decoder: bool = True,
+    init: str = "swin",
 ) -> M4oE:
     """Compose Swin-Unet, experts, gates and heads.
 
@@ -46,6 +48,7 @@ def m4oe_network(
         top_k: experts per token; None for all.
         moe_encoder: mixtures in the encoder, else a plain perceptron.
         moe_decoder: mixtures in the decoder, else a plain perceptron.
+        init: ``swin``, or ``fan_in`` for narrow networks, see :func:`~common.backbones.swin_unet.start_weights`.
 
     Raises:
         LabelError: for a structure of a head that the union lacks.
@@ -61,5 +64,7 @@ def m4oe_network(
         window=window, drop_path=drop_path,
     )  # fmt: skip
     classes = {task: [0, *(labels.names.index(n) + 1 for n in names)] for task, names in heads.items()}
-    return M4oE(backbone=backbone, modalities=modalities, classes=classes, total=labels.num_classes,
-                in_channels=in_channels, embed=embed)  # fmt: skip
+    network = M4oE(backbone=backbone, modalities=modalities, classes=classes, total=labels.num_classes,
+                   in_channels=in_channels, embed=embed)  # fmt: skip
+    start_weights(network, init)
+    return network

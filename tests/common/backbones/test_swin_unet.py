@@ -9,7 +9,7 @@ import timm
 import torch
 from monai.networks.nets.swin_unetr import SwinTransformerBlock
 
-from common.backbones.swin_unet import SwinUnet
+from common.backbones.swin_unet import SwinUnet, start_weights
 from common.backbones.swin_unet_weights import from_m4oe, from_swin, load_m4oe, load_swin
 from common.errors import ConfigError, WeightError
 from common.layers.mlp_mixture import MLP, MLPMixture
@@ -183,3 +183,31 @@ def test_a_released_checkpoint_loads_and_another_number_of_experts_is_refused(tm
     del public["swin_unet.layers.0.blocks.0.mlp.experts.0.0.weight"]
     with pytest.raises(WeightError, match="experts are missing"):
         from_m4oe(public)
+
+
+@pytest.mark.parametrize("experts", [None, 3])
+def test_weights_start_by_their_layers_inputs(experts):
+    forward = MLP if experts is None else partial(mixture, experts=experts)
+    network = build(forward, embed=24)
+    before = {n: p.clone() for n, p in network.named_parameters()}
+    start_weights(network, "swin")
+    assert all(torch.equal(p, before[n]) for n, p in network.named_parameters())
+    start_weights(network, "fan_in")
+    checked = 0
+    for name, p in network.named_parameters():
+        if "gate" in name or p.ndim < 2 or "table" in name or name.endswith("bias"):
+            assert torch.equal(p, before[name]), name
+        elif p.numel() > 2000:
+            inputs = p.shape[1] * 16 if p.ndim == 4 else p.shape[-1]
+            assert float(p.std()) == pytest.approx(inputs**-0.5, rel=0.06), name
+            checked += 1
+    assert checked > 40
+    image = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        tokens, _ = network.tokens(image, torch.zeros(2, dtype=torch.long))
+    assert tokens.isfinite().all()
+
+
+def test_another_way_to_start_weights_is_refused():
+    with pytest.raises(ConfigError, match=r"swin or fan_in"):
+        start_weights(build(), "xavier")

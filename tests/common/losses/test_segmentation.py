@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from common.errors import LabelError
+from common.errors import ConfigError, LabelError
 from common.losses.segmentation import annotated_dice_ce
 
 SMOOTH = 1e-5
@@ -98,6 +98,57 @@ def test_parts_of_a_batch_average_to_the_whole(exclusive):
         for i in range(2)
     ]
     torch.testing.assert_close(torch.stack(parts).mean(0), whole)
+
+
+def naive_batch_dice(logits, label, annotated):
+    sums = {}
+    for x, y, known in zip(logits.double(), label[:, 0], annotated, strict=True):
+        classes = [k for k in range(len(x)) if known[k]]
+        p = dict(zip(classes, torch.stack([x[k] for k in classes]).softmax(0), strict=True))
+        for k in classes[1:]:
+            t = (y == k).double()
+            both, total = sums.get(k, (0.0, 0.0))
+            sums[k] = (both + float((p[k] * t).sum()), total + float(p[k].sum() + t.sum()))
+    return sum(1 - (2 * both + SMOOTH) / (total + SMOOTH) for both, total in sums.values()) / len(sums)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_over_the_batch_equals_the_loop(classes):
+    logits, label, annotated = case(classes)
+    got = annotated_dice_ce(logits, label, annotated, over="batch")
+    assert float(got.dice) == pytest.approx(naive_batch_dice(logits, label, annotated), rel=1e-5)
+    torch.testing.assert_close(got.ce, annotated_dice_ce(logits, label, annotated).ce)
+
+
+def test_over_the_batch_nobody_is_asked_for_a_class_that_nobody_is_annotated_for():
+    logits, label, annotated = case(5)
+    annotated[0, 3:] = False
+    label[label > 2] = 0
+    fewer = annotated_dice_ce(logits[:, :3], label, annotated[:, :3], over="batch")
+    torch.testing.assert_close(torch.stack(annotated_dice_ce(logits, label, annotated, over="batch")),
+                               torch.stack(fewer))  # fmt: skip
+
+
+def test_over_the_batch_a_slice_without_a_class_does_not_hide_the_class():
+    """Half the samples show a class, found perfectly: over the batch nothing is lost, per sample half of it is."""
+    label = torch.zeros(2, 1, 4, 4, 1)
+    label[0, :, :2] = 1
+    perfect = torch.nn.functional.one_hot(label[:, 0].long(), 2).movedim(-1, 1) * 50.0
+    known = torch.ones(2, 2, dtype=torch.bool)
+    assert float(annotated_dice_ce(perfect, label, known, over="batch").dice) == pytest.approx(0, abs=1e-4)
+    logits = torch.zeros(2, 2, 4, 4, 1, requires_grad=True)
+    annotated_dice_ce(logits, label, known, over="batch").dice.backward()
+    pushed = float(logits.grad[1].abs().sum())
+    logits.grad = None
+    annotated_dice_ce(logits, label, known).dice.backward()
+    assert pushed > 100 * float(logits.grad[1].abs().sum())
+
+
+@pytest.mark.parametrize("arguments, message", [({"over": "volume"}, "sample or batch"),
+                                                ({"over": "batch", "exclusive": False}, "overlap")])  # fmt: skip
+def test_other_ways_to_sum_are_refused(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        annotated_dice_ce(LOGITS, LABEL, ALL, **arguments)
 
 
 def test_perfect_and_wrong():

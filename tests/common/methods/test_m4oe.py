@@ -137,6 +137,15 @@ def test_the_loss_is_the_formula(weights):
     torch.testing.assert_close(M4oELoss(**weights)(outputs, targets)["loss"], want)
 
 
+def test_the_dice_term_can_be_summed_over_the_batch():
+    network, (image, modality, head, targets) = build(), batch()
+    outputs = network(image, modality, head)
+    want = annotated_dice_ce(outputs.logits[..., None], targets["label"][..., None], targets["annotated"], over="batch")
+    torch.testing.assert_close(M4oELoss(dice_over="batch")(outputs, targets)["loss"], 0.4 * want.ce + 0.6 * want.dice)
+    with pytest.raises(ConfigError, match="sample or batch"):
+        M4oELoss(dice_over="slice")(outputs, targets)
+
+
 def test_what_the_loss_refuses():
     network, (image, modality, head, targets) = build(gate="none"), batch()
     outputs = network(image, modality, head)
