@@ -1,0 +1,123 @@
+"""The steps of a chain that train experts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.data.datalist import Collection, read_collection
+from common.errors import ConfigError
+
+from .chain_step import ChainSettings, Step, config_argument, data_files, run_words
+
+__all__ = ["expert_steps", "given_expert", "taken"]
+
+
+def expert_steps(settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection) -> Iterable[Step]:
+    """One expert per dataset; or, where ``chain.json`` has ``phase1``, the runs of the way that is chosen there.
+
+    ``phase1`` lists the ways ``joint`` (one run for all modalities) and ``separate`` (one each), or maps each way to
+    runs of its own, see :func:`_named_experts`.
+    """
+    choices = recipe["stage1"].get("phase1")
+    if choices is None:
+        if settings.phase1 is not None:
+            raise ConfigError(f"the experts of {settings.bundle} are trained in one way", where="phase1",
+                              got=settings.phase1, expected="no --phase1")  # fmt: skip
+        return _experts(settings, recipe, collection)
+    if settings.external is not None:
+        raise ConfigError(f"{settings.bundle} has no task-agnostic expert", where="external", got=settings.external,
+                          expected="none")  # fmt: skip
+    wanted = settings.phase1 or next(iter(choices))
+    if wanted not in choices:
+        raise ConfigError("unknown way to train stage 1", where="phase1", got=wanted, expected=", ".join(choices))
+    if isinstance(choices, Mapping):
+        return _named_experts(settings, recipe, collection, choices[wanted])
+    return _shared_experts(settings, recipe, collection, wanted)
+
+
+def _named_experts(
+    settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection, runs: Sequence[Mapping[str, Any]]
+) -> Iterable[Step]:
+    """Runs with overlays of their own on the whole collection.
+
+    A run ``takes`` knobs from others: ``{"teacher_weights": "teacher_image/model.pt"}`` gives it that file of run
+    ``teacher_image`` and makes it wait for it.
+    """
+    stage1 = recipe["stage1"]
+    data = tuple(f for d in collection.datasets for f in data_files(d))
+    for run in runs:
+        names = ["train.json", *recipe["presets"][settings.preset]["stage1"], *run["overlays"]]
+        folder = settings.output_dir / "experts" / run["id"]
+        knobs, inputs, needs = taken(settings, run)
+        overrides = {
+            "dataset_dir": settings.dataset_dir,
+            "output_dir": folder,
+            "ckpt_dir": folder,
+            **knobs,
+            **run.get("set", {}),
+            **dict(settings.stage1),
+        }
+        argv = run_words(settings, config_argument(settings, stage1["bundle"], names), overrides, f"expert:{run['id']}")
+        yield Step(f"expert:{run['id']}", "expert", run["title"], folder, argv, (*data, *inputs), needs)
+
+
+def taken(settings: ChainSettings, run: Mapping[str, Any]) -> tuple[dict[str, Path], tuple[Path, ...], tuple[str, ...]]:
+    """Knobs that name what stage-1 runs left, the files whose change matters, and the steps to wait for."""
+    folder = settings.output_dir / "experts"
+    knobs = {knob: folder / source for knob, source in run.get("takes", {}).items()}
+    names = dict.fromkeys(Path(source).parts[0] for source in run.get("takes", {}).values())
+    return knobs, tuple(folder / n / "model.pt" for n in names), tuple(f"expert:{n}" for n in names)
+
+
+def _shared_experts(
+    settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection, phase1: str
+) -> Iterable[Step]:
+    stage1 = recipe["stage1"]
+    config = config_argument(settings, stage1["bundle"], ["train.json", *recipe["presets"][settings.preset]["stage1"]])
+    data = tuple(f for d in collection.datasets for f in data_files(d))
+    for modality in (None,) if phase1 == "joint" else collection.modalities:
+        name = "joint" if modality is None else re.sub(r"\W+", "_", modality).strip("_")
+        folder = settings.output_dir / "experts" / name
+        own = {} if modality is None else {"modality": modality}
+        overrides = {
+            "dataset_dir": settings.dataset_dir,
+            "output_dir": folder,
+            "ckpt_dir": folder,
+            **own,
+            **dict(settings.stage1),
+        }
+        argv = run_words(settings, config, overrides, f"expert:{name}")
+        title = "Experts of all modalities" if modality is None else f"Experts of {modality}"
+        yield Step(f"expert:{name}", "expert", title, folder, argv, data)
+
+
+def _experts(settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection) -> Iterable[Step]:
+    stage1 = recipe["stage1"]
+    names = ["train.json", *recipe["presets"][settings.preset]["stage1"]]
+    config = config_argument(settings, stage1["bundle"], names)
+    members = [(d, "task") for d in collection.datasets]
+    if settings.external is not None and not given_expert(settings):
+        members += [(d, "external") for d in read_collection(settings.external).datasets]
+    for dataset, role in members:
+        folder = settings.output_dir / "experts" / dataset.name
+        overrides = {
+            "dataset_dir": dataset.root,
+            "output_dir": folder,
+            "ckpt_dir": folder,
+            "name": dataset.name,
+            "role": role,
+            **dict(settings.stage1),
+        }
+        kind = "expert" if role == "task" else "external"
+        title = f"Expert {dataset.name}" if role == "task" else f"Task-agnostic expert {dataset.name}"
+        argv = run_words(settings, config, overrides, f"{kind}:{dataset.name}")
+        yield Step(f"{kind}:{dataset.name}", kind, title, folder, argv, data_files(dataset))
+
+
+def given_expert(settings: ChainSettings) -> tuple[Path, ...]:
+    """The external expert's own description, when the user brings a trained one instead of a dataset."""
+    path = settings.external
+    return (path,) if path is not None and path.is_file() and path.name != "collection.json" else ()

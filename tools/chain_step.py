@@ -1,0 +1,169 @@
+"""One command of a chain, and what it is made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.data.datalist import Dataset
+from common.errors import ConfigError
+
+__all__ = ["ChainSettings", "Step", "config_argument", "data_files", "fingerprint", "recipe", "run_words"]
+
+
+@dataclass(frozen=True)
+class ChainSettings:
+    """Everything that a user chooses for one chain.
+
+    Args:
+        bundle: stage-2 bundle, e.g. ``ka2er``.
+        dataset_dir: a dataset, a folder of datasets or a ``collection.json``.
+        output_dir: folder that receives every run, the manifest and the report.
+        preset: key of ``presets`` in the bundle's ``chain.json``.
+        external: dataset folder or ``expert.json`` of the task-agnostic expert, None for none.
+        seeds: one stage-2 run of each kind per seed.
+        alone: also train the student without amalgamation at the same budget.
+        variants: ids of optional stage-2 runs of ``chain.json`` to train as well.
+        phase1: how stage 1 is trained, where ``chain.json`` gives the choice; its first when None.
+        split: split that every model is evaluated on.
+        tracking: ``mlflow`` or ``none``.
+        stage1, stage2: further ``--key value`` overrides for the runs of either stage.
+        bundles: folder that holds the bundles.
+    """
+
+    bundle: str
+    dataset_dir: Path
+    output_dir: Path
+    preset: str = "paper"
+    external: Path | None = None
+    seeds: tuple[int, ...] = (0,)
+    alone: bool = True
+    variants: tuple[str, ...] = ()
+    phase1: str | None = None
+    split: str = "test"
+    tracking: str = "mlflow"
+    stage1: tuple[tuple[str, str], ...] = ()
+    stage2: tuple[tuple[str, str], ...] = ()
+    bundles: Path = Path("bundles")
+
+    @property
+    def tracking_uri(self) -> str:
+        """The chain's own MLflow store."""
+        return f"sqlite:///{(self.output_dir / 'mlruns.db').resolve()}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the chain.
+
+    Args:
+        id: unique name, also its key in the chain's record.
+        kind: ``expert``, ``external``, ``manifest``, ``amalgamated``, ``alone``, ``variant``, ``evaluate``.
+        title: what a person calls it.
+        output_dir: folder that the command writes.
+        argv: the command; empty for the manifest, which the chain writes itself.
+        inputs: files whose content decides whether an earlier result still holds.
+        needs: steps that must be done before.
+        subject: for ``evaluate``, the step whose model is evaluated.
+    """
+
+    id: str
+    kind: str
+    title: str
+    output_dir: Path
+    argv: tuple[str, ...] = ()
+    inputs: tuple[Path, ...] = ()
+    needs: tuple[str, ...] = ()
+    subject: str = ""
+
+    @property
+    def command(self) -> str:
+        """The command as a user would type it."""
+        shown = ("python", *self.argv[1:]) if self.argv[:1] == (sys.executable,) else self.argv
+        return " ".join(f'"{word}"' if word.startswith("[") else shlex.quote(word) for word in shown)
+
+
+def recipe(settings: ChainSettings) -> dict[str, Any]:
+    """The content of the bundle's ``chain.json``.
+
+    Raises:
+        ConfigError: for a bundle without one, or an unknown preset.
+    """
+    path = settings.bundles / settings.bundle / "configs" / "chain.json"
+    if not path.is_file():
+        known = sorted(p.parent.parent.name for p in settings.bundles.glob("*/configs/chain.json"))
+        raise ConfigError(
+            f"there is no chain for {settings.bundle!r}",
+            where=path,
+            expected="one of " + (", ".join(known) or "no bundle found"),
+            hint="run the command from the repository's root",
+        )
+    content: dict[str, Any] = json.loads(path.read_text())
+    if settings.preset not in content["presets"]:
+        raise ConfigError(
+            "unknown preset", where=path, got=settings.preset, expected=", ".join(sorted(content["presets"]))
+        )
+    return content
+
+
+def config_argument(settings: ChainSettings, bundle: str, names: Iterable[str]) -> str:
+    """The value of ``--config_file`` for a bundle's files.
+
+    Raises:
+        ConfigError: for a file that there is not.
+    """
+    files = [settings.bundles / bundle / "configs" / name for name in names]
+    for file in files:
+        if not file.is_file():
+            raise ConfigError("the configuration file does not exist", where=file)
+    return "[" + ",".join(f"'{f}'" for f in files) + "]" if len(files) > 1 else str(files[0])
+
+
+def run_words(settings: ChainSettings, config: str, overrides: Mapping[str, object], run_name: str) -> tuple[str, ...]:
+    """The command of a run, tracked as the chain is."""
+    words = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config]
+    for key, value in overrides.items():
+        words += [f"--{key}", str(value)]
+    if settings.tracking != "none" and run_name:
+        words += ["--tracking", settings.tracking, "--tracking_uri", settings.tracking_uri]
+        words += ["--experiment_name", settings.output_dir.name, "--run_name", run_name]
+    return tuple(words)
+
+
+def data_files(dataset: Dataset) -> tuple[Path, ...]:
+    """Every file that a dataset consists of."""
+    cases = [case for split in dataset.splits.values() for case in split]
+    files = {p for c in cases for p in (*c.images, *((c.label,) if c.label else ()))}
+    return (dataset.root / "dataset.json", *sorted(files))
+
+
+def fingerprint(step: Step) -> str:
+    """Hash of the command, the configuration files that it names and the content of its inputs."""
+    digest = hashlib.sha256()
+    for word in step.argv[1:]:
+        digest.update(word.encode() + b"\0")
+    for path in sorted({*_config_files(step.argv), *step.inputs}):
+        digest.update(path.name.encode() + b"\0")
+        digest.update(_content(path))
+    return digest.hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    if not path.is_file():
+        return b"missing"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _config_files(argv: Sequence[str]) -> list[Path]:
+    words = list(argv)
+    if "--config_file" not in words:
+        return []
+    value = words[words.index("--config_file") + 1].strip("[]")
+    return [Path(part.strip(" '\"")) for part in value.split(",")]
