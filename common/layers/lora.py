@@ -1,28 +1,25 @@
-"""Named LoRA experts on the queries and values of a frozen transformer, held by PEFT.
-
-Each block's fused projection `attn.qkv` becomes three linear layers under the fused layer's state-dict names, so that
-PEFT's own LoRA layers sit on `q` and `v` and `k` stays untouched: `q += B_q A_q x`, `v += B_v A_v x`.
-"""
+"""LoRA experts on the queries and values of a frozen transformer, held and stored by PEFT: everything in one place."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
-
-import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from ..errors import ConfigError
+from .lora_experts import (
+    LEVELS,
+    TARGETS,
+    add_experts,
+    expert_names,
+    expert_parameters,
+    expert_target,
+    set_expert,
+)
+from .lora_files import base_hash, load_adapter, save_adapter
+from .lora_qkv import SplitQKV, base_qkv, batched_deltas, batched_qkv, expert_deltas, qkv_modules, split_qkv
 
 __all__ = [
     "LEVELS",
     "TARGETS",
     "SplitQKV",
     "add_experts",
-    "adapter_layers",
+    "base_hash",
     "base_qkv",
     "batched_deltas",
     "batched_qkv",
@@ -30,286 +27,9 @@ __all__ = [
     "expert_names",
     "expert_parameters",
     "expert_target",
+    "load_adapter",
     "qkv_modules",
+    "save_adapter",
     "set_expert",
     "split_qkv",
 ]
-
-LEVELS = ("image", "patch", "pixel")
-TARGETS = {"qv": ["qkv.q", "qkv.v"], "fused": ["attn.qkv"]}
-
-
-class SplitQKV(nn.Module):
-    """A fused projection as three layers `q`, `k`, `v`; saved and loaded as the fused `weight` and `bias`.
-
-    Args:
-        fused: linear layer [C -> 3C'], whose rows are those of q, k and v.
-
-    Raises:
-        ConfigError: when the rows cannot be shared out among three.
-    """
-
-    def __init__(self, *, fused: nn.Linear) -> None:
-        super().__init__()
-        if fused.out_features % 3:
-            raise ConfigError("a fused projection has three equal parts", got=fused.out_features, expected="3 x width")
-        self.in_features, self.out_features = fused.in_features, fused.out_features
-        width = fused.out_features // 3
-        for part, name in enumerate(("q", "k", "v")):
-            layer = nn.Linear(fused.in_features, width, bias=fused.bias is not None, device="meta")
-            rows = slice(part * width, (part + 1) * width)
-            for key, value in fused.named_parameters(recurse=False):
-                own = nn.Parameter(value.detach()[rows].clone(), requires_grad=value.requires_grad)
-                setattr(layer, key, own)
-            setattr(self, name, layer.train(fused.training))
-        self.register_state_dict_post_hook(_join)
-        self.register_load_state_dict_pre_hook(_split)
-
-    @property
-    def weight(self) -> Tensor:
-        """The frozen projection [3C', C], without experts."""
-        return torch.cat([layer.weight for layer in self.parts()])
-
-    @property
-    def bias(self) -> Tensor | None:
-        """Its bias [3C']; what a padded token would have as key and value. Experts have no bias."""
-        q, k, v = (layer.bias for layer in self.parts())
-        return None if q is None else torch.cat([q, k, v])
-
-    def parts(self) -> list[nn.Linear]:
-        """The layers of q, k and v without the experts around them."""
-        return [_plain(getattr(self, name)) for name in ("q", "k", "v")]
-
-    def base(self, x: Tensor) -> Tensor:
-        """The frozen projection of x [..., C] -> [..., 3C'], whichever expert is switched on."""
-        return torch.cat([layer(x) for layer in self.parts()], -1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., C] -> [..., 3C'], with the expert that is switched on."""
-        return torch.cat([self.q(x), self.k(x), self.v(x)], -1)
-
-
-def _plain(layer: nn.Module) -> nn.Linear:
-    plain: nn.Linear = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer  # type: ignore[assignment]
-    return plain
-
-
-def _places(module: SplitQKV, prefix: str, key: str) -> list[str]:
-    inner = [f"{n}.base_layer" if isinstance(getattr(module, n), LoraLayer) else n for n in ("q", "k", "v")]
-    return [f"{prefix}{name}.{key}" for name in inner]
-
-
-def _join(module: Any, state: dict[str, Tensor], prefix: str, _metadata: Any) -> None:
-    for key in ("weight", "bias"):
-        names = _places(module, prefix, key)
-        if names[0] in state:
-            state[prefix + key] = torch.cat([state.pop(name) for name in names])
-
-
-def _split(module: Any, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    for key in ("weight", "bias"):
-        if prefix + key in state:
-            fused = state.pop(prefix + key)
-            state.update(zip(_places(module, prefix, key), fused.chunk(3), strict=True))
-
-
-def qkv_modules(encoder: nn.Module) -> dict[str, nn.Module]:
-    """The fused projections of an encoder, by name: everything called `attn.qkv`, in any of its three forms.
-
-    Raises:
-        ConfigError: when there is none.
-    """
-    found = {n: m for n, m in encoder.named_modules() if n.endswith("attn.qkv")}
-    if not found:
-        raise ConfigError("the encoder has no fused projection attn.qkv", got=type(encoder).__name__)
-    return found
-
-
-def split_qkv(encoder: nn.Module) -> None:
-    """Put a :class:`SplitQKV` in the place of every plain `attn.qkv`; its function and state dict stay the same."""
-    for name, module in qkv_modules(encoder).items():
-        if isinstance(module, nn.Linear) and not isinstance(module, LoraLayer):
-            setattr(encoder.get_submodule(name.rpartition(".")[0]), "qkv", SplitQKV(fused=module))
-
-
-def adapter_layers(encoder: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
-    """PEFT's layers inside the projections, with their names, in the encoder's order."""
-    for name, module in encoder.named_modules():
-        if isinstance(module, LoraLayer):
-            yield name, module
-
-
-def expert_names(encoder: nn.Module) -> tuple[str, ...]:
-    """The experts that the encoder holds, in the order in which they were added."""
-    for _, layer in adapter_layers(encoder):
-        return tuple(layer.lora_A)
-    return ()
-
-
-def expert_target(encoder: nn.Module) -> str | None:
-    """What the experts adapt: `qv`, `fused`, or None when there are none."""
-    for name, _ in adapter_layers(encoder):
-        return "fused" if name.endswith("qkv") else "qv"
-    return None
-
-
-def expert_parameters(encoder: nn.Module, level: str) -> dict[str, nn.Parameter]:
-    """The parameters of one expert by their names in PEFT's files (without PEFT's prefix).
-
-    Raises:
-        ConfigError: when there is no such expert.
-    """
-    _require(encoder, level)
-    found: dict[str, nn.Parameter] = {}
-    for name, layer in adapter_layers(encoder):
-        for matrix in ("lora_A", "lora_B"):
-            found[f"{name}.{matrix}.weight"] = getattr(layer, matrix)[level].weight
-    return found
-
-
-def add_experts(
-    encoder: nn.Module, levels: Sequence[str] = LEVELS, rank: int = 4, target: str = "qv", alpha: float | None = None
-) -> None:
-    """Freeze an encoder and give it one LoRA expert per level; the first one is switched on.
-
-    `A` starts uniform (Kaiming, a = sqrt 5), `B` at zero, so that the encoder's function does not change; the product
-    is not scaled. ViT-B with rank 4 has 147,456 parameters per expert.
-
-    Args:
-        encoder: its blocks have a fused projection `attn.qkv` (SAM, SAM2).
-        levels: names of the experts.
-        rank: of `B A`, at least 1.
-        target: `qv` leaves the keys alone (the method); `fused` adapts the fused projection as PEFT would.
-        alpha: the product is scaled by alpha / rank; None means no scaling.
-
-    Raises:
-        ConfigError: for an unknown target, a rank below one, an expert that exists or no `attn.qkv`.
-    """
-    if target not in TARGETS or rank < 1:
-        raise ConfigError("an expert cannot be built so", got=f"target={target!r}, rank={rank}",
-                          expected=f"target one of {', '.join(TARGETS)}; rank >= 1")  # fmt: skip
-    present, own = expert_names(encoder), expert_target(encoder)
-    double = [level for level in levels if level in present or list(levels).count(level) > 1]
-    if double or not levels or own not in (None, target):
-        raise ConfigError(
-            "these experts cannot be added",
-            got=f"{list(levels)} on {target}",
-            expected=f"new names, each once; the encoder has {list(present)} on {own or 'nothing'}",
-        )
-    if target == "qv":
-        split_qkv(encoder)
-    qkv_modules(encoder)
-    trained = {id(p) for _, layer in adapter_layers(encoder) for p in layer.parameters() if p.requires_grad}
-    for level in levels:
-        config = expert_config(rank=rank, target=target, alpha=alpha)
-        inject_adapter_in_model(config, encoder, adapter_name=level)
-    for parameter in encoder.parameters():
-        parameter.requires_grad_(id(parameter) in trained)
-    for level in levels:
-        for parameter in expert_parameters(encoder, level).values():
-            parameter.requires_grad_(True)
-    set_expert(encoder, (*present, *levels)[0])
-
-
-def expert_config(*, rank: int, target: str, alpha: float | None = None) -> LoraConfig:
-    """PEFT's configuration of one expert."""
-    scale: Any = rank if alpha is None else alpha
-    return LoraConfig(r=rank, lora_alpha=scale, target_modules=TARGETS[target], lora_dropout=0.0, bias="none")
-
-
-def set_expert(encoder: nn.Module, level: str | None) -> None:
-    """Switch one expert on, or all off (None): PEFT's own way, one expert per pass.
-
-    Which parameters are trained stays as it was.
-
-    Raises:
-        ConfigError: when there is no such expert.
-    """
-    if level is not None:
-        _require(encoder, level)
-    for _, layer in adapter_layers(encoder):
-        trained = [(p, p.requires_grad) for p in layer.parameters()]
-        layer.enable_adapters(level is not None)
-        if level is not None:
-            layer.set_adapter([level])
-        for parameter, flag in trained:
-            parameter.requires_grad_(flag)
-
-
-def _require(encoder: nn.Module, level: str) -> None:
-    if level not in expert_names(encoder):
-        raise ConfigError(
-            "the encoder has no such expert",
-            got=level,
-            expected=", ".join(expert_names(encoder)) or "none was added",
-            hint="add_experts(encoder, levels=...) or load_adapter(encoder, level, folder)",
-        )
-
-
-def base_qkv(qkv: nn.Module, normed: Tensor) -> Tensor:
-    """The frozen projection [..., 3C'] of normed tokens [..., C], whichever expert is switched on."""
-    if isinstance(qkv, SplitQKV):
-        return qkv.base(normed)
-    projected: Tensor = _plain(qkv)(normed)
-    return projected
-
-
-def _matrices(qkv: nn.Module, level: str) -> list[tuple[slice, Tensor, Tensor]]:
-    # (rows of the fused output, A [r, C], scaled B [rows, r]) of each adapted part
-    width = int(qkv.out_features) // 3  # type: ignore[arg-type]
-    if isinstance(qkv, SplitQKV):
-        parts = [(slice(0, width), qkv.q), (slice(2 * width, 3 * width), qkv.v)]
-    else:
-        parts = [(slice(0, 3 * width), qkv)]
-    found = []
-    for rows, layer in parts:
-        if not isinstance(layer, LoraLayer) or level not in layer.lora_A:
-            raise ConfigError("the projection has no such expert", got=level, expected="an expert of add_experts")
-        b = layer.lora_B[level].weight * layer.scaling[level]
-        found.append((rows, layer.lora_A[level].weight, b))
-    return found
-
-
-def expert_deltas(qkv: nn.Module, level: str, normed: Tensor) -> Tensor:
-    """What one expert adds to the fused projection: `B A x` on q and v, zero on k.
-
-    Args:
-        qkv: a block's `attn.qkv`.
-        level: name of the expert; it need not be switched on.
-        normed: [..., C].
-
-    Returns:
-        [..., 3C'].
-    """
-    delta: Tensor = batched_deltas(qkv, (level,), normed)[0]
-    return delta
-
-
-def batched_deltas(qkv: nn.Module, levels: Sequence[str], normed: Tensor) -> Tensor:
-    """:func:`expert_deltas` of several experts at once: [E, ..., 3C']."""
-    zero = normed.new_zeros(*normed.shape[:-1], int(qkv.out_features))  # type: ignore[arg-type]
-    return batched_qkv(qkv, levels, normed, zero)
-
-
-def batched_qkv(qkv: nn.Module, levels: Sequence[str], normed: Tensor, base: Tensor | None = None) -> Tensor:
-    """The fused projection with each of several experts: [E, ..., 3C'].
-
-    Args:
-        qkv: a block's `attn.qkv`.
-        levels: names of the experts.
-        normed: [..., C].
-        base: the frozen projection [..., 3C'] when it is known already.
-    """
-    base = base_qkv(qkv, normed) if base is None else base
-    experts = [_matrices(qkv, level) for level in levels]
-    narrow = F.linear(normed, torch.cat([a for parts in experts for _, a, _ in parts]).to(normed.dtype))
-    codes = iter(narrow.split([a.shape[0] for parts in experts for _, a, _ in parts], -1))
-    results = []
-    for parts in experts:
-        pieces, end = [], 0
-        for rows, _, b in parts:
-            pieces += [base[..., end : rows.start]] if rows.start > end else []
-            pieces.append(base[..., rows] + F.linear(next(codes), b.to(normed.dtype)))
-            end = rows.stop
-        results.append(torch.cat(pieces, -1))
-    return torch.stack(results)

@@ -65,7 +65,9 @@ def axis_scores(q: Tensor, positions: Sequence[Tensor | None], lengths: Sequence
     ]
 
 
-def padding_score(scores: Sequence[Tensor | None], lengths: Sequence[int], sizes: Sequence[int], like: Tensor) -> Tensor:
+def padding_score(
+    scores: Sequence[Tensor | None], lengths: Sequence[int], sizes: Sequence[int], like: Tensor
+) -> Tensor:
     """Log-sum over the padded positions of a window, `log Σ_pad exp(Σ_a score_a)`.
 
     Args:
