@@ -12,6 +12,7 @@ from .lora_experts import (
     set_expert,
 )
 from .lora_files import base_hash, load_adapter, save_adapter
+from .lora_merge import merge_expert, remove_expert, weighted_adapter
 from .lora_qkv import SplitQKV, base_qkv, batched_deltas, batched_qkv, expert_deltas, qkv_modules, split_qkv
 
 __all__ = [
@@ -28,8 +29,11 @@ __all__ = [
     "expert_parameters",
     "expert_target",
     "load_adapter",
+    "merge_expert",
     "qkv_modules",
+    "remove_expert",
     "save_adapter",
     "set_expert",
     "split_qkv",
+    "weighted_adapter",
 ]

@@ -16,7 +16,16 @@ from torch.nn import functional as F
 
 from ..errors import ConfigError
 
-__all__ = ["SplitQKV", "base_qkv", "batched_deltas", "batched_qkv", "expert_deltas", "qkv_modules", "split_qkv"]
+__all__ = [
+    "SplitQKV",
+    "base_qkv",
+    "batched_deltas",
+    "batched_qkv",
+    "expert_deltas",
+    "expert_matrices",
+    "qkv_modules",
+    "split_qkv",
+]
 
 
 class SplitQKV(nn.Module):
@@ -121,8 +130,12 @@ def base_qkv(qkv: nn.Module, normed: Tensor) -> Tensor:
     return projected
 
 
-def _matrices(qkv: nn.Module, level: str) -> list[tuple[slice, Tensor, Tensor]]:
-    # (rows of the fused output, A [r, C], scaled B [rows, r]) of each adapted part
+def expert_matrices(qkv: nn.Module, level: str) -> list[tuple[slice, Tensor, Tensor]]:
+    """The adapted parts of a projection: rows of the fused output, `A` [r, C] and scaled `B` [rows, r].
+
+    Raises:
+        ConfigError: when the projection has no such expert.
+    """
     width = int(qkv.out_features) // 3  # type: ignore[arg-type]
     if isinstance(qkv, SplitQKV):
         parts: list[tuple[slice, Any]] = [(slice(0, width), qkv.q), (slice(2 * width, 3 * width), qkv.v)]
@@ -132,8 +145,8 @@ def _matrices(qkv: nn.Module, level: str) -> list[tuple[slice, Tensor, Tensor]]:
     for rows, layer in parts:
         if not isinstance(layer, LoraLayer) or level not in layer.lora_A:
             raise ConfigError("the projection has no such expert", got=level, expected="an expert of add_experts")
-        b = layer.lora_B[level].weight * layer.scaling[level]
-        found.append((rows, layer.lora_A[level].weight, b))
+        a, b = layer.lora_A[level].weight, layer.lora_B[level].weight
+        found.append((rows, a, b if layer.scaling[level] == 1 else b * layer.scaling[level]))
     return found
 
 
@@ -168,15 +181,23 @@ def batched_qkv(qkv: nn.Module, levels: Sequence[str], normed: Tensor, base: Ten
         base: the frozen projection [..., 3C'] when it is known already.
     """
     base = base_qkv(qkv, normed) if base is None else base
-    experts = [_matrices(qkv, level) for level in levels]
-    narrow = F.linear(normed, torch.cat([a for parts in experts for _, a, _ in parts]).to(normed.dtype))
-    codes = iter(narrow.split([a.shape[0] for parts in experts for _, a, _ in parts], -1))
-    results = []
-    for parts in experts:
-        pieces, end = [], 0
-        for rows, _, b in parts:
-            pieces += [base[..., end : rows.start]] if rows.start > end else []
-            pieces.append(base[..., rows] + F.linear(next(codes), b.to(normed.dtype)))
-            end = rows.stop
-        results.append(torch.cat(pieces, -1))
-    return torch.stack(results)
+    parts = list(zip(*(expert_matrices(qkv, level) for level in levels), strict=True))
+    rank = max(a.shape[0] for part in parts for _, a, _ in part)
+    experts, tokens = len(levels), normed.shape[:-1].numel()
+    narrow = torch.cat([_to_rank(a, rank, 0) for part in parts for _, a, _ in part])
+    codes = F.linear(normed.reshape(tokens, -1), narrow.to(normed.dtype)).view(tokens, len(parts), experts, rank)
+    flat = base.reshape(tokens, -1).expand(experts, -1, -1)
+    pieces, end = [], 0
+    for part, code in zip(parts, codes.permute(1, 2, 0, 3), strict=True):
+        rows = part[0][0]
+        wide = torch.stack([_to_rank(b, rank, 1).t() for _, _, b in part]).to(code.dtype)
+        pieces += [flat[..., end : rows.start]] if rows.start > end else []
+        pieces.append(torch.baddbmm(flat[..., rows].to(code.dtype), code, wide))
+        end = rows.stop
+    return torch.cat(pieces, -1).view(experts, *base.shape)
+
+
+def _to_rank(matrix: Tensor, rank: int, axis: int) -> Tensor:
+    # zeros for the ranks that an expert does not have
+    lacking = rank - matrix.shape[axis]
+    return matrix if lacking == 0 else F.pad(matrix, (0, 0, 0, lacking) if axis == 0 else (0, lacking))
