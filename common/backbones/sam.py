@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from ..errors import ConfigError
 from .sam_encoder import SamEncoder, SamFeatures, Step, require_image_size
 from .sam_prompt import EMBED, load_prompt_encoder, prompt_encoder
+from .sam_weights import load_sam
 
 __all__ = [
     "EMBED",
@@ -20,6 +22,7 @@ __all__ = [
     "Sam",
     "SamLogits",
     "load_prompt_encoder",
+    "load_sam",
     "prompt_encoder",
     "sam_encoder",
     "sam_network",
@@ -144,20 +147,25 @@ def sam_network(
     *,
     image_size: int = 224,
     classes: int = 9,
+    weights: str | Path | None = None,
+    interpolation: str = "bilinear",
     seed: int | None = None,
     checkpointing: bool = False,
 ) -> Sam:
-    """SAM with random weights and one mask token per class; `load_sam` fills it.
+    """SAM with one mask token per class, from a public checkpoint or with random weights.
 
     Args:
         variant: as in :func:`sam_encoder`.
         image_size: pixels, a multiple of 16.
         classes: masks, the background included (K+1), at least 2.
+        weights: SAM's or MedSAM's file, see `load_sam`; None keeps random weights.
+        interpolation: how its position tables are resized.
         seed: of the random weights; the encoder's depend on it, the variant and the size alone.
         checkpointing: less memory in training, see `SamEncoder`.
 
     Raises:
         ConfigError: for an unknown variant, an impossible size or fewer than two classes.
+        WeightError: when the file does not fit.
     """
     if classes < 2:
         raise ConfigError("segmentation needs a background and a structure", where="classes", got=classes, expected=2)
@@ -176,4 +184,7 @@ def sam_network(
             transformer_dim=width,
             iou_head_hidden_dim=EMBED if width == EMBED else hidden,
         )
-    return Sam(image_encoder=encoder, prompt_encoder=prompts, mask_decoder=decoder)
+    network = Sam(image_encoder=encoder, prompt_encoder=prompts, mask_decoder=decoder)
+    if weights is not None:
+        load_sam(network, weights, interpolation=interpolation)
+    return network

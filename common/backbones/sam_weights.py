@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +82,7 @@ def _resizable(state: Mapping[str, Tensor], own: Mapping[str, torch.Size], name:
 
 
 def without_other_tokens(
-    state: Mapping[str, Tensor], decoder: nn.Module, *, prefix: str = DECODER
+    state: Mapping[str, Tensor], decoder: Any, *, prefix: str = DECODER
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Leave out what depends on the number of masks when it differs from the decoder's.
 
@@ -94,7 +95,7 @@ def without_other_tokens(
         the rest, and glob patterns of the network's names that therefore keep their values.
     """
     tokens = state.get(f"{prefix}mask_tokens.weight")
-    if tokens is None or tokens.shape[0] == decoder.mask_tokens.weight.shape[0]:  # type: ignore[union-attr]
+    if tokens is None or tokens.shape[0] == decoder.mask_tokens.weight.shape[0]:
         return dict(state), ()
     groups = tuple(f"{prefix}{group}." for group in DECODER_GROUPS)
     return {k: v for k, v in state.items() if not k.startswith(groups)}, tuple(f"{group}*" for group in groups)

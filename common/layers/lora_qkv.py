@@ -62,8 +62,8 @@ class SplitQKV(nn.Module):
     @property
     def bias(self) -> Tensor | None:
         """Its bias [3C']; what a padded token would have as key and value. Experts have no bias."""
-        q, k, v = (layer.bias for layer in self.parts())
-        return None if q is None else torch.cat([q, k, v])
+        biases: list[Tensor | None] = [layer.bias for layer in self.parts()]
+        return None if biases[0] is None else torch.cat([bias for bias in biases if bias is not None])
 
     def parts(self) -> list[nn.Linear]:
         """The layers of q, k and v without the experts around them."""
@@ -71,7 +71,7 @@ class SplitQKV(nn.Module):
 
     def base(self, x: Tensor) -> Tensor:
         """The frozen projection of x [..., C] -> [..., 3C'], whichever expert is switched on."""
-        return torch.cat([layer(x) for layer in self.parts()], -1)
+        return torch.cat([F.linear(x, layer.weight, layer.bias) for layer in self.parts()], -1)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., C] -> [..., 3C'], with the expert that is switched on."""
@@ -145,7 +145,8 @@ def expert_matrices(qkv: nn.Module, level: str) -> list[tuple[slice, Tensor, Ten
     for rows, layer in parts:
         if not isinstance(layer, LoraLayer) or level not in layer.lora_A:
             raise ConfigError("the projection has no such expert", got=level, expected="an expert of add_experts")
-        a, b = layer.lora_A[level].weight, layer.lora_B[level].weight
+        a: Any = layer.lora_A[level].weight
+        b: Any = layer.lora_B[level].weight
         found.append((rows, a, b if layer.scaling[level] == 1 else b * layer.scaling[level]))
     return found
 
