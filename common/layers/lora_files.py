@@ -155,7 +155,7 @@ def _read_config(folder: Path) -> tuple[int, str, float]:
     fitting = [t for t, names in TARGETS.items() if isinstance(modules, list) and sorted(modules) == sorted(names)]
     if not fitting:
         raise WeightError("the expert adapts other layers", where=path, got=modules, expected=list(TARGETS.values()))
-    return rank, fitting[0], alpha
+    return rank, fitting[0], int(alpha) if alpha.is_integer() else alpha
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
