@@ -133,15 +133,14 @@ def load_sam(
     decoder: nn.Module = network.mask_decoder  # type: ignore[assignment]
     matrices = {name: state.pop(name) for name in list(state) if _SAMED.match(name)}
     state, kept = without_other_tokens(state, decoder)
-    target = network.state_dict()
     if matrices:
         plan = _samed_plan(matrices, encoder, level, where)
-        own = [n for n in target if n.startswith(ENCODER)]
-        found = load_weights(network, state, where=where, allow_missing=(*kept, *own))
+        rest = nn.ModuleDict({n: part for n, part in network.named_children() if f"{n}." != ENCODER})
+        found = load_weights(rest, state, where=where, allow_missing=kept)
         _fill(encoder, level, plan)
         return Coverage((*(ENCODER + n for n in plan), *found.matched), missing=found.missing)
     state = resize_positions(state, encoder, interpolation=interpolation)
-    wrapped = {n.replace(".base_layer.", "."): n for n in target if ".qkv.base_layer." in n}
+    wrapped = {n.replace(".base_layer.", "."): n for n in network.state_dict() if ".qkv.base_layer." in n}
     state = {wrapped.get(name, name): value for name, value in state.items()}
     experts = ("*.lora_*",) if expert_names(encoder) else ()
     return load_weights(network, state, where=where, allow_missing=(*kept, *experts))
