@@ -1,60 +1,190 @@
-"""The prompt encoder of SAM and MedSAM, from the public 314-key checkpoint layout."""
+"""SAM without prompts and with one mask per class: image encoder, prompt encoder, mask decoder."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from segment_anything.modeling import PromptEncoder
-from torch import Tensor
+import torch
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ..errors import WeightError
-from ..weights import Coverage, load_weights, read_state_dict
+from ..errors import ConfigError
+from .sam_encoder import SamEncoder, SamFeatures, Step, require_image_size
+from .sam_prompt import EMBED, load_prompt_encoder, prompt_encoder
+from .sam_weights import load_sam
 
-__all__ = ["EMBED", "load_prompt_encoder", "prompt_encoder"]
+__all__ = [
+    "EMBED",
+    "VARIANTS",
+    "Sam",
+    "SamLogits",
+    "load_prompt_encoder",
+    "load_sam",
+    "prompt_encoder",
+    "sam_encoder",
+    "sam_network",
+]
 
-EMBED = 256
-PREFIX = "prompt_encoder."
+VARIANTS: dict[str, dict[str, Any]] = {
+    "vit_b": {"embed": 768, "depth": 12, "heads": 12, "global_blocks": (2, 5, 8, 11)},
+    "vit_l": {"embed": 1024, "depth": 24, "heads": 16, "global_blocks": (5, 11, 17, 23)},
+    "vit_h": {"embed": 1280, "depth": 32, "heads": 16, "global_blocks": (7, 15, 23, 31)},
+    # windows of 3 leave a remainder at 64, 112 and 224 pixels
+    "tiny": {"embed": 32, "depth": 4, "heads": 2, "global_blocks": (1, 3), "window": 3, "width": 32, "hidden": 64},
+}
 
 
-def prompt_encoder(weights: str | Path | None = None) -> PromptEncoder:
-    """Build SAM's prompt encoder (256 channels, 1024-pixel frame) and freeze it.
+class SamLogits(NamedTuple):
+    """What the decoders say.
 
     Args:
-        weights: ``sam_vit_b_01ec64.pth``, ``medsam_vit_b.pth`` or a self-trained MedSAM file; None keeps the random
-            initial values, which still tell boxes apart.
-
-    Returns:
-        The encoder in eval mode without gradients.
+        coarse: logits [B, K+1, S/4, S/4].
+        fine: logits of a second decoder [B, K+1, S, S], None where there is only one.
     """
-    encoder = PromptEncoder(
-        embed_dim=EMBED, image_embedding_size=(64, 64), input_image_size=(1024, 1024), mask_in_chans=16
-    )
-    if weights is not None:
-        load_prompt_encoder(encoder, weights)
-    encoder.requires_grad_(False)
-    return encoder.eval()
+
+    coarse: Tensor
+    fine: Tensor | None = None
 
 
-def load_prompt_encoder(encoder: PromptEncoder, source: str | Path | Mapping[str, Tensor]) -> Coverage:
-    """Fill the encoder from a SAM or MedSAM checkpoint; every one of its tensors must be found.
+class Sam(nn.Module):
+    """Semantic segmentation by SAM: K+1 mask tokens, all of them returned, and no prompt.
 
     Args:
-        encoder: SAM's prompt encoder.
-        source: file or state dict in the public layout, with or without a ``module.`` prefix.
+        image_encoder: `SamEncoder`.
+        prompt_encoder: segment-anything's; only its positions and "no mask" embedding are used.
+        mask_decoder: segment-anything's with one mask token per class and the background.
+
+    Reference:
+        Zhang and Liu, Customized Segment Anything Model for Medical Image Segmentation (SAMed), 2023.
+    """
+
+    def __init__(self, *, image_encoder: nn.Module, prompt_encoder: nn.Module, mask_decoder: nn.Module) -> None:
+        super().__init__()
+        self.image_encoder = image_encoder
+        self.prompt_encoder = prompt_encoder
+        self.mask_decoder = mask_decoder
+
+    @property
+    def image_size(self) -> int:
+        """Pixels along each side of an image."""
+        size: int = self.image_encoder.image_size  # type: ignore[assignment]
+        return size
+
+    @property
+    def classes(self) -> int:
+        """Masks, the background included (K+1)."""
+        count: int = self.mask_decoder.num_mask_tokens  # type: ignore[assignment]
+        return count
+
+    def encode(self, image: Tensor, step: Step | None = None) -> SamFeatures:
+        """Features of [B, 3, S, S]; `step` runs block `i` in the place of the encoder."""
+        features: SamFeatures = self.image_encoder(image, step)
+        return features
+
+    def decode(self, features: SamFeatures) -> SamLogits:
+        """Logits at a quarter of the image's size."""
+        embedding = features.embedding
+        sparse, dense = self.prompt_encoder(None, None, None)
+        masks, _ = self.mask_decoder.predict_masks(  # type: ignore[operator]
+            image_embeddings=embedding,
+            image_pe=self.prompt_encoder.get_dense_pe(),  # type: ignore[operator]
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+        )
+        return SamLogits(masks)
+
+    def logits(self, out: SamLogits) -> Tensor:
+        """The answer [B, K+1, S, S]: coarse logits, bilinearly enlarged."""
+        size = (self.image_size, self.image_size)
+        return F.interpolate(out.coarse, size=size, mode="bilinear", align_corners=False)
+
+    def forward(self, image: Tensor) -> SamLogits:
+        """Logits of an image [B, 3, S, S]."""
+        return self.decode(self.encode(image))
+
+
+def sam_encoder(
+    variant: str = "vit_b", *, image_size: int = 224, seed: int | None = None, checkpointing: bool = False
+) -> SamEncoder:
+    """One of SAM's image encoders with random weights.
+
+    Args:
+        variant: `vit_b`, `vit_l`, `vit_h`, or `tiny` for tests.
+        image_size: pixels, a multiple of 16.
+        seed: draws the same weights wherever it is the same; torch's own generator is left as it was.
+        checkpointing: less memory in training, see `SamEncoder`.
 
     Raises:
-        WeightError: when the checkpoint has no prompt encoder or misses a part of it.
+        ConfigError: for an unknown variant or an impossible size.
     """
-    state = source if isinstance(source, Mapping) else read_state_dict(Path(source))[0]
-    where = "state dict" if isinstance(source, Mapping) else str(source)
-    plain = {key.removeprefix("module."): value for key, value in state.items()}
-    own = {key.removeprefix(PREFIX): value for key, value in plain.items() if key.startswith(PREFIX)}
-    if not own:
-        raise WeightError(
-            "the checkpoint holds no prompt encoder",
-            where=where,
-            got=", ".join(list(plain)[:3]) or "no tensors",
-            expected="keys that start with prompt_encoder., as in sam_vit_b_01ec64.pth or medsam_vit_b.pth",
+    if variant not in VARIANTS:
+        raise ConfigError("unknown SAM", where="variant", got=variant, expected=", ".join(VARIANTS))
+    own = VARIANTS[variant]
+    size = require_image_size(image_size)
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        vit = ImageEncoderViT(
+            img_size=size,
+            embed_dim=own["embed"],
+            depth=own["depth"],
+            num_heads=own["heads"],
+            out_chans=own.get("width", EMBED),
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            use_rel_pos=True,
+            window_size=own.get("window", 14),
+            global_attn_indexes=own["global_blocks"],
         )
-    return load_weights(encoder, own, where=where)
+        nn.init.trunc_normal_(vit.pos_embed, std=0.02)  # zero in the library, which counts on a checkpoint
+    return SamEncoder(encoder=vit, checkpointing=checkpointing)
+
+
+def sam_network(
+    variant: str = "vit_b",
+    *,
+    image_size: int = 224,
+    classes: int = 9,
+    weights: str | Path | None = None,
+    interpolation: str = "bilinear",
+    seed: int | None = None,
+    checkpointing: bool = False,
+) -> Sam:
+    """SAM with one mask token per class, from a public checkpoint or with random weights.
+
+    Args:
+        variant: as in :func:`sam_encoder`.
+        image_size: pixels, a multiple of 16.
+        classes: masks, the background included (K+1), at least 2.
+        weights: SAM's or MedSAM's file, see `load_sam`; None keeps random weights.
+        interpolation: how its position tables are resized.
+        seed: of the random weights; the encoder's depend on it, the variant and the size alone.
+        checkpointing: less memory in training, see `SamEncoder`.
+
+    Raises:
+        ConfigError: for an unknown variant, an impossible size or fewer than two classes.
+        WeightError: when the file does not fit.
+    """
+    if classes < 2:
+        raise ConfigError("segmentation needs a background and a structure", where="classes", got=classes, expected=2)
+    encoder = sam_encoder(variant, image_size=image_size, seed=seed, checkpointing=checkpointing)
+    width, hidden = VARIANTS[variant].get("width", EMBED), VARIANTS[variant].get("hidden", 2048)
+    grid = (image_size // encoder.patch_size,) * 2
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed + 1)
+        prompts = PromptEncoder(
+            embed_dim=width, image_embedding_size=grid, input_image_size=(image_size, image_size), mask_in_chans=16
+        )
+        decoder = MaskDecoder(
+            num_multimask_outputs=classes - 1,
+            transformer=TwoWayTransformer(depth=2, embedding_dim=width, mlp_dim=hidden, num_heads=8),
+            transformer_dim=width,
+            iou_head_hidden_dim=EMBED if width == EMBED else hidden,
+        )
+    network = Sam(image_encoder=encoder, prompt_encoder=prompts, mask_decoder=decoder)
+    if weights is not None:
+        load_sam(network, weights, interpolation=interpolation)
+    return network
