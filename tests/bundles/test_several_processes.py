@@ -35,6 +35,7 @@ def train(bundle: str, out: Path, processes: int, **overrides: object) -> dict[s
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_both_stages_train_in_two_processes(phantom_dir, tmp_path):
     expert = {"spacing": [8, 8, 8], "max_epochs": 2}
     manifest = []
@@ -52,6 +53,21 @@ def test_both_stages_train_in_two_processes(phantom_dir, tmp_path):
     first = train("ka2er", tmp_path / "two", 2, **options)
     again = train("ka2er", tmp_path / "two again", 2, **options)
     single = train("ka2er", tmp_path / "one", 1, **options)
+    assert first.keys() == again.keys() == single.keys()
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert any(not torch.equal(first[k], single[k]) for k in first)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_both_phases_of_m4oe_train_in_two_processes(phantom_dir, tmp_path):
+    options = {"dataset_dir": phantom_dir}
+    experts = train("m4oe_expert", tmp_path / "experts", 2, **options)
+    assert all(t.isfinite().all() for t in experts.values())
+    options["pretrained"] = tmp_path / "experts" / "model.pt"
+    first = train("m4oe", tmp_path / "two", 2, **options)
+    again = train("m4oe", tmp_path / "two again", 2, **options)
+    single = train("m4oe", tmp_path / "one", 1, **options)
     assert first.keys() == again.keys() == single.keys()
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert any(not torch.equal(first[k], single[k]) for k in first)
