@@ -75,7 +75,8 @@ class SplitQKV(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., C] -> [..., 3C'], with the expert that is switched on."""
-        return torch.cat([self.q(x), self.k(x), self.v(x)], -1)
+        parts: list[nn.Module] = [self.q, self.k, self.v]
+        return torch.cat([part(x) for part in parts], -1)
 
 
 def _plain(layer: nn.Module) -> nn.Linear:
