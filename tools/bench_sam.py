@@ -120,8 +120,15 @@ def _switched(block: SamBlock, tokens: Tensor) -> Tensor:
 
 def _experts(size: int, embed: int, count: int) -> Case:
     block, tokens = _block(size, embed, count)
-    plain = torch.inference_mode()(lambda: _switched(block, tokens))
-    fast = torch.inference_mode()(lambda: _at_once(block, tokens))
+
+    @torch.inference_mode()
+    def plain() -> Tensor:
+        return _switched(block, tokens)
+
+    @torch.inference_mode()
+    def fast() -> Tensor:
+        return _at_once(block, tokens)
+
     name = f"block with its {count} experts and without, at once vs switched by PEFT"
     return Case(name, plain, fast, lambda: relative(fast(), plain()), 1e-5, {}, tensors=True)
 
@@ -147,5 +154,4 @@ def growth(size: int, embed: int, depth: int, counts: Sequence[int]) -> Iterator
     """A block with a growing number of experts, all at once."""
     del depth
     for count in counts:
-        block, tokens = _block(size, embed, count)
-        yield count, partial(torch.inference_mode()(_at_once), block, tokens)
+        yield count, partial(_at_once, *_block(size, embed, count))

@@ -75,8 +75,7 @@ class SplitQKV(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., C] -> [..., 3C'], with the expert that is switched on."""
-        parts: list[nn.Module] = [self.q, self.k, self.v]
-        return torch.cat([part(x) for part in parts], -1)
+        return torch.cat([getattr(self, name)(x) for name in ("q", "k", "v")], -1)
 
 
 def _plain(layer: nn.Module) -> nn.Linear:
