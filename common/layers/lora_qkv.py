@@ -75,7 +75,7 @@ class SplitQKV(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., C] -> [..., 3C'], with the expert that is switched on."""
-        return torch.cat([self.q(x), self.k(x), self.v(x)], -1)
+        return torch.cat([getattr(self, name)(x) for name in ("q", "k", "v")], -1)
 
 
 def _plain(layer: nn.Module) -> nn.Linear:

@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from common.errors import AmalgamationError, ConfigError
-from tools import bench, bench_ka2er, bench_m4oe
+from common.layers import sam_attention
+from tools import bench, bench_ka2er, bench_m4oe, bench_sam
 from tools.__main__ import main
 from tools.bench_measure import Case, measure, multiply_adds, peak_memory, tensor_memory
 
@@ -105,7 +106,8 @@ def test_only_what_is_asked_for(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("method", "only"), [("ka2er", "speed"), ("ka2er", "layer"), ("m4oe", "routing"), ("m4oe", ["layer", "speed"])]
+    ("method", "only"),
+    [("ka2er", "speed"), ("ka2er", "layer"), ("m4oe", "routing"), ("m4oe", ["layer", "speed"]), ("sam", "layer")],
 )
 def test_parts_of_another_method_are_refused(method, only):
     with pytest.raises(ConfigError, match="unknown parts"):
@@ -156,6 +158,34 @@ def test_m4oe_checks_see_experts_that_are_off_by_a_thousandth(part, monkeypatch)
     assert case.difference() > case.tolerance
 
 
+def test_sam_from_the_command_line(tmp_path, monkeypatch, capsys):
+    stand_in(monkeypatch, "sam", laptop={"size": 64, "embed": 64, "depth": 2})
+    small = ["--repeats", "1", "--experts", "2", "--threads", "1", "--only", "training,experts,growth"]
+    assert main(["bench", "sam", *small, "--out", str(tmp_path)]) == 0
+    written = json.loads((tmp_path / "bench_sam.json").read_text())
+    assert [row["goals"] for row in written["rows"]] == [{}, {}]
+    assert all(row["equal"] for row in written["rows"])
+    assert [step["experts"] for step in written["steps"]] == [1, 2]
+    assert (tmp_path / "bench_sam.md").read_text() in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("part", ["encoder_256", "training"])
+def test_sam_checks_see_a_position_bias_that_is_off_by_a_hundredth(part, monkeypatch):
+    (case,) = bench_sam.cases(96, 64, 2, 1, [part])
+    assert case.difference() <= case.tolerance
+    right = sam_attention.axis_positions
+    monkeypatch.setattr(sam_attention, "axis_positions", lambda *given: right(*given) * 1.01)
+    assert case.difference() > case.tolerance
+
+
+def test_sam_checks_see_an_expert_that_is_off_by_a_thousandth(monkeypatch):
+    (case,) = bench_sam.cases(64, 64, 1, 2, ["experts"])
+    assert case.difference() <= case.tolerance
+    right = bench_sam.batched_qkv
+    monkeypatch.setattr(bench_sam, "batched_qkv", lambda *given: right(*given) * 1.001)
+    assert case.difference() > case.tolerance
+
+
 def test_choosing_one_expert_spares_the_others():
     def saved(part, count):
         (case,) = bench_m4oe.cases(64, 12, count, [part])
@@ -167,7 +197,7 @@ def test_choosing_one_expert_spares_the_others():
 
 
 @pytest.mark.parametrize("options", [{"method": "other"}, {"size": 48}, {"size": 32}, {"repeats": 0}, {"experts": 0}])
-@pytest.mark.parametrize("method", ["ka2er", "m4oe"])
+@pytest.mark.parametrize("method", ["ka2er", "m4oe", "sam"])
 def test_bad_options(method, options):
     with pytest.raises(ConfigError):
         bench.bench(**{"method": method, **options})

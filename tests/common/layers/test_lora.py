@@ -190,6 +190,16 @@ def test_a_copy_of_an_encoder_is_independent(encoder):
     torch.testing.assert_close(encoder(IMAGE).tokens, expected, atol=0, rtol=0)
 
 
+def test_a_state_dict_with_experts_loads_strictly(encoder):
+    twin = sam_encoder("tiny", image_size=64, seed=5)
+    add_experts(twin, target=expert_target(encoder))
+    twin.load_state_dict(encoder.state_dict(), strict=True)
+    for level in (*LEVELS, None):
+        set_expert(encoder, level)
+        set_expert(twin, level)
+        assert torch.equal(twin(IMAGE).tokens, encoder(IMAGE).tokens)
+
+
 def test_the_hash_of_the_base_ignores_experts_and_image_size(encoder):
     own = base_hash(encoder)
     assert own == base_hash(sam_encoder("tiny", image_size=64, seed=0))
