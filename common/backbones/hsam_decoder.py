@@ -118,7 +118,9 @@ class FineDecoder(nn.Module):
         super().__init__()
         _check(classes, width, heads)
         if width % 16 or grid < 1:
-            raise ConfigError("impossible size", where="FineDecoder", got=(width, grid), expected="width n*16, grid >=1")
+            raise ConfigError(
+                "impossible size", where="FineDecoder", got=(width, grid), expected="width n*16, grid >=1"
+            )
         if selection not in SELECTIONS:
             raise ConfigError("unknown selection", where="FineDecoder", got=selection, expected=SELECTIONS)
         if any(level < 0 for level in noise):
