@@ -16,6 +16,7 @@ from .sam_encoder import SamFeatures, Step
 __all__ = ["STAGES", "HSam", "hsam_network"]
 
 STAGES = (3, 2)
+PATCH = 16
 
 
 class HSam(nn.Module):
@@ -155,7 +156,7 @@ def hsam_network(
         coarse = CoarseDecoder(classes=classes, width=width, mlp_dim=hidden)
         fine = FineDecoder(
             classes=classes,
-            grid=image_size // plain.image_encoder.patch_size if grid is None else grid,
+            grid=image_size // PATCH if grid is None else grid,
             width=width,
             mlp_dim=hidden,
             selection=selection,

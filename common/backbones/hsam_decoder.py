@@ -35,7 +35,7 @@ class CoarseMasks(NamedTuple):
     upscaled: Tensor
 
 
-class CoarseDecoder(MaskDecoder):
+class CoarseDecoder(MaskDecoder):  # type: ignore[misc]
     """SAM's mask decoder with K+1 tokens and H-SAM's order of attention.
 
     Args:
@@ -169,7 +169,8 @@ class FineDecoder(nn.Module):
         upscaled = self.output_upscaling(keys.transpose(1, 2).reshape(batch, -1, h, w))
         upscaled = self.skip_connect(torch.cat([upscaled, coarse.upscaled], dim=1))
         weights = torch.stack([mlp(tokens[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps2)], dim=1)
-        return (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
+        logits: Tensor = (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
+        return logits
 
     def select(self, similarity: Tensor, size: tuple[int, int], labels: Tensor | None = None) -> Tensor:
         """How much each position is strengthened, [B,1,h,w] (or the number 1 that the released code comes to).
@@ -190,8 +191,9 @@ class FineDecoder(nn.Module):
         features = self.norm1(self.self_attn(q=features, k=features, v=features))
         features = self.self_attn2(q=features, k=features, v=features)
         features = self.norm2(features + self.mlp(features))
-        scores = self.med_sel(features.transpose(1, 2)).transpose(1, 2).unflatten(2, grid)
-        return _resized(scores, size).flatten(2).softmax(dim=2).unflatten(2, size)
+        scores: Tensor = self.med_sel(features.transpose(1, 2)).transpose(1, 2).unflatten(2, grid)
+        share: Tensor = _resized(scores, size).flatten(2).softmax(dim=2).unflatten(2, size)
+        return share
 
 
 def class_noise(similarity: Tensor, labels: Tensor, size: tuple[int, int], levels: Sequence[float]) -> Tensor:

@@ -32,7 +32,7 @@ class Sam2Features(NamedTuple):
     embedding: Tensor
     tokens: Tensor
     inner: tuple[Tensor, ...] = ()
-    fine: tuple[Tensor, Tensor] | tuple[()] = ()
+    fine: tuple[Tensor, ...] = ()
 
 
 class HieraAttention(nn.Module):
@@ -204,7 +204,8 @@ class Sam2Encoder(nn.Module):
                 hint="resize the image, or build the network with this image_size (a multiple of 32)",
             )
         tokens: Tensor = self.trunk.patch_embed(image)
-        return tokens + self.trunk._get_pos_embed(tokens.shape[1:3])
+        placed: Tensor = tokens + self.trunk._get_pos_embed(tokens.shape[1:3])
+        return placed
 
     def run_block(self, index: int, tokens: Tensor) -> Tensor:
         """Block `index` on tokens [B,h,w,C]; the step that is taken unless a caller has its own."""
