@@ -120,9 +120,9 @@ class HieraBlock(nn.Module):
         super().__init__()
         self.window_size = int(block.window_size)
         self.dim, self.dim_out = int(block.dim), int(block.dim_out)
-        self.norm1, self.norm2, self.mlp, self.drop_path = block.norm1, block.norm2, block.mlp, block.drop_path
+        self.norm1, self.pool = block.norm1, block.pool
         self.attn = HieraAttention(attention=block.attn, window=self.window_size)
-        self.pool = block.pool
+        self.drop_path, self.norm2, self.mlp = block.drop_path, block.norm2, block.mlp
         self.proj = block.proj if self.dim != self.dim_out else None
 
     def start(self, x: Tensor) -> BlockStart:
