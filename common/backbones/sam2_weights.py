@@ -8,8 +8,10 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import WeightError
-from ..weights import Coverage, load_weights, read_state_dict
+from ..layers.lora import expert_names
+from ..weights import Coverage, load_weights
 from .sam2 import Sam2
+from .sam_weights import read_sam
 
 __all__ = ["load_sam2"]
 
@@ -30,15 +32,13 @@ def load_sam2(network: Sam2, source: str | Path | Mapping[str, Tensor]) -> Cover
     (public: 4) those tokens and their heads stay as they are.
 
     Args:
-        network: of the same variant.
+        network: of the same variant, with or without experts.
         source: a file or state dict, with or without ``{"model": ...}`` and ``module.``.
 
     Raises:
         WeightError: unless every other tensor is found with its shape and nothing but the memory is left over.
     """
-    state = dict(source) if isinstance(source, Mapping) else read_state_dict(Path(source))[0]
-    where = "state dict" if isinstance(source, Mapping) else str(source)
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    state, where = read_sam(source)
     if not any(name.startswith("image_encoder.trunk.") for name in state):
         raise WeightError(
             "this is no SAM2 checkpoint",
@@ -52,4 +52,8 @@ def load_sam2(network: Sam2, source: str | Path | Mapping[str, Tensor]) -> Cover
     if tokens is not None and tokens.shape[0] != network.state_dict()[_TOKENS].shape[0]:
         state = {name: tensor for name, tensor in state.items() if not name.startswith(PER_TOKEN)}
         allowed = tuple(prefix + "*" for prefix in PER_TOKEN)
+    wrapped = {n.replace(".base_layer.", "."): n for n in network.state_dict() if ".qkv.base_layer." in n}
+    state = {wrapped.get(name, name): tensor for name, tensor in state.items()}
+    if expert_names(network.image_encoder):
+        allowed += ("*.lora_*",)
     return load_weights(network, state, allow_missing=allowed, allow_unexpected=MEMORY, where=where)
