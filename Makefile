@@ -23,6 +23,8 @@ install: $(STAMP)
 $(STAMP): requirements.txt setup.cfg
 	test -x $(PY) || $(PYTHON) -m venv .venv
 	$(PY) -m pip install $(PIP_ARGS) -r requirements.txt
+	SAM2_BUILD_CUDA=0 $(PY) -m pip install --no-build-isolation --no-deps sam2==1.1.0 \
+		|| echo "sam2 could not be built: everything works but the base sam2"
 	rm -f .venv/.installed-*
 	touch $(STAMP)
 

@@ -16,7 +16,9 @@ from .sam_encoder import Step
 
 __all__ = ["INSTALL", "SAM2_VARIANTS", "Sam2", "require_sam2", "sam2_encoder", "sam2_network"]
 
-INSTALL = "SAM2_BUILD_CUDA=0 python -m pip install --no-build-isolation sam2==1.1.0"
+INSTALL = (
+    "python -m pip install wheel==0.45.1; SAM2_BUILD_CUDA=0 python -m pip install --no-build-isolation sam2==1.1.0"
+)
 
 # `grid`: side of the learnt background positions
 SAM2_VARIANTS: Mapping[str, Mapping[str, Any]] = {
