@@ -92,7 +92,8 @@ class HieraAttention(nn.Module):
             k, v, mask = self._with_padding(k, v, pads)
         if self.q_pool is not None:
             a, b = a // 2, b // 2
-            q = self.q_pool(q.transpose(1, 2).unflatten(2, (2 * a, 2 * b))).flatten(2).transpose(1, 2)
+            pooled = self.q_pool(q.unflatten(1, (2 * a, 2 * b)).permute(0, 3, 1, 2))
+            q = pooled.permute(0, 2, 3, 1).flatten(1, 2).contiguous()  # fused kernels want whole heads in memory
         q, k, v = (x.unflatten(2, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         grid = out.transpose(1, 2).reshape(batch, m, n, a, b, channels)
