@@ -218,6 +218,7 @@ def class_noise(similarity: Tensor, labels: Tensor, size: tuple[int, int], level
         H-SAM's released code at 224 pixels. It reads the first h w pixels of the label map instead of sampling it,
         and is hard-coded to nine classes.
     """
+    labels = labels.as_subclass(Tensor)  # MONAI's labels would turn all that follows into theirs
     labels = labels if labels.ndim == 4 else labels[:, None]
     if labels.shape[:2] != (similarity.shape[0], 1):
         raise ConfigError(

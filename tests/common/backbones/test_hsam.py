@@ -1,5 +1,7 @@
 """H-SAM as a whole: interface, stages, noise, parameter counts."""
 
+import copy
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -53,6 +55,16 @@ def test_encoder_and_prompts_are_those_of_sam_with_the_same_seed():
         assert all(torch.equal(a, b) for a, b in pairs)
     again = hsam_network("tiny", image_size=SIZE, seed=5)
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), again.parameters(), strict=True))
+
+
+def test_half_precision_and_copies(network):
+    image = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        exact = network.logits(network(image))
+        assert torch.equal(copy.deepcopy(network)(image).coarse, network(image).coarse)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rough = network.logits(network(image))
+    assert float((rough - exact).abs().max() / exact.abs().max()) < 0.05
 
 
 def test_images_do_not_mix(network):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from monai.data import MetaTensor
 from segment_anything.modeling import MaskDecoder, TwoWayTransformer
 from torch.nn import functional as F
 
@@ -156,6 +157,11 @@ def test_noise_samples_labels_at_the_nearest_pixel():
     a = class_noise(similarity, big, (4, 4), NOISE_LEVELS)
     torch.manual_seed(1)
     assert torch.equal(a, class_noise(similarity, small, (4, 4), NOISE_LEVELS))
+
+
+def test_labels_with_an_affine_leave_plain_tensors():
+    labels = MetaTensor(torch.randint(0, 2, (1, 1, 8, 8)))
+    assert type(class_noise(torch.zeros(1, 3, 16), labels, (4, 4), NOISE_LEVELS)) is torch.Tensor
 
 
 def test_noise_needs_labels_of_the_images():

@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import copy
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,16 @@ def test_shapes(network):
     assert answer.shape == (2, K1, 64, 64)
     assert torch.equal(answer, F.interpolate(out.coarse, scale_factor=4, mode="bilinear"))
     assert (network.image_size, network.classes, network.image_encoder.embed_dim) == (64, K1, 64 + 128)
+
+
+def test_half_precision_and_copies(network):
+    image = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        exact = network.logits(network(image))
+        assert torch.equal(copy.deepcopy(network)(image).coarse, network(image).coarse)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rough = network.logits(network(image))
+    assert float((rough - exact).abs().max() / exact.abs().max()) < 0.05
 
 
 def test_images_do_not_mix(network):
