@@ -16,19 +16,23 @@ from nnunetv2.preprocessing.normalization import default_normalization_schemes a
 from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from .datalist import Collection, read_collection
 from .dataset_json import case_name
 from .io import read_volume
 
-__all__ = ["NormalizeModalityd", "intensities"]
+__all__ = ["NormalizeModalityd", "intensities", "window_of"]
 
 logger = logging.getLogger(__name__)
 
 _VOXELS_PER_CASE = 100_000
 
 
-def intensities(dataset_dir: str | Path | Sequence[str | Path] | Collection, seed: int = 0) -> dict[str, dict[str, Any]]:
+def intensities(
+    dataset_dir: str | Path | Sequence[str | Path] | Collection,
+    seed: int = 0,
+    ct_window: Sequence[float] | None = None,
+) -> dict[str, dict[str, Any]]:
     """How each modality of a collection is normalised: plain values, to be kept with the weights.
 
     A modality called CT (in any case, as in nnU-Net) gets ``CTNormalization`` with mean, standard deviation, 0.5 and
@@ -38,12 +42,15 @@ def intensities(dataset_dir: str | Path | Sequence[str | Path] | Collection, see
     Args:
         dataset_dir: anything that ``read_collection`` reads.
         seed: of the draw.
+        ct_window: lower and upper bound (HU) of every CT in the place of statistics, for which there need not be any
+            label; its mean is taken as the centre, its standard deviation as a quarter of its width.
 
     Returns:
         ``{modality: {"scheme": class name, "mean": ..., "std": ..., "percentile_00_5": ..., "percentile_99_5": ...}}``.
 
     Raises:
-        DataError: when the training cases of a CT have no annotated voxel.
+        ConfigError: for a window without width.
+        DataError: when the training cases of a CT have no annotated voxel, unless there is a window.
     """
     collection = read_collection(dataset_dir)
     found: dict[str, dict[str, Any]] = {}
@@ -51,8 +58,21 @@ def intensities(dataset_dir: str | Path | Sequence[str | Path] | Collection, see
         scheme = get_normalization_scheme(modality)
         found[modality] = {"scheme": scheme.__name__}
         if scheme is schemes.CTNormalization:
-            found[modality] |= _foreground(collection, modality, seed)
+            found[modality] |= _foreground(collection, modality, seed) if ct_window is None else window_of(ct_window)
     return found
+
+
+def window_of(bounds: Sequence[float]) -> dict[str, float]:
+    """A CT's scheme between two bounds (HU).
+
+    Raises:
+        ConfigError: for a window without width.
+    """
+    if len(bounds) != 2 or not bounds[0] < bounds[1]:
+        raise ConfigError("a window has a lower and an upper bound", where="ct_window", got=list(bounds),
+                          expected="for example [-125, 275]")  # fmt: skip
+    low, high = (float(b) for b in bounds)
+    return {"mean": (low + high) / 2, "std": (high - low) / 4, "percentile_00_5": low, "percentile_99_5": high}
 
 
 def _foreground(collection: Collection, modality: str, seed: int) -> dict[str, float]:
@@ -67,7 +87,8 @@ def _foreground(collection: Collection, modality: str, seed: int) -> dict[str, f
     values = np.concatenate(drawn) if drawn else np.empty(0)
     if not values.size:
         raise DataError("no annotated voxel to learn the intensities of a CT from", where=f"{collection.root}, {modality}",
-                        got=f"{len(drawn)} training cases", expected="label maps with structures")  # fmt: skip
+                        got=f"{len(drawn)} training cases", expected="label maps with structures",
+                        hint="or choose bounds, for example --ct_window [-125,275]")  # fmt: skip
     low, high = np.percentile(values, (0.5, 99.5))
     result = {"mean": values.mean(dtype=np.float64), "std": values.std(dtype=np.float64)}
     result = {k: float(v) for k, v in {**result, "percentile_00_5": low, "percentile_99_5": high}.items()}

@@ -107,6 +107,7 @@ class CachedSlices(SliceViews):
         keys: entries to slice; the others pass through.
         cache_rate: share of the volumes to keep; others are read again for every slice.
         axis: spatial axis to cut along, 0, 1 or 2.
+        annotated_only: keep slices with a label > 0 only; a volume without any keeps its middle slice.
 
     Raises:
         DataError: when there is nothing to cut.
@@ -120,9 +121,10 @@ class CachedSlices(SliceViews):
         keys: Sequence[str] = ("image", "label"),
         cache_rate: float = 1.0,
         axis: int = 2,
+        annotated_only: bool = False,
     ) -> None:
         if not data:
             raise DataError("there are no volumes to cut into slices", got="an empty list", expected="training cases")
         self.data = list(data)
         volumes = CacheDataset(self.data, preprocessing, cache_rate=cache_rate, num_workers=1, progress=False)
-        super().__init__(volumes, keys=keys, axis=axis, transform=transform)
+        super().__init__(volumes, keys=keys, axis=axis, transform=transform, annotated_only=annotated_only)

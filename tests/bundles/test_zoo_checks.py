@@ -46,7 +46,7 @@ def test_zoo_verify_net_in_out(bundle: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(ROOT)
     bundle = copy(bundle, tmp_path)
     meta = json.loads((bundle / "configs" / "metadata.json").read_text())
-    shape = [32 for _ in meta["network_data_format"]["inputs"]["image"]["spatial_shape"]]
+    shape = [min(32, n) for n in meta["network_data_format"]["inputs"]["image"]["spatial_shape"]]
     prefix = "_meta_::network_data_format::{}::spatial_shape"
     verify_network(bundle, **{prefix.format("inputs::image"): shape, prefix.format("outputs::pred"): shape})
 
@@ -64,7 +64,7 @@ def test_verify_net_in_out_can_fail(bundle: Path, tmp_path: Path, monkeypatch: p
     broken = copy(bundle, tmp_path)
     edit_json("metadata", lambda m: m["network_data_format"]["outputs"]["pred"].update(num_channels=97))(broken)
     meta = json.loads((broken / "configs" / "metadata.json").read_text())
-    shape = [32 for _ in meta["network_data_format"]["inputs"]["image"]["spatial_shape"]]
+    shape = [min(32, n) for n in meta["network_data_format"]["inputs"]["image"]["spatial_shape"]]
     with pytest.raises(ConfigError, match="metadata"):
         verify_network(broken, **{"_meta_::network_data_format::inputs::image::spatial_shape": shape})
 
