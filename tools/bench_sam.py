@@ -15,7 +15,7 @@ from common.layers.lora import add_experts, base_qkv, batched_qkv, expert_names,
 
 from .bench_measure import Case, relative
 
-__all__ = ["LAPTOP", "PAPER", "PARTS", "cases", "growth"]
+__all__ = ["LAPTOP", "PAPER", "PARTS", "cases", "growth", "library_encoder"]
 
 ENCODERS = {
     "encoder_224": (224, {"faster": 1.0}),
@@ -28,7 +28,8 @@ LAPTOP = {"size": 256, "embed": 192, "depth": 3}
 PAPER = {"size": 256, "embed": 768, "depth": 12}
 
 
-def _library(size: int, embed: int, depth: int) -> ImageEncoderViT:
+def library_encoder(size: int, embed: int, depth: int) -> ImageEncoderViT:
+    """Segment-anything's encoder with random weights and positions."""
     torch.manual_seed(0)
     encoder = ImageEncoderViT(
         img_size=size, embed_dim=embed, depth=depth, num_heads=max(1, embed // 64), out_chans=256,
@@ -43,7 +44,7 @@ def _library(size: int, embed: int, depth: int) -> ImageEncoderViT:
 
 def _encoder(part: str, embed: int, depth: int) -> Case:
     size, goals = ENCODERS[part]
-    plain = _library(size, embed, depth).eval()
+    plain = library_encoder(size, embed, depth).eval()
     fast, image = SamEncoder(encoder=copy.deepcopy(plain)), torch.rand(1, 3, size, size)
 
     @torch.inference_mode()
@@ -61,7 +62,7 @@ def _encoder(part: str, embed: int, depth: int) -> Case:
 
 
 def _training(size: int, embed: int, depth: int) -> Case:
-    plain = _library(size, embed, depth)
+    plain = library_encoder(size, embed, depth)
     plain.requires_grad_(False)  # as beneath LoRA experts: gradients pass through, weights get none
     plain.patch_embed.requires_grad_(True)
     fast, image = SamEncoder(encoder=copy.deepcopy(plain)), torch.rand(1, 3, size, size)
@@ -93,7 +94,7 @@ def _training(size: int, embed: int, depth: int) -> Case:
 
 
 def _block(size: int, embed: int, count: int) -> tuple[SamBlock, Tensor]:
-    block = SamEncoder(encoder=_library(size, embed, 1)).blocks[0]
+    block = SamEncoder(encoder=library_encoder(size, embed, 1)).blocks[0]
     assert isinstance(block, SamBlock)
     add_experts(block, [f"expert{i}" for i in range(count)])
     for level in expert_names(block):
