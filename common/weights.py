@@ -75,7 +75,8 @@ def read_state_dict(path: Path | str) -> tuple[dict[str, Tensor], ModelCard | No
     """Read the tensors of a ``.pt``, ``.pth`` or ``.safetensors`` file; no code in the file is ever executed.
 
     Known wrappers (``state_dict``, ``model``, ``network_weights``, ``model_state_dict``, and our own run checkpoints)
-    are taken off. nnU-Net's checkpoints contain numpy scalars, which are admitted by name and nothing else is.
+    are taken off; state dicts side by side (SimCLRv2's ``{"resnet": ..., "head": ...}``) become one, their names before
+    those of the tensors. nnU-Net's checkpoints contain numpy scalars, which are admitted by name and nothing else is.
 
     Args:
         path: the weights file.
@@ -100,6 +101,7 @@ def read_state_dict(path: Path | str) -> tuple[dict[str, Tensor], ModelCard | No
             break
         inner = next((content[k] for k in WRAPPERS if isinstance(content.get(k), Mapping)), None)
         if inner is None:
+            content = _side_by_side(content)
             break
         content = inner
     if not isinstance(content, Mapping) or not any(isinstance(v, Tensor) for v in content.values()):
@@ -239,6 +241,14 @@ def _suggest_prefix(target: Mapping[str, Tensor], source: Mapping[str, Tensor], 
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "scalar"
+
+
+def _side_by_side(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """``{"a": {"w": tensor}, "b": ...}`` as ``{"a.w": tensor, ...}``; anything else as it is."""
+    parts = list(content.values())
+    if not parts or not all(isinstance(p, Mapping) and all(isinstance(v, Tensor) for v in p.values()) for p in parts):
+        return content
+    return {f"{name}.{key}": value for name, part in content.items() for key, value in part.items()}
 
 
 def _numpy_scalars() -> list[Any]:

@@ -84,7 +84,9 @@ def _is_collection(dataset_dir: str | Path | Sequence[str | Path]) -> bool:
 
 def _plain_folder(folder: Path, modality: str | None, ct_window: Sequence[float] | None) -> UnlabelledImages:
     files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    volumes = [p for p in files if p.name.lower().endswith(tuple(VOLUME_SUFFIXES)) and p.suffix.lower() not in _PICTURES]
+    volumes = [
+        p for p in files if p.name.lower().endswith(tuple(VOLUME_SUFFIXES)) and p.suffix.lower() not in _PICTURES
+    ]
     pictures = [p for p in files if p.suffix.lower() in _PICTURES]
     if not volumes and not pictures:
         raise DataError("there are no images to learn from", where=folder, expected="NIfTI, NRRD, MHA or PNG files")
@@ -99,7 +101,7 @@ def _plain_folder(folder: Path, modality: str | None, ct_window: Sequence[float]
         if ct_window is None:
             raise DataError("without labels there are no statistics to normalise a CT by", where=folder,
                             hint="choose bounds in HU, for example --ct_window [-125,275]")  # fmt: skip
-        scheme |= window_of(ct_window)  # type: ignore[arg-type]
+        scheme |= window_of(ct_window)
     chosen = volumes or pictures
     names = ["/".join((*p.relative_to(folder).parts[:-1], base_name(p))) for p in chosen]
     found = [{"image": str(p), "case": n, "task": folder.name, "modality": modality}

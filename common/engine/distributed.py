@@ -11,7 +11,7 @@ from torch import nn
 
 from ..errors import AmalgamationError, ConfigError
 
-__all__ = ["end", "start"]
+__all__ = ["end", "shared_norms", "start"]
 
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -71,3 +71,20 @@ def end(network: nn.Module) -> None:
             expected="equal parameters",
             hint="wrap the network that the trainer updates in DistributedDataParallel",
         )
+
+
+def shared_norms(network: nn.Module, device: torch.device | str) -> nn.Module:
+    """The network, whose batch norms see the batches of all processes on GPUs; on a CPU each process has its own.
+
+    Args:
+        network: changed in place; norms whose parameters are frozen stay as they are.
+        device: of this process.
+    """
+    if torch.device(device).type != "cuda":
+        return network
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            frozen = not any(p.requires_grad for p in child.parameters())
+            if isinstance(child, nn.modules.batchnorm._BatchNorm) and not frozen:
+                setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))  # type: ignore[no-untyped-call]
+    return network

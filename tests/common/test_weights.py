@@ -81,6 +81,14 @@ def test_wrappers_are_taken_off(tmp_path, key) -> None:
     assert set(read_state_dict(tmp_path / "w.pth")[0]) == set(net().state_dict())
 
 
+def test_state_dicts_side_by_side_become_one(tmp_path) -> None:
+    torch.save({"resnet": {"a.w": torch.ones(2)}, "head": {"w": torch.zeros(1)}}, tmp_path / "two.pth")
+    assert {k: v.tolist() for k, v in read_state_dict(tmp_path / "two.pth")[0].items()} == {
+        "resnet.a.w": [1.0, 1.0],
+        "head.w": [0.0],
+    }
+
+
 def test_numpy_scalars_of_nnunet_are_admitted(tmp_path) -> None:
     content = {
         "network_weights": net().state_dict(),

@@ -1,0 +1,96 @@
+import math
+import os
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from common.errors import ConfigError
+from common.losses.contrastive import nt_xent
+
+
+def naive(first, second, temperature):
+    z = [v / math.sqrt(sum(x * x for x in v)) for v in [torch.tensor(v) for v in [*first.tolist(), *second.tolist()]]]
+    n, total = len(first), 0.0
+    for i in range(2 * n):
+        j = i + n if i < n else i - n
+        scores = {k: math.exp(float(z[i] @ z[k]) / temperature) for k in range(2 * n) if k != i}
+        total -= math.log(scores[j] / sum(scores.values()))
+    return total / (2 * n)
+
+
+@pytest.mark.parametrize("samples, width", [(2, 3), (5, 8), (7, 1)])
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
+def test_equals_the_loop(samples, width, temperature):
+    first, second = torch.randn(samples, width), torch.randn(samples, width)
+    got = float(nt_xent(first, second, temperature=temperature))
+    assert got == pytest.approx(naive(first, second, temperature), rel=1e-4)
+
+
+def test_vectors_that_are_all_alike():
+    same = torch.ones(4, 6)
+    assert float(nt_xent(same, same)) == pytest.approx(math.log(7), rel=1e-5)
+
+
+def test_length_does_not_matter_and_the_order_of_views_neither():
+    first, second = torch.randn(4, 6), torch.randn(4, 6)
+    assert torch.allclose(nt_xent(first, second), nt_xent(3 * first, 0.1 * second))
+    assert torch.allclose(nt_xent(first, second), nt_xent(second, first))
+    assert nt_xent(first, first, temperature=0.1) < nt_xent(first, second, temperature=0.1)
+
+
+@pytest.mark.parametrize(
+    "first, second, temperature",
+    [(torch.ones(2, 3), torch.ones(2, 3), 0.0), (torch.ones(2, 3), torch.ones(3, 3), 0.1),
+     (torch.ones(1, 3), torch.ones(1, 3), 0.1), (torch.ones(3), torch.ones(3), 0.1)],
+)  # fmt: skip
+def test_what_makes_no_sense(first, second, temperature):
+    with pytest.raises(ConfigError):
+        nt_xent(first, second, temperature=temperature)
+
+
+def test_two_processes_compute_what_one_would(monkeypatch):
+    """With what the others gathered put in by hand; the slow test gathers."""
+    whole = torch.randn(2, 4, 5)
+    first, second = (v.clone().requires_grad_() for v in whole)
+    loss = nt_xent(first, second)
+    loss.backward()
+    shared = whole.clone().requires_grad_()  # what each process's part of the graph leads to
+    losses = []
+    for rank in (0, 1):
+        every = torch.nn.functional.normalize(shared, dim=2)
+        monkeypatch.setattr("common.losses.contrastive._every_process", lambda own, e=every, r=rank: (e, r))
+        losses.append(nt_xent(*shared[:, 2 * rank : 2 * rank + 2]))
+    (sum(losses) / 2).backward()
+    assert torch.allclose(sum(losses) / 2, loss, atol=1e-6)
+    assert torch.allclose(shared.grad, torch.stack([first.grad, second.grad]), atol=1e-6)
+
+
+def _process(rank, port, whole, results):
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    first, second = (v[2 * rank : 2 * rank + 2].clone().requires_grad_() for v in whole)
+    loss = nt_xent(first, second)
+    loss.backward()
+    results[rank] = (loss.detach(), first.grad / 2, second.grad / 2)  # DDP averages over processes
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_gradients_travel_between_processes():
+    whole = tuple(torch.randn(2, 4, 5))
+    first, second = (v.clone().requires_grad_() for v in whole)
+    loss = nt_xent(first, second)
+    loss.backward()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with mp.Manager() as manager:
+        results = manager.dict()
+        mp.spawn(_process, args=(port, whole, results), nprocs=2)
+        parts = [results[0], results[1]]
+    assert torch.allclose(torch.stack([p[0] for p in parts]).mean(), loss.detach(), atol=1e-6)
+    assert torch.allclose(torch.cat([p[1] for p in parts]), first.grad, atol=1e-6)
+    assert torch.allclose(torch.cat([p[2] for p in parts]), second.grad, atol=1e-6)
