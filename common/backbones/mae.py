@@ -169,7 +169,7 @@ class MAE(VisionTransformer):
         for block in self.decoder_blocks:
             tokens = block(tokens)
         patches: Tensor = self.decoder_pred(self.decoder_norm(tokens))[:, 1:]
-        grid: Tensor = patches.unflatten(1, (self.side, self.side))  # type: ignore[no-untyped-call]
+        grid: Tensor = patches.unflatten(1, (self.side, self.side))
         return grid
 
 

@@ -86,5 +86,5 @@ def shared_norms(network: nn.Module, device: torch.device | str) -> nn.Module:
         for name, child in list(parent.named_children()):
             frozen = not any(p.requires_grad for p in child.parameters())
             if isinstance(child, nn.modules.batchnorm._BatchNorm) and not frozen:
-                setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))  # type: ignore[no-untyped-call]
+                setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
     return network

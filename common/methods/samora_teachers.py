@@ -143,5 +143,5 @@ class MaskedTeacher(nn.Module):
     def features(self, image: Tensor) -> Tensor:
         """Tokens ``[N, h, w, C]`` of the whole image."""
         tokens: Tensor = self.network.forward_features(_normal(fitted(image, self.size)))[:, 1:]
-        grid: Tensor = tokens.unflatten(1, (self.network.side, self.network.side))  # type: ignore[no-untyped-call]
+        grid: Tensor = tokens.unflatten(1, (self.network.side, self.network.side))
         return grid
