@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from common.errors import AmalgamationError, ConfigError
 from common.layers import sam_attention
-from tools import bench, bench_ka2er, bench_m4oe, bench_sam
+from common.methods import samora
+from tools import bench, bench_ka2er, bench_m4oe, bench_sam, bench_samora
 from tools.__main__ import main
 from tools.bench_measure import Case, measure, multiply_adds, peak_memory, tensor_memory
 
@@ -183,6 +184,25 @@ def test_sam_checks_see_an_expert_that_is_off_by_a_thousandth(monkeypatch):
     assert case.difference() <= case.tolerance
     right = bench_sam.batched_qkv
     monkeypatch.setattr(bench_sam, "batched_qkv", lambda *given: right(*given) * 1.001)
+    assert case.difference() > case.tolerance
+
+
+def test_samora_from_the_command_line(tmp_path, monkeypatch):
+    stand_in(monkeypatch, "samora", laptop={"size": 64, "embed": 64, "depth": 2})
+    only = "training,low_memory,switching,growth"
+    assert main(["bench", "samora", "--repeats", "1", "--threads", "1", "--only", only, "--out", str(tmp_path)]) == 0
+    written = json.loads((tmp_path / "bench_samora.json").read_text())
+    assert [row["goals"] for row in written["rows"]] == [{"faster": 1.15}, {"tensors": 0.2}, {}]
+    assert all(row["equal"] for row in written["rows"])
+    assert [step["experts"] for step in written["steps"]] == [2, 3]
+
+
+@pytest.mark.parametrize("part", ["training", "switching"])
+def test_samora_checks_see_an_expert_that_is_off_by_a_thousandth(part, monkeypatch):
+    (case,) = bench_samora.cases(64, 64, 2, 3, [part])
+    assert case.difference() <= case.tolerance
+    right = samora.batched_qkv
+    monkeypatch.setattr(samora, "batched_qkv", lambda *given: right(*given) * 1.001)
     assert case.difference() > case.tolerance
 
 
