@@ -25,6 +25,8 @@ from common.methods.samora_network import base_network
 from common.weights import read_state_dict
 from tools.predict import segment
 
+pytestmark = pytest.mark.slow  # whole commands, many of them
+
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 

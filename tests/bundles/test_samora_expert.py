@@ -19,6 +19,8 @@ from common.layers.lora import base_hash, load_adapter
 from common.methods.samora_base import frozen_encoder
 from common.weights import read_card, read_state_dict
 
+pytestmark = pytest.mark.slow  # whole commands, many of them
+
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
