@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from .datalist import Collection, read_collection
 from .dataset_json import case_name
 from .io import read_volume
 
-__all__ = ["NormalizeModalityd", "intensities", "window_of"]
+__all__ = ["ByModalityd", "NormalizeModalityd", "intensities", "window_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -96,8 +96,57 @@ def _foreground(collection: Collection, modality: str, seed: int) -> dict[str, f
     return result
 
 
-class NormalizeModalityd(MapTransform):
-    """Normalise each case by its modality's scheme.
+class ByModalityd(MapTransform):
+    """Change each case's intensities in the way of its modality.
+
+    Args:
+        keys: images ``[C, X, Y, Z]`` with native intensities.
+        schemes: from :func:`intensities`.
+        change: ``(channel [X, Y, Z] float32, scheme) -> channel``.
+        default: modality of cases without one; None refuses them.
+
+    Raises:
+        ConfigError: for a default without a scheme.
+        DataError: for a modality without a scheme, or a voxel that is NaN or infinite.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        schemes: Mapping[str, Mapping[str, Any]],
+        change: Callable[[NDArray[np.float32], Mapping[str, Any]], NDArray[np.float32]],
+        default: str | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.schemes, self.change, self.default = {k: dict(v) for k, v in schemes.items()}, change, default
+        if default is not None and default not in self.schemes:
+            raise ConfigError("there is no normalisation for this modality", where="modality", got=default,
+                              expected=", ".join(self.schemes) or "a trained model's card")  # fmt: skip
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy with changed float32 images, and the modality that was taken."""
+        result = dict(data)
+        modality = data.get("modality") or self.default
+        if modality not in self.schemes:
+            raise DataError("there is no normalisation for the case's modality", where=f"case {case_name(data)}",
+                            got=modality, expected=", ".join(self.schemes))  # fmt: skip
+        result["modality"] = modality
+        scheme = self.schemes[str(modality)]
+        for key in self.key_iterator(result):
+            image = result[key]
+            plain = image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
+            array: NDArray[np.float32] = plain.cpu().numpy().astype(np.float32)
+            if not np.isfinite(array).all():
+                raise DataError("the image holds NaN or infinite voxels", where=f"case {case_name(data)}",
+                                expected="finite intensities")  # fmt: skip
+            normal = torch.from_numpy(np.stack([self.change(channel, scheme) for channel in array])).to(plain.device)
+            result[key] = MetaTensor(normal).copy_meta_from(image) if isinstance(image, MetaTensor) else normal
+        return result
+
+
+class NormalizeModalityd(ByModalityd):
+    """Normalise each case by its modality's scheme, as nnU-Net does.
 
     Args:
         keys: images ``[C, X, Y, Z]`` with native intensities.
@@ -105,6 +154,7 @@ class NormalizeModalityd(MapTransform):
         default: modality of cases without one; None refuses them.
 
     Raises:
+        ConfigError: for a default without a scheme.
         DataError: for a modality without a scheme, or a voxel that is NaN or infinite.
     """
 
@@ -115,25 +165,10 @@ class NormalizeModalityd(MapTransform):
         default: str | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.schemes, self.default = {k: dict(v) for k, v in schemes.items()}, default
+        super().__init__(keys, schemes, _normalised, default, allow_missing_keys)
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy with normalised float32 images."""
-        result = dict(data)
-        modality = data.get("modality", self.default)
-        if modality not in self.schemes:
-            raise DataError("there is no normalisation for the case's modality", where=f"case {case_name(data)}",
-                            got=modality, expected=", ".join(self.schemes))  # fmt: skip
-        given = self.schemes[str(modality)]
-        scheme = getattr(schemes, given["scheme"])(use_mask_for_norm=False, intensityproperties=given)
-        for key in self.key_iterator(result):
-            image = result[key]
-            plain = image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
-            array: NDArray[np.float32] = plain.cpu().numpy().astype(np.float32)
-            if not np.isfinite(array).all():
-                raise DataError("the image holds NaN or infinite voxels", where=f"case {case_name(data)}",
-                                expected="finite intensities")  # fmt: skip
-            normal = torch.from_numpy(np.stack([scheme.run(channel.copy()) for channel in array])).to(plain.device)
-            result[key] = MetaTensor(normal).copy_meta_from(image) if isinstance(image, MetaTensor) else normal
-        return result
+
+def _normalised(channel: NDArray[np.float32], scheme: Mapping[str, Any]) -> NDArray[np.float32]:
+    normalisation = getattr(schemes, scheme["scheme"])(use_mask_for_norm=False, intensityproperties=scheme)
+    normal: NDArray[np.float32] = normalisation.run(channel.copy())
+    return normal

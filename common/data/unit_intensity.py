@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
-from monai.transforms import MapTransform
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, DataError
-from .dataset_json import case_name
+from .modality_intensity import ByModalityd
 
 __all__ = ["UnitIntensityd"]
 
 _LOW, _HIGH = 0.5, 99.5  # percentiles, nnU-Net's for CT
 
 
-class UnitIntensityd(MapTransform):
+class UnitIntensityd(ByModalityd):
     """Map each case to 0..1 within the bounds of its modality: ``y = (clip(x, a, b) - a) / (b - a)``.
 
     CT: a and b are the percentiles that its scheme has, the same for all cases. RGB: 0 and 255. ``NoNormalization``:
@@ -44,31 +40,11 @@ class UnitIntensityd(MapTransform):
         default: str | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.schemes, self.default = {k: dict(v) for k, v in schemes.items()}, default
-        if default is not None and default not in self.schemes:
-            raise ConfigError("there is no normalisation for this modality", where="modality", got=default,
-                              expected=", ".join(self.schemes) or "a trained model's card")  # fmt: skip
+        super().__init__(keys, schemes, _to_unit, default, allow_missing_keys)
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy with float32 images between 0 and 1."""
-        result = dict(data)
-        modality = data.get("modality") or self.default
-        if modality not in self.schemes:
-            raise DataError("there is no normalisation for the case's modality", where=f"case {case_name(data)}",
-                            got=modality, expected=", ".join(self.schemes))  # fmt: skip
-        result["modality"] = modality
-        for key in self.key_iterator(result):
-            image = result[key]
-            plain = image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
-            array: NDArray[np.float32] = plain.cpu().numpy().astype(np.float32)
-            if not np.isfinite(array).all():
-                raise DataError("the image holds NaN or infinite voxels", where=f"case {case_name(data)}",
-                                expected="finite intensities")  # fmt: skip
-            mapped = np.stack([_between(channel, *_bounds(channel, self.schemes[modality])) for channel in array])
-            normal = torch.from_numpy(mapped).to(plain.device)
-            result[key] = MetaTensor(normal).copy_meta_from(image) if isinstance(image, MetaTensor) else normal
-        return result
+
+def _to_unit(channel: NDArray[np.float32], scheme: Mapping[str, Any]) -> NDArray[np.float32]:
+    return _between(channel, *_bounds(channel, scheme))
 
 
 def _bounds(channel: NDArray[np.float32], scheme: Mapping[str, Any]) -> tuple[float, float]:

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
+from torch import nn
 
-from common.engine.distributed import start
+from common.engine.distributed import shared_norms, start
 from common.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -62,3 +64,19 @@ def test_processes_that_trained_different_networks_are_noticed(wrapped: bool, tm
     )
     assert (done.returncode == 0) == wrapped, done.stderr[-2000:]
     assert wrapped or "ranks [1] differ from rank 0" in done.stderr
+
+
+def test_norms_that_learn_are_shared_between_gpus_and_only_those() -> None:
+    def network() -> nn.Module:
+        made = nn.Sequential(nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4), nn.Sequential(nn.BatchNorm2d(4)))
+        made[2][0].requires_grad_(False)
+        made[1].running_mean.fill_(3.0)
+        return made
+
+    on_cpu = shared_norms(network(), "cpu")
+    assert not any(isinstance(m, nn.SyncBatchNorm) for m in on_cpu.modules())
+    plain = network()
+    names = list(plain.state_dict())
+    shared = shared_norms(plain, torch.device("cuda", 0))
+    assert isinstance(shared[1], nn.SyncBatchNorm) and not isinstance(shared[2][0], nn.SyncBatchNorm)
+    assert list(shared.state_dict()) == names and bool((shared[1].running_mean == 3.0).all())
