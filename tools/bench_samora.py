@@ -32,12 +32,12 @@ PAPER = {"size": 224, "embed": 768, "depth": 12}
 class Pair:
     """The same function twice: segment-anything's encoder with PEFT's adapters, and our network around a copy of it."""
 
-    library: ImageEncoderViT
+    published_encoder: ImageEncoderViT
     network: SAMora
 
     def step(self, index: int, tokens: Tensor) -> Tensor:
         """A block as published: one whole pass of segment-anything's block per expert and one without."""
-        block = self.library.blocks[index]
+        block = self.published_encoder.blocks[index]
         set_expert(block, None)
         own = block(tokens)
         signals = []
