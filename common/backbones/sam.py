@@ -32,7 +32,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "vit_b": {"embed": 768, "depth": 12, "heads": 12, "global_blocks": (2, 5, 8, 11)},
     "vit_l": {"embed": 1024, "depth": 24, "heads": 16, "global_blocks": (5, 11, 17, 23)},
     "vit_h": {"embed": 1280, "depth": 32, "heads": 16, "global_blocks": (7, 15, 23, 31)},
-    # windows of 3 leave a remainder at 64, 112 and 224 pixels
+    # ours, for scans on a CPU
+    "small": {"embed": 192, "depth": 6, "heads": 6, "global_blocks": (2, 5), "window": 5, "width": 128, "hidden": 512},
+    # ours, for tests: windows of 3 leave a remainder at 64, 112 and 224 pixels
     "tiny": {"embed": 32, "depth": 4, "heads": 2, "global_blocks": (1, 3), "window": 3, "width": 32, "hidden": 64},
 }
 
@@ -112,7 +114,7 @@ def sam_encoder(
     """One of SAM's image encoders with random weights.
 
     Args:
-        variant: `vit_b`, `vit_l`, `vit_h`, or `tiny` for tests.
+        variant: `vit_b`, `vit_l`, `vit_h`; ours: `small` for a CPU and `tiny` for tests.
         image_size: pixels, a multiple of 16.
         seed: draws the same weights wherever it is the same; torch's own generator is left as it was.
         checkpointing: less memory in training, see `SamEncoder`.
