@@ -101,7 +101,8 @@ class MaskDecoder3D(nn.Module):
     def _upscale(self, voxels: Tensor) -> Tensor:
         # [B, N, C] -> [B, N * 64, C/8], the voxels of a token in two steps of 2 x 2 x 2
         first, norm, gelu, second, last = self.output_upscaling
-        coarse = gelu(F.layer_norm(_spread(voxels, first), norm.normalized_shape, norm.weight, norm.bias, norm.eps))
+        assert isinstance(norm, ChannelNorm)
+        coarse = gelu(norm.last(_spread(voxels, first)))
         fine: Tensor = last(_spread(coarse, second)).flatten(1, 3)
         return fine
 
@@ -111,13 +112,15 @@ def _spread(tokens: Tensor, convolution: nn.Module) -> Tensor:
     weight: Tensor = convolution.weight  # type: ignore[assignment]
     bias: Tensor = convolution.bias  # type: ignore[assignment]
     matrix = weight.permute(2, 3, 4, 1, 0).flatten(0, 3)
-    return F.linear(tokens, matrix, bias.repeat(8)).unflatten(-1, (8, -1))
+    spread: Tensor = F.linear(tokens, matrix, bias.repeat(8)).unflatten(-1, (8, -1))
+    return spread
 
 
 def _put_in_place(logits: Tensor, grid: Sequence[int]) -> Tensor:
     # [B, N * 64, T] -> [B, T, 4g, 4g, 4g]
-    parts = logits.mT.unflatten(2, (*grid, *(2,) * 6))
-    return parts.permute(0, 1, 2, 5, 8, 3, 6, 9, 4, 7, 10).reshape(*parts.shape[:2], *(4 * g for g in grid))
+    parts = logits.mT.unflatten(2, (*grid, *(2,) * 6)).permute(0, 1, 2, 5, 8, 3, 6, 9, 4, 7, 10)
+    masks: Tensor = parts.reshape(*logits.mT.shape[:2], *(4 * g for g in grid))
+    return masks
 
 
 def _batch(embedding: Tensor, sparse: Tensor, dense: Tensor) -> int:

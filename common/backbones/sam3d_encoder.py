@@ -13,13 +13,13 @@ from torch.utils.checkpoint import checkpoint
 from ..errors import ConfigError
 from ..layers.channel_norm import ChannelNorm
 from ..layers.released_bias import ReleasedBias
-from ..layers.sam_attention import AxisBias, DecomposedAttention
+from ..layers.sam_attention import AxisBias, BiasMaker, DecomposedAttention
 from .sam_encoder import SamBlock, require_image_size
 
 __all__ = ["REL_POS", "Sam3DEncoder"]
 
 AXES = ("d", "h", "w")
-REL_POS = {"released": ReleasedBias, "intended": AxisBias}
+REL_POS: dict[str, BiasMaker] = {"released": ReleasedBias, "intended": AxisBias}
 
 
 class _Attention(nn.Module):

@@ -54,7 +54,8 @@ class PositionCode3D(nn.Module):
         with torch.autocast(matrix.device.type, enabled=False):
             angles = 2 * math.pi * ((2 * places.to(matrix.dtype) - 1) @ matrix)
             sine = angles.sin()
-            return torch.cat([sine, angles.cos(), sine], -1)
+            code: Tensor = torch.cat([sine, angles.cos(), sine], -1)
+        return code
 
     def dense(self, grid: int) -> Tensor:
         """Code [1, C, g, g, g] of the centres of a cubic grid, axes swapped as released; computed once per matrix."""
@@ -161,7 +162,8 @@ class PromptEncoder3D(nn.Module):
             points = nn.functional.pad(points, (0, 0, 0, 1))
             labels = nn.functional.pad(labels, (0, 1), value=-1)
         code = self._places(points)
-        outside, inside = (e.weight for e in self.point_embeddings)
+        outside: Tensor = self.point_embeddings[0].weight  # type: ignore[assignment]
+        inside: Tensor = self.point_embeddings[1].weight  # type: ignore[assignment]
         absent = self.not_a_point_embed.weight.expand_as(code)
         kind = labels[..., None]
         return torch.where(kind < 0, absent, code + torch.where(kind > 0, inside, outside))

@@ -20,4 +20,8 @@ class ChannelNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, ...] -> the same shape."""
-        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+        return self.last(x.movedim(1, -1)).movedim(-1, 1)
+
+    def last(self, x: Tensor) -> Tensor:
+        """The same for channels on the last axis, [..., C] -> the same shape."""
+        return super().forward(x)

@@ -23,7 +23,15 @@ from ..errors import ConfigError
 from .window_attention import window_boxes
 from .window_attention_grad import put_windows, take_windows
 
-__all__ = ["AxisBias", "DecomposedAttention", "PositionBias", "axis_positions", "axis_scores", "padding_score"]
+__all__ = [
+    "AxisBias",
+    "BiasMaker",
+    "DecomposedAttention",
+    "PositionBias",
+    "axis_positions",
+    "axis_scores",
+    "padding_score",
+]
 
 _LOGITS_AT_ONCE = 10_000_000  # position biases that are written out at a time, 40 MB in single precision
 
@@ -103,6 +111,9 @@ class PositionBias(Protocol):
 
     def folded(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Queries and keys whose inner product contains the bias."""
+
+
+BiasMaker = Callable[[Tensor, Sequence[Tensor | None], Sequence[int], Sequence[int]], PositionBias]
 
 
 class AxisBias:
@@ -220,7 +231,7 @@ class DecomposedAttention(nn.Module):
         window: int = 0,
         axes: Sequence[str] = ("h", "w"),
         fold: bool | None = None,
-        bias: Callable[[Tensor, Sequence[Tensor | None], Sequence[int], Sequence[int]], PositionBias] = AxisBias,
+        bias: BiasMaker = AxisBias,
     ) -> None:
         super().__init__()
         if len(axes) not in (2, 3):
