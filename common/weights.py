@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import re
+from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,7 +77,8 @@ def read_state_dict(path: Path | str) -> tuple[dict[str, Tensor], ModelCard | No
 
     Known wrappers (``state_dict``, ``model``, ``network_weights``, ``model_state_dict``, and our own run checkpoints)
     are taken off; state dicts side by side (SimCLRv2's ``{"resnet": ..., "head": ...}``) become one, their names before
-    those of the tensors. nnU-Net's checkpoints contain numpy scalars, which are admitted by name and nothing else is.
+    those of the tensors. nnU-Net's checkpoints contain numpy scalars and SAM-Med3D's the command line that it was
+    trained with (`argparse.Namespace`); these are admitted by name and nothing else is.
 
     Args:
         path: the weights file.
@@ -251,17 +253,17 @@ def _side_by_side(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
     return {f"{name}.{key}": value for name, part in content.items() for key, value in part.items()}
 
 
-def _numpy_scalars() -> list[Any]:
-    """What nnU-Net's checkpoints need beyond tensors: numpy numbers, no arrays of objects, no functions."""
+def _harmless() -> list[Any]:
+    """What public checkpoints need beyond tensors: numpy numbers and plain namespaces, nothing that runs code."""
     scalar = np.float64(0).__reduce__()[0]  # multiarray.scalar, whose module was renamed in numpy 2
     dtypes = [type(np.dtype(name)) for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")]
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    return [np.dtype, *dtypes, *((scalar, name) for name in names)]
+    return [Namespace, np.dtype, *dtypes, *((scalar, name) for name in names)]
 
 
 def _unpickle(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(_numpy_scalars()):
+        with torch.serialization.safe_globals(_harmless()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         unsafe = re.search(r"GLOBAL\s+(\S+)", str(error))

@@ -45,13 +45,14 @@ class SamBlock(nn.Module):
 
     Args:
         block: segment-anything's `Block`, whose parameters and state-dict keys are taken over.
+        attention: builds the attention from `attention=` and `window=`.
     """
 
-    def __init__(self, *, block: Any) -> None:
+    def __init__(self, *, block: Any, attention: Callable[..., DecomposedAttention] = DecomposedAttention) -> None:
         super().__init__()
         self.window_size = int(block.window_size)
         self.norm1 = block.norm1
-        self.attn = DecomposedAttention(attention=block.attn, window=self.window_size)
+        self.attn = attention(attention=block.attn, window=self.window_size)
         self.norm2 = block.norm2
         self.mlp = block.mlp
 

@@ -11,8 +11,9 @@ with the sums over real (R), padded (P) and all (S = R + P) positions of an axis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,15 @@ from ..errors import ConfigError
 from .window_attention import window_boxes
 from .window_attention_grad import put_windows, take_windows
 
-__all__ = ["AxisBias", "DecomposedAttention", "axis_positions", "axis_scores", "padding_score"]
+__all__ = [
+    "AxisBias",
+    "BiasMaker",
+    "DecomposedAttention",
+    "PositionBias",
+    "axis_positions",
+    "axis_scores",
+    "padding_score",
+]
 
 _LOGITS_AT_ONCE = 10_000_000  # position biases that are written out at a time, 40 MB in single precision
 
@@ -94,11 +103,25 @@ def padding_score(
     return torch.stack(terms, -1).logsumexp(-1)
 
 
+class PositionBias(Protocol):
+    """The bias of one box of windows, written out for some queries or carried by queries and keys."""
+
+    def rows(self, start: int, stop: int) -> Tensor | None:
+        """The bias written out for the queries from `start` to `stop`: [W, heads, stop - start, keys]."""
+
+    def folded(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys whose inner product contains the bias."""
+
+
+BiasMaker = Callable[[Tensor, Sequence[Tensor | None], Sequence[int], Sequence[int]], PositionBias]
+
+
 class AxisBias:
     """The position bias of one box of windows, for real keys and for the virtual key of the padded ones.
 
     Args:
-        q: unscaled queries [W, heads, n, c].
+        q: unscaled queries [W, heads, n, c]; [W, heads, n + 1, c] with the padded tokens' as the last one where the
+            box has any (this bias does not read it).
         tables: distances per axis [2 * size - 1, c], None for an axis without bias.
         lengths: tokens of the box along its three axes.
         sizes: positions of a window along them; the rest is padding.
@@ -111,6 +134,7 @@ class AxisBias:
             None if table is None else axis_positions(table, length, size)
             for table, length, size in zip(tables, lengths, sizes, strict=True)
         ]
+        q = q[:, :, : math.prod(lengths)]
         scores = axis_scores(q, positions, lengths)
         padded = tuple(lengths) != tuple(sizes)
         self.lengths = tuple(lengths)
@@ -161,7 +185,7 @@ class AxisBias:
         return torch.cat(columns, -1), torch.cat(marks, -1)
 
 
-def _attend_written(q: Tensor, k: Tensor, v: Tensor, bias: AxisBias) -> Tensor:
+def _attend_written(q: Tensor, k: Tensor, v: Tensor, bias: PositionBias) -> Tensor:
     # the bias as a mask, some queries at a time
     n, keys = q.shape[2], k.shape[2]
     step = max(1, _LOGITS_AT_ONCE // (q.shape[0] * q.shape[1] * keys))
@@ -172,7 +196,7 @@ def _attend_written(q: Tensor, k: Tensor, v: Tensor, bias: AxisBias) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
 
-def _attend_folded(q: Tensor, k: Tensor, v: Tensor, bias: AxisBias) -> Tensor:
+def _attend_folded(q: Tensor, k: Tensor, v: Tensor, bias: PositionBias) -> Tensor:
     # no bias tensor at all, so that fused kernels run forward and backward
     channels = q.shape[3]
     wide_q, wide_k = bias.folded(q * channels**-0.5, k)
@@ -207,7 +231,7 @@ class DecomposedAttention(nn.Module):
         window: int = 0,
         axes: Sequence[str] = ("h", "w"),
         fold: bool | None = None,
-        bias: type[AxisBias] = AxisBias,
+        bias: BiasMaker = AxisBias,
     ) -> None:
         super().__init__()
         if len(axes) not in (2, 3):
@@ -262,8 +286,8 @@ class DecomposedAttention(nn.Module):
         if lengths != sizes:
             tokens = torch.cat([tokens, self._virtual(tokens).expand(windows, 1, -1)], 1)
         q, k, v = tokens.view(windows, tokens.shape[1], 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        q = q[:, :, :n]
         bias = self.bias(q, self._tables(), lengths, sizes)
+        q = q[:, :, :n]
         attend = _attend_folded if self._folds(q) else _attend_written
         return attend(q, k, v, bias).transpose(1, 2).flatten(2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import pickle
 from collections import OrderedDict
@@ -98,6 +99,20 @@ def test_numpy_scalars_of_nnunet_are_admitted(tmp_path) -> None:
     }
     torch.save(content, tmp_path / "checkpoint_final.pth")
     assert len(read_state_dict(tmp_path / "checkpoint_final.pth")[0]) == len(net().state_dict())
+
+
+def test_the_command_line_in_sam_med3ds_files_is_admitted(tmp_path) -> None:
+    line = argparse.Namespace(task_name="a", gpu_ids=[0, 1], lr=8e-4, resume=False, device=torch.device("cpu"))
+    torch.save({"epoch": 3, "model_state_dict": net().state_dict(), "args": line}, tmp_path / "sam_model_latest.pth")
+    assert set(read_state_dict(tmp_path / "sam_model_latest.pth")[0]) == set(net().state_dict())
+
+
+def test_a_namespace_hides_nothing_hostile(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"a": torch.ones(1), "args": argparse.Namespace(x=Hostile())}, tmp_path / "m.pth")
+    with pytest.raises(WeightError, match="could execute code"):
+        read_state_dict(tmp_path / "m.pth")
+    assert not (tmp_path / "pwned").exists()
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
