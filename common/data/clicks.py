@@ -13,7 +13,16 @@ from torch.nn import functional as F
 
 from ..errors import ConfigError, PromptError
 
-__all__ = ["NO_CLICK", "STRATEGIES", "Click", "Generators", "click_generator", "inner_voxels", "next_click"]
+__all__ = [
+    "NO_CLICK",
+    "STRATEGIES",
+    "Click",
+    "Generators",
+    "click_generator",
+    "depth_inside",
+    "inner_voxels",
+    "next_click",
+]
 
 STRATEGIES = ("random", "ritm")
 NO_CLICK = -1
@@ -110,25 +119,26 @@ def inner_voxels(found: Tensor, wanted: Tensor) -> Tensor:
     Returns:
         ``[X, Y, Z]`` bool, all False when nothing is wrong.
     """
-    missed, extra = _depth(wanted & ~found), _depth(found & ~wanted)
+    missed, extra = depth_inside(wanted & ~found), depth_inside(found & ~wanted)
     depth = missed if missed.max() > extra.max() else extra
     return depth > depth.max() / 2
 
 
-def _depth(error: Tensor) -> Tensor:
-    """Euclidean distance to the outside in voxels ``[X, Y, Z]``, computed on the error's bounding box only.
+def depth_inside(mask: Tensor) -> Tensor:
+    """Euclidean distance to the nearest False voxel in voxels ``[X, Y, Z]`` float64; beyond the border all is False.
 
-    Exact: of any voxel outside the box, its projection onto the box's rim is outside the error too, and nearer.
+    Computed on the bounding box of the True voxels only, which is exact: the projection of any voxel outside the box
+    onto its rim is False too, and nearer.
     """
-    depth = torch.zeros(error.shape, dtype=torch.float64, device=error.device)
-    if not bool(error.any()):
+    depth = torch.zeros(mask.shape, dtype=torch.float64, device=mask.device)
+    if not bool(mask.any()):
         return depth
     box = []
     for axis in range(3):
-        hit = error.any(tuple(a for a in range(3) if a != axis))
+        hit = mask.any(tuple(a for a in range(3) if a != axis))
         at = hit.nonzero()[:, 0]
         box.append(slice(int(at[0]), int(at[-1]) + 1))
-    part = F.pad(error[tuple(box)].float(), (1, 1, 1, 1, 1, 1))
+    part = F.pad(mask[tuple(box)].float(), (1, 1, 1, 1, 1, 1))
     inside = torch.as_tensor(distance_transform_edt(part[None]))[0]
     depth[tuple(box)] = inside[1:-1, 1:-1, 1:-1].to(depth)
     return depth
