@@ -1,0 +1,174 @@
+"""Windows that follow an object: where they go, what they are shown, how their logits are merged."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from torch import Tensor
+
+from common.engine.encoded_volume import NOTHING
+from common.engine.interactive import Session
+from common.engine.object_windows import ObjectState
+from common.errors import PromptError
+
+Build = Callable[..., Any]
+MM = 1.5
+
+
+def tube(length: int = 110, low: int = 8, high: int = 100) -> tuple[MetaTensor, Tensor]:
+    """A bright bar along x, longer than any window, and its mask, on the network's own grid."""
+    mask = torch.zeros(length, 40, 40, dtype=torch.bool)
+    mask[low:high, 14:26, 15:27] = True
+    noise = torch.randn(mask.shape, generator=torch.Generator().manual_seed(1))
+    image = (100 + 80.0 * mask + 2 * noise)[None]
+    return MetaTensor(image, affine=torch.diag(torch.tensor([MM, MM, MM, 1.0], dtype=torch.float64))), mask
+
+
+def dice(mask: Tensor, target: Tensor) -> float:
+    a = mask.bool()
+    return float(2 * (a & target).sum() / (a.sum() + target.sum()))
+
+
+def test_windows_follow_the_object(growing: Build) -> None:
+    image, mask = tube()
+    alone = Session(network=growing(), image=image).click("bar", (50, 20, 20))
+    assert alone.open_ended and alone.windows == 1 and dice(alone.mask.as_tensor()[0], mask) < 0.6
+    session = Session(network=growing(), image=image, follow=True, cache=16)
+    answer = session.click("bar", (50, 20, 20))
+    assert not answer.open_ended and answer.windows == session.encodings == 6
+    assert dice(answer.mask.as_tensor()[0], mask) > 0.9
+    starts = [w.start for w in session.events[-1].state.windows]
+    assert starts[:3] == [(34, 4, 4), (18, 4, 4), (50, 4, 4)] and max(s[0] for s in starts) == 78
+    before = session.encodings
+    session.click("bar", (70, 20, 13), inside=False)
+    session.click("bar", (12, 20, 20))
+    assert session.encodings == before
+
+
+def test_a_new_window_is_shown_what_is_known(growing: Build) -> None:
+    image, _ = tube()
+    network = growing()
+    session = Session(network=network, image=image, follow=True)
+    session.click("bar", (50, 20, 20))
+    state = session.events[-1].state
+    second = next(w for w in state.windows if w.start == (18, 4, 4))
+    asked = network.asked[1]
+    first = network.upsample(state.windows[0].low_res)[0, 0]
+    known = torch.zeros(32, 32, 32)
+    known[16:] = first[:16]
+    assert torch.allclose(asked.masks[0, 0], known.reshape(16, 2, 16, 2, 16, 2).mean((1, 3, 5)), atol=1e-6)
+    assert second.seed is not None and asked.labels.tolist() == [[1]]
+    local = [int(c - s) for c, s in zip(second.seed, second.start, strict=True)]
+    assert asked.points.tolist() == [[local]] and local[0] >= 16
+    inside = [abs(c - m) for c, m in zip(second.seed[1:], (19.5, 20.5), strict=True)]
+    assert max(inside) <= 2  # deep in the bar
+    session.click("bar", (20, 20, 20), inside=False)
+    assert network.asked[-1].labels.tolist() == [[1, 0]] and network.asked[-1].points[0, 0].tolist() == local
+    session.click("bar", (21, 20, 20))
+    assert network.asked[-1].labels.tolist() == [[0, 1]]  # the user's own click takes the place of ours
+
+
+def test_overlaps_are_averaged(growing: Build) -> None:
+    image, _ = tube()
+    session = Session(network=growing(), image=image, follow=True)
+    session.click("bar", (50, 20, 20))
+    session.click("bar", (52, 30, 32))
+    state = session.events[-1].state
+    block = session.windows.merged(state)
+    looked: dict[tuple[int, ...], list[float]] = {}
+    for window in state.windows:
+        values = session.windows.network.upsample(window.low_res)[0, 0].detach()
+        for at in np.ndindex(8, 8, 8):  # every fourth voxel
+            where = tuple(4 * i + s for i, s in zip(at, window.start, strict=True))
+            looked.setdefault(where, []).append(float(values[tuple(4 * i for i in at)]))
+    assert max(len(v) for v in looked.values()) > 1
+    for where, values in looked.items():
+        mine = float(block.values[tuple(w - s for w, s in zip(where, block.start, strict=True))])
+        assert mine == pytest.approx(sum(values) / len(values), abs=1e-5)
+    assert bool((block.values == NOTHING).any()) == (len({w.start[1:] for w in state.windows}) > 1)
+
+
+def test_one_window_is_the_networks_answer(growing: Build) -> None:
+    image, _ = tube()
+    network = growing()
+    session = Session(network=network, image=image)
+    session.click("bar", (50, 20, 20))
+    window = session.events[-1].state.windows[0]
+    block = session.windows.merged(session.events[-1].state)
+    assert block.start == window.start and torch.equal(block.values, network.upsample(window.low_res)[0, 0].detach())
+
+
+def test_the_end_of_the_volume_is_no_open_face(growing: Build) -> None:
+    image, mask = tube(length=60, low=0, high=60)
+    session = Session(network=growing(), image=image, follow=True)
+    answer = session.click("bar", (10, 20, 20))
+    starts = [w.start[0] for w in session.events[-1].state.windows]
+    assert starts == [-6, 10, 26, 28] and not answer.open_ended
+    assert dice(answer.mask.as_tensor()[0], mask) > 0.85
+
+
+def test_a_click_elsewhere_begins_a_window_of_the_same_object(growing: Build) -> None:
+    image, _ = tube(high=30)
+    image[0, 84:96, 14:26, 15:27] += 80
+    session = Session(network=growing(), image=image, follow=True)
+    session.click("bar", (20, 20, 20))
+    count = session.answer("bar").windows
+    answer = session.click("bar", (90, 20, 20))
+    assert answer.windows > count and bool(answer.mask[0, 90, 20, 20]) and session.objects == ("bar",)
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_a_box_larger_than_a_window(growing: Build, follow: bool) -> None:
+    image, mask = tube()
+    session = Session(network=growing(), image=image, follow=follow)
+    answer = session.box("bar", [[8, 14, 15], [99, 25, 26]])
+    starts = sorted(w.start[0] for w in session.events[-1].state.windows)
+    if not follow:
+        assert answer.windows == 1 and answer.open_ended and starts == [38]
+        return
+    assert starts == [4, 18, 31, 45, 58, 72] and dice(answer.mask.as_tensor()[0], mask) > 0.9
+    shown = [a.boxes[0].tolist() for a in session.windows.network.asked]
+    assert shown[0] == [[4, 10, 11], [31, 21, 22]] and shown[-1] == [[0, 10, 11], [27, 21, 22]]
+    assert all(a.points is None for a in session.windows.network.asked)
+    assert not session.windows.open_faces(session.events[-1].state)
+
+
+def test_too_many_windows(growing: Build, caplog: pytest.LogCaptureFixture) -> None:
+    image, _ = tube()
+    session = Session(network=growing(), image=image, follow=True, max_windows=3)
+    with caplog.at_level(logging.WARNING):
+        answer = session.click("bar", (50, 20, 20))
+    assert answer.windows == 3 and answer.open_ended and "beyond 3 windows" in caplog.text
+    other = Session(network=growing(), image=image, follow=True, max_windows=3)
+    with pytest.raises(PromptError, match="more windows than there may be"):
+        other.box("bar", [[8, 14, 15], [99, 25, 26]])
+    assert other.objects == ()
+
+
+@pytest.mark.parametrize(
+    ("reuse", "x", "shared"), [(0.25, 57, True), (0.25, 60, False), (0.0, 65, True), (0.9, 50, False)]
+)
+def test_a_new_object_shares_a_window_that_holds_it_well(growing: Build, reuse: float, x: int, shared: bool) -> None:
+    image, _ = tube()
+    session = Session(network=growing(), image=image, reuse_margin=reuse)
+    session.click("a", (50, 20, 20))
+    session.click("b", (x, 20, 20))
+    windows = session.events[-1].state.windows
+    assert (windows[0].start == (34, 4, 4)) == (shared or x == 50)
+    assert session.encodings == (1 if shared or x == 50 else 2)
+
+
+def test_faces_of_an_empty_mask_are_closed(growing: Build) -> None:
+    image, _ = tube()
+    session = Session(network=growing(), image=image)
+    session.click("bar", (50, 20, 20))
+    window = session.events[-1].state.windows[0]
+    empty = ObjectState(windows=(window._replace(low_res=-torch.ones_like(window.low_res)),))
+    full = ObjectState(windows=(window._replace(low_res=torch.ones_like(window.low_res)),))
+    assert session.windows.open_faces(empty) == []
+    faces = [(axis, side) for _, axis, side in session.windows.open_faces(full)]
+    assert faces == [(0, -1), (0, 1), (1, -1), (1, 1), (2, -1), (2, 1)]
