@@ -12,13 +12,13 @@ from torch.utils.checkpoint import checkpoint
 from ..backbones.sam import SamLogits
 from ..backbones.sam_encoder import SamFeatures
 from ..errors import ConfigError
+from ..layers.frozen_features import FrozenFeatures
 from ..layers.fusers import expert_weights
 from ..layers.gating import Routing
 from ..layers.hl_attention import Fused
 from ..layers.lora import base_qkv, batched_qkv, set_expert
 from ..layers.lora_mix import MIXES, mixed_qkv
 from .m4oe import repeated
-from .samora_cache import FrozenFeatures
 
 __all__ = ["SIGNALS", "SAMora", "SAMoraOutputs", "fusion_window"]
 
