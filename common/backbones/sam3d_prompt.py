@@ -67,7 +67,7 @@ class PositionCode3D(nn.Module):
         with torch.inference_mode(False), torch.no_grad():  # a later training step may use what inference computed
             steps = (torch.arange(grid, device=matrix.device, dtype=matrix.dtype) + 0.5) / grid
             first, second, third = torch.meshgrid(steps, steps, steps, indexing="ij")
-            code = self(torch.stack([second, first, third], -1)).permute(3, 0, 1, 2)[None].contiguous()
+            code: Tensor = self(torch.stack([second, first, third], -1)).permute(3, 0, 1, 2)[None].contiguous()
         self._dense = (matrix, version, grid, code)
         return code
 

@@ -29,6 +29,7 @@ class Step(NamedTuple):
         asked: whether this step showed the network a point.
         scores: of a mixture's gate ``[B, m+1]``, the general decoder first; None for other networks.
         chosen: expert per sample ``[B]``, 0 the general decoder; None for other networks.
+        gate: the logits behind the scores.
     """
 
     low_res: Tensor
@@ -38,6 +39,7 @@ class Step(NamedTuple):
     asked: bool
     scores: Tensor | None = None
     chosen: Tensor | None = None
+    gate: Tensor | None = None
 
 
 class ClickLoss(NamedTuple):
@@ -123,8 +125,8 @@ def click_steps(
         )
         answer = decode(embedding, prompts)
         low_res, logits = answer.masks, network.upsample(answer.masks)
-        scores, chosen = getattr(answer, "scores", None), getattr(answer, "chosen", None)
-        yield Step(low_res, logits, points, labels, asked, scores, chosen)
+        gate = [getattr(answer, name, None) for name in ("scores", "chosen", "gate")]
+        yield Step(low_res, logits, points, labels, asked, *gate)
 
 
 def simulate(

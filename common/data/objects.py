@@ -1,0 +1,204 @@
+"""Single objects of labelled volumes: a crop around each annotated structure, as a promptable network trains on them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from monai.config import KeysCollection
+from monai.data import CacheDataset, MetaTensor
+from monai.transforms import MapTransform
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..errors import ConfigError, DataError
+from ..labels import LabelSpace
+from ..prompts import boxes_from_label
+from .crops import crop_at, start_around, z_score_positive
+from .dataset_json import case_name
+
+__all__ = ["ClampModalityd", "ObjectCrops"]
+
+
+class ClampModalityd(MapTransform):
+    """Clip the intensities of some modalities, and leave the others as they are.
+
+    Args:
+        keys: images of any shape.
+        bounds: lowest and highest intensity by modality, such as ``{"CT": [-1000, 1000]}``.
+        default: modality of cases that name none.
+
+    Raises:
+        ConfigError: for bounds that are no pair in order.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        bounds: Mapping[str, Sequence[float]],
+        default: str | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        for name, pair in bounds.items():
+            if len(pair) != 2 or not pair[0] < pair[1]:
+                raise ConfigError("clipping needs a lower and an upper bound", where=name, got=list(pair))
+        self.bounds, self.default = {k: (float(v[0]), float(v[1])) for k, v in bounds.items()}, default
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy with clipped images."""
+        result = dict(data)
+        pair = self.bounds.get(str(data.get("modality") or self.default))
+        for key in self.key_iterator(result):
+            result[key] = result[key] if pair is None else result[key].clamp(*pair)
+        return result
+
+
+class _Object(NamedTuple):
+    volume: int
+    structure: int
+    start: tuple[int, int, int]
+
+
+class ObjectCrops(Dataset[dict[str, Any]]):
+    """Every annotated structure of every volume as an item of its own.
+
+    An item has ``image`` ``[1, S, S, S]`` (z-scored over its voxels > 0, zero outside the volume), ``label``
+    ``[1, S, S, S]`` (1 inside), ``box`` ``[2, 3]`` voxels of the crop, ``structure`` (index), ``name``, ``case``,
+    ``task`` and ``expert``: the number of the expert that knows the structure, 0 for none.
+
+    Args:
+        data: dictionaries of files, as :func:`~common.data.datalist.items` lists them.
+        preprocessing: of whole volumes, to the network's spacing and orientation, without random parts.
+        size: voxels along each side of a crop, S.
+        labels: the label maps' structures.
+        structures: only these; all when None.
+        exclude: all but these.
+        min_voxels: smaller objects are left out.
+        experts: structures of each expert.
+        transform: random parts on ``image`` and ``label``, before the z-score.
+        cache_rate: share of the volumes to keep in memory.
+
+    Raises:
+        ConfigError: for structures that the labels do not have, or that belong to two experts.
+        DataError: when no object is left.
+
+    Reference:
+        Wang et al., SAM-Med3D, 2023, public code: crops centred on the object, one binary task per class.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[Hashable, Any]],
+        preprocessing: Callable[..., Any],
+        *,
+        size: int,
+        labels: LabelSpace,
+        structures: Sequence[str] | None = None,
+        exclude: Sequence[str] = (),
+        min_voxels: int = 500,
+        experts: Sequence[Sequence[str]] = (),
+        transform: Callable[[dict[str, Any]], Any] | None = None,
+        cache_rate: float = 1.0,
+    ) -> None:
+        self.size, self.labels, self.transform = size, labels, transform
+        wanted = self._wanted(structures, exclude)
+        self.expert_of = self._experts(experts)
+        self.data = list(data)
+        self.volumes = CacheDataset(self.data, preprocessing, cache_rate=cache_rate, num_workers=1, progress=False)
+        self._kept: tuple[int, Mapping[Hashable, Any]] | None = None
+        self.index: list[_Object] = []
+        for i in range(len(self.data)):
+            self.index += self._objects(i, wanted, min_voxels)
+        self._kept = None
+        if not self.index:
+            raise DataError("there is no object to train on", where="structures", got=f"{len(self.data)} volumes",
+                            expected=f"one of {', '.join(labels.names[k - 1] for k in wanted)} with at least "
+                                     f"{min_voxels} voxels at the network's spacing",
+                            hint="lower --min_voxels, or choose other structures")  # fmt: skip
+
+    @property
+    def names(self) -> list[str]:
+        """The structure of each object."""
+        return [self.labels.names[o.structure - 1] for o in self.index]
+
+    @property
+    def weights(self) -> Tensor:
+        """One over the number of objects of the same structure ``[N]``: drawn by these, structures are balanced."""
+        count = Counter(self.names)
+        return torch.tensor([1.0 / count[name] for name in self.names], dtype=torch.float64)
+
+    def __len__(self) -> int:
+        """Number of objects."""
+        return len(self.index)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        """The object's crop."""
+        found = self.index[position]
+        volume = self._volume(found.volume)
+        image, label = _plain(volume["image"]), _plain(volume["label"])
+        mask = crop_at((label == found.structure).float(), found.start, self.size)
+        item: dict[str, Any] = {"image": crop_at(image.float(), found.start, self.size), "label": mask}
+        item = self.transform(item) if self.transform else item
+        image, mask = _plain(item["image"]), _plain(item["label"])
+        return {
+            "image": z_score_positive(image),
+            "label": mask,
+            "box": boxes_from_label(mask, 1)[0],
+            "structure": found.structure,
+            "name": self.labels.names[found.structure - 1],
+            "case": case_name(volume),
+            "task": str(volume.get("task", "")),
+            "expert": self.expert_of.get(found.structure, 0),
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the volume kept in memory, so that workers start light."""
+        return {**self.__dict__, "_kept": None}
+
+    def _volume(self, i: int) -> Mapping[Hashable, Any]:
+        if self._kept is None or self._kept[0] != i:
+            self._kept = (i, self.volumes[i])
+        return self._kept[1]
+
+    def _objects(self, i: int, wanted: Sequence[int], least: int) -> list[_Object]:
+        label = _plain(self._volume(i)["label"])[0]
+        counts = torch.bincount(label.flatten().long(), minlength=self.labels.num_classes)
+        found = []
+        for k in wanted:
+            if int(counts[k]) >= max(1, least):
+                places = (label == k).nonzero()
+                middle = (places.amin(0) + places.amax(0)) / 2
+                start = start_around(middle.tolist(), self.size)
+                low = torch.tensor(start)
+                if not bool(((places >= low) & (places < low + self.size)).all(1).any()):  # a ring around the crop
+                    nearest = places[(places - middle).square().sum(1).argmin()]
+                    start = start_around(nearest.tolist(), self.size)
+                found.append(_Object(i, k, start))
+        return found
+
+    def _wanted(self, structures: Sequence[str] | None, exclude: Sequence[str]) -> list[int]:
+        chosen = self.labels.names if structures is None else tuple(structures)
+        unknown = sorted({*chosen, *exclude} - set(self.labels.names))
+        if unknown:
+            raise ConfigError("the data have no such structures", where="structures", got=", ".join(unknown),
+                              expected=", ".join(self.labels.names))  # fmt: skip
+        return [int(k) for k in self.labels.indices([n for n in chosen if n not in exclude])]
+
+    def _experts(self, experts: Sequence[Sequence[str]]) -> dict[int, int]:
+        found: dict[int, int] = {}
+        for number, own in enumerate(experts, start=1):
+            for name in own:
+                if name in self.labels.names:
+                    index = int(self.labels.indices([name])[0])
+                    if index in found:
+                        raise ConfigError("a structure has two experts", where="experts", got=name,
+                                          hint="the gate needs to know whose it is")  # fmt: skip
+                    found[index] = number
+        return found
+
+
+def _plain(image: Any) -> Tensor:
+    return image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)

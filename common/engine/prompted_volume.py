@@ -1,0 +1,171 @@
+"""Whole scans answered by prompts: those of a user, or clicks and boxes simulated from the annotation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from torch import Tensor, nn
+
+from ..data.click_protocol import ClickProtocol, click_protocol
+from ..data.clicks import click_generator, next_click
+from ..errors import ConfigError, DataError, PromptError
+from ..prompts import boxes_from_label
+from .interactive import Session
+
+__all__ = ["PromptedVolume"]
+
+logger = logging.getLogger(__name__)
+SOURCES = ("user", "gt")
+
+
+class PromptedVolume(nn.Module):
+    """A label map for a scan, one object after the other, on the scan's own grid.
+
+    Prompts of a user are ``{name: {"inside": [[x, y, z], ...], "outside": [...], "box": [[...], [...]]}}`` in voxels of
+    the scan: first the box, then the clicks inside, then those outside. Names that the network's label space does not
+    have get the numbers behind it, in order, and are logged.
+
+    Args:
+        network: promptable; also a mixture.
+        structures: names of the label space, 1 .. K.
+        source: ``user``, or ``gt``: clicks (or a box) simulated from the label map, an *oracle* that is to be reported
+            as such.
+        prompt: of ``gt``: ``points`` or ``box``.
+        protocol: of ``gt``: name or rules of the clicks.
+        follow: windows follow objects that are larger than a crop.
+        spacing: mm of the network's grid.
+        seed: of simulated clicks.
+        cache: embeddings to keep per scan.
+
+    Raises:
+        ConfigError: for an unknown choice.
+    """
+
+    def __init__(
+        self, *, network: Any, structures: Sequence[str], source: str = "user", prompt: str = "points",
+        protocol: ClickProtocol | str = "evaluation", follow: bool = False, spacing: float = 1.5, seed: int = 0,
+        cache: int = 8,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if source not in SOURCES:
+            raise ConfigError("unknown choice", where="prompt_source", got=source, expected=", ".join(SOURCES))
+        if prompt not in ("points", "box"):
+            raise ConfigError("unknown choice", where="prompt", got=prompt, expected="points, box")
+        self.network, self.structures = network, tuple(structures)
+        self.source, self.prompt, self.follow, self.spacing = source, prompt, follow, spacing
+        self.protocol = click_protocol(protocol) if isinstance(protocol, str) else protocol
+        self.seed, self.cache = seed, cache
+        self.session: Session | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names behind the numbers of the last answer, 1 first."""
+        others = () if self.session is None else tuple(n for n in self.session.objects if n not in self.structures)
+        return (*self.structures, *others)
+
+    @torch.no_grad()
+    def forward(
+        self, image: Tensor, label: Tensor | None = None, prompts: Any = None, case: Sequence[str] | str = "",
+    ) -> Tensor:  # fmt: skip
+        """Label map ``[1, 1, X, Y, Z]`` of a scan.
+
+        Args:
+            image: ``[1, 1, X, Y, Z]`` on the scan's own grid.
+            label: the same of its annotation, for ``gt``.
+            prompts: of a user, for one scan.
+            case: its name.
+
+        Raises:
+            DataError: for another layout, or simulation without an annotation.
+            PromptError: for prompts that cannot be meant.
+        """
+        if not isinstance(image, MetaTensor) or image.ndim != 5 or tuple(image.shape[:2]) != (1, 1):
+            raise DataError("prompts are answered for one scan of one channel at a time", got=tuple(image.shape),
+                            expected="MetaTensor [1, 1, X, Y, Z]")  # fmt: skip
+        name = case if isinstance(case, str) else str(case[0])
+        scan = MetaTensor(image.as_tensor()[0].cpu(), affine=torch.as_tensor(image.affine).reshape(-1, 4, 4)[0].cpu())
+        self.session = Session(network=self.network, image=scan, follow=self.follow, clicks=self.protocol.clicks,
+                               spacing=self.spacing, cache=self.cache, device=image.device, where=name)  # fmt: skip
+        if self.source == "gt":
+            self._simulate(self.session, label, name)
+        else:
+            self._follow_user(self.session, _one(prompts), name)
+        return self._label_map(self.session, image)
+
+    def _simulate(self, session: Session, label: Tensor | None, case: str) -> None:
+        if label is None:
+            raise DataError("simulated prompts need an annotation", where=case, expected="a label map",
+                            hint="give --prompt_source user with prompts of your own")  # fmt: skip
+        truth = torch.as_tensor(label)[0].cpu()
+        for index, name in enumerate(self.structures, start=1):
+            target = (truth == index)[None].float()
+            if not bool(target.any()):
+                continue
+            if self.prompt == "box":
+                session.box(name, _extended(boxes_from_label(target, 1)[0, 0], truth.shape[1:]))
+                continue
+            self._click(session, name, target, click_generator(self.seed, case, name))
+
+    def _click(self, session: Session, name: str, target: Tensor, generator: torch.Generator) -> None:
+        mask = torch.zeros_like(target)
+        for number in range(self.protocol.steps):
+            strategy = self.protocol.strategy_at(number)
+            click = next_click(mask > 0, target, strategy=strategy, generator=generator)
+            if int(click.labels[0, 0]) < 0:
+                return  # nothing is wrong any more
+            try:
+                answer = session.click(name, click.points[0, 0].tolist(), inside=bool(click.labels[0, 0] == 1))
+            except PromptError as error:
+                if not number:
+                    raise
+                logger.info("%s: %s", name, error.args[0])
+                return  # an error outside of the object's only crop stays
+            mask = answer.mask.as_tensor()[None].float()
+
+    def _follow_user(self, session: Session, prompts: Mapping[str, Any], case: str) -> None:
+        if not prompts:
+            raise PromptError("a promptable network needs prompts", where=case, got="none",
+                              expected='points or a box, such as --points "{\'liver\': [[120, 80, 40]]}"')  # fmt: skip
+        for name, own in prompts.items():
+            unknown = sorted(set(own) - {"inside", "outside", "box"})
+            if unknown or not any(own.values()):
+                raise PromptError("an object's prompts are not understood", where=f'{case}, object "{name}"',
+                                  got=", ".join(unknown) or "nothing", expected="inside, outside, box")  # fmt: skip
+            if own.get("box") is not None:
+                session.box(name, own["box"])
+            for kind in ("inside", "outside"):
+                for point in own.get(kind) or ():
+                    session.click(name, point, inside=kind == "inside")
+
+    def _label_map(self, session: Session, image: MetaTensor) -> Tensor:
+        found = torch.zeros(1, *image.shape[2:])
+        if session.objects:
+            order = session.label_map().as_tensor()
+            for number, name in enumerate(session.objects, start=1):
+                found[order == number] = self.names.index(name) + 1
+        for name in session.objects:
+            if name not in self.structures:
+                logger.info("%s is number %d of the label map", name, self.names.index(name) + 1)
+        answer: Tensor = MetaTensor(found[None].to(image.device)).copy_meta_from(image)
+        return answer
+
+
+def _extended(box: Tensor, shape: Sequence[int]) -> list[list[float]]:
+    """A box with an extent of a voxel at least along every axis, within the scan."""
+    low, high = box[0].clone(), box[1].clone()
+    last = torch.tensor(shape, dtype=box.dtype) - 1
+    flat = high <= low
+    high = torch.where(flat, torch.minimum(high + 1, last), high)
+    low = torch.where(high <= low, low - 1, low)
+    return [low.tolist(), high.tolist()]
+
+
+def _one(prompts: Any) -> Mapping[str, Any]:
+    """The prompts of the only scan: as given, or as a loader hands them on in a list of one."""
+    if isinstance(prompts, (list, tuple)):
+        prompts = prompts[0] if prompts else None
+    return dict(prompts) if prompts else {}
