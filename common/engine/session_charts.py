@@ -8,7 +8,7 @@ from html import escape
 from .case_pictures import COLOURS
 from .session_pictures import Frame
 
-__all__ = ["SIGNS", "colour_of", "dice_card", "gate_card"]
+__all__ = ["SIGNS", "colour_of", "dice_card", "expert_colour", "gate_card"]
 
 SIGNS = {"inside": "+", "outside": "−", "box": "□"}
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BASE = 520.0, 230.0, 34.0, 8.0, 196.0
@@ -61,14 +61,15 @@ def gate_card(frames: Sequence[Frame], experts: Sequence[str]) -> str:
             top -= tall
             bars += (
                 f'<rect x="{middle - wide / 2:.1f}" y="{top:.2f}" width="{max(wide, 1):.1f}" height="{tall:.2f}" '
-                f'fill="{_expert(expert)}"><title>{escape(experts[expert])} {score:.3f}</title></rect>'
+                f'fill="{expert_colour(expert)}"><title>{escape(experts[expert])} {score:.3f}</title></rect>'
             )
         body += f'<g class="column" data-go="{index}">{bars}</g>' + _text(middle, _BASE + 17, SIGNS[frames[index].kind])
     used = [e for e, name in enumerate(experts) if any(s[e] >= 0.05 for _, s in scored)]
-    return _card("What the gate weighs", body, [(_expert(e), experts[e]) for e in used])
+    return _card("What the gate weighs", body, [(expert_colour(e), experts[e]) for e in used])
 
 
-def _expert(number: int) -> str:
+def expert_colour(number: int) -> str:
+    """Of a gate's output, 0 the general decoder."""
     return colour_of(number) if number else "#8b95a3"
 
 

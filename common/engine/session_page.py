@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from ..atomic import atomic_write
 from ..errors import ConfigError, PromptError
 from .interactive import Session
-from .session_charts import SIGNS, colour_of, dice_card, gate_card
+from .session_charts import SIGNS, colour_of, dice_card, expert_colour, gate_card
 from .session_pictures import Frame, Mark, PlaneView, session_frames
 
 __all__ = ["render_session", "write_session_page"]
@@ -100,8 +100,8 @@ def _lead(frames: Sequence[Frame], encodings: int | None) -> str:
             f"Dice <b>{f.dice:.3f}</b>" if f.dice is not None and f.dice == f.dice else f"<b>{f.volume_ml:.1f} ml</b>"
         )
         parts.append(f"{escape(name)} {told} after {_count(f.prompt, 'prompt')}")
-    once = "" if encodings is None else f" The encoder ran {'once' if encodings == 1 else f'{encodings} times'}."
-    return "; ".join(parts) + "." + once
+    times = {1: "once", 2: "twice"}.get(encodings or 0, f"{encodings} times")
+    return "; ".join(parts) + "." + ("" if encodings is None else f" The encoder ran {times}.")
 
 
 def _count(number: int, word: str) -> str:
@@ -178,7 +178,7 @@ def _gate(frame: Frame, experts: Sequence[str]) -> str:
         return ""
     bars = "".join(
         f'<div class="expert{" chosen" if i == frame.chosen else ""}"><span><em>{escape(name)}</em>{score:.2f}</span>'
-        f'<i style="--s:{score:.4f}"></i></div>'
+        f'<i style="--s:{score:.4f};--c:{expert_colour(i)}"></i></div>'
         for i, (name, score) in enumerate(zip(experts, frame.scores, strict=True))
     )
     return f'<div class="gate"><span class="title">gate</span>{bars}</div>'
