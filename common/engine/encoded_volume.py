@@ -118,6 +118,16 @@ class EncodedVolume:
         matrix = np.linalg.inv(self.inner.affine) @ self.given.affine
         return np.asarray(points @ matrix[:3, :3].T + matrix[:3, 3])
 
+    def full(self, block: Block, fill: float) -> Tensor:
+        """``[x, y, z]`` of the whole network's grid with the block's values in their place."""
+        values = torch.full(self.shape, fill)
+        low = [max(0, s) for s in block.start]
+        high = [min(n, s + k) for n, s, k in zip(self.shape, block.start, block.values.shape, strict=True)]
+        x, y, z = (slice(a, b) for a, b in zip(low, high, strict=True))
+        i, j, k = (slice(a - s, b - s) for a, b, s in zip(low, high, block.start, strict=True))
+        values[x, y, z] = block.values[i, j, k].to(values)
+        return values
+
     def to_given(self, block: Block) -> Block | None:
         """Logits of the network's grid, interpolated on the given image's grid; None where nothing is positive.
 

@@ -182,7 +182,7 @@ class Session:
         if not self.events:
             raise PromptError("there is nothing to undo", where=self.where, hint="click first")
         if name is not None:
-            self._known(name)
+            self.state(name)
         last = max(i for i, e in enumerate(self.events) if name in (None, e.name))
         gone = self.events.pop(last)
         return None if self._state(gone.name) is None else self.answer(gone.name)
@@ -193,7 +193,7 @@ class Session:
         Raises:
             PromptError: for an unknown name.
         """
-        self._known(name)
+        self.state(name)
         self.events = [e for e in self.events if e.name != name]
 
     def answer(self, name: str) -> Answer:
@@ -202,7 +202,7 @@ class Session:
         Raises:
             PromptError: for an unknown name.
         """
-        state = self._known(name)
+        state = self.state(name)
         mask = self._on_scan(state, masked=True)
         last = next(w for w in state.windows if w.start == state.asked[0])
         return Answer(
@@ -221,7 +221,7 @@ class Session:
         Raises:
             PromptError: for an unknown name.
         """
-        return self._on_scan(self._known(name), masked=False)
+        return self._on_scan(self.state(name), masked=False)
 
     def _on_scan(self, state: ObjectState, *, masked: bool) -> MetaTensor:
         given = self.volume.given
@@ -231,6 +231,19 @@ class Session:
             x, y, z = (slice(a, a + n) for a, n in zip(block.start, block.values.shape, strict=True))
             values[0, x, y, z] = (block.values > 0).to(values.dtype) if masked else block.values
         return MetaTensor(values, affine=torch.from_numpy(given.affine.copy()))
+
+    def state(self, name: str) -> ObjectState:
+        """The object's prompts and windows, in voxels of the network's grid.
+
+        Raises:
+            PromptError: for an unknown name.
+        """
+        state = self._state(name)
+        if state is None:
+            raise PromptError(
+                "no object of that name", where=self.where, got=name, expected=", ".join(self.objects) or "none yet"
+            )
+        return state
 
     def label_map(self) -> MetaTensor:
         """``[1, X, Y, Z]`` uint8: 1 for the first of ``objects``, and so on; the highest logit where masks overlap.
@@ -253,14 +266,6 @@ class Session:
 
     def _state(self, name: str) -> ObjectState | None:
         return next((e.state for e in reversed(self.events) if e.name == name), None)
-
-    def _known(self, name: str) -> ObjectState:
-        state = self._state(name)
-        if state is None:
-            raise PromptError(
-                "no object of that name", where=self.where, got=name, expected=", ".join(self.objects) or "none yet"
-            )
-        return state
 
     def _point(self, name: str, point: Sequence[float], space: str) -> tuple[float, ...]:
         """A point of the scan as a whole voxel of the network's grid."""
