@@ -51,10 +51,11 @@ class PositionCode3D(nn.Module):
     def forward(self, places: Tensor) -> Tensor:
         """Code [..., C] of places [..., 3] in 0..1, in single precision also under autocast."""
         matrix = self.positional_encoding_gaussian_matrix
+        code: Tensor
         with torch.autocast(matrix.device.type, enabled=False):
             angles = 2 * math.pi * ((2 * places.to(matrix.dtype) - 1) @ matrix)
             sine = angles.sin()
-            code: Tensor = torch.cat([sine, angles.cos(), sine], -1)
+            code = torch.cat([sine, angles.cos(), sine], -1)
         return code
 
     def dense(self, grid: int) -> Tensor:
@@ -67,7 +68,7 @@ class PositionCode3D(nn.Module):
         with torch.inference_mode(False), torch.no_grad():  # a later training step may use what inference computed
             steps = (torch.arange(grid, device=matrix.device, dtype=matrix.dtype) + 0.5) / grid
             first, second, third = torch.meshgrid(steps, steps, steps, indexing="ij")
-            code = self(torch.stack([second, first, third], -1)).permute(3, 0, 1, 2)[None].contiguous()
+            code: Tensor = self(torch.stack([second, first, third], -1)).permute(3, 0, 1, 2)[None].contiguous()
         self._dense = (matrix, version, grid, code)
         return code
 
