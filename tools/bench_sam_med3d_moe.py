@@ -42,19 +42,19 @@ def padded_encoder(encoder: Sam3DEncoder, image: Tensor) -> Tensor:
         [B, C, g, g, g].
     """
     patches: Any = encoder.patch_embed.proj
-    x = F.conv3d(image, patches.weight, patches.bias, stride=patches.stride).permute(0, 2, 3, 4, 1)
+    x: Tensor = F.conv3d(image, patches.weight, patches.bias, stride=patches.stride).permute(0, 2, 3, 4, 1)
     x = x + encoder.pos_embed
     for index in range(len(encoder.blocks)):
         block: Any = encoder.blocks[index]
         x = x + _windows(block.norm1(x), block)
         x = x + block.mlp(block.norm2(x))
     x = x.permute(0, 4, 1, 2, 3)
-    first, _, second, _ = convolutions = list(encoder.neck)
-    x = _norm(F.conv3d(x, first.weight), convolutions[1])
-    return _norm(F.conv3d(x, second.weight, padding=1), convolutions[3])
+    first, norm, second, last = list(encoder.neck)
+    assert isinstance(norm, nn.LayerNorm) and isinstance(last, nn.LayerNorm)
+    return _norm(second(_norm(first(x), norm)), last)
 
 
-def _norm(x: Tensor, norm: Any) -> Tensor:
+def _norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     mean = x.mean(1, keepdim=True)
     variance = (x - mean).pow(2).mean(1, keepdim=True)
     x = (x - mean) / torch.sqrt(variance + norm.eps)
@@ -71,8 +71,8 @@ def _windows(x: Tensor, block: Any) -> Tensor:
     parts = x.unflatten(3, (whole[2], window)).unflatten(2, (whole[1], window)).unflatten(1, (whole[0], window))
     parts = parts.permute(0, 1, 3, 5, 2, 4, 6, 7)
     out = _attention(parts.flatten(0, 3).contiguous(), block.attn).unflatten(0, parts.shape[:4])
-    out = out.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(x.shape)
-    return out[:, : grid[0], : grid[1], : grid[2]]
+    merged: Tensor = out.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(x.shape)
+    return merged[:, : grid[0], : grid[1], : grid[2]]
 
 
 def _attention(x: Tensor, attention: Any) -> Tensor:

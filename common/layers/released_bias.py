@@ -79,18 +79,19 @@ class ReleasedBias:
         # log-sum of the bias over padded keys: [W, heads, n]
         d, h, w = self.lengths
         exact = torch.promote_types(a.dtype, torch.float32)
-        a, b, c = a.to(exact), b.to(exact), c.to(exact)
-        every = b.logsumexp(4) + c.logsumexp(4)  # [W, heads, d, h, keys along w]
+        b_real, b_absent, b_every = _sums(b.to(exact), d)
+        _, c_absent, c_every = _sums(c.to(exact), h)
+        outside = (b_every + c_every)[..., w:]  # keys whose place along w is padding: all of them, [W, heads, d, h, k]
         terms = []
-        if d < b.shape[4]:
-            terms.append(b[..., d:, :].logsumexp(4) + c.logsumexp(4))
-        if h < c.shape[4]:
-            terms.append(b[..., :d, :].logsumexp(4) + c[..., h:, :].logsumexp(4))
-        outside = every[..., w:]
-        inside = torch.stack(terms, -1).logsumexp(-1)[..., :w] if terms else None
-        absent = outside if inside is None else torch.cat([inside, outside], -1)
-        some = a[..., w:] if inside is None else a
-        return (some + absent[:, :, :, :, None]).logsumexp(-1).flatten(2)
+        if b_absent is not None:
+            terms.append(b_absent + c_every)
+        if c_absent is not None:
+            terms.append(b_real + c_absent)
+        if not terms:
+            return (a.to(exact)[..., w:] + outside[:, :, :, :, None]).logsumexp(-1).flatten(2)
+        inside = terms[0] if len(terms) == 1 else torch.logaddexp(*terms)
+        absent = torch.cat([inside[..., :w], outside], -1)
+        return (a.to(exact) + absent[:, :, :, :, None]).logsumexp(-1).flatten(2)
 
     @staticmethod
     def folds(q: Tensor) -> bool:
@@ -140,3 +141,12 @@ class ReleasedBias:
         )
         attended: Tensor = out[..., :channels].unflatten(1, (windows, heads)).permute(1, 2, 3, 0, 4).flatten(2, 3)
         return attended
+
+
+def _sums(scores: Tensor, real: int) -> tuple[Tensor, Tensor | None, Tensor]:
+    # log-sums of [.., places, keys] over real, padded (if there are any) and all places
+    inner = scores[..., :real, :].logsumexp(-2)
+    if real == scores.shape[-2]:
+        return inner, None, inner
+    outer = scores[..., real:, :].logsumexp(-2)
+    return inner, outer, torch.logaddexp(inner, outer)
