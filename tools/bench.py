@@ -18,7 +18,7 @@ import torch
 from common.atomic import atomic_write
 from common.errors import ConfigError
 
-from . import bench_ka2er, bench_m4oe, bench_sam, bench_samora
+from . import bench_ka2er, bench_m4oe, bench_sam, bench_sam_med3d_moe, bench_samora
 from .bench_measure import SMALLER, Case, Row, cost, measure
 
 __all__ = ["METHODS", "Method", "bench"]
@@ -62,6 +62,10 @@ METHODS = {
         bench_sam.PARTS, bench_sam.LAPTOP, bench_sam.PAPER, 3, bench_sam.cases, bench_sam.growth,
         "Encoders at the sizes named, the rest at {}^2", "SAM block",
     ),
+    "sam_med3d_moe": Method(
+        bench_sam_med3d_moe.PARTS, bench_sam_med3d_moe.LAPTOP, bench_sam_med3d_moe.PAPER, 15,
+        bench_sam_med3d_moe.cases, bench_sam_med3d_moe.growth, "Crop {}^3", "SAM-Med3D-MoE click",
+    ),
     "samora": Method(
         bench_samora.PARTS, bench_samora.LAPTOP, bench_samora.PAPER, 3, bench_samora.cases, bench_samora.growth,
         "Inference at the sizes named, the rest at {}^2", "SAMora inference",
@@ -82,20 +86,20 @@ def bench(
     """Measure our way against the published one, in turns within one run.
 
     Args:
-        method: ``ka2er``, ``m4oe``, ``samora``, or ``sam`` (the encoder beneath it).
-        size: voxels along each side of the crop (64; with --paper 96) or pixels along each side of the image (m4oe 128,
-            with --paper 224; sam 256; samora 224), a multiple of 32 from 64 on.
+        method: ``ka2er``, ``m4oe``, ``sam_med3d_moe``, ``samora``, or ``sam`` (the encoder beneath it).
+        size: voxels along each side of the crop (64; with --paper 96, sam_med3d_moe 128) or pixels along each side of
+            the image (m4oe 128, with --paper 224; sam 256; samora 224), a multiple of 32 from 64 on.
         repeats: timed pairs per comparison.
         out: folder for ``bench_<method>.json`` and ``bench_<method>.md``.
         paper: the paper's networks (ka2er's student with nnU-Net's 3d_fullres experts) instead of small ones.
         threads: CPU threads (at most 2).
-        experts: task experts in ka2er's routing comparisons (10), modality experts of m4oe (3), LoRA experts of sam
-            and samora (3).
+        experts: task experts in ka2er's routing comparisons (10), modality experts of m4oe (3), mask decoders of
+            sam_med3d_moe beside the general one (15), LoRA experts of sam and samora (3).
         only: some of ka2er's ``inference``, ``training``, ``routing``, ``step`` and ``growth``, of m4oe's ``layer``,
             ``layer_training``, ``inference``, ``training``, ``hard``, ``top_k`` and ``growth``, of sam's
             ``encoder_224``, ``encoder_256``, ``encoder_512``, ``encoder_1024``, ``training``, ``experts`` and
-            ``growth``, or of samora's ``inference_224``, ``inference_512``, ``training``, ``low_memory``,
-            ``switching`` and ``growth``; all when omitted.
+            ``growth``, of sam_med3d_moe's ``encoder``, or of samora's ``inference_224``, ``inference_512``,
+            ``training``, ``low_memory``, ``switching`` and ``growth``; all when omitted.
 
     Returns:
         the tables.

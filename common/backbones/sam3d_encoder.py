@@ -13,13 +13,17 @@ from torch.utils.checkpoint import checkpoint
 from ..errors import ConfigError
 from ..layers.channel_norm import ChannelNorm
 from ..layers.released_bias import ReleasedBias
-from ..layers.sam_attention import AxisBias, BiasMaker, DecomposedAttention
+from ..layers.sam_attention import AxisBias, DecomposedAttention, PositionBias
 from .sam_encoder import SamBlock, require_image_size
 
 __all__ = ["REL_POS", "Sam3DEncoder"]
 
 AXES = ("d", "h", "w")
-REL_POS: dict[str, BiasMaker] = {"released": ReleasedBias, "intended": AxisBias}
+# a bias per axis adds few columns to the keys of a cube: folded it is faster everywhere, and no mask is kept
+REL_POS: dict[str, tuple[type[PositionBias], bool | None]] = {
+    "released": (ReleasedBias, None),
+    "intended": (AxisBias, True),
+}
 
 
 class _Attention(nn.Module):
@@ -106,7 +110,8 @@ class Sam3DEncoder(nn.Module):
         self.patch_embed = _Patches(embed, patch)
         self.pos_embed = nn.Parameter(torch.empty(1, grid, grid, grid, embed))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        attention = partial(DecomposedAttention, axes=AXES, bias=REL_POS[rel_pos])
+        bias, fold = REL_POS[rel_pos]
+        attention = partial(DecomposedAttention, axes=AXES, bias=bias, fold=fold)
         windows = [0 if index in global_blocks else window for index in range(depth)]
         self.blocks = nn.ModuleList(
             [SamBlock(block=_Block(embed, heads, size, grid), attention=attention) for size in windows]

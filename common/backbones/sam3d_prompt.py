@@ -51,10 +51,11 @@ class PositionCode3D(nn.Module):
     def forward(self, places: Tensor) -> Tensor:
         """Code [..., C] of places [..., 3] in 0..1, in single precision also under autocast."""
         matrix = self.positional_encoding_gaussian_matrix
+        code: Tensor
         with torch.autocast(matrix.device.type, enabled=False):
             angles = 2 * math.pi * ((2 * places.to(matrix.dtype) - 1) @ matrix)
             sine = angles.sin()
-            code: Tensor = torch.cat([sine, angles.cos(), sine], -1)
+            code = torch.cat([sine, angles.cos(), sine], -1)
         return code
 
     def dense(self, grid: int) -> Tensor:

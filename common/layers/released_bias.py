@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import ConfigError
-from .sam_attention import axis_positions
+from .sam_attention import attend_written, axis_positions
 
 __all__ = ["ReleasedBias"]
 
@@ -79,18 +79,28 @@ class ReleasedBias:
         # log-sum of the bias over padded keys: [W, heads, n]
         d, h, w = self.lengths
         exact = torch.promote_types(a.dtype, torch.float32)
-        a, b, c = a.to(exact), b.to(exact), c.to(exact)
-        every = b.logsumexp(4) + c.logsumexp(4)  # [W, heads, d, h, keys along w]
+        b_real, b_absent, b_every = _sums(b.to(exact), d)
+        _, c_absent, c_every = _sums(c.to(exact), h)
+        outside = (b_every + c_every)[..., w:]  # keys whose place along w is padding: all of them, [W, heads, d, h, k]
         terms = []
-        if d < b.shape[4]:
-            terms.append(b[..., d:, :].logsumexp(4) + c.logsumexp(4))
-        if h < c.shape[4]:
-            terms.append(b[..., :d, :].logsumexp(4) + c[..., h:, :].logsumexp(4))
-        outside = every[..., w:]
-        inside = torch.stack(terms, -1).logsumexp(-1)[..., :w] if terms else None
-        absent = outside if inside is None else torch.cat([inside, outside], -1)
-        some = a[..., w:] if inside is None else a
-        return (some + absent[:, :, :, :, None]).logsumexp(-1).flatten(2)
+        if b_absent is not None:
+            terms.append(b_absent + c_every)
+        if c_absent is not None:
+            terms.append(b_real + c_absent)
+        if not terms:
+            return (a.to(exact)[..., w:] + outside[:, :, :, :, None]).logsumexp(-1).flatten(2)
+        inside = terms[0] if len(terms) == 1 else torch.logaddexp(*terms)
+        absent = torch.cat([inside[..., :w], outside], -1)
+        return (a.to(exact) + absent[:, :, :, :, None]).logsumexp(-1).flatten(2)
+
+    @staticmethod
+    def folds(q: Tensor) -> bool:
+        """Folded unless gradients flow, which sum over queries faster where the bias is written out."""
+        return not (torch.is_grad_enabled() and q.requires_grad)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, fold: bool) -> Tensor:
+        """Attended values [W, heads, n, c]; folded, only A and the padding are carried by queries and keys."""
+        return self._attend_folded(q, k, v) if fold else attend_written(q, k, v, self.rows)
 
     def rows(self, start: int, stop: int) -> Tensor:
         """The bias written out for the queries from `start` to `stop`: [W, heads, stop - start, keys]."""
@@ -102,22 +112,41 @@ class ReleasedBias:
         total = total[:, :, start - first * w : stop - first * w]
         return total if self.virtual is None else torch.cat([total, self.virtual[:, :, start:stop, None]], 3)
 
-    def folded(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys whose inner product contains the bias: `A + B` for each pair (i, k) and C for each (j, k).
-
-        Args:
-            q: scaled queries [W, heads, n, c].
-            k: keys [W, heads, n, c], [W, heads, n + 1, c] with the virtual key as the last one.
-        """
+    def _attend_folded(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        # queries of one row along w share the mask B + C: places along w become the batch, windows and heads one axis
+        windows, heads, n, channels = q.shape
         d, h, w = self.lengths
-        columns = [q]
-        for part in (self.b[:, :, :, :, None] + self.a[:, :, :, :, :, None], self.c[:, :, :, :, None]):
-            columns.append(part.expand(-1, -1, -1, -1, w, -1, -1).flatten(5).flatten(2, 4))
-        i, j, last = torch.meshgrid(*(torch.arange(length, device=q.device) for length in (d, h, w)), indexing="ij")
-        places = F.one_hot((i * w + last).flatten(), d * w), F.one_hot((j * w + last).flatten(), h * w)
-        marks = F.pad(torch.cat(places, 1), (0, 0, 0, k.shape[2] - q.shape[2]))
+        keys, unit = k.shape[2], channels**0.5  # the attention divides by it again
+        beside_q = [q, self.a.flatten(2, 4) * unit]
+        marks = torch.eye(w, dtype=q.dtype, device=q.device).repeat(d * h, 1)
         if self.virtual is not None:
-            columns.append(self.virtual[..., None])
-            marks = F.pad(marks, (0, 1))
-            marks[-1, -1] = 1
-        return torch.cat(columns, -1), torch.cat([k, marks.to(k.dtype).expand(*k.shape[:2], -1, -1)], -1)
+            beside_q.append(self.virtual[..., None] * unit)
+            marks = F.pad(marks, (0, 1, 0, 1))
+            marks[n, w] = 1
+        beside_k = [k, marks.expand(windows, heads, -1, -1)]
+        spare = -(channels + marks.shape[1]) % 8  # fused kernels on a GPU want multiples of 8, and one width
+        if q.is_cuda and spare:
+            beside_q.append(q.new_zeros(windows, heads, n, spare))
+            beside_k.append(k.new_zeros(windows, heads, keys, spare))
+        wide_q = torch.cat([part.unflatten(2, (d * h, w)).permute(3, 0, 1, 2, 4) for part in beside_q], -1)
+        wide_k = torch.cat(beside_k, -1)
+        wide_v = F.pad(v, (0, wide_k.shape[3] - channels))
+        mask = F.pad((self.b[:, :, :, :, :, None] + self.c[:, :, :, :, None]).flatten(4), (0, keys - n))
+        out: Tensor = F.scaled_dot_product_attention(
+            wide_q.flatten(1, 2),
+            wide_k.flatten(0, 1).expand(w, -1, -1, -1),
+            wide_v.flatten(0, 1).expand(w, -1, -1, -1),
+            attn_mask=mask.flatten(2, 3).flatten(0, 1)[None],
+            scale=1 / unit,
+        )
+        attended: Tensor = out[..., :channels].unflatten(1, (windows, heads)).permute(1, 2, 3, 0, 4).flatten(2, 3)
+        return attended
+
+
+def _sums(scores: Tensor, real: int) -> tuple[Tensor, Tensor | None, Tensor]:
+    # log-sums of [.., places, keys] over real, padded (if there are any) and all places
+    inner = scores[..., :real, :].logsumexp(-2)
+    if real == scores.shape[-2]:
+        return inner, None, inner
+    outer = scores[..., real:, :].logsumexp(-2)
+    return inner, outer, torch.logaddexp(inner, outer)

@@ -25,7 +25,6 @@ from .window_attention_grad import put_windows, take_windows
 
 __all__ = [
     "AxisBias",
-    "BiasMaker",
     "DecomposedAttention",
     "PositionBias",
     "axis_positions",
@@ -104,16 +103,18 @@ def padding_score(
 
 
 class PositionBias(Protocol):
-    """The bias of one box of windows, written out for some queries or carried by queries and keys."""
+    """The position bias of one box of windows; built from what `AxisBias` is built from."""
 
-    def rows(self, start: int, stop: int) -> Tensor | None:
-        """The bias written out for the queries from `start` to `stop`: [W, heads, stop - start, keys]."""
+    def __init__(
+        self, q: Tensor, tables: Sequence[Tensor | None], lengths: Sequence[int], sizes: Sequence[int]
+    ) -> None: ...
 
-    def folded(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys whose inner product contains the bias."""
+    @staticmethod
+    def folds(q: Tensor) -> bool:
+        """Whether the bias is better carried by queries and keys than written out."""
 
-
-BiasMaker = Callable[[Tensor, Sequence[Tensor | None], Sequence[int], Sequence[int]], PositionBias]
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, fold: bool) -> Tensor:
+        """`softmax(s q k^T + bias) v`, [W, heads, n, c], of queries and of keys with the virtual one as the last."""
 
 
 class AxisBias:
@@ -140,6 +141,21 @@ class AxisBias:
         self.lengths = tuple(lengths)
         self.virtual = padding_score(scores, lengths, sizes, q).to(q.dtype) if padded else None
         self.scores = [None if s is None else s[..., :length] for s, length in zip(scores, lengths, strict=True)]
+
+    @staticmethod
+    def folds(q: Tensor) -> bool:
+        """Folded where gradients flow or on a GPU."""
+        return q.is_cuda or (torch.is_grad_enabled() and q.requires_grad)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, fold: bool) -> Tensor:
+        """Attended values [W, heads, n, c]."""
+        if not fold:
+            return attend_written(q, k, v, self.rows)
+        # no bias tensor at all, so that fused kernels run forward and backward
+        channels = q.shape[3]
+        wide_q, wide_k = self.folded(q * channels**-0.5, k)
+        wide_v = F.pad(v, (0, wide_q.shape[3] - channels))  # fused kernels want one width
+        return F.scaled_dot_product_attention(wide_q, wide_k, wide_v, scale=1.0)[..., :channels]
 
     def rows(self, start: int, stop: int) -> Tensor | None:
         """The bias written out for the queries from `start` to `stop`: [W, heads, stop - start, keys]."""
@@ -185,23 +201,25 @@ class AxisBias:
         return torch.cat(columns, -1), torch.cat(marks, -1)
 
 
-def _attend_written(q: Tensor, k: Tensor, v: Tensor, bias: PositionBias) -> Tensor:
-    # the bias as a mask, some queries at a time
+def attend_written(q: Tensor, k: Tensor, v: Tensor, rows: Callable[[int, int], Tensor | None]) -> Tensor:
+    """Attention with the bias as a mask, some queries at a time.
+
+    Args:
+        q: queries [W, heads, n, c].
+        k: keys [W, heads, keys, c].
+        v: values of the same shape.
+        rows: the bias of the queries from `start` to `stop`, [W, heads, stop - start, keys].
+
+    Returns:
+        [W, heads, n, c].
+    """
     n, keys = q.shape[2], k.shape[2]
     step = max(1, _LOGITS_AT_ONCE // (q.shape[0] * q.shape[1] * keys))
     parts = []
     for start in range(0, n, step):
         stop = min(start + step, n)
-        parts.append(F.scaled_dot_product_attention(q[:, :, start:stop], k, v, attn_mask=bias.rows(start, stop)))
+        parts.append(F.scaled_dot_product_attention(q[:, :, start:stop], k, v, attn_mask=rows(start, stop)))
     return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
-
-
-def _attend_folded(q: Tensor, k: Tensor, v: Tensor, bias: PositionBias) -> Tensor:
-    # no bias tensor at all, so that fused kernels run forward and backward
-    channels = q.shape[3]
-    wide_q, wide_k = bias.folded(q * channels**-0.5, k)
-    wide_v = F.pad(v, (0, wide_q.shape[3] - channels))  # fused kernels want one width
-    return F.scaled_dot_product_attention(wide_q, wide_k, wide_v, scale=1.0)[..., :channels]
 
 
 class DecomposedAttention(nn.Module):
@@ -212,8 +230,8 @@ class DecomposedAttention(nn.Module):
             `proj`, `num_heads` and, with a position bias, `rel_pos_<axis>`.
         window: tokens along each axis of a window; 0 attends over the whole grid.
         axes: names of the axes, two or three: `("h", "w")` or `("d", "h", "w")`.
-        fold: carry the bias inside q and k (no bias tensor) instead of writing it out; None chooses: folded where
-            gradients flow or on a GPU, written out in pieces for inference on a CPU, where it is faster.
+        fold: carry the bias inside q and k (no bias tensor) instead of writing it out in pieces; None lets the bias
+            choose.
         bias: what computes the position bias of a box of windows.
 
     Raises:
@@ -231,7 +249,7 @@ class DecomposedAttention(nn.Module):
         window: int = 0,
         axes: Sequence[str] = ("h", "w"),
         fold: bool | None = None,
-        bias: BiasMaker = AxisBias,
+        bias: type[PositionBias] = AxisBias,
     ) -> None:
         super().__init__()
         if len(axes) not in (2, 3):
@@ -288,10 +306,7 @@ class DecomposedAttention(nn.Module):
         q, k, v = tokens.view(windows, tokens.shape[1], 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         bias = self.bias(q, self._tables(), lengths, sizes)
         q = q[:, :, :n]
-        attend = _attend_folded if self._folds(q) else _attend_written
-        return attend(q, k, v, bias).transpose(1, 2).flatten(2)
+        return bias.attend(q, k, v, fold=self._folds(q)).transpose(1, 2).flatten(2)
 
     def _folds(self, q: Tensor) -> bool:
-        if self.fold is not None:
-            return self.fold
-        return q.is_cuda or (torch.is_grad_enabled() and q.requires_grad)
+        return self.bias.folds(q) if self.fold is None else self.fold
