@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor
 from ..errors import ConfigError, PromptError
 from ..prompts import boxes_from_label, clip_boxes
 
-__all__ = ["BOX_SOURCES", "BoxPromptsd", "KeepTargetsd", "move_boxes"]
+__all__ = ["BOX_SOURCES", "BoxPromptsd", "KeepTargetsd", "UserPromptsd", "move_boxes"]
 
 BOX_SOURCES = ("gt", "user", "none")
 
@@ -65,6 +67,50 @@ class BoxPromptsd(Transform):
                 raise PromptError("no structure of that name", got=name, expected=", ".join(self.structures))
             boxes[self.structures.index(name)] = torch.as_tensor(corners, dtype=torch.float32)
         return boxes, torch.as_tensor(image.meta["original_affine"])
+
+
+class UserPromptsd(Transform):
+    """Write ``image.meta["prompts"]``, a text that survives batching: a user's points and boxes by object.
+
+    They are the entry ``prompts`` of a case, or those of the configuration for cases without:
+    ``{name: {"inside": [[x, y, z], ...], "outside": [...], "box": [[x, y, z], [x, y, z]]}}``, voxels of the original
+    image.
+
+    Args:
+        prompts: for cases that have none of their own; also a JSON file's name.
+        image: key of the image.
+
+    Raises:
+        PromptError: for a file that cannot be read, or something else than names with prompts.
+    """
+
+    def __init__(self, prompts: Mapping[str, Any] | str | None = None, image: str = "image") -> None:
+        self.prompts, self.image = _read_prompts(prompts), image
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy whose image carries the prompts."""
+        result = dict(data)
+        given = _read_prompts(result.pop("prompts", None)) or self.prompts
+        if given:
+            image = result[self.image]
+            if not isinstance(image, MetaTensor):
+                raise PromptError("prompts need the image's grid", got=type(image).__name__, expected="a MetaTensor")
+            image.meta["prompts"] = json.dumps(given)
+        return result
+
+
+def _read_prompts(given: Any) -> dict[str, Any]:
+    if isinstance(given, str):
+        try:
+            given = json.loads(Path(given).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise PromptError(f"the prompts cannot be read: {error}", where=given, expected="a JSON file") from error
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(v, Mapping) for v in given.values()):
+        raise PromptError("prompts are objects by name", got=given,
+                          expected='such as {"liver": {"inside": [[120, 80, 40]]}}')  # fmt: skip
+    return {str(k): dict(v) for k, v in given.items()}
 
 
 class KeepTargetsd(Transform):

@@ -123,10 +123,8 @@ class ForgettingReport:
         return found
 
     def _write(self, rows: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) -> None:
-        with (
-            atomic_write(self.output_dir / "evaluation" / "forgetting.csv") as path,
-            path.open("w", newline="") as file,
-        ):
+        folder = self.output_dir / "evaluation"
+        with atomic_write(folder / "forgetting.csv") as path, path.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)

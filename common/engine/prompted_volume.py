@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,10 +12,11 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from ..data.click_protocol import ClickProtocol, click_protocol
-from ..data.clicks import click_generator, next_click
+from ..data.clicks import click_generator
 from ..errors import ConfigError, DataError, PromptError
 from ..prompts import boxes_from_label
 from .interactive import Session
+from .rehearse import rehearse
 
 __all__ = ["PromptedVolume"]
 
@@ -68,15 +70,13 @@ class PromptedVolume(nn.Module):
         return (*self.structures, *others)
 
     @torch.no_grad()
-    def forward(
-        self, image: Tensor, label: Tensor | None = None, prompts: Any = None, case: Sequence[str] | str = "",
-    ) -> Tensor:  # fmt: skip
+    def forward(self, image: Tensor, label: Tensor | None = None, case: Sequence[str] | str = "") -> Tensor:
         """Label map ``[1, 1, X, Y, Z]`` of a scan.
 
         Args:
-            image: ``[1, 1, X, Y, Z]`` on the scan's own grid.
+            image: ``[1, 1, X, Y, Z]`` on the scan's own grid; a user's prompts are in its ``meta``, as
+                :class:`~common.data.prompts.UserPromptsd` puts them there.
             label: the same of its annotation, for ``gt``.
-            prompts: of a user, for one scan.
             case: its name.
 
         Raises:
@@ -93,7 +93,7 @@ class PromptedVolume(nn.Module):
         if self.source == "gt":
             self._simulate(self.session, label, name)
         else:
-            self._follow_user(self.session, _one(prompts), name)
+            self._follow_user(self.session, _told(image.meta.get("prompts")), name)
         return self._label_map(self.session, image)
 
     def _simulate(self, session: Session, label: Tensor | None, case: str) -> None:
@@ -101,30 +101,16 @@ class PromptedVolume(nn.Module):
             raise DataError("simulated prompts need an annotation", where=case, expected="a label map",
                             hint="give --prompt_source user with prompts of your own")  # fmt: skip
         truth = torch.as_tensor(label)[0].cpu()
+        affine = torch.from_numpy(session.volume.given.affine.copy())
         for index, name in enumerate(self.structures, start=1):
-            target = (truth == index)[None].float()
+            target = MetaTensor((truth == index).float(), affine=affine)
             if not bool(target.any()):
                 continue
             if self.prompt == "box":
-                session.box(name, _extended(boxes_from_label(target, 1)[0, 0], truth.shape[1:]))
-                continue
-            self._click(session, name, target, click_generator(self.seed, case, name))
-
-    def _click(self, session: Session, name: str, target: Tensor, generator: torch.Generator) -> None:
-        mask = torch.zeros_like(target)
-        for number in range(self.protocol.steps):
-            strategy = self.protocol.strategy_at(number)
-            click = next_click(mask > 0, target, strategy=strategy, generator=generator)
-            if int(click.labels[0, 0]) < 0:
-                return  # nothing is wrong any more
-            try:
-                answer = session.click(name, click.points[0, 0].tolist(), inside=bool(click.labels[0, 0] == 1))
-            except PromptError as error:
-                if not number:
-                    raise
-                logger.info("%s: %s", name, error.args[0])
-                return  # an error outside of the object's only crop stays
-            mask = answer.mask.as_tensor()[None].float()
+                box = boxes_from_label(target.as_tensor(), 1)[0]
+                session.box(name, _extended(box, truth.shape[1:]))
+            else:
+                rehearse(session, name, target, self.protocol, generator=click_generator(self.seed, case, name))
 
     def _follow_user(self, session: Session, prompts: Mapping[str, Any], case: str) -> None:
         if not prompts:
@@ -164,8 +150,7 @@ def _extended(box: Tensor, shape: Sequence[int]) -> list[list[float]]:
     return [low.tolist(), high.tolist()]
 
 
-def _one(prompts: Any) -> Mapping[str, Any]:
-    """The prompts of the only scan: as given, or as a loader hands them on in a list of one."""
-    if isinstance(prompts, (list, tuple)):
-        prompts = prompts[0] if prompts else None
-    return dict(prompts) if prompts else {}
+def _told(prompts: Any) -> dict[str, Any]:
+    """The prompts of the only scan, from its meta data, where a loader makes a list of one of them."""
+    text = prompts[0] if isinstance(prompts, (list, tuple)) and prompts else prompts
+    return dict(json.loads(text)) if text else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +81,7 @@ class SAMMed3DMoE(nn.Module):
         fusion: ``weighted``, ``avg`` or ``aft_weight``.
         train: ``gate`` alone, or ``joint`` with the experts' decoders.
         cache_gb: memory for embeddings of crops that come again (the encoder never changes); 0 keeps none.
+        settings: plain values that build another one like it, kept for a model's card.
 
     Raises:
         ConfigError: for a threshold out of range, or an unknown choice.
@@ -94,6 +95,7 @@ class SAMMed3DMoE(nn.Module):
     def __init__(
         self, *, base: Sam3D, experts: Mapping[str, MaskDecoder3D], gate: PromptGate, tau: float = 0.5,
         fusion: str = "weighted", train: str = "gate", cache_gb: float = 0.0,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         if not 0 <= tau < 1:
@@ -107,6 +109,7 @@ class SAMMed3DMoE(nn.Module):
         for name, decoder in experts.items():
             _check_shape(name, decoder, wanted)
         self.base, self.gate = base, gate
+        self.settings = dict(settings or {})
         self.names = tuple(experts)
         self.experts = nn.ModuleList(experts.values())
         self.tau, self.fusion, self.train_what = tau, fusion, train

@@ -166,8 +166,15 @@ def mixture(
         seed: of the gate's weights.
         options: ``tau``, ``fusion``, ``train``, ``cache_gb`` of :class:`~common.methods.sam_med3d_moe.SAMMed3DMoE`.
     """
+    base = general.network
+    if hidden is None:
+        hidden = int(base.mask_decoder.transformer.layers[0].mlp.lin1.out_features)
     decoders = {name: e.decoder for name, e in experts.items()}
-    return _mixture(general.network, decoders, heads, hidden, prompt_pool, general_logit, seed, options)
+    shape = {"heads": heads, "hidden": hidden, "prompt_pool": prompt_pool, "general_logit": general_logit}
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        return _mixture(base, decoders, {**general.settings, **shape}, options)
 
 
 def trained_mixture(settings: Mapping[str, Any]) -> SAMMed3DMoE:
@@ -179,32 +186,25 @@ def trained_mixture(settings: Mapping[str, Any]) -> SAMMed3DMoE:
     Raises:
         ConfigError: when the card lacks something.
     """
-    missing = sorted(
-        {*_OWN, "experts", "heads", "hidden", "prompt_pool", "general_logit", "tau", "fusion"} - set(settings)
-    )
+    missing = sorted({*_OWN, *_MIXTURE} - set(settings))
     if missing:
         raise ConfigError("the model's card lacks settings of a SAM-Med3D-MoE", where="network", got=missing)
     base = sam3d_network(settings["variant"], image_size=settings["image_size"], rel_pos=settings["rel_pos"],
                          boxes=settings["boxes"])  # fmt: skip
     decoders = {name: copy.deepcopy(base.mask_decoder) for name in settings["experts"]}
-    heads, hidden, pool, general = (settings[key] for key in ("heads", "hidden", "prompt_pool", "general_logit"))
-    options = {key: settings[key] for key in ("tau", "fusion")}
-    return _mixture(base, decoders, heads, hidden, pool, general, None, options)
+    return _mixture(base, decoders, settings, {key: settings[key] for key in ("tau", "fusion")})
 
 
 def _mixture(
-    base: Sam3D, decoders: Mapping[str, MaskDecoder3D], heads: int, hidden: int | None, pool: str, general: bool,
-    seed: int | None, options: Mapping[str, Any],
-) -> SAMMed3DMoE:  # fmt: skip
-    width = base.prompt_encoder.channels
-    hidden = int(base.mask_decoder.transformer.layers[0].mlp.lin1.out_features) if hidden is None else hidden
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
-        gate = PromptGate(
-            channels=width, experts=len(decoders), heads=heads, hidden=hidden, pool=pool, general=general
-        )  # fmt: skip
-    return SAMMed3DMoE(base=base, experts=decoders, gate=gate, **options)
+    base: Sam3D, decoders: Mapping[str, MaskDecoder3D], settings: Mapping[str, Any], options: Mapping[str, Any]
+) -> SAMMed3DMoE:
+    gate = PromptGate(
+        channels=base.prompt_encoder.channels, experts=len(decoders), heads=settings["heads"],
+        hidden=settings["hidden"], pool=settings["prompt_pool"], general=settings["general_logit"],
+    )  # fmt: skip
+    network = SAMMed3DMoE(base=base, experts=decoders, gate=gate, settings=settings, **options)
+    network.settings |= {"experts": list(network.names), "tau": network.tau, "fusion": network.fusion}
+    return network
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
