@@ -28,6 +28,8 @@ class Chain:
         alone: bool = True,
         variants: str | Sequence[str] = (),
         phase1: str | None = None,
+        structures: str | Sequence[str] = (),
+        given: str | Sequence[str] = (),
         split: str = "test",
         tracking: str = "mlflow",
         stage1: str = "",
@@ -54,6 +56,9 @@ class Chain:
             alone: also train the student without amalgamation at the same budget.
             variants: ids of optional stage-2 runs of the bundle's ``chain.json``, separated by commas.
             phase1: how stage 1 is trained where there is a choice (m4oe: ``joint`` or ``separate``).
+            structures: sam_med3d_moe: names of the structures that get an expert, separated by commas.
+            given: trained results in the place of stage-1 runs, ``<run>=<file>`` separated by commas, for example
+                ``general=sam_med3d_turbo.pth``.
             split: split to evaluate on.
             tracking: ``mlflow`` (local store in the output folder) or ``none``.
             stage1: further overrides for every expert, e.g. ``"--max_epochs 5"``.
@@ -75,10 +80,10 @@ class Chain:
             external=_external(external, dataset_dir, bundle),
             seeds=(seeds,) if isinstance(seeds, int) else tuple(int(s) for s in seeds),
             alone=alone,
-            variants=tuple(v.strip() for v in variants.split(",") if v.strip())
-            if isinstance(variants, str)
-            else tuple(variants),
+            variants=_words(variants),
             phase1=phase1,
+            structures=_words(structures),
+            given=_given(given),
             split=split,
             tracking=tracking,
             stage1=_overrides(stage1),
@@ -116,6 +121,18 @@ def _external(value: str | None, dataset_dir: str, bundle: str) -> Path | None:
         return Path(str(value))
     general = Path(f"{Path(dataset_dir)}_general")
     return general if general.is_dir() else None
+
+
+def _words(value: str | Sequence[str]) -> tuple[str, ...]:
+    return tuple(v.strip() for v in value.split(",") if v.strip()) if isinstance(value, str) else tuple(value)
+
+
+def _given(value: str | Sequence[str]) -> tuple[tuple[str, Path], ...]:
+    pairs = [word.partition("=") for word in _words(value)]
+    for run, _, file in pairs:
+        if not run or not Path(file).is_file():
+            raise ConfigError("a given result is no file", where="given", got=f"{run}={file}", expected="<run>=<file>")
+    return tuple((run, Path(file)) for run, _, file in pairs)
 
 
 def _overrides(text: str) -> tuple[tuple[str, str], ...]:

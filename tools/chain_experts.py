@@ -12,7 +12,7 @@ from common.errors import ConfigError
 
 from .chain_step import ChainSettings, Step, config_argument, data_files, run_words
 
-__all__ = ["expert_steps", "given_expert", "taken"]
+__all__ = ["expert_steps", "given_expert", "stage_one_runs", "taken"]
 
 
 def expert_steps(settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection) -> Iterable[Step]:
@@ -34,8 +34,49 @@ def expert_steps(settings: ChainSettings, recipe: Mapping[str, Any], collection:
     if wanted not in choices:
         raise ConfigError("unknown way to train stage 1", where="phase1", got=wanted, expected=", ".join(choices))
     if isinstance(choices, Mapping):
-        return _named_experts(settings, recipe, collection, choices[wanted])
+        return _named_experts(settings, recipe, collection, stage_one_runs(settings, recipe, collection))
     return _shared_experts(settings, recipe, collection, wanted)
+
+
+def stage_one_runs(
+    settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection
+) -> list[Mapping[str, Any]]:
+    """The runs of the chosen way, one for each structure where the way says so, less those that are given.
+
+    A run with ``"each": "structure"`` stands for one run per structure that gets an expert: ``{structure}`` in its
+    title and knobs becomes the name, its id the name without signs. In other runs ``{structures}`` is the list.
+
+    Raises:
+        ConfigError: for structures that the collection does not have, none where some are needed, or results given for
+            runs that there are not.
+    """
+    ways = recipe["stage1"]["phase1"]
+    listed = ways[settings.phase1 or next(iter(ways))]
+    each = any("each" in run for run in listed)
+    names = settings.structures or tuple(recipe["presets"][settings.preset].get("structures", ()))
+    known = collection.labels.names
+    if (each and not names) or (not each and settings.structures) or set(names) - set(known):
+        raise ConfigError("which structures get an expert?" if each else "no expert here is of a single structure",
+                          where="structures", got=", ".join(names) or "none",
+                          expected="some of " + ", ".join(known) if each else "no --structures")  # fmt: skip
+    runs: list[Mapping[str, Any]] = []
+    for run in listed:
+        for name in names if "each" in run else (None,):
+            runs.append(_filled(run, name, names))
+    unknown = {run for run, _ in settings.given} - {run["id"] for run in runs}
+    if unknown:
+        raise ConfigError("a result is given for a run that there is not", where="given", got=", ".join(unknown),
+                          expected=", ".join(run["id"] for run in runs))  # fmt: skip
+    return [run for run in runs if run["id"] not in dict(settings.given)]
+
+
+def _filled(run: Mapping[str, Any], name: str | None, names: Sequence[str]) -> Mapping[str, Any]:
+    if name is None:
+        own = {k: list(names) if v == "{structures}" else v for k, v in run.get("set", {}).items()}
+        return {**run, "set": own}
+    own = {k: [name] if v == ["{structure}"] else str(v).format(structure=name) for k, v in run.get("set", {}).items()}
+    title = str(run["title"]).format(structure=name)
+    return {**run, "id": re.sub(r"\W+", "_", name).strip("_"), "title": title, "set": own}
 
 
 def _named_experts(
@@ -49,7 +90,8 @@ def _named_experts(
     stage1 = recipe["stage1"]
     data = tuple(f for d in collection.datasets for f in data_files(d))
     for run in runs:
-        names = ["train.json", *recipe["presets"][settings.preset]["stage1"], *run["overlays"]]
+        preset = [*recipe["presets"][settings.preset]["stage1"], *run.get("presets", {}).get(settings.preset, [])]
+        names = ["train.json", *preset, *run["overlays"]]
         folder = settings.output_dir / "experts" / run["id"]
         knobs, inputs, needs = taken(settings, run)
         overrides = {
@@ -64,12 +106,24 @@ def _named_experts(
         yield Step(f"expert:{run['id']}", "expert", run["title"], folder, argv, (*data, *inputs), needs)
 
 
-def taken(settings: ChainSettings, run: Mapping[str, Any]) -> tuple[dict[str, Path], tuple[Path, ...], tuple[str, ...]]:
-    """Knobs that name what stage-1 runs left, the files whose change matters, and the steps to wait for."""
-    folder = settings.output_dir / "experts"
-    knobs = {knob: folder / source for knob, source in run.get("takes", {}).items()}
-    names = dict.fromkeys(Path(source).parts[0] for source in run.get("takes", {}).values())
-    return knobs, tuple(folder / n / "model.pt" for n in names), tuple(f"expert:{n}" for n in names)
+def taken(
+    settings: ChainSettings, run: Mapping[str, Any], each: Sequence[Mapping[str, Any]] = ()
+) -> tuple[dict[str, Any], tuple[Path, ...], tuple[str, ...]]:
+    """Knobs that name what stage-1 runs left, the files whose change matters, and the steps to wait for.
+
+    ``*`` stands for all runs of single structures, whose folders are joined by commas.
+    """
+    folder, given = settings.output_dir / "experts", dict(settings.given)
+    knobs: dict[str, Any] = {}
+    needed: dict[str, Path] = {}
+    for knob, source in run.get("takes", {}).items():
+        sources = [r["id"] for r in each if "each" in r] if source == "*" else [source]
+        for name in (Path(part).parts[0] for part in sources):
+            needed[name] = given.get(name, folder / name / "model.pt")
+        paths = [given.get(Path(part).parts[0], folder / part) for part in sources]
+        knobs[knob] = paths[0] if source != "*" else ",".join(map(str, paths))
+    waits = tuple(f"expert:{name}" for name in needed if name not in given)
+    return knobs, tuple(needed.values()), waits
 
 
 def _shared_experts(

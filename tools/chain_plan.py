@@ -10,7 +10,7 @@ from typing import Any
 from common.data.datalist import Collection, read_collection
 from common.errors import ConfigError
 
-from .chain_experts import expert_steps, given_expert, taken
+from .chain_experts import expert_steps, given_expert, stage_one_runs, taken
 from .chain_step import ChainSettings, Step, config_argument, data_files, fingerprint, recipe, run_words
 
 __all__ = ["ChainSettings", "Step", "fingerprint", "plan", "recipe", "takes_external"]
@@ -61,7 +61,7 @@ def _students(
         names = ["train.json", *recipe["presets"][settings.preset]["stage2"], *fewer, *run["overlays"]]
         config = config_argument(settings, settings.bundle, names)
         kind = "variant" if run.get("optional") else run["id"]
-        own, given, needs = _given(settings, recipe, run, stage1)
+        own, given, needs = _given(settings, recipe, run, stage1, collection)
         for seed in settings.seeds:
             folder = settings.output_dir / run["id"] / f"seed{seed}"
             overrides = {
@@ -78,14 +78,18 @@ def _students(
 
 
 def _given(
-    settings: ChainSettings, recipe: Mapping[str, Any], run: Mapping[str, Any], stage1: Sequence[Step]
+    settings: ChainSettings,
+    recipe: Mapping[str, Any],
+    run: Mapping[str, Any],
+    stage1: Sequence[Step],
+    collection: Collection,
 ) -> tuple[dict[str, Any], tuple[Path, ...], tuple[str, ...]]:
     """What a student gets of the experts: knobs, files whose change matters, steps to wait for."""
     if run.get("independent", False):
         return {}, (), ()
     ways = recipe["stage1"].get("phase1")
     if isinstance(ways, Mapping):
-        knobs, files, needs = taken(settings, run)
+        knobs, files, needs = taken(settings, run, stage_one_runs(settings, recipe, collection))
         absent = [n for n in needs if n not in {s.id for s in stage1}]
         if absent:
             raise ConfigError("a run takes from experts that this way of stage 1 does not train", where=run["id"],

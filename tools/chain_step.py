@@ -31,6 +31,9 @@ class ChainSettings:
         alone: also train the student without amalgamation at the same budget.
         variants: ids of optional stage-2 runs of ``chain.json`` to train as well.
         phase1: how stage 1 is trained, where ``chain.json`` gives the choice; its first when None.
+        structures: structures that get an expert each, where ``chain.json`` trains one per structure; the preset's
+            when empty.
+        given: results that take the place of stage-1 runs, by the run's id.
         split: split that every model is evaluated on.
         tracking: ``mlflow`` or ``none``.
         stage1, stage2: further ``--key value`` overrides for the runs of either stage.
@@ -46,6 +49,8 @@ class ChainSettings:
     alone: bool = True
     variants: tuple[str, ...] = ()
     phase1: str | None = None
+    structures: tuple[str, ...] = ()
+    given: tuple[tuple[str, Path], ...] = ()
     split: str = "test"
     tracking: str = "mlflow"
     stage1: tuple[tuple[str, str], ...] = ()
