@@ -47,7 +47,9 @@ def test_released_weights_need_the_released_bias():
     network = sam3d_network("tiny", rel_pos="intended").eval()
     load_sam_med3d(network, given["state_dict"])
     with torch.inference_mode():
-        assert (network.encode(given["image"]) - given["image_embedding"]).abs().max() > 5e-5  # the reference tells them apart
+        assert (
+            network.encode(given["image"]) - given["image_embedding"]
+        ).abs().max() > 5e-5  # the reference tells them apart
 
 
 def names(depth=12):
