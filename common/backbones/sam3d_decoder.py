@@ -36,7 +36,8 @@ class MaskDecoder3D(nn.Module):
 
     Up-sampling runs as matrix products on tokens, `[.., C] -> [.., 8, C/4] -> [.., 8, 8, C/8]`, and only the finished
     masks are put in place: a transposed convolution whose stride is its kernel computes each voxel on its own, and
-    norms and GELUs do not care where a voxel lies.
+    norms and GELUs do not care where a voxel lies. Only the maps of the masks that are asked for are computed, so that
+    the others get no gradient.
 
     Args:
         channels: C, a multiple of 16.

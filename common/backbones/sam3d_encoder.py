@@ -79,7 +79,7 @@ class Sam3DEncoder(nn.Module):
         checkpointing: keep only the tokens between blocks for the backward pass and compute the rest again.
 
     Raises:
-        ConfigError: for an impossible size or an unknown bias.
+        ConfigError: for impossible sizes, an unknown bias or a global block that does not exist.
 
     Reference:
         Wang et al., SAM-Med3D, 2023. The bias: see `ReleasedBias`.
@@ -100,8 +100,7 @@ class Sam3DEncoder(nn.Module):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        if rel_pos not in REL_POS:
-            raise ConfigError("unknown position bias", where="rel_pos", got=rel_pos, expected=", ".join(REL_POS))
+        _check(rel_pos, window, embed, heads, depth, global_blocks)
         self.image_size = require_image_size(image_size, patch)
         self.patch_size = patch
         self.rel_pos = rel_pos
@@ -151,3 +150,16 @@ class Sam3DEncoder(nn.Module):
                 tokens = block(tokens)
         embedding: Tensor = self.neck(tokens.permute(0, 4, 1, 2, 3))
         return embedding
+
+
+def _check(rel_pos: str, window: int, embed: int, heads: int, depth: int, global_blocks: Sequence[int]) -> None:
+    if rel_pos not in REL_POS:
+        raise ConfigError("unknown position bias", where="rel_pos", got=rel_pos, expected=", ".join(REL_POS))
+    if window < 1:
+        raise ConfigError("a window has at least one token along each side", where="window", got=window)
+    if heads < 1 or embed % heads:
+        raise ConfigError("heads share the width equally", where="heads", got=heads, expected=f"a divisor of {embed}")
+    if not set(global_blocks) <= set(range(depth)):
+        raise ConfigError(
+            "a global block does not exist", where="global_blocks", got=tuple(global_blocks), expected=f"0..{depth - 1}"
+        )

@@ -139,8 +139,9 @@ class ReleasedBias:
             attn_mask=mask.flatten(2, 3).flatten(0, 1)[None],
             scale=1 / unit,
         )
-        attended: Tensor = out[..., :channels].unflatten(1, (windows, heads)).permute(1, 2, 3, 0, 4).flatten(2, 3)
-        return attended
+        # one copy into the layout that the projection reads, seen as [W, heads, n, c]
+        attended: Tensor = out[..., :channels].unflatten(1, (windows, heads)).permute(1, 3, 0, 2, 4).flatten(1, 2)
+        return attended.transpose(1, 2)
 
 
 def _sums(scores: Tensor, real: int) -> tuple[Tensor, Tensor | None, Tensor]:

@@ -9,9 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from common.errors import AmalgamationError, ConfigError
-from common.layers import sam_attention
+from common.layers import released_bias, sam_attention
 from common.methods import samora
-from tools import bench, bench_ka2er, bench_m4oe, bench_sam, bench_samora
+from tools import bench, bench_ka2er, bench_m4oe, bench_sam, bench_sam_med3d_moe, bench_samora
 from tools.__main__ import main
 from tools.bench_measure import Case, measure, multiply_adds, peak_memory, tensor_memory
 
@@ -206,6 +206,22 @@ def test_samora_checks_see_an_expert_that_is_off_by_a_thousandth(part, monkeypat
     assert case.difference() > case.tolerance
 
 
+def test_sam_med3d_moe_from_the_command_line(tmp_path, monkeypatch):
+    stand_in(monkeypatch, "sam_med3d_moe", laptop={"size": 64, "variant": "tiny"})
+    small = ["--repeats", "1", "--threads", "1", "--only", "encoder"]
+    assert main(["bench", "sam_med3d_moe", *small, "--out", str(tmp_path)]) == 0
+    (row,) = json.loads((tmp_path / "bench_sam_med3d_moe.json").read_text())["rows"]
+    assert row["goals"] == {"faster": 12.0, "tensors": 0.05} and row["equal"]
+
+
+def test_sam_med3d_moe_sees_a_position_bias_that_is_off_by_a_hundredth(monkeypatch):
+    (case,) = bench_sam_med3d_moe.cases(32, "tiny", 1, ["encoder"])
+    assert case.difference() <= case.tolerance
+    right = released_bias.axis_positions
+    monkeypatch.setattr(released_bias, "axis_positions", lambda *given: right(*given) * 1.01)
+    assert case.difference() > case.tolerance
+
+
 def test_choosing_one_expert_spares_the_others():
     def saved(part, count):
         (case,) = bench_m4oe.cases(64, 12, count, [part])
@@ -217,7 +233,7 @@ def test_choosing_one_expert_spares_the_others():
 
 
 @pytest.mark.parametrize("options", [{"method": "other"}, {"size": 48}, {"size": 32}, {"repeats": 0}, {"experts": 0}])
-@pytest.mark.parametrize("method", ["ka2er", "m4oe", "sam"])
+@pytest.mark.parametrize("method", ["ka2er", "m4oe", "sam", "sam_med3d_moe"])
 def test_bad_options(method, options):
     with pytest.raises(ConfigError):
         bench.bench(**{"method": method, **options})
