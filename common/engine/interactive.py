@@ -16,7 +16,7 @@ from ..data.io import read_volume
 from ..data.prompts import move_boxes
 from ..errors import ConfigError, PromptError
 from ..prompts import check_boxes, check_points, clip_boxes
-from .encoded_volume import NOTHING, EncodedVolume
+from .encoded_volume import NOTHING, Block, EncodedVolume
 from .object_windows import ObjectState, Windows
 from .promptable import Promptable
 
@@ -203,16 +203,23 @@ class Session:
             PromptError: for an unknown name.
         """
         state = self.state(name)
-        mask = self._on_scan(state, masked=True)
+        merged = self.windows.merged(state)
+        block = self.volume.to_given(merged)
+        mask = torch.zeros(1, *self.volume.given.shape, dtype=torch.uint8)
+        voxels = 0
+        if block is not None:
+            found = block.values > 0
+            _paste(mask, block, found)
+            voxels = int(found.count_nonzero())  # of the part that was found, not of the whole scan
         last = next(w for w in state.windows if w.start == state.asked[0])
         return Answer(
             name=name,
-            mask=mask,
-            volume_ml=int(mask.sum()) * float(np.prod(self.volume.given.spacing)) / 1000,
+            mask=self._on_scan(mask),
+            volume_ml=voxels * float(np.prod(self.volume.given.spacing)) / 1000,
             scores=last.scores,
             chosen=last.chosen,
             windows=len(state.windows),
-            open_ended=bool(self.windows.open_faces(state)),
+            open_ended=bool(self.windows.open_faces(state, merged)),
         )
 
     def logits(self, name: str) -> MetaTensor:
@@ -221,16 +228,14 @@ class Session:
         Raises:
             PromptError: for an unknown name.
         """
-        return self._on_scan(self.state(name), masked=False)
-
-    def _on_scan(self, state: ObjectState, *, masked: bool) -> MetaTensor:
-        given = self.volume.given
-        values = torch.zeros(1, *given.shape, dtype=torch.uint8) if masked else torch.full((1, *given.shape), NOTHING)
-        block = self.volume.to_given(self.windows.merged(state))
+        values = torch.full((1, *self.volume.given.shape), NOTHING)
+        block = self.volume.to_given(self.windows.merged(self.state(name)))
         if block is not None:
-            x, y, z = (slice(a, a + n) for a, n in zip(block.start, block.values.shape, strict=True))
-            values[0, x, y, z] = (block.values > 0).to(values.dtype) if masked else block.values
-        return MetaTensor(values, affine=torch.from_numpy(given.affine.copy()))
+            _paste(values, block, block.values)
+        return self._on_scan(values)
+
+    def _on_scan(self, values: Tensor) -> MetaTensor:
+        return MetaTensor(values, affine=torch.from_numpy(self.volume.given.affine.copy()))
 
     def state(self, name: str) -> ObjectState:
         """The object's prompts and windows, in voxels of the network's grid.
@@ -259,7 +264,7 @@ class Session:
             logits = self.logits(name).as_tensor()
             index[logits > best] = i
             best = torch.maximum(best, logits)
-        return MetaTensor(index, affine=torch.from_numpy(self.volume.given.affine.copy()))
+        return self._on_scan(index)
 
     def _at(self, name: str) -> str:
         return f'object "{name}"' if self.where is None else f'{self.where}, object "{name}"'
@@ -306,3 +311,9 @@ class Session:
 def _check_order(box: Tensor, where: str) -> None:
     if bool((box[1] <= box[0]).any()):
         raise PromptError("the corners of a box are swapped or equal", where=where, got=box.tolist())
+
+
+def _paste(values: Tensor, block: Block, part: Tensor) -> None:
+    """Write ``part`` ``[x, y, z]`` over ``values`` ``[1, X, Y, Z]`` where the block lies."""
+    x, y, z = (slice(a, a + n) for a, n in zip(block.start, block.values.shape, strict=True))
+    values[0, x, y, z] = part.to(values.dtype)

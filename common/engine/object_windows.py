@@ -123,29 +123,37 @@ class Windows:
 
     def merged(self, state: ObjectState) -> Block:
         """Mean logits of the windows over their common bounding box; :data:`NOTHING` where no window looks."""
+        if len(state.windows) == 1:
+            return Block(state.windows[0].start, self._upsampled(state.windows[0]))
         starts = torch.tensor([w.start for w in state.windows])
         low, high = starts.amin(0), starts.amax(0) + self.size
         total = torch.zeros((high - low).tolist())
         count = torch.zeros_like(total)
         for window in state.windows:
             at = [slice(int(s - a), int(s - a) + self.size) for s, a in zip(window.start, low, strict=True)]
-            with torch.no_grad():
-                total[tuple(at)] += self.network.upsample(window.low_res)[0, 0].float().cpu()
+            total[tuple(at)] += self._upsampled(window)
             count[tuple(at)] += 1
         x, y, z = low.tolist()
         return Block((x, y, z), torch.where(count > 0, total / count.clamp(min=1), NOTHING))
 
-    def open_faces(self, state: ObjectState, of: Iterable[Start] | None = None) -> list[tuple[Start, int, int]]:
+    def _upsampled(self, window: Window) -> Tensor:
+        with torch.no_grad():
+            return self.network.upsample(window.low_res)[0, 0].float().cpu()
+
+    def open_faces(
+        self, state: ObjectState, merged: Block | None = None, of: Iterable[Start] | None = None
+    ) -> list[tuple[Start, int, int]]:
         """Faces that the mask reaches although the volume goes on and no window looks there.
 
         Args:
             state: the object.
+            merged: its merged logits, where they are at hand.
             of: windows to look at; all when None.
 
         Returns:
             ``(window, axis, -1 or +1)``.
         """
-        block, found = self.merged(state), []
+        block, found = merged or self.merged(state), []
         mask = block.values > 0
         for start in [w.start for w in state.windows] if of is None else of:
             for axis in range(3):
@@ -172,7 +180,7 @@ class Windows:
         for start in starts:
             state = self._add(state, start, grown=False)
         asked = list(starts)
-        while self.follow and (faces := self.open_faces(state, asked)):
+        while self.follow and (faces := self.open_faces(state, of=asked)):
             if len(state.windows) >= self.most:
                 logger.warning("the mask goes on beyond %d windows, which is the most there may be", self.most)
                 break

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from html import escape
 
 from .case_pictures import COLOURS
+from .overlays import class_colors
 from .session_pictures import Frame
 
 __all__ = ["SIGNS", "colour_of", "dice_card", "expert_colour", "gate_card"]
 
 SIGNS = {"inside": "+", "outside": "−", "box": "□"}
+_EXPERTS = class_colors(15)
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BASE = 520.0, 230.0, 34.0, 8.0, 196.0
 
 
@@ -70,7 +72,7 @@ def gate_card(frames: Sequence[Frame], experts: Sequence[str]) -> str:
 
 def expert_colour(number: int) -> str:
     """Of a gate's output, 0 the general decoder."""
-    return colour_of(number) if number else "#8b95a3"
+    return _EXPERTS[(number - 1) % len(_EXPERTS)] if number else "#8b95a3"
 
 
 def _level(share: float) -> float:
