@@ -37,16 +37,8 @@ def draw_forgetting(found: Mapping[str, Any], path: Path) -> None:
             values = own["dice"][prompt]
             panel.plot([min(values.values()), max(values.values())], [row, row], color="#b9bec7", lw=2, zorder=1)
             for place, (model, (colour, mark, _)) in enumerate(_STYLE.items()):
-                panel.scatter(
-                    values[model],
-                    row + 0.16 * (place - 1),
-                    color=colour,
-                    marker=mark,
-                    s=46,
-                    zorder=2,
-                    edgecolor="white",
-                    lw=0.6,
-                )
+                at = row + 0.16 * (place - 1)
+                panel.scatter(values[model], at, color=colour, marker=mark, s=46, zorder=2, edgecolor="white", lw=0.6)
         panel.set(title=prompt, xlim=(-0.02, 1.02), xlabel="Dice")
         panel.set_yticks(range(len(lines)), names)
         panel.grid(axis="x", color="#e6e9ee")
@@ -63,5 +55,4 @@ def draw_forgetting(found: Mapping[str, Any], path: Path) -> None:
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png")
     text = "Forgetting: what experts gain on their own structures and lose on all others, and what the mixture keeps."
-    add_captions(path.parent, {path.name: text})                at = row + 0.16 * (place - 1)
-                panel.scatter(values[model], at, color=colour, marker=mark, s=46, zorder=2, edgecolor="white", lw=0.6)
+    add_captions(path.parent, {path.name: text})

@@ -1,14 +1,12 @@
 """Click loop and session with the real network, tiny and untrained: the two agree on what a network is."""
 
-import pytest
 import torch
 from monai.data import MetaTensor
 
+from common.backbones import sam3d
 from common.data.click_protocol import click_protocol
 from common.engine.interactive import Session
 from common.engine.prompting import Step, click_loss, click_scores
-
-sam3d = pytest.importorskip("common.backbones.sam3d")
 
 
 def scene() -> tuple[torch.Tensor, torch.Tensor]:
