@@ -150,7 +150,7 @@ def one_step(parser):
     return terms, [k for k, v in network.state_dict().items() if not torch.equal(v, before[k])]
 
 
-@pytest.mark.parametrize("variant", [*VARIANTS, *SINGLE, "base_hsam", "base_sam2", "lorahub"])
+@pytest.mark.parametrize("variant", [*VARIANTS, *SINGLE, "base_hsam", "released_hsam", "base_sam2", "lorahub"])
 def test_a_variant_builds_its_training(variant, phantom_dir, experts, tmp_path, monkeypatch):
     """Its trainer is built and takes one step; the whole command runs in the slow tests."""
     monkeypatch.chdir(ROOT)
@@ -161,7 +161,7 @@ def test_a_variant_builds_its_training(variant, phantom_dir, experts, tmp_path, 
     given = {f"{level}_expert": experts[f"{level}_expert"] for level in levels}
     folders = {"output_dir": tmp_path, "ckpt_dir": tmp_path, "dataset_dir": phantom_dir}
     terms, changed = one_step(parsed(("train", variant, "smoke"), **given, **folders, max_epochs=1))
-    assert ("balance" in terms) == (variant == "mole") and ("fine_dice" in terms) == (variant == "base_hsam")
+    assert ("balance" in terms) == (variant == "mole") and ("fine_dice" in terms) == variant.endswith("_hsam")
     fused = variant not in ("lac", "lac_outputs", "lorahub", "decoder_only", "lora_one") and len(levels) > 1
     assert any(n.startswith("fusers.") for n in changed) == fused
     assert any("lora_" in n for n in changed) == (variant == "lora_one")
@@ -169,7 +169,9 @@ def test_a_variant_builds_its_training(variant, phantom_dir, experts, tmp_path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", [*VARIANTS, *SINGLE, "base_hsam", "base_sam2", "lorahub", "strict_paper"])
+@pytest.mark.parametrize(
+    "variant", [*VARIANTS, *SINGLE, "base_hsam", "released_hsam", "base_sam2", "lorahub", "strict_paper"]
+)
 def test_a_variant_trains_and_is_evaluated(variant, phantom_dir, experts, tmp_path):
     if variant == "lorahub":
         pytest.importorskip("nevergrad")
