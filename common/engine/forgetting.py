@@ -34,7 +34,8 @@ class ForgettingReport:
     """Asks every decoder alone and the mixture about every object, with the very same first prompt.
 
     Writes into ``output_dir``: ``evaluation/forgetting.csv`` (a row per object, prompt and decoder),
-    ``forgetting.json`` (means by structure and group), ``forgetting.md`` (the same as a table) and ``pictures/forgetting.png``.
+    ``forgetting.json`` (means by structure and group), ``forgetting.md`` (the same as a table) and
+    ``pictures/forgetting.png``.
 
     Args:
         network: a mixture with ``names``, ``decode_with`` and ``asker``.

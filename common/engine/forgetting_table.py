@@ -26,7 +26,7 @@ def forgetting_table(found: Mapping[str, Any]) -> str:
     for name, own in found["groups"].items():
         expert = "" if name == "others" else name
         objects = sum(s["objects"] for s in found["structures"].values() if s["expert"] == expert)
-        lines.append(_line(f"**{name}** ({own['structures']} structures)", objects, own["dice"], prompts))
+        lines.append(_line(f"**{name}** ({own['structures']})", objects, own["dice"], prompts))
     for name, own in found["structures"].items():
         lines.append(_line(name, own["objects"], own["dice"], prompts))
     rules = found["protocol"]
