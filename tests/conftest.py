@@ -76,7 +76,15 @@ class Sam3DFiles:
                 parameter.data.add_(0.05 * torch.randn_like(parameter))
         return self._write(name, general.network.state_dict(), general.settings, list(structures), spacing)
 
-    def mixture(self, name: str = "mixture", *, general: Path, experts: dict[str, Path], bias: list[float] | None = None, **options: Any) -> Path:
+    def mixture(
+        self,
+        name: str = "mixture",
+        *,
+        general: Path,
+        experts: dict[str, Path],
+        bias: list[float] | None = None,
+        **options: Any,
+    ) -> Path:
         """A mixture's ``model.pt``; ``bias`` is added to the gate's last one, so that it asks whom a test wants."""
         base = general_model(general)
         found = read_decoders(experts, base.network)
