@@ -48,10 +48,10 @@ def test_prompts_of_a_user_are_a_session(growing):
     session.click("b", [21, 28, 12])
     for point, inside in (([8, 12, 7], True), ([9, 14, 6], True), ([14, 14, 6], False)):
         session.click("a", point, inside=inside)
-    b, a = (session.label_map()[0] == number for number in (1, 2))
+    b, a = (session.label_map().as_tensor()[0] == number for number in (1, 2))
     expected = torch.zeros(SHAPE)
     expected[a], expected[b] = 1, 2  # by the label space, in whatever order they were asked for
-    assert found.shape == (1, 1, *SHAPE) and torch.equal(found.as_tensor()[0, 0], expected.as_tensor())
+    assert found.shape == (1, 1, *SHAPE) and torch.equal(found.as_tensor()[0, 0], expected)
     assert torch.allclose(torch.as_tensor(found.affine).reshape(-1, 4, 4)[0], AFFINE.double())
     assert a.any() and b.any()
 
