@@ -25,7 +25,7 @@ COMMANDS: dict[str, str] = {
     "report": "one HTML page out of finished runs",
     "bench": "measure speed, with an equality check beside each figure",
     "weights": "look into weight files and compare them",
-    "experts": "add a modality to a trained M4oE",
+    "experts": "add a modality to a trained M4oE, or a decoder to a trained SAM-Med3D-MoE",
     "export": "write the inference network as TorchScript or torch.export, with a parity check",
     "bundle": "check a bundle without running its code",
 }

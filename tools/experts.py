@@ -1,4 +1,4 @@
-"""`python -m tools experts`: a trained M4oE gets the expert and the head of one more modality."""
+"""`python -m tools experts`: a trained M4oE gets one more modality, a trained SAM-Med3D-MoE one more decoder."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from common.methods.m4oe import M4oE
 from common.methods.m4oe_network import m4oe_network
 from common.weights import load_weights, read_state_dict
 
+from .experts_decoder import add
+
 __all__ = ["Experts"]
 
 _ROUNDING = 1e-3
@@ -32,7 +34,30 @@ _WRAPPED = "network."
 
 
 class Experts:
-    """Change the experts of a trained M4oE without training it again."""
+    """Change the experts of a trained M4oE or SAM-Med3D-MoE without training it again."""
+
+    def add_decoder(
+        self,
+        model: str,
+        expert: str,
+        out: str,
+        name: str | None = None,
+        seed: int = 0,
+        overwrite: bool = False,
+    ) -> None:
+        """Append a fine-tuned mask decoder to a SAM-Med3D-MoE; proves that nobody else's answers change.
+
+        Args:
+            model: the trained mixture's model.pt.
+            expert: a run of sam_med3d_moe_expert on the same general model, or its model.pt.
+            out: the file to write, .pt, .pth or .safetensors.
+            name: of the expert; its own when omitted.
+            seed: of the prompts of the proof.
+            overwrite: replace --out, which may then be the model itself.
+        """
+        target = Path(str(out))
+        _check_target(target, overwrite)
+        add(Path(str(model)), Path(str(expert)), target, name=None if name is None else str(name), seed=seed)
 
     def add_modality(
         self,

@@ -174,7 +174,7 @@ def sam3d_network(
             torch.manual_seed(seed + 1)
         decoder = mask_decoder_3d(own["width"], hidden=own["hidden"], iou_hidden=own["iou_hidden"])
         prompts = PromptEncoder3D(channels=own["width"], image_size=size, grid=size // encoder.patch_size, boxes=boxes)
-    network = Sam3D(image_encoder=encoder, prompt_encoder=prompts, mask_decoder=decoder)
-    if weights is not None:
-        load_sam_med3d(network, weights)
+        network = Sam3D(image_encoder=encoder, prompt_encoder=prompts, mask_decoder=decoder)
+        if weights is not None:
+            load_sam_med3d(network, weights)  # may draw embeddings of box corners that the file does not have
     return network

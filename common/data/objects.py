@@ -94,7 +94,7 @@ class ObjectCrops(Dataset[dict[str, Any]]):
 
     Raises:
         ConfigError: for structures that the labels do not have, or that belong to two experts.
-        DataError: when no object is left.
+        DataError: when no object is left, or an image has several channels.
 
     Reference:
         Wang et al., SAM-Med3D, 2023, public code: crops centred on the object, one binary task per class.
@@ -152,7 +152,7 @@ class ObjectCrops(Dataset[dict[str, Any]]):
         image, label = _plain(volume["image"]), _plain(volume["label"])
         mask = crop_at((label == found.structure).float(), found.start, self.size)
         item: dict[str, Any] = {"image": crop_at(image.float(), found.start, self.size), "label": mask}
-        item = self.transform(item) if self.transform else item
+        item = item if self.transform is None else self.transform(item)  # a Compose asked for its length seeds itself
         image, mask = _plain(item["image"]), _plain(item["label"])
         return {
             "image": z_score_positive(image),
@@ -175,7 +175,11 @@ class ObjectCrops(Dataset[dict[str, Any]]):
         return self._kept[1]
 
     def _objects(self, i: int, wanted: Sequence[int], least: int) -> list[_Object]:
-        label = _plain(self._volume(i)["label"])[0]
+        volume = self._volume(i)
+        if len(volume["image"]) != 1:
+            raise DataError("a promptable network reads one channel", where=case_name(volume),
+                            got=f"{len(volume['image'])} channels", hint="make a data set of one of them")  # fmt: skip
+        label = _plain(volume["label"])[0]
         counts = torch.bincount(label.flatten().long(), minlength=self.labels.num_classes)
         found = []
         for k in wanted:

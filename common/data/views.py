@@ -66,7 +66,8 @@ class SliceViews(Dataset[dict[Hashable, Any]]):
                 image = volume[key]
                 plain = image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
                 item[key] = plain.select(self.axis + 1, k).clone()
-        return self.transform(item) if self.transform else item
+        # not its truth value: a Compose asked for its length seeds its parts again
+        return item if self.transform is None else self.transform(item)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the volume kept in memory, so that workers start light."""

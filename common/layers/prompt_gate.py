@@ -110,3 +110,18 @@ class PromptGate(nn.Module):
         new.bias.fill_(bias)
         new.weight[:-1], new.bias[:-1] = old.weight, old.bias
         self.head[-1] = new
+
+    @torch.no_grad()
+    def wake(self) -> list[int]:
+        """Give experts that :meth:`add_expert` appended a score that can be trained: xavier weights, a bias of zero.
+
+        Returns:
+            their numbers, from 0.
+        """
+        last = self._last
+        asleep = [row for row in range(int(self.general), last.out_features) if not bool(last.weight[row].any())]
+        fresh = torch.empty_like(last.weight)
+        nn.init.xavier_uniform_(fresh)
+        for row in asleep:
+            last.weight[row], last.bias[row] = fresh[row], 0.0
+        return [row - int(self.general) for row in asleep]

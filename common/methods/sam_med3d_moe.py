@@ -224,6 +224,8 @@ class SAMMed3DMoE(nn.Module):
         self.names = (*self.names, name)
         self.experts.append(decoder)
         self.gate.add_expert()
+        if "experts" in self.settings:
+            self.settings["experts"] = list(self.names)
 
     def _with_general(self, weights: Tensor) -> Tensor:
         return weights if self.gate.general else torch.cat([weights.new_zeros(len(weights), 1), weights], 1)

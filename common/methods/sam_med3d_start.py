@@ -39,12 +39,14 @@ class DecoderExpert(NamedTuple):
         structures: what it was tuned for.
         decoder: of the general decoder's shape.
         sha256: of its tensors.
+        spacing: mm of the crops that it was tuned on; None where its file does not tell.
     """
 
     name: str
     structures: tuple[str, ...]
     decoder: MaskDecoder3D
     sha256: str
+    spacing: float | None = None
 
 
 def general_model(
@@ -147,7 +149,8 @@ def _read(name: str | None, path: Path, general: Sam3D, frozen: Mapping[str, Ten
     load_weights(decoder, own, where=str(file))
     settings: Mapping[str, Any] = {} if card is None else card.extra.get("settings") or {}
     given = settings.get("name") or (file.parent.name if file.name == "model.pt" else file.stem)
-    return DecoderExpert(name or str(given), tuple(settings.get("structures") or ()), decoder, _digest(own))
+    structures = tuple(settings.get("structures") or ())
+    return DecoderExpert(name or str(given), structures, decoder, _digest(own), settings.get("spacing"))
 
 
 def mixture(
@@ -177,11 +180,12 @@ def mixture(
         return _mixture(base, decoders, {**general.settings, **shape}, options)
 
 
-def trained_mixture(settings: Mapping[str, Any]) -> SAMMed3DMoE:
+def trained_mixture(settings: Mapping[str, Any], **options: Any) -> SAMMed3DMoE:
     """The mixture of a trained model, without its weights.
 
     Args:
         settings: ``network`` of the model's card.
+        options: see :func:`mixture`; ``tau`` and ``fusion`` are the card's when not given.
 
     Raises:
         ConfigError: when the card lacks something.
@@ -192,7 +196,7 @@ def trained_mixture(settings: Mapping[str, Any]) -> SAMMed3DMoE:
     base = sam3d_network(settings["variant"], image_size=settings["image_size"], rel_pos=settings["rel_pos"],
                          boxes=settings["boxes"])  # fmt: skip
     decoders = {name: copy.deepcopy(base.mask_decoder) for name in settings["experts"]}
-    return _mixture(base, decoders, settings, {key: settings[key] for key in ("tau", "fusion")})
+    return _mixture(base, decoders, settings, {**{key: settings[key] for key in ("tau", "fusion")}, **options})
 
 
 def _mixture(

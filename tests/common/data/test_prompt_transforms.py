@@ -1,6 +1,7 @@
 """Box prompts of a volume arrive in the voxels of the image that the network sees."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Orientation, Spacing
 
-from common.data.prompts import BoxPromptsd, KeepTargetsd, move_boxes
+from common.data.prompts import BoxPromptsd, KeepTargetsd, UserPromptsd, move_boxes
 from common.errors import ConfigError, PromptError
 
 
@@ -83,3 +84,28 @@ def test_unknown_targets_and_other_logits_are_refused() -> None:
         KeepTargetsd(["kidney"], ["liver"])
     with pytest.raises(PromptError, match="logits"):
         KeepTargetsd("task", ["liver"])({"pred": torch.zeros(5, 1, 1, 1), "annotated": torch.ones(2)})
+
+
+def test_prompts_of_a_user_travel_in_the_image_s_meta(tmp_path) -> None:
+    given = {"liver": {"inside": [[1, 2, 3]], "box": [[0, 0, 0], [4, 4, 4]]}}
+    file = tmp_path / "prompts.json"
+    file.write_text(json.dumps(given))
+    for prompts in (given, str(file)):
+        out = UserPromptsd(prompts)({"image": _volume(), "case": "x"})
+        assert json.loads(out["image"].meta["prompts"]) == given and out["case"] == "x"
+    own = {"spleen": {"outside": [[5, 5, 5]], "inside": [[6, 6, 6]]}}
+    out = UserPromptsd(given)({"image": _volume(), "prompts": own})
+    assert json.loads(out["image"].meta["prompts"]) == own and "prompts" not in out  # a case's own go first
+    for nothing in (None, {}):
+        assert "prompts" not in UserPromptsd(nothing)({"image": _volume()})["image"].meta
+
+
+@pytest.mark.parametrize("wrong", ["nowhere.json", ["liver"], {"liver": [[1, 2, 3]]}, 3])
+def test_prompts_that_are_none_are_refused(wrong: object) -> None:
+    with pytest.raises(PromptError, match=r"prompts (cannot be read|are objects by name)"):
+        UserPromptsd(wrong)  # type: ignore[arg-type]
+
+
+def test_prompts_need_the_image_s_grid() -> None:
+    with pytest.raises(PromptError, match="MetaTensor"):
+        UserPromptsd({"a": {"inside": [[1, 1, 1]]}})({"image": torch.zeros(1, 4, 4, 4)})

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose
+from monai.data.utils import set_rnd
+from monai.transforms import Compose, RandFlipd
+from monai.utils import set_determinism
 
 from common.data.views import CachedSlices, SliceViews
 from common.errors import ConfigError, DataError
@@ -65,6 +67,19 @@ def test_transform_and_pickle():
     plain = SliceViews(volumes())
     again = pickle.loads(pickle.dumps(views))
     assert torch.equal(again[4]["image"], plain[4]["image"] * 2)
+
+
+def test_every_slice_draws_its_own_random_parts_in_a_seeded_run():
+    flip = Compose([RandFlipd(["image", "label"], prob=0.5, spatial_axis=a) for a in (0, 1)])
+    views, drawn = SliceViews(volumes(), transform=flip), []
+    set_determinism(seed=9)
+    try:
+        for seed in (1, 1, 2):
+            set_rnd(views, seed)
+            drawn.append([[t._do_transform for t in flip.transforms] for n in range(len(views)) if views[n]])
+    finally:
+        set_determinism(seed=None)
+    assert drawn[0] == drawn[1] != drawn[2] and len({tuple(d) for d in drawn[0]}) > 1
 
 
 def test_slices_do_not_share_memory_with_the_volume():

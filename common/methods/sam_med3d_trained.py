@@ -1,0 +1,132 @@
+"""A mixture with what its card says of its experts: put together from files, read back, and made ready to go on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ..card import ModelCard
+from ..errors import ConfigError, WeightError
+from ..weights import load_weights, read_state_dict
+from .sam_med3d_moe import SAMMed3DMoE
+from .sam_med3d_start import general_model, mixture, read_decoders, trained_mixture
+
+__all__ = ["Mixture", "TrainedMixture", "read_mixture", "start_mixture"]
+
+logger = logging.getLogger(__name__)
+
+BUNDLE = "sam_med3d_moe"
+_CARD = ("network", "expert_structures", "expert_hashes")
+_GATE = ("heads", "hidden", "prompt_pool", "general_logit")
+
+
+class Mixture(NamedTuple):
+    """A mixture and what is known of its experts, in their order.
+
+    Args:
+        network: the mixture.
+        structures: what each expert was tuned for.
+        hashes: sha256 of each expert's tensors as they were before this training.
+    """
+
+    network: SAMMed3DMoE
+    structures: list[tuple[str, ...]]
+    hashes: list[str]
+
+
+class TrainedMixture(NamedTuple):
+    """A mixture from a file, and the file's card."""
+
+    mixture: Mixture
+    card: ModelCard
+
+
+def read_mixture(path: str | Path, **options: Any) -> TrainedMixture:
+    """A trained mixture with its weights.
+
+    Args:
+        path: ``model.pt`` that the bundle ``sam_med3d_moe`` wrote.
+        options: ``tau``, ``fusion``, ``train``, ``cache_gb`` of :class:`~common.methods.sam_med3d_moe.SAMMed3DMoE`;
+            the first two as they were trained when not given.
+
+    Raises:
+        WeightError: for a file of something else, or one that does not fit its own card.
+    """
+    tensors, card = read_state_dict(path)
+    settings = None if card is None else card.extra.get("settings")
+    if card is None or card.bundle != BUNDLE or not isinstance(settings, Mapping):
+        raise WeightError("these are no weights of a trained SAM-Med3D-MoE", where=path,
+                          got="no card" if card is None else f"a card of {card.bundle or 'an unknown bundle'}",
+                          expected=f"a model.pt that the bundle {BUNDLE} wrote")  # fmt: skip
+    missing = [key for key in _CARD if key not in settings]
+    if missing:
+        raise WeightError("the weights' card lacks settings", where=path, got=sorted(settings), expected=missing)
+    network = trained_mixture(settings["network"], **options)
+    load_weights(network, tensors, where=path)
+    structures = [tuple(own) for own in settings["expert_structures"]]
+    return TrainedMixture(Mixture(network, structures, list(settings["expert_hashes"])), card)
+
+
+def start_mixture(
+    *, general: str | Path | None = None, experts: str | Sequence[str | Path] | Mapping[str, str | Path] | None = None,
+    start_from: str | Path | None = None, spacing: float | None = None, heads: int = 8, hidden: int | None = None,
+    prompt_pool: str = "tokens", general_logit: bool = True, seed: int | None = 0, **options: Any,
+) -> Mixture:  # fmt: skip
+    """The mixture that a training begins with: a new gate over files of decoders, or a trained mixture's own gate.
+
+    Args:
+        general: see :func:`~common.methods.sam_med3d_start.general_model`.
+        experts: see :func:`~common.methods.sam_med3d_start.read_decoders`.
+        start_from: a trained mixture in the place of both. Experts whose score was never trained get one to learn from.
+        spacing: mm of this training's crops; experts of another one are named in a warning.
+        heads: of a new gate's attention.
+        hidden: width of a new gate's MLP; None takes the mask decoder's, or the trained gate's.
+        prompt_pool: see :class:`~common.layers.prompt_gate.PromptGate`.
+        general_logit: see there.
+        seed: of new weights.
+        options: ``tau``, ``fusion``, ``train``, ``cache_gb`` of :class:`~common.methods.sam_med3d_moe.SAMMed3DMoE`.
+
+    Raises:
+        ConfigError: for a trained mixture beside other parts, or one with another gate or spacing.
+        ExpertError: see :func:`~common.methods.sam_med3d_start.read_decoders`.
+        WeightError: for files that do not fit.
+    """
+    shape = {"heads": heads, "hidden": hidden, "prompt_pool": prompt_pool, "general_logit": general_logit}
+    if start_from is not None:
+        if general is not None or experts is not None:
+            raise ConfigError("a trained mixture brings its own parts", where="start_from", got=start_from,
+                              expected="it alone, or --general with --experts",
+                              hint="python -m tools experts add_decoder appends an expert to it")  # fmt: skip
+        return _continued(start_from, shape, spacing, seed, options)
+    base = general_model(general)
+    found = read_decoders(() if experts is None else experts, base.network)
+    for name, expert in found.items():
+        if None not in (spacing, expert.spacing) and expert.spacing != spacing:
+            logger.warning("expert %s was tuned on crops of %g mm, this training has %g mm", name,
+                           expert.spacing, spacing)  # fmt: skip
+    network = mixture(base, found, **shape, seed=seed, **options)
+    return Mixture(network, [e.structures for e in found.values()], [e.sha256 for e in found.values()])
+
+
+def _continued(
+    path: str | Path, shape: Mapping[str, Any], spacing: float | None, seed: int | None, options: Mapping[str, Any]
+) -> Mixture:
+    found, card = read_mixture(path, **options)
+    settings = card.extra["settings"]
+    own = {**{k: settings["network"][k] for k in _GATE}, "spacing": settings.get("spacing", spacing)}
+    for key, value in {**shape, "spacing": spacing}.items():
+        if value is not None and value != own[key]:
+            raise ConfigError("the mixture was trained with another value", where=key, got=value, expected=own[key],
+                              hint=f"--{key} {own[key]} goes on as {path} was trained")  # fmt: skip
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        woken = found.network.gate.wake()
+    names = [found.network.names[i] for i in woken]
+    if names:
+        logger.info("%s: the gate begins to learn when to ask %s", path, ", ".join(names))
+    return found
