@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from ..errors import ConfigError, DataError, PromptError
 from ..prompts import boxes_from_label
 from .interactive import Session
 from .rehearse import rehearse
+from .session_page import write_session_page
 
 __all__ = ["PromptedVolume"]
 
@@ -28,8 +30,8 @@ class PromptedVolume(nn.Module):
     """A label map for a scan, one object after the other, on the scan's own grid.
 
     Prompts of a user are ``{name: {"inside": [[x, y, z], ...], "outside": [...], "box": [[...], [...]]}}`` in voxels of
-    the scan: first the box, then the clicks inside, then those outside. Names that the network's label space does not
-    have get the numbers behind it, in order, and are logged.
+    the scan (in mm where ``"space": "world"``): first the box, then the clicks inside, then those outside. Names that
+    the network's label space does not have get the numbers behind it, in order, and are logged.
 
     Args:
         network: promptable; also a mixture.
@@ -42,6 +44,7 @@ class PromptedVolume(nn.Module):
         spacing: mm of the network's grid.
         seed: of simulated clicks.
         cache: embeddings to keep per scan.
+        pages: folder that gets an HTML page of each scan's session; None writes none.
 
     Raises:
         ConfigError: for an unknown choice.
@@ -50,7 +53,7 @@ class PromptedVolume(nn.Module):
     def __init__(
         self, *, network: Any, structures: Sequence[str], source: str = "user", prompt: str = "points",
         protocol: ClickProtocol | str = "evaluation", follow: bool = False, spacing: float = 1.5, seed: int = 0,
-        cache: int = 8,
+        cache: int = 8, pages: str | Path | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         if source not in SOURCES:
@@ -60,7 +63,7 @@ class PromptedVolume(nn.Module):
         self.network, self.structures = network, tuple(structures)
         self.source, self.prompt, self.follow, self.spacing = source, prompt, follow, spacing
         self.protocol = click_protocol(protocol) if isinstance(protocol, str) else protocol
-        self.seed, self.cache = seed, cache
+        self.seed, self.cache, self.pages = seed, cache, pages
         self.session: Session | None = None
 
     @property
@@ -94,6 +97,8 @@ class PromptedVolume(nn.Module):
             self._simulate(self.session, label, name)
         else:
             self._follow_user(self.session, _told(image.meta.get("prompts")), name)
+        if self.pages is not None:
+            self._write_page(self.session, label, name)
         return self._label_map(self.session, image)
 
     def _simulate(self, session: Session, label: Tensor | None, case: str) -> None:
@@ -117,15 +122,30 @@ class PromptedVolume(nn.Module):
             raise PromptError("a promptable network needs prompts", where=case, got="none",
                               expected='points or a box, such as --points "{\'liver\': [[120, 80, 40]]}"')  # fmt: skip
         for name, own in prompts.items():
-            unknown = sorted(set(own) - {"inside", "outside", "box"})
-            if unknown or not any(own.values()):
+            unknown = sorted(set(own) - {"inside", "outside", "box", "space"})
+            if unknown or not any(own.get(kind) for kind in ("inside", "outside", "box")):
                 raise PromptError("an object's prompts are not understood", where=f'{case}, object "{name}"',
                                   got=", ".join(unknown) or "nothing", expected="inside, outside, box")  # fmt: skip
+            space = own.get("space", "voxel")
             if own.get("box") is not None:
-                session.box(name, own["box"])
+                session.box(name, own["box"], space=space)
             for kind in ("inside", "outside"):
                 for point in own.get(kind) or ():
-                    session.click(name, point, inside=kind == "inside")
+                    session.click(name, point, inside=kind == "inside", space=space)
+
+    def _write_page(self, session: Session, label: Tensor | None, case: str) -> None:
+        if not session.objects:
+            return
+        truth: dict[str, MetaTensor] = {}
+        if label is not None:
+            mask, affine = torch.as_tensor(label)[0].cpu(), torch.from_numpy(session.volume.given.affine.copy())
+            known = [n for n in session.objects if n in self.structures]
+            truth = {n: MetaTensor((mask == self.structures.index(n) + 1).float(), affine=affine) for n in known}
+        experts = getattr(self.network, "names", None)
+        write_session_page(
+            Path(str(self.pages)) / f"{case.replace('/', '_')}.html", session, targets=truth, title=case,
+            experts=None if experts is None else ("general", *experts),
+        )  # fmt: skip
 
     def _label_map(self, session: Session, image: MetaTensor) -> Tensor:
         found = torch.zeros(1, *image.shape[2:])
@@ -135,7 +155,7 @@ class PromptedVolume(nn.Module):
                 found[order == number] = self.names.index(name) + 1
         for name in session.objects:
             if name not in self.structures:
-                logger.info("%s is number %d of the label map", name, self.names.index(name) + 1)
+                logger.warning("%s is number %d of the label map", name, self.names.index(name) + 1)
         answer: Tensor = MetaTensor(found[None].to(image.device)).copy_meta_from(image)
         return answer
 
