@@ -93,6 +93,8 @@ class PromptedVolume(nn.Module):
         scan = MetaTensor(image.as_tensor()[0].cpu(), affine=torch.as_tensor(image.affine).reshape(-1, 4, 4)[0].cpu())
         self.session = Session(network=self.network, image=scan, follow=self.follow, clicks=self.protocol.clicks,
                                spacing=self.spacing, cache=self.cache, device=image.device, where=name)  # fmt: skip
+        if isinstance(label, MetaTensor):
+            label = label.as_tensor()  # its affine is that of a batch
         if self.source == "gt":
             self._simulate(self.session, label, name)
         else:
@@ -105,17 +107,20 @@ class PromptedVolume(nn.Module):
         if label is None:
             raise DataError("simulated prompts need an annotation", where=case, expected="a label map",
                             hint="give --prompt_source user with prompts of your own")  # fmt: skip
-        truth = torch.as_tensor(label)[0].cpu()
-        affine = torch.from_numpy(session.volume.given.affine.copy())
-        for index, name in enumerate(self.structures, start=1):
-            target = MetaTensor((truth == index).float(), affine=affine)
+        for name in self.structures:
+            target = self._target(session, label, name)
             if not bool(target.any()):
                 continue
             if self.prompt == "box":
                 box = boxes_from_label(target.as_tensor(), 1)[0]
-                session.box(name, _extended(box, truth.shape[1:]))
+                session.box(name, _extended(box, target.shape[1:]))
             else:
                 rehearse(session, name, target, self.protocol, generator=click_generator(self.seed, case, name))
+
+    def _target(self, session: Session, label: Tensor, name: str) -> MetaTensor:
+        """The mask ``[1, X, Y, Z]`` of a structure on the scan's grid."""
+        affine = torch.from_numpy(session.volume.given.affine.copy())
+        return MetaTensor((label[0].cpu() == self.structures.index(name) + 1).float(), affine=affine)
 
     def _follow_user(self, session: Session, prompts: Mapping[str, Any], case: str) -> None:
         if not prompts:
@@ -136,11 +141,8 @@ class PromptedVolume(nn.Module):
     def _write_page(self, session: Session, label: Tensor | None, case: str) -> None:
         if not session.objects:
             return
-        truth: dict[str, MetaTensor] = {}
-        if label is not None:
-            mask, affine = torch.as_tensor(label)[0].cpu(), torch.from_numpy(session.volume.given.affine.copy())
-            known = [n for n in session.objects if n in self.structures]
-            truth = {n: MetaTensor((mask == self.structures.index(n) + 1).float(), affine=affine) for n in known}
+        known = [n for n in session.objects if n in self.structures]
+        truth = {} if label is None else {n: self._target(session, label, n) for n in known}
         experts = getattr(self.network, "names", None)
         write_session_page(
             Path(str(self.pages)) / f"{case.replace('/', '_')}.html", session, targets=truth, title=case,
