@@ -98,7 +98,8 @@ def bench(
         only: some of ka2er's ``inference``, ``training``, ``routing``, ``step`` and ``growth``, of m4oe's ``layer``,
             ``layer_training``, ``inference``, ``training``, ``hard``, ``top_k`` and ``growth``, of sam's
             ``encoder_224``, ``encoder_256``, ``encoder_512``, ``encoder_1024``, ``training``, ``experts`` and
-            ``growth``, of sam_med3d_moe's ``encoder``, or of samora's ``inference_224``, ``inference_512``,
+            ``growth``, of sam_med3d_moe's ``encoder``, ``click``, ``click_general``, ``session``, ``gate_training`` and
+            ``growth``, or of samora's ``inference_224``, ``inference_512``,
             ``training``, ``low_memory``, ``switching`` and ``growth``; all when omitted.
 
     Returns:

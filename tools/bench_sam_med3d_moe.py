@@ -1,24 +1,28 @@
-"""What SAM-Med3D's encoder costs: padded windows as released against real tokens only."""
+"""What SAM-Med3D-MoE costs: its encoder, a click, a session of clicks and a step of the gate's training."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.backbones.sam3d import Sam3D, sam3d_network
-from common.backbones.sam3d_encoder import Sam3DEncoder
+from common.backbones.sam3d import VARIANTS, Prompts, Sam3D, sam3d_network
+from common.layers.prompt_gate import PromptGate
+from common.methods.sam_med3d_moe import SAMMed3DMoE
 
 from .bench_measure import Case, relative
+from .bench_sam_med3d_plain import every_decoder, padded_encoder
 
-__all__ = ["LAPTOP", "PAPER", "PARTS", "cases", "growth", "network", "padded_encoder"]
+__all__ = ["LAPTOP", "PAPER", "PARTS", "cases", "growth", "mixture", "network"]
 
-PARTS = ("encoder",)
+PARTS = ("encoder", "click", "click_general", "session", "gate_training")
 LAPTOP = {"size": 64, "variant": "small"}
 PAPER = {"size": 128, "variant": "vit_b_ori"}
+CLICKS = 10
 
 
 def network(size: int, variant: str) -> Sam3D:
@@ -31,76 +35,52 @@ def network(size: int, variant: str) -> Sam3D:
     return found
 
 
-def padded_encoder(encoder: Sam3DEncoder, image: Tensor) -> Tensor:
-    """The released computation: windows padded with zeros, every bias written out, norms in elementary steps.
+def mixture(size: int, variant: str, count: int, *, tau: float = 0.0, cache_gb: float = 0.0) -> SAMMed3DMoE:
+    """A mixture of `count` experts whose decoders all differ.
 
     Args:
-        encoder: its parameters are used, its code is not.
-        image: [B, 1, S, S, S].
-
-    Returns:
-        [B, C, g, g, g].
+        size: voxels along each side of the crop.
+        variant: of `sam3d_network`.
+        count: experts.
+        tau: 0 lets an expert answer every click; near 1 the general decoder answers alone.
+        cache_gb: memory for embeddings in training.
     """
-    patches: Any = encoder.patch_embed.proj
-    x: Tensor = F.conv3d(image, patches.weight, patches.bias, stride=patches.stride).permute(0, 2, 3, 4, 1)
-    x = x + encoder.pos_embed
-    for index in range(len(encoder.blocks)):
-        block: Any = encoder.blocks[index]
-        x = x + _windows(block.norm1(x), block)
-        x = x + block.mlp(block.norm2(x))
-    x = x.permute(0, 4, 1, 2, 3)
-    first, norm, second, last = list(encoder.neck)
-    assert isinstance(norm, nn.LayerNorm) and isinstance(last, nn.LayerNorm)
-    return _norm(second(_norm(first(x), norm)), last)
+    base = network(size, variant)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        gate = PromptGate(channels=base.prompt_encoder.channels, experts=count, hidden=VARIANTS[variant]["hidden"])
+        experts = {}
+        for number in range(count):
+            decoder = copy.deepcopy(base.mask_decoder)
+            with torch.no_grad():
+                for parameter in decoder.parameters():
+                    parameter.mul_(1 + 0.1 * torch.randn(1))
+            experts[f"expert {number}"] = decoder
+    return SAMMed3DMoE(base=base, experts=experts, gate=gate, tau=tau, cache_gb=cache_gb).eval()
 
 
-def _norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
-    mean = x.mean(1, keepdim=True)
-    variance = (x - mean).pow(2).mean(1, keepdim=True)
-    x = (x - mean) / torch.sqrt(variance + norm.eps)
-    return norm.weight[:, None, None, None] * x + norm.bias[:, None, None, None]
+class _Clicked(NamedTuple):
+    # a crop and clicks in it, in order
+    image: Tensor
+    points: Tensor
+    labels: Tensor
 
 
-def _windows(x: Tensor, block: Any) -> Tensor:
-    # cut a grid [B, X, Y, Z, C] into padded windows, attend in each, put them back
-    if block.window_size == 0:
-        return _attention(x, block.attn)
-    window, grid = block.window_size, x.shape[1:4]
-    x = F.pad(x, (0, 0, *(pad for n in reversed(grid) for pad in (0, -n % window))))
-    whole = [n // window for n in x.shape[1:4]]
-    parts = x.unflatten(3, (whole[2], window)).unflatten(2, (whole[1], window)).unflatten(1, (whole[0], window))
-    parts = parts.permute(0, 1, 3, 5, 2, 4, 6, 7)
-    out = _attention(parts.flatten(0, 3).contiguous(), block.attn).unflatten(0, parts.shape[:4])
-    merged: Tensor = out.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(x.shape)
-    return merged[:, : grid[0], : grid[1], : grid[2]]
+def _clicked(size: int) -> _Clicked:
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randn(1, 1, size, size, size, generator=generator)
+    points = torch.randint(0, size, (1, CLICKS, 3), generator=generator).float()
+    labels = (torch.arange(CLICKS) % 3 != 2).long()[None]
+    return _Clicked(image, points, labels)
 
 
-def _attention(x: Tensor, attention: Any) -> Tensor:
-    batch, d, h, w, channels = x.shape
-    n = d * h * w
-    qkv = attention.qkv(x).reshape(batch, n, 3, attention.heads, -1).permute(2, 0, 3, 1, 4)
-    q, k, v = qkv.reshape(3, batch * attention.heads, n, -1).unbind(0)
-    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    grid = q.reshape(-1, d, h, w, q.shape[-1])
-    place = torch.arange(d, device=x.device)
-    rows = place[:, None] - place[None, :] + d - 1
-    first = torch.einsum("bdhwc,dkc->bdhwk", grid, attention.rel_pos_d[rows])
-    second = torch.einsum("bdhwc,hkc->bdhwk", grid, attention.rel_pos_h[rows])
-    third = torch.einsum("bdhwc,wkc->bdhwk", grid, attention.rel_pos_w[rows])
-    logits = (
-        logits.view(-1, d, h, w, d, h, w)
-        + first[:, :, :, :, None, None]
-        + second[:, :, :, None, :, None]
-        + third[:, :, :, None, None, :]
-    ).view(-1, n, n)
-    out = (logits.softmax(-1) @ v).view(batch, attention.heads, d, h, w, -1)
-    found: Tensor = attention.proj(out.permute(0, 2, 3, 4, 1, 5).reshape(batch, d, h, w, channels))
-    return found
+def _asked(moe: SAMMed3DMoE, given: _Clicked, clicks: int, before: Tensor | None) -> Prompts:
+    return moe.prompts(points=given.points[:, :clicks], labels=given.labels[:, :clicks], masks=before)
 
 
 def _encoder(size: int, variant: str) -> Case:
     sam = network(size, variant)
-    image = torch.randn(1, 1, size, size, size, generator=torch.Generator().manual_seed(1))
+    image = _clicked(size).image
 
     @torch.inference_mode()
     def plain() -> Tensor:
@@ -115,22 +95,96 @@ def _encoder(size: int, variant: str) -> Case:
     return Case(name, plain, fast, lambda: relative(fast(), plain()), 1e-5, goals, tensors=True)
 
 
+def _click(size: int, variant: str, count: int, *, general: bool) -> Case:
+    moe = mixture(size, variant, count, tau=0.999 if general else 0.0)
+    given = _clicked(size)
+    with torch.inference_mode():
+        embedding = moe.encode(given.image)
+        before = moe.base.decode(embedding, _asked(moe, given, 2, None)).masks
+
+    @torch.inference_mode()
+    def plain() -> Tensor:
+        return every_decoder(moe, embedding, _asked(moe, given, 3, before))[1]
+
+    @torch.inference_mode()
+    def fast() -> Tensor:
+        return moe.upsample(moe.decode(embedding, _asked(moe, given, 3, before)).masks)
+
+    who = "the general decoder answers" if general else "an expert answers"
+    name = f"click, {count} experts, {who} vs all decoders"
+    return Case(name, plain, fast, lambda: relative(fast(), plain()), 1e-5, {"faster": 8.0}, tensors=True)
+
+
+def _session(size: int, variant: str, count: int) -> Case:
+    moe = mixture(size, variant, count)
+    given = _clicked(size)
+
+    @torch.inference_mode()
+    def plain() -> Tensor:
+        embedding, low = padded_encoder(moe.base.image_encoder, given.image), None
+        for clicks in range(1, CLICKS + 1):
+            low, answer = every_decoder(moe, embedding, _asked(moe, given, clicks, low))
+        return answer
+
+    @torch.inference_mode()
+    def fast() -> Tensor:
+        embedding, low = moe.encode(given.image), None
+        for clicks in range(1, CLICKS + 1):
+            low = moe.decode(embedding, _asked(moe, given, clicks, low)).masks
+            answer = moe.upsample(low)
+        return answer
+
+    name = f"session of {CLICKS} clicks, {count} experts vs the released encoder once and all decoders each time"
+    return Case(name, plain, fast, lambda: relative(fast(), plain()), 1e-4, {"faster": 11.0}, tensors=True)
+
+
+def _gate_training(size: int, variant: str, count: int) -> Case:
+    moe = mixture(size, variant, count, cache_gb=1.0)
+    given = _clicked(size)
+    wanted = (given.image > 0).float()
+    expert = torch.ones(1, dtype=torch.long)
+
+    def step(train: bool) -> Tensor:
+        # embeddings are kept in training only
+        moe.gate.zero_grad()
+        moe.train(train)
+        embedding = moe.encode(given.image)
+        answer = moe.decode(embedding, _asked(moe, given, 1, None))
+        loss = F.binary_cross_entropy_with_logits(moe.upsample(answer.masks), wanted)
+        (loss + F.cross_entropy(answer.gate, expert)).backward()
+        return torch.cat([p.grad.flatten() for p in moe.gate.parameters() if p.grad is not None])
+
+    def plain() -> Tensor:
+        return step(False)
+
+    def fast() -> Tensor:
+        return step(True)
+
+    name = f"step of the gate's training on one crop, {count} experts, embedding kept vs encoded (our encoder)"
+    return Case(name, plain, fast, lambda: relative(fast(), plain()), 1e-6, {"faster": 1.0}, tensors=True)
+
+
 def cases(size: int, variant: str, count: int, parts: Sequence[str] = PARTS) -> Iterator[Case]:
     """The comparisons, built one at a time so that none pays for another's memory.
 
     Args:
         size: voxels along each side of the crop.
         variant: of `sam3d_network`.
-        count: experts; the encoder has none.
+        count: experts.
         parts: some of :data:`PARTS`, in this order.
     """
-    del count
     for part in parts:
         if part == "encoder":
             yield _encoder(size, variant)
+        elif part == "session":
+            yield _session(size, variant, count)
+        elif part == "gate_training":
+            yield _gate_training(size, variant, count)
+        else:
+            yield _click(size, variant, count, general=part == "click_general")
 
 
 def growth(size: int, variant: str, counts: Sequence[int]) -> Iterator[tuple[int, Callable[[], Tensor]]]:
-    """Nothing yet: the encoder does not grow with experts."""
-    del size, variant, counts
-    yield from ()
+    """Our click with more and more experts: one answers, however many there are."""
+    for count in counts:
+        yield count, _click(size, variant, count, general=False).fast  # type: ignore[misc]

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from common.data.io import read_volume
-from common.errors import DataError, GeometryError
+from common.errors import ConfigError, DataError, GeometryError
 from common.geometry import Grid
 
 from .bundle_files import find_bundle
+from .prompt_options import GivenPrompts, given_prompts, prompt_entries, reads
 from .scans import Scan, find_scans, readable
 from .workflow import config_files, read_config, run_bundle
 
@@ -28,6 +29,12 @@ def predict(
     weights: str | None = None,
     task: str | None = None,
     overwrite: bool = False,
+    points: dict[str, Any] | None = None,
+    outside: dict[str, Any] | None = None,
+    box: dict[str, Any] | None = None,
+    prompts: str | None = None,
+    space: str = "voxel",
+    page: str | None = None,
     **overrides: Any,
 ) -> None:
     """Segment scans with a bundle.
@@ -42,12 +49,23 @@ def predict(
         weights: a ``model.pt`` other than the bundle's own.
         task: the task (dataset name) that the scans belong to, for bundles that ask.
         overwrite: replace results of the same names; without it they are refused.
+        points: for promptable bundles, points inside objects of each scan: ``"{'liver': [[120, 80, 40]]}"``.
+        outside: points that do not belong to them, written alike.
+        box: boxes around them, low corner first: ``"{'liver': [[90, 50, 20], [170, 120, 60]]}"``.
+        prompts: a JSON file with all of these, ``{"liver": {"inside": [...], "outside": [...], "box": [...]}}``, or
+            such prompts by scan name.
+        space: what the numbers are: ``voxel`` of the scan, or ``world`` for mm (RAS+).
+        page: for promptable bundles, an HTML page of the session; a folder when there are several scans.
         overrides: ``--key value`` pairs that replace values of ``inference.json``.
     """
+    told = given_prompts(points=points, outside=outside, box=box, prompts=prompts, space=space)
     for target in segment(
-        bundle, input, output, weights=weights, task=task, overwrite=overwrite, overrides=overrides
-    ).values():
+        bundle, input, output, weights=weights, task=task, overwrite=overwrite, prompts=told, page=page,
+        overrides=overrides,
+    ).values():  # fmt: skip
         print(target)
+    if page is not None:
+        print(page)
 
 
 def segment(
@@ -58,11 +76,14 @@ def segment(
     weights: str | Path | None = None,
     task: str | None = None,
     overwrite: bool = False,
+    prompts: GivenPrompts | None = None,
+    page: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> dict[str, Path]:
     """What :func:`predict` does, returning ``{scan name: result file}``.
 
     Raises:
+        PromptError: for prompts that the bundle does not read, or that cannot be meant.
         DataError: when a scan cannot be read, names clash, results exist already or one is missing after the run.
         GeometryError: when a result does not lie on its scan's grid.
         ConfigError: for an unknown bundle or setting.
@@ -70,19 +91,27 @@ def segment(
     root = find_bundle(bundle)
     files = config_files(root, "inference")
     scans = find_scans(source)
+    pages = {} if page is None else _pages(scans, Path(page), read_config(files).get(), bundle)
     targets = _targets(scans, Path(source), Path(output), overwrite)
     folder = next(iter(targets.values())).parent
     folder.mkdir(parents=True, exist_ok=True)
     hidden = Path(tempfile.mkdtemp(prefix=".predicting-", dir=folder))
     try:
         inputs = {s.name: readable(s, hidden / "scans") for s in scans}
-        settings = _settings(files, root, inputs, hidden / "out", weights, task, overrides or {})
+        kind = reads(read_config(files).get())
+        more = prompt_entries(prompts or GivenPrompts(), inputs, kind, hidden / "prompts", bundle)
+        settings = _settings(files, root, inputs, more, hidden / "out", weights, task, overrides or {})
+        if pages:
+            settings["page_dir"] = str((hidden / "pages").resolve())
         run_bundle(files, settings)
         results = {s.name: _result(s, hidden / "out") for s in scans}
         for name, path in results.items():
             _check_grid(inputs[name][0], path)
         for name, path in results.items():
             path.replace(_with_suffix(targets[name], path))
+        for name, path in pages.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(hidden / "pages" / f"{name}.html", path)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
     return {name: _with_suffix(targets[name], path) for name, path in results.items()}
@@ -92,6 +121,7 @@ def _settings(
     files: Sequence[str],
     root: Path,
     inputs: Mapping[str, list[str]],
+    entries: Mapping[str, Mapping[str, str]],
     out: Path,
     weights: str | Path | None,
     task: str | None,
@@ -99,13 +129,26 @@ def _settings(
 ) -> dict[str, Any]:
     known = read_config(files).get()
     more = {} if task is None else {"task": task}
-    items = [{"image": p[0] if len(p) == 1 else p, "case": name, **more} for name, p in inputs.items()]
+    items = [{"image": p[0] if len(p) == 1 else p, "case": name, **more, **entries[name]}
+             for name, p in inputs.items()]  # fmt: skip
     settings: dict[str, Any] = {"dataset::data": items, "output_dir": str(out.resolve())}
     if "bundle_root" in known:
         settings["bundle_root"] = str(root.resolve())
     if weights is not None:
         settings["model_path"] = str(Path(weights).resolve())
     return {**settings, **overrides}
+
+
+def _pages(scans: Sequence[Scan], page: Path, config: Mapping[str, Any], bundle: str) -> dict[str, Path]:
+    """Where each scan's page will lie."""
+    if "page_dir" not in config:
+        raise ConfigError("this bundle has no session to show", where=bundle, got="--page",
+                          expected="a promptable bundle")  # fmt: skip
+    if page.suffix.lower() != ".html":
+        return {s.name: page / f"{s.name}.html" for s in scans}
+    if len(scans) > 1:
+        raise DataError("several scans need a folder for their pages", where=page, got=f"{len(scans)} scans")
+    return {scans[0].name: page}
 
 
 def _suffix(path: Path) -> str:

@@ -29,9 +29,12 @@ class ClampModalityd(MapTransform):
         keys: images of any shape.
         bounds: lowest and highest intensity by modality, such as ``{"CT": [-1000, 1000]}``.
         default: modality of cases that name none.
+        modalities: those that a network was trained on. A case that names none is then of the only one, and refused
+            where there are several of which some are clipped.
 
     Raises:
         ConfigError: for bounds that are no pair in order.
+        DataError: when it matters which modality a case is of, and nobody says it.
     """
 
     def __init__(
@@ -39,9 +42,13 @@ class ClampModalityd(MapTransform):
         keys: KeysCollection,
         bounds: Mapping[str, Sequence[float]],
         default: str | None = None,
+        modalities: Sequence[str] = (),
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.modalities = tuple(modalities)
+        if default is None and len(self.modalities) == 1:
+            default = self.modalities[0]
         for name, pair in bounds.items():
             if len(pair) != 2 or not pair[0] < pair[1]:
                 raise ConfigError("clipping needs a lower and an upper bound", where=name, got=list(pair))
@@ -50,7 +57,11 @@ class ClampModalityd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy with clipped images."""
         result = dict(data)
-        pair = self.bounds.get(str(data.get("modality") or self.default))
+        modality = data.get("modality") or self.default
+        if modality is None and set(self.bounds) & set(self.modalities):
+            raise DataError("nobody says which modality this is", where=f"case {case_name(data)}",
+                            expected=", ".join(self.modalities), hint="add --modality")  # fmt: skip
+        pair = self.bounds.get(str(modality))
         for key in self.key_iterator(result):
             result[key] = result[key] if pair is None else result[key].clamp(*pair)
         return result

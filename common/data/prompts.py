@@ -27,7 +27,7 @@ class BoxPromptsd(Transform):
     Args:
         source: ``gt`` takes the tight box of every annotated structure from the label map (an *oracle* prompt, to be
             reported as such), ``user`` the entry ``boxes`` ``{structure name: [[x, y, z], [x, y, z]]}`` in voxels of
-            the original image, ``none`` writes nothing.
+            the original image (also the name of a JSON file with them), ``none`` writes nothing.
         structures: the K foreground names.
         image: key of the preprocessed image ``[C, X, Y, Z]``.
         label: key of the label map on the original grid, with union indices.
@@ -62,7 +62,8 @@ class BoxPromptsd(Transform):
             label = data[self.label]
             return boxes_from_label(label, len(self.structures)), label.affine
         boxes = torch.full((len(self.structures), 2, 3), torch.nan)
-        for name, corners in data["boxes"].items():
+        given = data["boxes"]
+        for name, corners in (_read_json(given) if isinstance(given, str) else given).items():
             if name not in self.structures:
                 raise PromptError("no structure of that name", got=name, expected=", ".join(self.structures))
             boxes[self.structures.index(name)] = torch.as_tensor(corners, dtype=torch.float32)
@@ -99,12 +100,16 @@ class UserPromptsd(Transform):
         return result
 
 
+def _read_json(file: str) -> Any:
+    try:
+        return json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PromptError(f"the prompts cannot be read: {error}", where=file, expected="a JSON file") from error
+
+
 def _read_prompts(given: Any) -> dict[str, Any]:
     if isinstance(given, str):
-        try:
-            given = json.loads(Path(given).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise PromptError(f"the prompts cannot be read: {error}", where=given, expected="a JSON file") from error
+        given = _read_json(given)
     if given is None:
         return {}
     if not isinstance(given, Mapping) or not all(isinstance(v, Mapping) for v in given.values()):

@@ -19,6 +19,7 @@ from ..data.click_protocol import ClickProtocol, click_protocol
 from ..data.clicks import click_generator
 from ..errors import ConfigError
 from .forgetting_picture import draw_forgetting
+from .forgetting_table import forgetting_table
 from .prompting import click_scores
 
 __all__ = ["MODELS", "ForgettingReport", "summary"]
@@ -33,7 +34,8 @@ class ForgettingReport:
     """Asks every decoder alone and the mixture about every object, with the very same first prompt.
 
     Writes into ``output_dir``: ``evaluation/forgetting.csv`` (a row per object, prompt and decoder),
-    ``evaluation/forgetting.json`` (means by structure and group) and ``pictures/forgetting.png``.
+    ``forgetting.json`` (means by structure and group), ``forgetting.md`` (the same as a table) and
+    ``pictures/forgetting.png``.
 
     Args:
         network: a mixture with ``names``, ``decode_with`` and ``asker``.
@@ -128,6 +130,8 @@ class ForgettingReport:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
+        with atomic_write(folder / "forgetting.md") as path:
+            path.write_text(forgetting_table(found), encoding="utf-8")
         with atomic_write(folder / "forgetting.json") as path:
             path.write_text(json.dumps(found, indent=2) + "\n")
 

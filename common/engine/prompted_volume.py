@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from ..errors import ConfigError, DataError, PromptError
 from ..prompts import boxes_from_label
 from .interactive import Session
 from .rehearse import rehearse
+from .session_page import write_session_page
 
 __all__ = ["PromptedVolume"]
 
@@ -28,8 +30,8 @@ class PromptedVolume(nn.Module):
     """A label map for a scan, one object after the other, on the scan's own grid.
 
     Prompts of a user are ``{name: {"inside": [[x, y, z], ...], "outside": [...], "box": [[...], [...]]}}`` in voxels of
-    the scan: first the box, then the clicks inside, then those outside. Names that the network's label space does not
-    have get the numbers behind it, in order, and are logged.
+    the scan (in mm where ``"space": "world"``): first the box, then the clicks inside, then those outside. Names that
+    the network's label space does not have get the numbers behind it, in order, and are logged.
 
     Args:
         network: promptable; also a mixture.
@@ -42,6 +44,7 @@ class PromptedVolume(nn.Module):
         spacing: mm of the network's grid.
         seed: of simulated clicks.
         cache: embeddings to keep per scan.
+        pages: folder that gets an HTML page of each scan's session; None writes none.
 
     Raises:
         ConfigError: for an unknown choice.
@@ -50,7 +53,7 @@ class PromptedVolume(nn.Module):
     def __init__(
         self, *, network: Any, structures: Sequence[str], source: str = "user", prompt: str = "points",
         protocol: ClickProtocol | str = "evaluation", follow: bool = False, spacing: float = 1.5, seed: int = 0,
-        cache: int = 8,
+        cache: int = 8, pages: str | Path | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         if source not in SOURCES:
@@ -60,7 +63,7 @@ class PromptedVolume(nn.Module):
         self.network, self.structures = network, tuple(structures)
         self.source, self.prompt, self.follow, self.spacing = source, prompt, follow, spacing
         self.protocol = click_protocol(protocol) if isinstance(protocol, str) else protocol
-        self.seed, self.cache = seed, cache
+        self.seed, self.cache, self.pages = seed, cache, pages
         self.session: Session | None = None
 
     @property
@@ -90,42 +93,61 @@ class PromptedVolume(nn.Module):
         scan = MetaTensor(image.as_tensor()[0].cpu(), affine=torch.as_tensor(image.affine).reshape(-1, 4, 4)[0].cpu())
         self.session = Session(network=self.network, image=scan, follow=self.follow, clicks=self.protocol.clicks,
                                spacing=self.spacing, cache=self.cache, device=image.device, where=name)  # fmt: skip
+        if isinstance(label, MetaTensor):
+            label = label.as_tensor()  # its affine is that of a batch
         if self.source == "gt":
             self._simulate(self.session, label, name)
         else:
             self._follow_user(self.session, _told(image.meta.get("prompts")), name)
+        if self.pages is not None:
+            self._write_page(self.session, label, name)
         return self._label_map(self.session, image)
 
     def _simulate(self, session: Session, label: Tensor | None, case: str) -> None:
         if label is None:
             raise DataError("simulated prompts need an annotation", where=case, expected="a label map",
                             hint="give --prompt_source user with prompts of your own")  # fmt: skip
-        truth = torch.as_tensor(label)[0].cpu()
-        affine = torch.from_numpy(session.volume.given.affine.copy())
-        for index, name in enumerate(self.structures, start=1):
-            target = MetaTensor((truth == index).float(), affine=affine)
+        for name in self.structures:
+            target = self._target(session, label, name)
             if not bool(target.any()):
                 continue
             if self.prompt == "box":
                 box = boxes_from_label(target.as_tensor(), 1)[0]
-                session.box(name, _extended(box, truth.shape[1:]))
+                session.box(name, _extended(box, target.shape[1:]))
             else:
                 rehearse(session, name, target, self.protocol, generator=click_generator(self.seed, case, name))
+
+    def _target(self, session: Session, label: Tensor, name: str) -> MetaTensor:
+        """The mask ``[1, X, Y, Z]`` of a structure on the scan's grid."""
+        affine = torch.from_numpy(session.volume.given.affine.copy())
+        return MetaTensor((label[0].cpu() == self.structures.index(name) + 1).float(), affine=affine)
 
     def _follow_user(self, session: Session, prompts: Mapping[str, Any], case: str) -> None:
         if not prompts:
             raise PromptError("a promptable network needs prompts", where=case, got="none",
                               expected='points or a box, such as --points "{\'liver\': [[120, 80, 40]]}"')  # fmt: skip
         for name, own in prompts.items():
-            unknown = sorted(set(own) - {"inside", "outside", "box"})
-            if unknown or not any(own.values()):
+            unknown = sorted(set(own) - {"inside", "outside", "box", "space"})
+            if unknown or not any(own.get(kind) for kind in ("inside", "outside", "box")):
                 raise PromptError("an object's prompts are not understood", where=f'{case}, object "{name}"',
                                   got=", ".join(unknown) or "nothing", expected="inside, outside, box")  # fmt: skip
+            space = own.get("space", "voxel")
             if own.get("box") is not None:
-                session.box(name, own["box"])
+                session.box(name, own["box"], space=space)
             for kind in ("inside", "outside"):
                 for point in own.get(kind) or ():
-                    session.click(name, point, inside=kind == "inside")
+                    session.click(name, point, inside=kind == "inside", space=space)
+
+    def _write_page(self, session: Session, label: Tensor | None, case: str) -> None:
+        if not session.objects:
+            return
+        known = [n for n in session.objects if n in self.structures]
+        truth = {} if label is None else {n: self._target(session, label, n) for n in known}
+        experts = getattr(self.network, "names", None)
+        write_session_page(
+            Path(str(self.pages)) / f"{case.replace('/', '_')}.html", session, targets=truth, title=case,
+            experts=None if experts is None else ("general", *experts),
+        )  # fmt: skip
 
     def _label_map(self, session: Session, image: MetaTensor) -> Tensor:
         found = torch.zeros(1, *image.shape[2:])
@@ -135,7 +157,7 @@ class PromptedVolume(nn.Module):
                 found[order == number] = self.names.index(name) + 1
         for name in session.objects:
             if name not in self.structures:
-                logger.info("%s is number %d of the label map", name, self.names.index(name) + 1)
+                logger.warning("%s is number %d of the label map", name, self.names.index(name) + 1)
         answer: Tensor = MetaTensor(found[None].to(image.device)).copy_meta_from(image)
         return answer
 

@@ -246,12 +246,23 @@ class SAMora(nn.Module):
         shortcut, normed = block.start(tokens)
         base = base_qkv(block.attn.qkv, normed)
         qkv = torch.cat([base[None], batched_qkv(block.attn.qkv, self.levels, normed, base)])
-        attended = block.attend(qkv.flatten(0, 1)).unflatten(0, (-1, batch))
-        if self.expert_signal != "attn_residual":
-            attended = block.finish(shortcut, attended)
+        if self.checkpointing and torch.is_grad_enabled():  # one branch's inner values at a time
+            each = [checkpoint(self._branch, block, shortcut, one, use_reentrant=False) for one in qkv]
+            attended = torch.stack(each)
+        else:
+            attended = self._branch(block, shortcut, qkv.flatten(0, 1)).unflatten(0, (-1, batch))
         own, experts = attended[0], attended[1:]
         signals = experts if self.expert_signal == "block" else experts - own
         return shortcut, own, signals.transpose(0, 1)
+
+    def _branch(self, block: Any, shortcut: Tensor, qkv: Tensor) -> Tensor:
+        attended = block.attend(qkv)
+        if self.expert_signal == "attn_residual":
+            found: Tensor = attended
+            return found
+        rows = len(qkv) // len(shortcut)
+        found = block.finish(shortcut.repeat(rows, 1, 1, 1) if rows > 1 else shortcut, attended)
+        return found
 
     def fuse(
         self, index: int, before: int, shortcut: Tensor, own: Tensor, signals: Tensor

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from ..backbones.hsam import hsam_network
+from ..backbones.hsam_decoder import NOISE_LEVELS
 from ..backbones.sam import sam_network
 from ..backbones.sam2 import sam2_network
 from ..errors import ConfigError
@@ -28,7 +29,8 @@ FUSERS = ("hl_attn", "lac", "mole", "lorahub", "single", "none")
 def base_network(
     base: str = "sam", variant: str | None = None, *, image_size: int = 224, classes: int, seed: int | None = 0,
     weights: str | Path | None = None, interpolation: str = "bilinear", stage: int = 3,
-    decoder_grid: int | None = None,
+    decoder_grid: int | None = None, selection: str = "positions", class_noise: Sequence[float] = NOISE_LEVELS,
+    similarity_dropout: float = 0.1,
 ) -> Any:  # fmt: skip
     """SAM, H-SAM or SAM2 for slices, from a public file or with random weights that depend on the seed alone.
 
@@ -41,7 +43,10 @@ def base_network(
         weights: public file of SAM, MedSAM, H-SAM or SAM2.
         interpolation: how SAM's positions are resized, ``bilinear`` or ``bicubic``.
         stage: of H-SAM: 3 answers with both decoders, 2 with the second one.
-        decoder_grid: of H-SAM's second decoder, see its own document.
+        decoder_grid: ``grid`` of :func:`~common.backbones.hsam.hsam_network`.
+        selection: of H-SAM, see there; its public weights need ``released``.
+        class_noise: ``noise`` of H-SAM, see there.
+        similarity_dropout: of H-SAM, see there.
 
     Raises:
         ConfigError: for an unknown base or variant, or an impossible size.
@@ -54,7 +59,10 @@ def base_network(
     if base == "sam2":
         network = sam2_network(variant or "hiera_b+", **sizes)
     elif base == "hsam":
-        network = hsam_network(variant or "vit_b", **sizes, stage=stage, grid=decoder_grid)
+        network = hsam_network(
+            variant or "vit_b", **sizes, stage=stage, grid=decoder_grid, selection=selection, noise=class_noise,
+            similarity_dropout=similarity_dropout,
+        )  # fmt: skip
     else:
         network = sam_network(variant or "vit_b", **sizes)
     if weights is not None:
@@ -78,6 +86,9 @@ def samora_network(
     interpolation: str = "bilinear",
     stage: int = 3,
     decoder_grid: int | None = None,
+    selection: str = "positions",
+    class_noise: Sequence[float] = NOISE_LEVELS,
+    similarity_dropout: float = 0.1,
     levels: Sequence[str] = LEVELS,
     rank: int = 4,
     lora: str = "qv",
@@ -110,6 +121,9 @@ def samora_network(
         interpolation: see :func:`base_network`.
         stage: see :func:`base_network`.
         decoder_grid: see :func:`base_network`.
+        selection: see :func:`base_network`.
+        class_noise: see :func:`base_network`.
+        similarity_dropout: see :func:`base_network`.
         levels: which experts there are.
         rank: of their matrices.
         lora: ``qv``: experts of queries and values; ``fused``: of the fused projection, as PEFT alone would.
@@ -136,7 +150,9 @@ def samora_network(
     """
     _check_choice(fuser, lac, levels)
     network = base_network(base, variant, image_size=image_size, classes=classes, seed=base_seed, stage=stage,
-                           weights=base_weights, interpolation=interpolation, decoder_grid=decoder_grid)  # fmt: skip
+                           weights=base_weights, interpolation=interpolation, decoder_grid=decoder_grid,
+                           selection=selection, class_noise=class_noise,
+                           similarity_dropout=similarity_dropout)  # fmt: skip
     ordered = [level for level in LEVELS if level in levels]
     if ordered:
         add_experts(network.image_encoder, ordered, rank=rank, target=lora)

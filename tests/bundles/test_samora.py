@@ -14,8 +14,11 @@ import pandas as pd
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from segment_anything import sam_model_registry
 from torch import nn
 
+from common.backbones.sam import sam_network
+from common.backbones.sam_weights import DECODER_GROUPS
 from common.card import ModelCard, save_weights
 from common.errors import ExpertError
 from common.labels import LabelSpace
@@ -150,7 +153,7 @@ def one_step(parser):
     return terms, [k for k, v in network.state_dict().items() if not torch.equal(v, before[k])]
 
 
-@pytest.mark.parametrize("variant", [*VARIANTS, *SINGLE, "base_hsam", "base_sam2", "lorahub"])
+@pytest.mark.parametrize("variant", [*VARIANTS, *SINGLE, "base_hsam", "released_hsam", "base_sam2", "lorahub"])
 def test_a_variant_builds_its_training(variant, phantom_dir, experts, tmp_path, monkeypatch):
     """Its trainer is built and takes one step; the whole command runs in the slow tests."""
     monkeypatch.chdir(ROOT)
@@ -161,15 +164,56 @@ def test_a_variant_builds_its_training(variant, phantom_dir, experts, tmp_path, 
     given = {f"{level}_expert": experts[f"{level}_expert"] for level in levels}
     folders = {"output_dir": tmp_path, "ckpt_dir": tmp_path, "dataset_dir": phantom_dir}
     terms, changed = one_step(parsed(("train", variant, "smoke"), **given, **folders, max_epochs=1))
-    assert ("balance" in terms) == (variant == "mole") and ("fine_dice" in terms) == (variant == "base_hsam")
+    assert ("balance" in terms) == (variant == "mole") and ("fine_dice" in terms) == variant.endswith("_hsam")
     fused = variant not in ("lac", "lac_outputs", "lorahub", "decoder_only", "lora_one") and len(levels) > 1
     assert any(n.startswith("fusers.") for n in changed) == fused
     assert any("lora_" in n for n in changed) == (variant == "lora_one")
     assert any("mask_decoder" in n for n in changed)
 
 
+def tiny_public():
+    """A file in SAM's layout for another image size and another number of masks."""
+    return sam_network("tiny", image_size=128, classes=4, seed=11).state_dict()
+
+
+def whole_public():
+    """The layout of ``sam_vit_b_01ec64.pth``: 314 tensors for 1024 pixels."""
+    torch.manual_seed(0)
+    state = sam_model_registry["vit_b"]().state_dict()
+    assert len(state) == 314
+    return state
+
+
+PUBLIC = pytest.mark.parametrize(
+    ("make", "overlays"),
+    [
+        (tiny_public, ("decoder_only", "smoke")),
+        pytest.param(whole_public, ("decoder_only", "laptop"), marks=pytest.mark.slow),
+    ],
+    ids=["tiny", "ViT-B"],
+)
+
+
+@PUBLIC
+def test_a_public_sam_drops_in_by_one_option(make, overlays, phantom_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    public = make()
+    torch.save(public, tmp_path / "sam.pth")
+    folders = {"output_dir": tmp_path, "ckpt_dir": tmp_path, "dataset_dir": phantom_dir}
+    made = parsed(("train", *overlays), **folders, sam_weights=str(tmp_path / "sam.pth"))
+    network = made.get_parsed_content("network")
+    base = network.base.state_dict()
+    same = [k for k, v in public.items() if k in base and base[k].shape == v.shape and torch.equal(base[k].cpu(), v)]
+    resized = [k for k in public if "pos_embed" in k or "rel_pos" in k]
+    own = [k for k in public if k.startswith(tuple(f"mask_decoder.{group}." for group in DECODER_GROUPS))]
+    assert set(public) == {*same, *resized, *own} and len(same) > len(public) / 2
+    assert network(torch.rand(1, 3, network.base.image_size, network.base.image_size)).logits.isfinite().all()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", [*VARIANTS, *SINGLE, "base_hsam", "base_sam2", "lorahub", "strict_paper"])
+@pytest.mark.parametrize(
+    "variant", [*VARIANTS, *SINGLE, "base_hsam", "released_hsam", "base_sam2", "lorahub", "strict_paper"]
+)
 def test_a_variant_trains_and_is_evaluated(variant, phantom_dir, experts, tmp_path):
     if variant == "lorahub":
         pytest.importorskip("nevergrad")

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from common.backbones.sam3d import Sam3D
 from common.errors import AmalgamationError, ConfigError
 from common.layers import released_bias, sam_attention
 from common.methods import samora
+from common.methods.sam_med3d_moe import SAMMed3DMoE
 from tools import bench, bench_ka2er, bench_m4oe, bench_sam, bench_sam_med3d_moe, bench_samora
 from tools.__main__ import main
 from tools.bench_measure import Case, measure, multiply_adds, peak_memory, tensor_memory
@@ -208,10 +210,48 @@ def test_samora_checks_see_an_expert_that_is_off_by_a_thousandth(part, monkeypat
 
 def test_sam_med3d_moe_from_the_command_line(tmp_path, monkeypatch):
     stand_in(monkeypatch, "sam_med3d_moe", laptop={"size": 64, "variant": "tiny"})
-    small = ["--repeats", "1", "--threads", "1", "--only", "encoder"]
+    small = ["--repeats", "1", "--threads", "1", "--experts", "2", "--only", "encoder,click,growth"]
     assert main(["bench", "sam_med3d_moe", *small, "--out", str(tmp_path)]) == 0
-    (row,) = json.loads((tmp_path / "bench_sam_med3d_moe.json").read_text())["rows"]
-    assert row["goals"] == {"faster": 12.0, "tensors": 0.05} and row["equal"]
+    written = json.loads((tmp_path / "bench_sam_med3d_moe.json").read_text())
+    goals = [{"faster": 12.0, "tensors": 0.05}, {"faster": 8.0}]
+    assert [row["goals"] for row in written["rows"]] == goals and all(row["equal"] for row in written["rows"])
+    assert [step["experts"] for step in written["steps"]] == [1, 2]
+
+
+@pytest.mark.parametrize("part", ["click", "session"])
+def test_sam_med3d_moe_sees_an_expert_that_is_off_by_a_thousandth(part, monkeypatch):
+    (case,) = bench_sam_med3d_moe.cases(32, "tiny", 2, [part])
+    assert case.difference() <= case.tolerance
+    right = SAMMed3DMoE._ask
+
+    def wrong(self, *given):
+        answer = right(self, *given)
+        return answer._replace(masks=answer.masks * 1.001)
+
+    monkeypatch.setattr(SAMMed3DMoE, "_ask", wrong)
+    assert case.difference() > case.tolerance
+
+
+def test_a_click_asks_one_expert_and_none_where_the_general_decoder_answers():
+    def saved(part, count):
+        (case,) = bench_sam_med3d_moe.cases(32, "tiny", count, [part])
+        assert case.difference() <= case.tolerance
+        return multiply_adds(case.plain), multiply_adds(case.fast)
+
+    (three, ours), (six, same) = saved("click", 3), saved("click", 6)
+    assert six > 1.6 * three and same == pytest.approx(ours, rel=1e-3)
+    assert saved("click_general", 3)[1] < 0.65 * ours
+
+
+def test_a_gate_s_training_encodes_a_crop_once(monkeypatch):
+    (case,) = bench_sam_med3d_moe.cases(32, "tiny", 2, ["gate_training"])
+    assert case.difference() == 0
+    right, encoded = Sam3D.encode, []
+    monkeypatch.setattr(Sam3D, "encode", lambda self, image: encoded.append(1) or right(self, image))
+    case.fast(), case.fast()
+    assert not encoded
+    case.plain(), case.plain()
+    assert len(encoded) == 2
 
 
 def test_sam_med3d_moe_sees_a_position_bias_that_is_off_by_a_hundredth(monkeypatch):

@@ -124,3 +124,16 @@ def test_samed_s_file_fills_one_trainable_expert(tmp_path):
     assert all(torch.equal(p, expert_parameters(encoder, "image")[n]) for n, p in own.items())
     with pytest.raises(ConfigError, match="lora_one"):
         started(network(), experts={}, samed=tmp_path / "samed.pth")
+
+
+def test_public_hsam_needs_switches_that_reach_its_decoder():
+    given = {"image_size": 112, "classes": 5, "seed": 0}
+    decoder = base_network("hsam", "tiny", **given, decoder_grid=14, selection="released", class_noise=(),
+                           similarity_dropout=0.0).mask_decoder2  # fmt: skip
+    assert (decoder.selection, decoder.grid, decoder.noise) == ("released", 14, ())
+    assert base_network("hsam", "tiny", **given).mask_decoder2.selection == "positions"
+    network = samora_network(base="hsam", variant="tiny", image_size=112, classes=5, fuser="none", levels=[],
+                             selection="released")  # fmt: skip
+    assert network.base.mask_decoder2.selection == "released"
+    with pytest.raises(ConfigError, match="selection"):
+        base_network("hsam", "tiny", **given, selection="none")
