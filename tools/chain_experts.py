@@ -39,9 +39,11 @@ def expert_steps(settings: ChainSettings, recipe: Mapping[str, Any], collection:
 
 
 def stage_one_runs(
-    settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection
+    settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection, *, also_given: bool = False
 ) -> list[Mapping[str, Any]]:
     """The runs of the chosen way, one for each structure where the way says so, less those that are given.
+
+    ``also_given`` keeps these: stage 2 takes their results like all others'.
 
     A run with ``"each": "structure"`` stands for one run per structure that gets an expert: ``{structure}`` in its
     title and knobs becomes the name, its id the name without signs. In other runs ``{structures}`` is the list.
@@ -67,7 +69,7 @@ def stage_one_runs(
     if unknown:
         raise ConfigError("a result is given for a run that there is not", where="given", got=", ".join(unknown),
                           expected=", ".join(run["id"] for run in runs))  # fmt: skip
-    return [run for run in runs if run["id"] not in dict(settings.given)]
+    return runs if also_given else [run for run in runs if run["id"] not in dict(settings.given)]
 
 
 def _filled(run: Mapping[str, Any], name: str | None, names: Sequence[str]) -> Mapping[str, Any]:

@@ -89,7 +89,7 @@ def _given(
         return {}, (), ()
     ways = recipe["stage1"].get("phase1")
     if isinstance(ways, Mapping):
-        knobs, files, needs = taken(settings, run, stage_one_runs(settings, recipe, collection))
+        knobs, files, needs = taken(settings, run, stage_one_runs(settings, recipe, collection, also_given=True))
         absent = [n for n in needs if n not in {s.id for s in stage1}]
         if absent:
             raise ConfigError("a run takes from experts that this way of stage 1 does not train", where=run["id"],
