@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -61,6 +61,27 @@ class Sizes(NamedTuple):
     stored: int
 
 
+class PictureNorm(nn.Module):
+    """``(x - mean) / std`` of each of three channels; no part of a network's state.
+
+    Args:
+        mean: per channel.
+        std: per channel.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``[B, 3, X, Y]`` to the same shape."""
+        return (image - self.mean) / self.std
+
+
 class ContrastMaps(nn.Module):
     """The linear maps W1, W2, W3 of SgCL.
 
@@ -111,9 +132,6 @@ class ICMoE(nn.Module):
         IC-MoE, sections 3.2 to 3.4. Several classes are ours: they exclude each other, and each votes on its own.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         *,
@@ -142,9 +160,7 @@ class ICMoE(nn.Module):
         self.encoders, self.heads = encoders, nn.ModuleDict({e: heads[e] for e in encoders.experts})
         self.voting = voting or PixelVoting()
         self.contrast = contrast
-        mean, std = (_MEAN, _STD) if normalise == "imagenet" else ((0.0,) * 3, (1.0,) * 3)
-        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+        self.norm = PictureNorm(*((_MEAN, _STD) if normalise == "imagenet" else ((0.0,) * 3, (1.0,) * 3)))
         self.register_load_state_dict_pre_hook(_forget)  # type: ignore[no-untyped-call]
 
     @property
@@ -190,9 +206,8 @@ class ICMoE(nn.Module):
             annotated: ``[B, K+1]`` bool, the classes that the labels know; all when None.
             box: low and high corner ``[B, 2, 2]``, pixels along the two axes; None for no prompt.
         """
-        image = (repeated(image, 3) - self.mean) / self.std
         label = label if self.training else None
-        embedding, contrast = self._features(image, label)
+        embedding, contrast = self._features(self._normal(image), label)
         size = (self.image_size, self.image_size)
         answers = torch.stack([
             F.interpolate(head(own, box), size=size, mode="bilinear", align_corners=False)
@@ -204,6 +219,20 @@ class ICMoE(nn.Module):
             logits, votes = self._fused(answers, truth, known)
             return ICMoEOutputs(logits, answers, votes, contrast)
         return ICMoEOutputs(answers.mean(0) if self.answer == "mean" else answers[0], answers, None, contrast)
+
+    def features(self, image: Tensor) -> Tensor:
+        """The experts' embeddings ``[E, B, C, h, w]`` of ``[B, 1 or 3, S, S]``, 0..1."""
+        embedding: Tensor = self.encoders(self._normal(image)).embedding
+        return embedding
+
+    def answers(self, out: ICMoEOutputs) -> dict[str, Tensor]:
+        """What each expert alone and their mean say, ``[B, K+1, S, S]`` by name; the only expert has no other name."""
+        found = {name: with_background(own) for name, own in zip(self.experts, out.experts, strict=True)}
+        return {**found, "mean": with_background(out.experts.mean(0))} if len(found) > 1 else {}
+
+    def _normal(self, image: Tensor) -> Tensor:
+        found: Tensor = self.norm(repeated(image, 3))
+        return found
 
     def _features(self, image: Tensor, label: Tensor | None) -> tuple[Tensor, Contrast | None]:
         if label is None or self.contrast is None:

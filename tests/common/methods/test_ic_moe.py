@@ -173,7 +173,7 @@ def test_the_loss_is_the_sum_of_its_parts():
 def test_contrast_sees_images_without_their_back_or_foreground(features):
     network, (image, label) = build(contrast_features=features).train(), batch()
     found = network(image, label).contrast
-    normal = (image - network.mean) / network.std
+    normal = network.norm(image)
     for crop, mapped in ((normal * label, found.foreground), (normal * (1 - label), found.background)):
         own = network.encoders(crop, tokens=True)
         x = own.tokens.flatten(2, 3) if features == "tokens" else own.embedding.flatten(3).transpose(2, 3)
