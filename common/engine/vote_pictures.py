@@ -155,9 +155,21 @@ def draw_vote(path: Path, image: Tensor, views: Voted, *, label: Tensor | None =
         first = grid[row][1]
         first.text(-0.04, 0.5, what, color=_TEXT, fontsize=8, rotation=90, va="center", ha="right",
                    transform=first.transAxes)  # fmt: skip
+    if views.votes is not None:
+        _key(grid[1][columns.index("votes")])
     figure.suptitle(title, color=_TEXT, fontsize=9)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", facecolor=_BACK)
+
+
+def _key(panel: Any) -> None:
+    """What the colours of the votes mean."""
+    from matplotlib import colormaps
+    from matplotlib.patches import Patch
+
+    colours = colormaps["viridis"]
+    marks = [Patch(color=colours(n / 3), label=f"{n} of 3 candidates") for n in range(4)]
+    panel.legend(handles=marks, loc="upper center", fontsize=7, frameon=False, labelcolor=_TEXT)
 
 
 def _heading(name: str, views: Voted) -> str:
