@@ -219,7 +219,7 @@ def test_wrong_pictures_are_refused_by_name(wrong, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     image, label, message = WRONG[wrong]
     folder = dataset(tmp_path / "data", image, label)
-    with pytest.raises(Exception) as failure:  # noqa: PT011
+    with pytest.raises(Exception) as failure:
         parsed(("train", "smoke"), dataset_dir=folder, output_dir=tmp_path).get_parsed_content("train::dataset")
     import re
 

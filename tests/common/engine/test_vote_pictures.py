@@ -17,7 +17,7 @@ NAMES = ("basic", "semantic", "adaptive")
 def views(vote=True):
     mask = torch.zeros(8, 8, dtype=torch.long)
     mask[2:5, 3:6] = 1
-    every = {n: mask for n in (*NAMES, "mean")} if vote else {}
+    every = dict.fromkeys((*NAMES, "mean"), mask) if vote else {}
     return SimpleNamespace(
         answers={**every, "answer": mask}, votes=3 * mask if vote else None, chosen=("semantic",) if vote else (),
         scores={"basic": 0.5, "semantic": 0.9, "mean": 0.7} if vote else {},

@@ -54,7 +54,7 @@ def test_views(answer):
     named = {"answer"} if answer == "semantic" else {*experts, "mean", "answer"}
     assert set(views.answers) == named and all(a.shape == (64, 64) for a in views.answers.values())
     assert set(views.features) == set(views.cams) == experts
-    assert all(f.shape == (3, 64, 64) and 0 <= f.min() and f.max() <= 1 for f in views.features.values())
+    assert all(f.shape == (3, 64, 64) and f.min() >= 0 and f.max() <= 1 for f in views.features.values())
     assert (views.votes is not None) == (len(views.chosen) == 2) == (set(views.scores) == {"basic", "semantic", "mean"})
     assert (answer == "vote") == (views.votes is not None)
     if views.votes is not None:
