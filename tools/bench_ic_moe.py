@@ -49,7 +49,8 @@ class PublishedEncoders(nn.Module):
         super().__init__()
         self.experts, self.image_size, self.cache, self.semantic = ours.experts, ours.image_size, None, ours.semantic
         self.basic, self.last = encoder, copy.deepcopy(encoder.blocks[ours.first :])
-        self.adapters, self.first = ours.adapters, ours.first
+        self.first = ours.first
+        self.adapters: Any = ours.adapters
 
     def frozen(self, image: Tensor) -> Frozen:
         """Nothing: everything is computed in each pass."""
@@ -98,8 +99,9 @@ class Pair:
     def trained(self, network: ICMoE) -> list[nn.Parameter]:
         """What both train, in one order."""
         encoders: Any = network.encoders
+        maps: Any = network.contrast
         last = encoders.last if isinstance(encoders, PublishedEncoders) else encoders.semantic
-        parts = (last, encoders.adapters, network.heads, network.contrast)
+        parts = (last, encoders.adapters, network.heads, maps)
         return [p for part in parts for p in part.parameters()]
 
 

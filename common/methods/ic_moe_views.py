@@ -86,7 +86,8 @@ def principal_colours(embedding: Tensor) -> Tensor:
         found = F.pad(found, (0, 3 - found.shape[1]))
     low, high = found.quantile(0.01, dim=0), found.quantile(0.99, dim=0)
     scaled = ((found - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
-    return scaled.reshape(experts, height, width, 3).permute(0, 3, 1, 2)
+    colours: Tensor = scaled.reshape(experts, height, width, 3).permute(0, 3, 1, 2)
+    return colours
 
 
 def grad_cam(head: Any, embedding: Tensor, box: Tensor | None = None) -> Tensor:

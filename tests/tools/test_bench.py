@@ -208,11 +208,11 @@ def test_samora_checks_see_an_expert_that_is_off_by_a_thousandth(part, monkeypat
 
 def test_ic_moe_from_the_command_line(tmp_path, monkeypatch):
     stand_in(monkeypatch, "ic_moe", laptop={"size": 64, "embed": 64, "depth": 3})
-    only = "training,training_cached,growth"
+    only = "training_cached,growth"
     assert main(["bench", "ic_moe", "--repeats", "1", "--threads", "1", "--only", only, "--out", str(tmp_path)]) == 0
     written = json.loads((tmp_path / "bench_ic_moe.json").read_text())
     assert all(row["equal"] for row in written["rows"]) and [step["experts"] for step in written["steps"]] == [1, 3]
-    assert written["rows"][1]["multiply_adds"] > written["rows"][0]["multiply_adds"] > 1
+    assert written["rows"][0]["multiply_adds"] > 1
 
 
 def test_ic_moe_sees_an_expert_that_is_off_by_a_thousandth(monkeypatch):
