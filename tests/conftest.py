@@ -99,6 +99,7 @@ class Sam3DFiles:
             "prompts": "points",
             "spacing": 4.0,
             "clip": {"CT": [-1000, 1000]},
+            "modalities": ["CT", "LGE MR", "T2 MR"],
         }
         card = model_card("sam_med3d_moe", self.labels, ["image"], settings).with_extra(epoch=3)
         return save_weights(self.folder / name / "model.pt", copy.deepcopy(network).state_dict(), card)
@@ -106,8 +107,16 @@ class Sam3DFiles:
     def _write(
         self, name: str, state: dict[str, Any], network: dict[str, Any], structures: list[str], spacing: float
     ) -> Path:
-        settings = {"network": network, "name": name, "structures": structures, "train_what": "decoder",
-                    "prompts": "points", "spacing": spacing, "clip": {"CT": [-1000, 1000]}}  # fmt: skip
+        settings = {
+            "network": network,
+            "name": name,
+            "structures": structures,
+            "train_what": "decoder",
+            "prompts": "points",
+            "spacing": spacing,
+            "clip": {"CT": [-1000, 1000]},
+            "modalities": ["CT", "LGE MR", "T2 MR"],
+        }
         card = model_card("sam_med3d_moe_expert", self.labels, ["image"], settings)
         return save_weights(self.folder / name / "model.pt", state, card)
 

@@ -16,11 +16,15 @@ __all__ = ["expert_steps", "given_expert", "stage_one_runs", "taken"]
 
 
 def expert_steps(settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection) -> Iterable[Step]:
-    """One expert per dataset; or, where ``chain.json`` has ``phase1``, the runs of the way that is chosen there.
+    """One expert per dataset; where ``chain.json`` has ``phase1``, the runs of the way that is chosen there.
+
+    Without ``stage1`` in ``chain.json`` there are none: the experts are trained together, in stage 2.
 
     ``phase1`` lists the ways ``joint`` (one run for all modalities) and ``separate`` (one each), or maps each way to
     runs of its own, see :func:`_named_experts`.
     """
+    if "stage1" not in recipe:
+        return _no_experts(settings)
     choices = recipe["stage1"].get("phase1")
     if choices is None:
         if settings.phase1 is not None:
@@ -38,10 +42,21 @@ def expert_steps(settings: ChainSettings, recipe: Mapping[str, Any], collection:
     return _shared_experts(settings, recipe, collection, wanted)
 
 
+def _no_experts(settings: ChainSettings) -> Iterable[Step]:
+    asked = ("external", "phase1", "structures", "given", "stage1")
+    given = [name for name in asked if getattr(settings, name)]
+    if given:
+        raise ConfigError(f"{settings.bundle} has no stage 1: its experts are trained together", where=given[0],
+                          got=getattr(settings, given[0]), expected=f"no --{given[0]}")  # fmt: skip
+    return ()
+
+
 def stage_one_runs(
-    settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection
+    settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection, *, also_given: bool = False
 ) -> list[Mapping[str, Any]]:
     """The runs of the chosen way, one for each structure where the way says so, less those that are given.
+
+    ``also_given`` keeps these: stage 2 takes their results like all others'.
 
     A run with ``"each": "structure"`` stands for one run per structure that gets an expert: ``{structure}`` in its
     title and knobs becomes the name, its id the name without signs. In other runs ``{structures}`` is the list.
@@ -67,7 +82,7 @@ def stage_one_runs(
     if unknown:
         raise ConfigError("a result is given for a run that there is not", where="given", got=", ".join(unknown),
                           expected=", ".join(run["id"] for run in runs))  # fmt: skip
-    return [run for run in runs if run["id"] not in dict(settings.given)]
+    return runs if also_given else [run for run in runs if run["id"] not in dict(settings.given)]
 
 
 def _filled(run: Mapping[str, Any], name: str | None, names: Sequence[str]) -> Mapping[str, Any]:

@@ -162,14 +162,10 @@ class RunCheckpoint:
             raise CheckpointError("this is no checkpoint of a run", where=path, got=sorted(content), hint=hint)
         saved = ModelCard.from_json(content["card"]) if content.get("card") else None
         if saved is not None and self.card is not None:
-            for name in ("labels", "channels"):
-                if getattr(saved, name) != getattr(self.card, name):
+            for name, was, now in _identities(saved, self.card):
+                if was != now:
                     raise CheckpointError(
-                        f"the checkpoint was trained with other {name}",
-                        where=path,
-                        got=getattr(saved, name),
-                        expected=getattr(self.card, name),
-                        hint=hint,
+                        f"the checkpoint was trained with other {name}", where=path, got=was, expected=now, hint=hint
                     )
         old, new = content.get("config_hash"), self.config_hash
         if old and new and old != new:
@@ -266,6 +262,16 @@ def _keep_as(current: Path, previous: Path) -> None:
         spare.replace(previous)
         return
     current.replace(previous)  # file systems without hard links
+
+
+def _identities(saved: ModelCard, own: ModelCard) -> list[tuple[str, Any, Any]]:
+    """What two cards say of what a run is made of: names, then the values of both."""
+    experts = [(card.extra.get("settings") or {}).get("expert_hashes") for card in (saved, own)]
+    return [
+        ("labels", saved.labels, own.labels),
+        ("channels", saved.channels, own.channels),
+        ("experts", experts[0], experts[1]),
+    ]
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -45,8 +45,7 @@ def test_zoo_verify_net_in_out(bundle: Path, tmp_path: Path, monkeypatch: pytest
     """On a small window; nothing trained and nothing downloaded is needed to build the network."""
     monkeypatch.chdir(ROOT)
     bundle = copy(bundle, tmp_path)
-    meta = json.loads((bundle / "configs" / "metadata.json").read_text())
-    shape = [min(32, n) for n in meta["network_data_format"]["inputs"]["image"]["spatial_shape"]]
+    shape = window(bundle)
     prefix = "_meta_::network_data_format::{}::spatial_shape"
     verify_network(bundle, **{prefix.format("inputs::image"): shape, prefix.format("outputs::pred"): shape})
 
@@ -63,8 +62,7 @@ def test_verify_net_in_out_can_fail(bundle: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(ROOT)
     broken = copy(bundle, tmp_path)
     edit_json("metadata", lambda m: m["network_data_format"]["outputs"]["pred"].update(num_channels=97))(broken)
-    meta = json.loads((broken / "configs" / "metadata.json").read_text())
-    shape = [min(32, n) for n in meta["network_data_format"]["inputs"]["image"]["spatial_shape"]]
+    shape = window(broken)
     with pytest.raises(ConfigError, match="metadata"):
         verify_network(broken, **{"_meta_::network_data_format::inputs::image::spatial_shape": shape})
 
@@ -84,6 +82,16 @@ def test_properties_that_apps_ask_for(bundle: Path) -> None:
     for config in (train, inference):
         assert "initialize" not in config
         assert next(iter(config)) == "bundle_root"
+
+
+def window(bundle: Path) -> list[int]:
+    """The input to verify a network with: small, or its own where it takes crops of one size only."""
+    meta = json.loads((bundle / "configs" / "metadata.json").read_text())
+    image = meta["network_data_format"]["inputs"]["image"]
+    inference = json.loads((bundle / "configs" / "inference.json").read_text())
+    network = inference.get("model", {}).get("defaults", {}).get("network", {})
+    fixed = image["is_patch_data"] and isinstance(network, dict) and "image_size" in network
+    return [n if fixed else min(32, n) for n in image["spatial_shape"]]
 
 
 def copy(bundle: Path, folder: Path) -> Path:

@@ -104,6 +104,16 @@ def test_another_run_is_refused(tmp_path, card, word) -> None:
     assert (tmp_path.with_name(tmp_path.name + "_1") / "last.pth").exists()
 
 
+def test_other_experts_are_refused_wherever_they_lie(tmp_path) -> None:
+    def of(*hashes):
+        return CARD.with_extra(settings={"expert_hashes": list(hashes)})
+
+    train(tmp_path, card=of("1a", "2b"))
+    train(tmp_path, card=of("1a", "2b"))
+    with pytest.raises(CheckpointError, match="other experts"):
+        train(tmp_path, card=of("1a", "3c"))
+
+
 def test_other_objects_or_shapes_are_refused(tmp_path) -> None:
     train(tmp_path)
     with pytest.raises(CheckpointError, match="other objects"):

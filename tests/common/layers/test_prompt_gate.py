@@ -92,6 +92,19 @@ def test_a_new_expert_changes_nothing_until_it_is_trained():
     assert float(gate.head[2].bias.grad[3]) < -0.99  # and it can be: its share is nothing, its gradient is not
 
 
+@pytest.mark.parametrize("general", [True, False])
+def test_a_new_expert_wakes_with_a_score_near_the_others(general):
+    gate = PromptGate(channels=16, experts=2, hidden=8, general=general)
+    assert gate.wake() == []
+    gate.add_expert()
+    gate.add_expert()
+    old = gate.head[2].weight[:-2].clone()
+    assert gate.wake() == [2, 3] and gate.wake() == []
+    assert torch.equal(gate.head[2].weight[:-2], old)
+    weights = gate(*given(batch=5)).weights
+    assert float(weights[:, -2:].min()) > 0.02 and bool(gate.head[2].weight.requires_grad)
+
+
 def test_size_of_the_papers_gate():
     with torch.device("meta"):
         gate = PromptGate(channels=384, experts=15)
