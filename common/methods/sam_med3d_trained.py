@@ -95,7 +95,12 @@ def start_mixture(
         ExpertError: see :func:`~common.methods.sam_med3d_start.read_decoders`.
         WeightError: for files that do not fit.
     """
-    shape = {"heads": heads, "hidden": hidden, "prompt_pool": prompt_pool, "general_logit": general_logit}
+    shape: dict[str, Any] = {
+        "heads": heads,
+        "hidden": hidden,
+        "prompt_pool": prompt_pool,
+        "general_logit": general_logit,
+    }
     if start_from is not None:
         if general is not None or experts is not None:
             raise ConfigError("a trained mixture brings its own parts", where="start_from", got=start_from,
