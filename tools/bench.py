@@ -18,7 +18,7 @@ import torch
 from common.atomic import atomic_write
 from common.errors import ConfigError
 
-from . import bench_ka2er, bench_m4oe, bench_sam, bench_sam_med3d_moe, bench_samora
+from . import bench_ic_moe, bench_ka2er, bench_m4oe, bench_sam, bench_sam_med3d_moe, bench_samora
 from .bench_measure import SMALLER, Case, Row, cost, measure
 
 __all__ = ["METHODS", "Method", "bench"]
@@ -50,6 +50,10 @@ class Method:
 
 
 METHODS = {
+    "ic_moe": Method(
+        bench_ic_moe.PARTS, bench_ic_moe.LAPTOP, bench_ic_moe.PAPER, 3, bench_ic_moe.cases, bench_ic_moe.growth,
+        "Inference at the sizes named, training at {}^2", "IC-MoE inference",
+    ),
     "ka2er": Method(
         bench_ka2er.PARTS, bench_ka2er.LAPTOP, bench_ka2er.PAPER, 10, bench_ka2er.cases, bench_ka2er.growth,
         "Crop {}^3", "KA2ER step",
@@ -86,9 +90,9 @@ def bench(
     """Measure our way against the published one, in turns within one run.
 
     Args:
-        method: ``ka2er``, ``m4oe``, ``sam_med3d_moe``, ``samora``, or ``sam`` (the encoder beneath it).
+        method: ``ic_moe``, ``ka2er``, ``m4oe``, ``sam_med3d_moe``, ``samora``, or ``sam`` (the encoder beneath it).
         size: voxels along each side of the crop (64; with --paper 96, sam_med3d_moe 128) or pixels along each side of
-            the image (m4oe 128, with --paper 224; sam 256; samora 224), a multiple of 32 from 64 on.
+            the image (ic_moe 256; m4oe 128, with --paper 224; sam 256; samora 224), a multiple of 32 from 64 on.
         repeats: timed pairs per comparison.
         out: folder for ``bench_<method>.json`` and ``bench_<method>.md``.
         paper: the paper's networks (ka2er's student with nnU-Net's 3d_fullres experts) instead of small ones.
@@ -99,6 +103,7 @@ def bench(
             ``layer_training``, ``inference``, ``training``, ``hard``, ``top_k`` and ``growth``, of sam's
             ``encoder_224``, ``encoder_256``, ``encoder_512``, ``encoder_1024``, ``training``, ``experts`` and
             ``growth``, of sam_med3d_moe's ``encoder``, ``click``, ``click_general``, ``session``, ``gate_training`` and
+            ``growth``, of ic_moe's ``inference_256``, ``inference_512``, ``training``, ``training_cached`` and
             ``growth``, or of samora's ``inference_224``, ``inference_512``,
             ``training``, ``low_memory``, ``switching`` and ``growth``; all when omitted.
 

@@ -16,11 +16,15 @@ __all__ = ["expert_steps", "given_expert", "stage_one_runs", "taken"]
 
 
 def expert_steps(settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection) -> Iterable[Step]:
-    """One expert per dataset; or, where ``chain.json`` has ``phase1``, the runs of the way that is chosen there.
+    """One expert per dataset; where ``chain.json`` has ``phase1``, the runs of the way that is chosen there.
+
+    Without ``stage1`` in ``chain.json`` there are none: the experts are trained together, in stage 2.
 
     ``phase1`` lists the ways ``joint`` (one run for all modalities) and ``separate`` (one each), or maps each way to
     runs of its own, see :func:`_named_experts`.
     """
+    if "stage1" not in recipe:
+        return _no_experts(settings)
     choices = recipe["stage1"].get("phase1")
     if choices is None:
         if settings.phase1 is not None:
@@ -36,6 +40,15 @@ def expert_steps(settings: ChainSettings, recipe: Mapping[str, Any], collection:
     if isinstance(choices, Mapping):
         return _named_experts(settings, recipe, collection, stage_one_runs(settings, recipe, collection))
     return _shared_experts(settings, recipe, collection, wanted)
+
+
+def _no_experts(settings: ChainSettings) -> Iterable[Step]:
+    asked = ("external", "phase1", "structures", "given", "stage1")
+    given = [name for name in asked if getattr(settings, name)]
+    if given:
+        raise ConfigError(f"{settings.bundle} has no stage 1: its experts are trained together", where=given[0],
+                          got=getattr(settings, given[0]), expected=f"no --{given[0]}")  # fmt: skip
+    return ()
 
 
 def stage_one_runs(

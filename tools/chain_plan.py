@@ -25,6 +25,7 @@ def plan(settings: ChainSettings) -> list[Step]:
     """
     content = recipe(settings)
     collection = read_collection(settings.dataset_dir)
+    _check_dimensions(settings, content, collection)
     stage1 = list(expert_steps(settings, content, collection))
     manifest = Step(
         "manifest",
@@ -37,15 +38,22 @@ def plan(settings: ChainSettings) -> list[Step]:
     tasks = [_evaluation(settings, s, content["stage1"]["bundle"], _task_dir(collection, s)) for s in stage1]
     stage2 = list(_students(settings, content, collection, stage1))
     students = [_evaluation(settings, s, settings.bundle, (settings.dataset_dir,)) for s in stage2]
-    listed = [] if "phase1" in content["stage1"] else [manifest]
+    listed = [manifest] if "phase1" not in content.get("stage1", ("phase1",)) else []
     # the longest runs first: evaluations fill the gaps
     return [*stage1, *listed, *stage2, *[e for e in (*tasks, *students) if e]]
+
+
+def _check_dimensions(settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection) -> None:
+    wanted, found = recipe.get("dim"), collection.datasets[0].dim
+    if wanted not in (None, found):
+        raise ConfigError(f"{settings.bundle} takes {wanted}-D images", where=settings.dataset_dir, got=f"{found}-D",
+                          hint="for example the phantom's: --dataset_dir data/phantom_2d")  # fmt: skip
 
 
 def takes_external(bundle: str, bundles: Path = Path("bundles")) -> bool:
     """True when a chain has a place for a task-agnostic expert."""
     path = bundles / bundle / "configs" / "chain.json"
-    return path.is_file() and "external" in json.loads(path.read_text())["stage1"]
+    return path.is_file() and "external" in json.loads(path.read_text()).get("stage1", {})
 
 
 def _task_dir(collection: Collection, step: Step) -> tuple[Path, ...]:
@@ -85,7 +93,7 @@ def _given(
     collection: Collection,
 ) -> tuple[dict[str, Any], tuple[Path, ...], tuple[str, ...]]:
     """What a student gets of the experts: knobs, files whose change matters, steps to wait for."""
-    if run.get("independent", False):
+    if run.get("independent", False) or "stage1" not in recipe:
         return {}, (), ()
     ways = recipe["stage1"].get("phase1")
     if isinstance(ways, Mapping):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common.data.io import read_volume
+from common.data.pictures import is_picture, read_picture
 from common.errors import ConfigError, DataError, GeometryError
 from common.geometry import Grid
 
@@ -200,10 +201,8 @@ def _names(path: Path, name: str) -> bool:
 
 
 def _check_grid(scan: str, result: Path) -> None:
-    dim = 2 if result.suffix == ".png" else 3
-    grids = [
-        Grid.of(read_volume(p, dim=dim, finite=False, plausible_mm=None, allow_shear=True)) for p in (scan, result)
-    ]
+    options = {"dim": 3, "finite": False, "plausible_mm": None, "allow_shear": True}
+    grids = [Grid.of(read_picture(p) if is_picture(p) else read_volume(p, **options)) for p in (scan, result)]  # type: ignore[arg-type]
     difference = grids[0].difference(grids[1])
     if difference:
         raise GeometryError(

@@ -11,11 +11,12 @@ import numpy as np
 
 from common.data.dicom import is_dicom
 from common.data.io import read_volume
+from common.data.pictures import PICTURES, is_picture, read_picture
 from common.errors import DataError
 
 __all__ = ["Scan", "find_scans", "readable"]
 
-SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".jpg", ".jpeg")
+SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", *PICTURES)
 _CHANNEL = re.compile(r"(.+)_(\d{4})$")
 
 
@@ -39,7 +40,7 @@ class Scan:
     @property
     def flat(self) -> bool:
         """Whether it is a 2-D picture."""
-        return self.files[0].suffix.lower() in (".png", ".jpg", ".jpeg")
+        return is_picture(self.files[0])
 
 
 def _stem(path: Path) -> str | None:
@@ -123,6 +124,9 @@ def readable(scan: Scan, folder: Path) -> list[str]:
     Raises:
         DataError: for what cannot be read correctly, with the file's name.
     """
+    if scan.flat and len(scan.files) == 1:  # grey or coloured, as the bundle may want it
+        read_picture(scan.files[0])
+        return [str(scan.files[0].resolve())]
     image = read_volume(scan.files[0] if len(scan.files) == 1 else scan.files, dim=2 if scan.flat else 3)
     if not scan.dicom:
         return [str(p.resolve()) for p in scan.files]

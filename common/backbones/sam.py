@@ -24,10 +24,12 @@ __all__ = [
     "load_prompt_encoder",
     "load_sam",
     "prompt_encoder",
+    "sam_decoder",
     "sam_encoder",
     "sam_network",
 ]
 
+_PATCH = 16
 VARIANTS: dict[str, dict[str, Any]] = {
     "vit_b": {"embed": 768, "depth": 12, "heads": 12, "global_blocks": (2, 5, 8, 11)},
     "vit_l": {"embed": 1024, "depth": 24, "heads": 16, "global_blocks": (5, 11, 17, 23)},
@@ -144,6 +146,41 @@ def sam_encoder(
     return SamEncoder(encoder=vit, checkpointing=checkpointing)
 
 
+def sam_decoder(
+    variant: str = "vit_b", *, image_size: int = 224, classes: int = 9, seed: int | None = None
+) -> tuple[PromptEncoder, MaskDecoder]:
+    """SAM's prompt encoder, and its mask decoder with one mask token per class, with random weights.
+
+    Args:
+        variant: as in :func:`sam_encoder`.
+        image_size: pixels, a multiple of 16.
+        classes: masks, the background included (K+1), at least 2.
+        seed: of the weights, as in :func:`sam_network`.
+
+    Raises:
+        ConfigError: for an unknown variant, an impossible size or fewer than two classes.
+    """
+    if classes < 2:
+        raise ConfigError("segmentation needs a background and a structure", where="classes", got=classes, expected=2)
+    if variant not in VARIANTS:
+        raise ConfigError("unknown SAM", where="variant", got=variant, expected=", ".join(VARIANTS))
+    width, hidden = VARIANTS[variant].get("width", EMBED), VARIANTS[variant].get("hidden", 2048)
+    grid = (require_image_size(image_size) // _PATCH,) * 2
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed + 1)
+        prompts = PromptEncoder(
+            embed_dim=width, image_embedding_size=grid, input_image_size=(image_size, image_size), mask_in_chans=16
+        )
+        decoder = MaskDecoder(
+            num_multimask_outputs=classes - 1,
+            transformer=TwoWayTransformer(depth=2, embedding_dim=width, mlp_dim=hidden, num_heads=8),
+            transformer_dim=width,
+            iou_head_hidden_dim=EMBED if width == EMBED else hidden,
+        )
+    return prompts, decoder
+
+
 def sam_network(
     variant: str = "vit_b",
     *,
@@ -169,23 +206,8 @@ def sam_network(
         ConfigError: for an unknown variant, an impossible size or fewer than two classes.
         WeightError: when the file does not fit.
     """
-    if classes < 2:
-        raise ConfigError("segmentation needs a background and a structure", where="classes", got=classes, expected=2)
     encoder = sam_encoder(variant, image_size=image_size, seed=seed, checkpointing=checkpointing)
-    width, hidden = VARIANTS[variant].get("width", EMBED), VARIANTS[variant].get("hidden", 2048)
-    grid = (image_size // encoder.patch_size,) * 2
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed + 1)
-        prompts = PromptEncoder(
-            embed_dim=width, image_embedding_size=grid, input_image_size=(image_size, image_size), mask_in_chans=16
-        )
-        decoder = MaskDecoder(
-            num_multimask_outputs=classes - 1,
-            transformer=TwoWayTransformer(depth=2, embedding_dim=width, mlp_dim=hidden, num_heads=8),
-            transformer_dim=width,
-            iou_head_hidden_dim=EMBED if width == EMBED else hidden,
-        )
+    prompts, decoder = sam_decoder(variant, image_size=image_size, classes=classes, seed=seed)
     network = Sam(image_encoder=encoder, prompt_encoder=prompts, mask_decoder=decoder)
     if weights is not None:
         load_sam(network, weights, interpolation=interpolation)

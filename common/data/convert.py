@@ -16,6 +16,7 @@ from ..labels import BACKGROUND, LabelSpace
 from .dataset import Dataset, read_dataset
 from .dataset_json import SPLITS, VOLUME_SUFFIXES, Case, base_name, channel_names, read_json
 from .io import read_volume
+from .pictures import is_picture
 from .splits import hashed_split
 
 __all__ = ["convert_nnunet", "convert_pairs", "split_dataset", "write_collection", "write_dataset", "write_json"]
@@ -215,7 +216,7 @@ def _found_structures(cases: Sequence[Case], dim: int) -> dict[str, int]:
 
 
 def _dim(case: Case) -> int:
-    return 2 if case.images[0].name.lower().endswith((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")) else 3
+    return 2 if is_picture(case.images[0]) else 3
 
 
 def _hashed(name: str, cases: Sequence[Case], fractions: dict[str, float]) -> dict[str, tuple[Case, ...]]:

@@ -22,6 +22,7 @@ from PIL import Image
 from ..errors import AmalgamationError, DataError, GeometryError
 from ..geometry import PLAUSIBLE_SPACING_MM, Grid
 from .dicom import is_dicom, read_series
+from .pictures import is_picture, read_picture
 
 __all__ = ["check_file", "check_volume", "open_nifti", "read_volume", "write_label_map", "write_volume"]
 
@@ -62,9 +63,9 @@ def read_volume(
     parts: list[MetaTensor] = []
     for p in paths:
         check_file(p, plausible_mm=plausible_mm if dim == 3 else None, allow_shear=allow_shear)
-        part = read_series(p, series) if is_dicom(p) else _load(p)
-        part = _one_volume(part, volume, p)
         wanted = channels if len(paths) == 1 else None
+        part = read_series(p, series) if is_dicom(p) else _load(p, 1 if wanted is None else len(wanted))
+        part = _one_volume(part, volume, p)
         check_volume(part, p, dim=dim, channels=wanted, finite=finite)
         if dim == 3:
             Grid.of(part).check(where=p, plausible_mm=plausible_mm, allow_shear=allow_shear)
@@ -150,7 +151,9 @@ def _loader() -> LoadImage:
     return LoadImage(image_only=True, ensure_channel_first=True, dtype=np.float32)
 
 
-def _load(path: Path) -> MetaTensor:
+def _load(path: Path, channels: int) -> MetaTensor:
+    if is_picture(path):
+        return read_picture(path, channels)
     try:
         return cast(MetaTensor, _loader()(path))
     except AmalgamationError:

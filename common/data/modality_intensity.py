@@ -140,7 +140,11 @@ class ByModalityd(MapTransform):
             if not np.isfinite(array).all():
                 raise DataError("the image holds NaN or infinite voxels", where=f"case {case_name(data)}",
                                 expected="finite intensities")  # fmt: skip
-            normal = torch.from_numpy(np.stack([self.change(channel, scheme) for channel in array])).to(plain.device)
+            try:
+                normal = torch.from_numpy(np.stack([self.change(c, scheme) for c in array])).to(plain.device)
+            except DataError as error:
+                raise DataError(error.problem, where=f"case {case_name(data)}", got=error.got, expected=error.expected,
+                                hint=error.hint) from error  # fmt: skip
             result[key] = MetaTensor(normal).copy_meta_from(image) if isinstance(image, MetaTensor) else normal
         return result
 

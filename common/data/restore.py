@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import Invertd, InvertibleTransform, MapTransform
+from monai.transforms import Invertd, InvertibleTransform, MapTransform, SaveImaged
 
 from ..errors import DataError, GeometryError
 from ..geometry import Grid
@@ -75,8 +75,11 @@ class RestoreGridd(MapTransform):
         return result
 
 
-class SavePredictiond(MapTransform):
+class SavePredictiond(SaveImaged):
     """Write label maps as ``<output_dir>/[<task>/]<case><suffix><extension>``, complete or not at all.
+
+    Nothing of MONAI's ``SaveImaged`` but its name is used: apps that write results themselves (MONAI Label) leave such
+    transforms out, and would be told that two cases write one file when they answer a scan twice.
 
     Args:
         keys: label maps ``[1, X, Y, Z]`` on the grid of their affine.
@@ -100,7 +103,7 @@ class SavePredictiond(MapTransform):
         by_task: bool = True,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
+        MapTransform.__init__(self, keys, allow_missing_keys)
         self.output_dir, self.dtype, self.suffix = Path(output_dir), dtype, suffix
         self.extension, self.by_task = extension, by_task
         self.written: dict[Path, str] = {}

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from monai.config import KeysCollection
 from numpy.typing import NDArray
 
-from .modality_intensity import ByModalityd
+from ..errors import ConfigError, DataError
+from .datalist import modalities
+from .modality_intensity import ByModalityd, intensities
 
-__all__ = ["UnitIntensityd"]
+__all__ = ["UnitIntensityd", "picture_schemes"]
 
 _LOW, _HIGH = 0.5, 99.5  # percentiles, nnU-Net's for CT
+_WHITE = 255
+
+
+def picture_schemes(dataset_dir: str | Path | Sequence[str | Path], intensity: str = "eight_bit") -> dict[str, Any]:
+    """How the pictures of each modality of a collection are brought to 0..1.
+
+    Args:
+        dataset_dir: anything that ``read_collection`` reads.
+        intensity: ``eight_bit``: 0 and 255 become 0 and 1, whatever the modality; ``percentiles``: as
+            :class:`UnitIntensityd` does by the modality's name.
+
+    Raises:
+        ConfigError: for another way.
+    """
+    if intensity == "percentiles":
+        return intensities(dataset_dir)
+    if intensity != "eight_bit":
+        raise ConfigError("unknown way", where="intensity", got=intensity, expected="eight_bit or percentiles")
+    return {name: {"scheme": "RGBTo01Normalization"} for name in modalities(dataset_dir)}
 
 
 class UnitIntensityd(ByModalityd):
@@ -30,7 +52,7 @@ class UnitIntensityd(ByModalityd):
 
     Raises:
         ConfigError: for a default without a scheme.
-        DataError: for a modality without a scheme, or a voxel that is NaN or infinite.
+        DataError: for a modality without a scheme, a voxel that is NaN or infinite, or RGB above 255.
     """
 
     def __init__(
@@ -51,8 +73,12 @@ def _bounds(channel: NDArray[np.float32], scheme: Mapping[str, Any]) -> tuple[fl
     name = scheme["scheme"]
     if name == "CTNormalization":
         return float(scheme["percentile_00_5"]), float(scheme["percentile_99_5"])
+    if name == "RGBTo01Normalization" and channel.max() > _WHITE:
+        raise DataError("the picture is brighter than 8 bits allow", got=f"values up to {channel.max():g}",
+                        expected=f"at most {_WHITE}",
+                        hint="export it with 8 bits per channel, or train with --intensity percentiles")  # fmt: skip
     if name in ("RGBTo01Normalization", "NoNormalization"):
-        return 0.0, 255.0 if name.startswith("RGB") else 1.0
+        return 0.0, float(_WHITE) if name.startswith("RGB") else 1.0
     values = channel[channel != 0]
     low, high = np.percentile(values if values.size else channel, (_LOW, _HIGH))
     return float(low), float(high)

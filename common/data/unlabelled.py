@@ -17,10 +17,10 @@ from ..labels import LabelSpace
 from .datalist import items, read_collection
 from .dataset_json import VOLUME_SUFFIXES, base_name
 from .modality_intensity import intensities, window_of
+from .pictures import is_picture
 
 __all__ = ["AsVolumed", "UnlabelledImages", "ViewsOfd", "unlabelled_images"]
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _COLOURS = ("red", "green", "blue")
 
 
@@ -85,9 +85,9 @@ def _is_collection(dataset_dir: str | Path | Sequence[str | Path]) -> bool:
 def _plain_folder(folder: Path, modality: str | None, ct_window: Sequence[float] | None) -> UnlabelledImages:
     files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
     volumes = [
-        p for p in files if p.name.lower().endswith(tuple(VOLUME_SUFFIXES)) and p.suffix.lower() not in _PICTURES
+        p for p in files if p.name.lower().endswith(tuple(VOLUME_SUFFIXES)) and not is_picture(p)
     ]
-    pictures = [p for p in files if p.suffix.lower() in _PICTURES]
+    pictures = [p for p in files if is_picture(p)]
     if not volumes and not pictures:
         raise DataError("there are no images to learn from", where=folder, expected="NIfTI, NRRD, MHA or PNG files")
     if volumes and pictures:

@@ -32,7 +32,10 @@ def _colour(index: int) -> str:
 
 
 class Plane(NamedTuple):
-    """One slice, first axis across and second upwards, with its pixel size in mm."""
+    """One slice, first axis across and second upwards, with its pixel size in mm.
+
+    A ``picture`` is no slice of a volume: its second axis runs downwards, and its image may have colours last.
+    """
 
     name: str
     image: NDArray[Any] | None
@@ -66,10 +69,8 @@ def three_planes(
         focus: class index to centre on; the middle of the volume when it is nowhere.
     """
     if label.ndim == 2:
-        plain = None if image is None else np.asarray(image[0].detach().cpu())
         pixel = (float(np.linalg.norm(affine[:2, 0])), float(np.linalg.norm(affine[:2, 1])))
-        same = plain if plain is not None and plain.shape == label.shape else None
-        return [Plane("slice", same, label, pred, pixel)]
+        return [Plane("picture", None if image is None else _picture(image, label.shape), label, pred, pixel)]
     turn = io_orientation(affine)
     world = affine @ inv_ornt_aff(turn, label.shape)
     label, pred = apply_orientation(label, turn), apply_orientation(pred, turn)
@@ -84,6 +85,16 @@ def three_planes(
         grey = None if image is None else _slice_of(image, world, label.shape, axis, at)
         planes.append(Plane(name, grey, label.take(at, axis), pred.take(at, axis), pixel))
     return planes
+
+
+def _picture(image: torch.Tensor, size: Sequence[int]) -> NDArray[Any]:
+    """``[X, Y]`` or ``[X, Y, 3]`` in the label map's size: what networks get is resized."""
+    plain = torch.Tensor.as_subclass(image, torch.Tensor).detach().float().cpu()
+    plain = plain if len(plain) == 3 else plain[:1]
+    if plain.shape[1:] != torch.Size(size):
+        plain = torch.nn.functional.interpolate(plain[None], size=tuple(size), mode="bilinear", align_corners=False)[0]
+    found: NDArray[Any] = plain.permute(1, 2, 0).numpy()
+    return found[..., 0] if found.shape[2] == 1 else (found - found.min()) / max(float(np.ptp(found)), 1e-6)
 
 
 def _slice_of(image: Any, world: NDArray[Any], shape: Sequence[int], axis: int, at: int) -> NDArray[Any] | None:
@@ -121,11 +132,14 @@ def draw_planes(planes: Sequence[Plane], labels: LabelSpace, title: str, path: P
         box = (0.0, extent[0], 0.0, extent[1])
         if plane.image is not None:
             low, high = np.percentile(plane.image, [1, 99])
-            axis.imshow(plane.image.T, cmap="gray", origin="lower", extent=box, vmin=low, vmax=max(high, low + 1e-6))
+            shown, top = plane.image.swapaxes(0, 1), max(high, low + 1e-6)
+            axis.imshow(shown, cmap="gray", origin="lower", extent=box, vmin=low, vmax=top)
         axis.set(xlim=box[:2], ylim=box[2:], aspect="equal")
         seen |= _outlines(axis, plane, box)
         if plane.name in ("axial", "coronal"):
             axis.invert_xaxis()
+        if plane.name == "picture":
+            axis.invert_yaxis()
     handles = [Line2D([], [], color=_colour(i), lw=2, label=labels.names[i - 1]) for i in sorted(seen)]
     handles += [
         Line2D([], [], color="#c9ced6", lw=1.6, ls=s, label=n) for s, n in (("-", "label"), ("--", "prediction"))

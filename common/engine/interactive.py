@@ -76,7 +76,7 @@ class Session:
         clicks: ``accumulate`` shows the network all clicks, ``latest`` the newest one.
         spacing: of the network's grid in mm.
         clip: lowest and highest intensity, for CT (-1000, 1000) HU.
-        cache: embeddings to keep.
+        cache: embeddings to keep; with ``follow`` at least those of two objects with all their crops.
         max_windows: crops per object when following.
         reuse_margin: see :class:`.object_windows.Windows`.
         device: where the network is.
@@ -109,6 +109,7 @@ class Session:
         if isinstance(network, nn.Module):
             network.eval()
         self.where = where
+        cache = max(cache, 2 * max_windows) if follow else cache  # an object never loses its own crops to its others
         self.volume = EncodedVolume(
             network=network, image=image, spacing=spacing, clip=clip, cache=cache, device=device, where=where
         )

@@ -149,6 +149,8 @@ def draw_overlay(
         aspect = (extent[1] / cut(image).shape[1]) / (extent[0] / cut(image).shape[0])
         panel.imshow(cut(image).T, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin="lower", aspect=aspect)
         _paint(panel, None if label is None else cut(label), None if pred is None else cut(pred), labels, aspect)
+        if image.ndim == 2:  # a picture's second axis runs downwards
+            panel.invert_yaxis()
         panel.set_title(name, color="white", fontsize=9)
         panel.set_axis_off()
     _legend(figure, label, pred, labels)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from monai.data import MetaTensor
@@ -32,6 +33,10 @@ class PromptedVolume(nn.Module):
     Prompts of a user are ``{name: {"inside": [[x, y, z], ...], "outside": [...], "box": [[...], [...]]}}`` in voxels of
     the scan (in mm where ``"space": "world"``): first the box, then the clicks inside, then those outside. Names that
     the network's label space does not have get the numbers behind it, in order, and are logged.
+
+    Asked again about the same scan it keeps the embeddings, and the answers as far as the prompts are the same: a
+    further click costs a decoder. Where ``image.meta["answer"]`` is ``mask`` the answer is 1 in the object and 0
+    elsewhere, all 0 as long as there are no prompts.
 
     Args:
         network: promptable; also a mixture.
@@ -65,6 +70,8 @@ class PromptedVolume(nn.Module):
         self.protocol = click_protocol(protocol) if isinstance(protocol, str) else protocol
         self.seed, self.cache, self.pages = seed, cache, pages
         self.session: Session | None = None
+        self._mark: tuple[Any, ...] = ()
+        self._told: list[_Prompt] = []
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -91,17 +98,29 @@ class PromptedVolume(nn.Module):
                             expected="MetaTensor [1, 1, X, Y, Z]")  # fmt: skip
         name = case if isinstance(case, str) else str(case[0])
         scan = MetaTensor(image.as_tensor()[0].cpu(), affine=torch.as_tensor(image.affine).reshape(-1, 4, 4)[0].cpu())
-        self.session = Session(network=self.network, image=scan, follow=self.follow, clicks=self.protocol.clicks,
-                               spacing=self.spacing, cache=self.cache, device=image.device, where=name)  # fmt: skip
+        self.session = self._opened(scan, image.device, name)
         if isinstance(label, MetaTensor):
             label = label.as_tensor()  # its affine is that of a batch
         if self.source == "gt":
             self._simulate(self.session, label, name)
         else:
-            self._follow_user(self.session, _told(image.meta.get("prompts")), name)
+            self._follow_user(self.session, _told(image.meta.get("prompts")), name, image.meta.get("answer") == "mask")
         if self.pages is not None:
             self._write_page(self.session, label, name)
         return self._label_map(self.session, image)
+
+    def _opened(self, scan: MetaTensor, device: torch.device, name: str) -> Session:
+        """A session on a scan: the last one where it is the same scan and network, with its embeddings."""
+        mark = _mark(scan, self.network)
+        session = self.session
+        if session is None or mark != self._mark:
+            session = Session(network=self.network, image=scan, follow=self.follow, clicks=self.protocol.clicks,
+                              spacing=self.spacing, cache=self.cache, device=device, where=name)  # fmt: skip
+            self._told = []
+        elif self.source == "gt":
+            session.events.clear()
+        self._mark, session.where = mark, name
+        return session
 
     def _simulate(self, session: Session, label: Tensor | None, case: str) -> None:
         if label is None:
@@ -122,21 +141,21 @@ class PromptedVolume(nn.Module):
         affine = torch.from_numpy(session.volume.given.affine.copy())
         return MetaTensor((label[0].cpu() == self.structures.index(name) + 1).float(), affine=affine)
 
-    def _follow_user(self, session: Session, prompts: Mapping[str, Any], case: str) -> None:
-        if not prompts:
+    def _follow_user(self, session: Session, prompts: Mapping[str, Any], case: str, quiet: bool) -> None:
+        if not prompts and not quiet:
             raise PromptError("a promptable network needs prompts", where=case, got="none",
                               expected='points or a box, such as --points "{\'liver\': [[120, 80, 40]]}"')  # fmt: skip
-        for name, own in prompts.items():
-            unknown = sorted(set(own) - {"inside", "outside", "box", "space"})
-            if unknown or not any(own.get(kind) for kind in ("inside", "outside", "box")):
-                raise PromptError("an object's prompts are not understood", where=f'{case}, object "{name}"',
-                                  got=", ".join(unknown) or "nothing", expected="inside, outside, box")  # fmt: skip
-            space = own.get("space", "voxel")
-            if own.get("box") is not None:
-                session.box(name, own["box"], space=space)
-            for kind in ("inside", "outside"):
-                for point in own.get(kind) or ():
-                    session.click(name, point, inside=kind == "inside", space=space)
+        wanted = [step for name, own in prompts.items() for step in _steps(name, own, case)]
+        same = 0
+        while same < min(len(wanted), len(self._told)) and wanted[same] == self._told[same]:
+            same += 1
+        self._told, session.events = self._told[:same], session.events[:same]
+        for step in wanted[same:]:
+            if step.kind == "box":
+                session.box(step.name, step.place, space=step.space)
+            else:
+                session.click(step.name, step.place, inside=step.kind == "inside", space=step.space)
+            self._told.append(step)
 
     def _write_page(self, session: Session, label: Tensor | None, case: str) -> None:
         if not session.objects:
@@ -155,11 +174,40 @@ class PromptedVolume(nn.Module):
             order = session.label_map().as_tensor()
             for number, name in enumerate(session.objects, start=1):
                 found[order == number] = self.names.index(name) + 1
+        if image.meta.get("answer") == "mask":
+            found = (found > 0).to(found)
         for name in session.objects:
             if name not in self.structures:
                 logger.warning("%s is number %d of the label map", name, self.names.index(name) + 1)
         answer: Tensor = MetaTensor(found[None].to(image.device)).copy_meta_from(image)
         return answer
+
+
+class _Prompt(NamedTuple):
+    name: str
+    kind: str
+    place: Any
+    space: str
+
+
+def _steps(name: str, own: Mapping[str, Any], case: str) -> list[_Prompt]:
+    """An object's prompts in the order in which a session gets them."""
+    unknown = sorted(set(own) - {"inside", "outside", "box", "space"})
+    if unknown or not any(own.get(kind) for kind in ("inside", "outside", "box")):
+        raise PromptError("an object's prompts are not understood", where=f'{case}, object "{name}"',
+                          got=", ".join(unknown) or "nothing", expected="inside, outside, box")  # fmt: skip
+    space = str(own.get("space", "voxel"))
+    boxes = [] if own.get("box") is None else [_Prompt(name, "box", own["box"], space)]
+    return boxes + [_Prompt(name, kind, p, space) for kind in ("inside", "outside") for p in own.get(kind) or ()]
+
+
+def _mark(scan: MetaTensor, network: nn.Module) -> tuple[Any, ...]:
+    """What tells a scan and the weights that see it from others."""
+    values = scan.as_tensor().contiguous()
+    digest = hashlib.blake2b(values.view(torch.uint8).numpy().data, digest_size=16).digest()
+    tensors = network.parameters() if isinstance(network, nn.Module) else ()
+    weights = tuple(-1 if t.is_inference() else t._version for t in tensors)
+    return digest, tuple(values.shape), scan.affine.numpy().tobytes(), str(values.dtype), weights
 
 
 def _extended(box: Tensor, shape: Sequence[int]) -> list[list[float]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -10,7 +12,68 @@ from torch.nn.functional import cross_entropy, normalize
 
 from ..errors import ConfigError
 
-__all__ = ["nt_xent"]
+__all__ = ["SGCL_INDICES", "SemanticGuided", "nt_xent", "semantic_guided"]
+
+SGCL_INDICES = ("text", "equation")
+_BASIC, _ADAPTIVE, _MEAN = 0, 2, 3
+
+
+class SemanticGuided(NamedTuple):
+    """The loss, and the three mean distances that it is made of; scalars >= 0."""
+
+    loss: Tensor
+    separated: Tensor
+    pulled: Tensor
+    pushed: Tensor
+
+
+def semantic_guided(
+    foreground: Tensor, background: Tensor, pull: Tensor, push: Tensor, *, index: str = "text", eps: float = 1e-6
+) -> SemanticGuided:
+    """Semantic-guided contrast of three experts and of their mean.
+
+    With ``d(a, b) = mean over tokens and samples of ||n(a) - n(b)||_1`` and ``n`` the unit length over channels::
+
+        L1 = mean_{e in 0..3} d(foreground_e, background_e)
+        L2 = mean_{j in 1,2,3} d(pull_j, pull_0)        towards the basic expert
+        L3 = mean_{k in 1,3} d(push_k, push_2)          away from the adaptive one
+        L = L2 / (L1 + L3 + eps)
+
+    Args:
+        foreground: ``[4, B, N, d]``: basic, semantic, adaptive, mean; mapped features of images without background.
+        background: of the same shape, of images without foreground.
+        pull: of the same shape, of images, mapped for L2.
+        push: of the same shape, of images, mapped for L3.
+        index: ``text`` as above; ``equation`` exchanges basic and adaptive in L2 and L3.
+        eps: > 0.
+
+    Raises:
+        ConfigError: for another index, an eps that is not positive, or features that are not those of three experts
+            and their mean.
+
+    Reference:
+        IC-MoE, equations 6 to 9. The text pulls towards the basic and pushes from the adaptive expert, the indices of
+        equations 7 and 8 say the opposite. ``max`` and ``min`` are directions, not reductions; norm and length are not
+        defined there.
+    """
+    if index not in SGCL_INDICES:
+        raise ConfigError("unknown index", where="sgcl_index", got=index, expected=", ".join(SGCL_INDICES))
+    if not eps > 0:
+        raise ConfigError("eps is positive", where="eps", got=eps)
+    shapes = {tuple(t.shape) for t in (foreground, background, pull, push)}
+    if len(shapes) > 1 or pull.ndim != 4 or len(pull) != _MEAN + 1:
+        raise ConfigError("features of three experts and of their mean", got=sorted(shapes), expected="[4, B, N, d]")
+    near, far = (_BASIC, _ADAPTIVE) if index == "text" else (_ADAPTIVE, _BASIC)
+    others = [e for e in range(_MEAN + 1) if e != near]
+    neutral = [e for e in range(_MEAN + 1) if e not in (_BASIC, _ADAPTIVE)]
+    separated = _distance(normalize(foreground.float(), dim=-1), normalize(background.float(), dim=-1))
+    close, apart = normalize(pull.float(), dim=-1), normalize(push.float(), dim=-1)
+    pulled, pushed = _distance(close[others], close[near]), _distance(apart[neutral], apart[far])
+    return SemanticGuided(pulled / (separated + pushed + eps), separated, pulled, pushed)
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    return (a - b).abs().sum(-1).mean()
 
 
 def nt_xent(first: Tensor, second: Tensor, *, temperature: float = 0.1) -> Tensor:

@@ -96,11 +96,8 @@ def start_mixture(
         WeightError: for files that do not fit.
     """
     shape: dict[str, Any] = {
-        "heads": heads,
-        "hidden": hidden,
-        "prompt_pool": prompt_pool,
-        "general_logit": general_logit,
-    }
+        "heads": heads, "hidden": hidden, "prompt_pool": prompt_pool, "general_logit": general_logit
+    }  # fmt: skip
     if start_from is not None:
         if general is not None or experts is not None:
             raise ConfigError("a trained mixture brings its own parts", where="start_from", got=start_from,

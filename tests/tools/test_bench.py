@@ -10,10 +10,18 @@ from torch.nn import functional as F
 
 from common.backbones.sam3d import Sam3D
 from common.errors import AmalgamationError, ConfigError
-from common.layers import released_bias, sam_attention
+from common.layers import released_bias, sam_adapters, sam_attention
 from common.methods import samora
 from common.methods.sam_med3d_moe import SAMMed3DMoE
-from tools import bench, bench_ka2er, bench_m4oe, bench_sam, bench_sam_med3d_moe, bench_samora
+from tools import (
+    bench,
+    bench_ic_moe,
+    bench_ka2er,
+    bench_m4oe,
+    bench_sam,
+    bench_sam_med3d_moe,
+    bench_samora,
+)
 from tools.__main__ import main
 from tools.bench_measure import Case, measure, multiply_adds, peak_memory, tensor_memory
 
@@ -208,6 +216,23 @@ def test_samora_checks_see_an_expert_that_is_off_by_a_thousandth(part, monkeypat
     assert case.difference() > case.tolerance
 
 
+def test_ic_moe_from_the_command_line(tmp_path, monkeypatch):
+    stand_in(monkeypatch, "ic_moe", laptop={"size": 64, "embed": 64, "depth": 3})
+    only = "training_cached,growth"
+    assert main(["bench", "ic_moe", "--repeats", "1", "--threads", "1", "--only", only, "--out", str(tmp_path)]) == 0
+    written = json.loads((tmp_path / "bench_ic_moe.json").read_text())
+    assert all(row["equal"] for row in written["rows"]) and [step["experts"] for step in written["steps"]] == [1, 3]
+    assert written["rows"][0]["multiply_adds"] > 1
+
+
+def test_ic_moe_sees_an_expert_that_is_off_by_a_thousandth(monkeypatch):
+    (case,) = bench_ic_moe.cases(64, 64, 3, 3, ["training"])
+    assert case.difference() <= case.tolerance
+    right = sam_adapters.BlockAdapter.finish
+    monkeypatch.setattr(sam_adapters.BlockAdapter, "finish", lambda *given: right(*given) * 1.001)
+    assert case.difference() > case.tolerance
+
+
 def test_sam_med3d_moe_from_the_command_line(tmp_path, monkeypatch):
     stand_in(monkeypatch, "sam_med3d_moe", laptop={"size": 64, "variant": "tiny"})
     small = ["--repeats", "1", "--threads", "1", "--experts", "2", "--only", "encoder,click,growth"]
@@ -273,7 +298,7 @@ def test_choosing_one_expert_spares_the_others():
 
 
 @pytest.mark.parametrize("options", [{"method": "other"}, {"size": 48}, {"size": 32}, {"repeats": 0}, {"experts": 0}])
-@pytest.mark.parametrize("method", ["ka2er", "m4oe", "sam", "sam_med3d_moe"])
+@pytest.mark.parametrize("method", ["ic_moe", "ka2er", "m4oe", "sam", "sam_med3d_moe"])
 def test_bad_options(method, options):
     with pytest.raises(ConfigError):
         bench.bench(**{"method": method, **options})

@@ -28,7 +28,13 @@ def weights(tmp_path_factory):
     base = sam3d_network("tiny", seed=0, boxes=True)
     expert = DecoderExpert("tumour", ("tumour",), sam3d_network("tiny", seed=1).mask_decoder, "")
     network = mixture(General(base, shape), {"tumour": expert}, hidden=16)
-    settings = {"network": network.settings, "expert_structures": [["tumour"]], "gate_at": "every", "spacing": 3.0}
+    settings = {
+        "network": network.settings,
+        "expert_structures": [["tumour"]],
+        "gate_at": "every",
+        "spacing": 3.0,
+        "modalities": [],
+    }
     card = model_card("sam_med3d_moe", LabelSpace(("liver", "tumour")), ("image",),
                       {**settings, "clip": {"CT": [-1000, 1000]}})  # fmt: skip
     path = tmp_path_factory.mktemp("weights") / "model.pt"

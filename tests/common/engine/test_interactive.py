@@ -265,3 +265,15 @@ def test_options_and_images_that_cannot_be(growing: Build) -> None:
     image[0, 0, 0, 0] = torch.nan
     with pytest.raises(DataError, match="NaN"):
         Session(network=network, image=image)
+
+
+def test_an_object_over_many_crops_loses_none_of_them(growing: Build) -> None:
+    image = MetaTensor(torch.ones(1, 64, 64, 64), affine=torch.eye(4).double() * 1.5)  # all looks like the click
+    network = growing(image_size=16)
+    network.reach = 1e3
+    session = Session(network=network, image=image, follow=True, cache=2, max_windows=20)
+    windows = session.click("all", (32, 32, 32)).windows
+    assert windows == 20 and session.encodings == 20
+    session.click("all", (33, 32, 32))
+    session.click("all", (31, 30, 32), inside=False)
+    assert session.encodings == 20

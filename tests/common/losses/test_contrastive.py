@@ -8,7 +8,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from common.errors import ConfigError
-from common.losses.contrastive import nt_xent
+from common.losses.contrastive import nt_xent, semantic_guided
 
 
 def naive(first, second, temperature):
@@ -94,3 +94,59 @@ def test_gradients_travel_between_processes():
     assert torch.allclose(torch.stack([p[0] for p in parts]).mean(), loss.detach(), atol=1e-6)
     assert torch.allclose(torch.cat([p[1] for p in parts]), first.grad, atol=1e-6)
     assert torch.allclose(torch.cat([p[2] for p in parts]), second.grad, atol=1e-6)
+
+
+def guided_naive(fg, bg, pull, push, index):
+    """Equations 6 to 9, token by token."""
+
+    def apart(a, b):
+        total, count = 0.0, 0
+        for x, y in zip(a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1]), strict=True):
+            total += float((x / x.norm() - y / y.norm()).abs().sum())
+            count += 1
+        return total / count
+
+    near, far = (0, 2) if index == "text" else (2, 0)
+    one = sum(apart(fg[e], bg[e]) for e in range(4)) / 4
+    two = [apart(pull[j], pull[near]) for j in range(4) if j != near]
+    three = [apart(push[k], push[far]) for k in (1, 3)]
+    two, three = sum(two) / len(two), sum(three) / len(three)
+    return two / (one + three + 1e-6), one, two, three
+
+
+@pytest.mark.parametrize("index", ["text", "equation"])
+@pytest.mark.parametrize(("batch", "tokens", "width"), [(1, 1, 3), (2, 5, 8), (3, 4, 16)])
+def test_semantic_guided_contrast_is_its_formula(index, batch, tokens, width):
+    torch.manual_seed(batch)
+    features = [torch.randn(4, batch, tokens, width) for _ in range(4)]
+    found = semantic_guided(*features, index=index)
+    assert [float(v) for v in found] == pytest.approx(guided_naive(*features, index), rel=1e-5)
+    assert all(0 <= float(v) <= 2 * width**0.5 for v in found[1:])
+
+
+def test_semantic_guided_contrast_pulls_and_pushes():
+    features = [torch.randn(4, 2, 3, 8, requires_grad=True) for _ in range(4)]
+    _fg, _bg, _pull, push = features
+    before = semantic_guided(*features)
+    before.loss.backward()
+    moved = [(f - 1e-3 * f.grad).detach() for f in features]
+    after = semantic_guided(*moved)
+    assert after.pulled < before.pulled and after.pushed > before.pushed and after.separated > before.separated
+    assert float(push.grad[0].abs().sum()) == 0  # the basic expert is neither pushed nor pushed from
+
+
+def test_equal_experts_have_no_contrast():
+    same = torch.randn(1, 2, 3, 8).expand(4, -1, -1, -1)
+    assert float(semantic_guided(same, -same, same, same).loss) == 0
+
+
+def test_semantic_guided_contrast_refuses_what_it_cannot_take():
+    good = torch.randn(4, 1, 2, 3)
+    for wrong in (
+        ((good, good, good, good), {"index": "both"}),
+        ((good, good, good, good), {"eps": 0}),
+        ((good[:3],) * 4, {}),
+        ((good, good, good, good[..., :2]), {}),
+    ):
+        with pytest.raises(ConfigError):
+            semantic_guided(*wrong[0], **wrong[1])
