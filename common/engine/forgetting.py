@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -95,32 +96,32 @@ class ForgettingReport:
         told["expert"] = self.network.names[expert - 1] if expert else ""
         rows = []
         for decoder, decode in self._decoders():
-            for prompt, dice, scores in self._ask(embedding, label, item, decode()):
+            for prompt, dice, scores in self._ask(embedding, label, item, decode):
                 chosen = _chosen(scores, self.network) if decoder == "mixture" else ""
                 rows.append({**told, "decoder": decoder, "prompt": prompt, "dice": dice, "chosen": chosen})
         return rows
 
     def _decoders(self) -> list[tuple[str, Callable[[], Callable[..., Any]]]]:
-        def alone(name: str | None) -> Callable[[], Callable[..., Any]]:
-            return lambda: lambda embedding, prompts: self.network.decode_with(name, embedding, prompts)
-
-        experts = [(name, alone(name)) for name in self.network.names]
-        return [("general", alone(None)), *experts, ("mixture", lambda: self.network.asker(at=self.gate_at))]
+        """Names, and what hands out a session's decoder: a mixture may remember its first choice in it."""
+        alone = {
+            name or "general": partial(partial, self.network.decode_with, name) for name in (None, *self.network.names)
+        }
+        return [*alone.items(), ("mixture", partial(self.network.asker, at=self.gate_at))]
 
     def _ask(
-        self, embedding: Tensor, label: Tensor, item: Mapping[str, Any], decode: Callable[..., Any]
+        self, embedding: Tensor, label: Tensor, item: Mapping[str, Any], start: Callable[[], Callable[..., Any]]
     ) -> list[tuple[str, float, Tensor | None]]:
         found: list[tuple[str, float, Tensor | None]] = []
         if self.clicks:
             generator = click_generator(self.seed, item["case"], item["name"])
-            told = click_scores(self.network, embedding, label, self.protocol, generator=[generator], decode=decode)
+            told = click_scores(self.network, embedding, label, self.protocol, generator=[generator], decode=start())
             for n in self.clicks:
                 dice = told.dice[:n, 0].max() if self.protocol.report == "best" else told.dice[n - 1, 0]
                 scores = None if told.scores is None else told.scores[n - 1, 0]
                 found.append((f"{n} click{'s' * (n > 1)}", float(dice), scores))
         if self.boxes:
             box = item["box"][None].to(self.device)
-            told = click_scores(self.network, embedding, label, click_protocol("box"), boxes=box, decode=decode)
+            told = click_scores(self.network, embedding, label, click_protocol("box"), boxes=box, decode=start())
             found.append(("box", float(told.dice[0, 0]), None if told.scores is None else told.scores[0, 0]))
         return found
 

@@ -140,7 +140,10 @@ class SAMMed3DMoE(nn.Module):
         """Embedding ``[B, C, g, g, g]`` of ``[B, 1, S, S, S]``; the encoder is frozen."""
         if self.kept is None or not self.training:
             return self.base.encode(image)
-        return self.kept(image, lambda one: (self.base.encode(one),))[0]
+        return self.kept(image, self._encode_alone)[0]
+
+    def _encode_alone(self, image: Tensor) -> tuple[Tensor]:
+        return (self.base.encode(image),)
 
     def prompts(
         self, *, points: Tensor | None = None, labels: Tensor | None = None, boxes: Tensor | None = None,

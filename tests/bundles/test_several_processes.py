@@ -71,3 +71,20 @@ def test_both_phases_of_m4oe_train_in_two_processes(phantom_dir, tmp_path):
     assert first.keys() == again.keys() == single.keys()
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert any(not torch.equal(first[k], single[k]) for k in first)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_both_stages_of_sam_med3d_moe_train_in_two_processes(phantom_dir, tmp_path):
+    options = {"dataset_dir": phantom_dir, "variant": "tiny"}
+    general = train("sam_med3d_moe_expert", tmp_path / "general", 2, **options, train_what="all", name="general")
+    assert all(t.isfinite().all() for t in general.values())
+    options = {"dataset_dir": phantom_dir, "general": tmp_path / "general" / "model.pt"}
+    train("sam_med3d_moe_expert", tmp_path / "tumour", 2, **options, structures=["liver tumour"], name="tumour")
+    options["experts"] = tmp_path / "tumour"
+    first = train("sam_med3d_moe", tmp_path / "two", 2, **options)
+    again = train("sam_med3d_moe", tmp_path / "two again", 2, **options)
+    single = train("sam_med3d_moe", tmp_path / "one", 1, **options)
+    assert first.keys() == again.keys() == single.keys()
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert any(not torch.equal(first[k], single[k]) for k in first)

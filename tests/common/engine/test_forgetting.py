@@ -134,6 +134,17 @@ def test_whom_the_gate_asked_is_told(network, tmp_path):
                 assert dice["mixture"] == pytest.approx(dice[same], abs=1e-3)
 
 
+def test_a_box_is_a_session_of_its_own(network, tmp_path, monkeypatch):
+    """A gate that keeps its first choice does not answer the box by what it thought of the clicks."""
+    asked = []
+    score = type(network).score
+    monkeypatch.setattr(type(network), "score", lambda self, *given: asked.append(given[1]) or score(self, *given))
+    for gate_at, questions in (("first", 2), ("every", 3)):  # two clicks and a box, of each of two objects
+        asked.clear()
+        report(network, tmp_path, gate_at=gate_at).run()
+        assert len(asked) == 2 * questions
+
+
 def test_the_best_of_several_clicks_may_count(network, tmp_path):
     last, best = (report(network, tmp_path, clicks=[3], boxes=False, protocol=click_protocol("tables", report=r)).run()
                   for r in ("last", "best"))  # fmt: skip
