@@ -1,54 +1,31 @@
 """The ic_moe bundle, from its commands to masks of the pictures' own size."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from monai.bundle import ConfigParser
 from PIL import Image
 
 from common.errors import AmalgamationError
 from common.weights import read_state_dict
+from tests.bundles import commands
+from tests.bundles.commands import ENVIRONMENT, ROOT
 from tools.predict import segment
+
+words = partial(commands.words, "ic_moe")
+run = partial(commands.run, "ic_moe")
+done = partial(commands.done, "ic_moe")
+parsed = partial(commands.parsed, "ic_moe")
 
 pytestmark = pytest.mark.slow  # whole commands, many of them
 
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 ANSWERS = ["pred", "basic", "semantic", "adaptive", "mean"]
-
-
-def words(configs, overrides):
-    files = "[" + ",".join(f"'bundles/ic_moe/configs/{c}.json'" for c in configs) + "]"
-    options = [str(w) for k, v in overrides.items() for w in (f"--{k}", v)]
-    return [sys.executable, "-m", "monai.bundle", "run", "--config_file", files, *options]
-
-
-def run(*configs, **overrides):
-    command = words(configs, overrides)
-    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-
-
-def done(*configs, **overrides):
-    result = run(*configs, **overrides)
-    assert result.returncode == 0, result.stdout[-1500:] + result.stderr[-3000:]
-    return result
-
-
-def parsed(configs, **given):
-    parser = ConfigParser()
-    parser.read_config([str(ROOT / f"bundles/ic_moe/configs/{c}.json") for c in configs])
-    for key, value in given.items():
-        parser[key] = str(value) if isinstance(value, Path) else value
-    return parser
 
 
 @pytest.fixture(scope="module")

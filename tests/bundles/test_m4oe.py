@@ -1,10 +1,8 @@
 """Both M4oE bundles, from their commands to label maps on the input's own grid."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,27 +15,8 @@ from monai.bundle import ConfigParser
 
 from common.errors import DataError
 from common.weights import read_state_dict
+from tests.bundles.commands import ENVIRONMENT, ROOT, done, run, words
 from tools.predict import segment
-
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
-def words(bundle, configs, overrides):
-    files = "[" + ",".join(f"'bundles/{bundle}/configs/{c}.json'" for c in configs) + "]"
-    options = [str(w) for k, v in overrides.items() for w in (f"--{k}", v)]
-    return [sys.executable, "-m", "monai.bundle", "run", "--config_file", files, *options]
-
-
-def run(bundle, *configs, **overrides):
-    command = words(bundle, configs, overrides)
-    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-
-
-def done(bundle, *configs, **overrides):
-    result = run(bundle, *configs, **overrides)
-    assert result.returncode == 0, result.stdout[-1500:] + result.stderr[-3000:]
-    return result
 
 
 @pytest.fixture(scope="module")

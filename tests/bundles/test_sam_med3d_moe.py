@@ -2,12 +2,10 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -15,31 +13,13 @@ import pytest
 import torch
 
 from common.weights import read_state_dict
+from tests.bundles.commands import ENVIRONMENT, ROOT, done, run, words
 from tools.predict import segment
 
 pytestmark = pytest.mark.slow  # whole commands, many of them
 
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 EXPERT, MOE = "sam_med3d_moe_expert", "sam_med3d_moe"
 OBLIQUE = np.array([[-2.3, 0.4, 0, 12], [0.4, 2.3, 0, -30], [0, 0, 3.0, 7], [0, 0, 0, 1]])
-
-
-def words(bundle, configs, overrides):
-    files = "[" + ",".join(f"'bundles/{bundle}/configs/{c}.json'" for c in configs) + "]"
-    options = [str(w) for k, v in overrides.items() for w in (f"--{k}", v)]
-    return [sys.executable, "-m", "monai.bundle", "run", "--config_file", files, *options]
-
-
-def run(bundle, *configs, **overrides):
-    command = words(bundle, configs, overrides)
-    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-
-
-def done(bundle, *configs, **overrides):
-    result = run(bundle, *configs, **overrides)
-    assert result.returncode == 0, result.stdout[-1500:] + result.stderr[-3000:]
-    return result
 
 
 @pytest.fixture(scope="module")

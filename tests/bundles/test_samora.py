@@ -1,19 +1,16 @@
 """The samora bundle, from its commands to label maps on the input's own grid."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
+from functools import partial
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from monai.bundle import ConfigParser
 from segment_anything import sam_model_registry
 from torch import nn
 
@@ -26,29 +23,16 @@ from common.layers.hl_attention import LEVELS
 from common.layers.lora import add_experts, base_hash, expert_parameters, save_adapter
 from common.methods.samora_network import base_network
 from common.weights import read_state_dict
+from tests.bundles import commands
+from tests.bundles.commands import ENVIRONMENT, ROOT
 from tools.predict import segment
 
+words = partial(commands.words, "samora")
+run = partial(commands.run, "samora")
+done = partial(commands.done, "samora")
+parsed = partial(commands.parsed, "samora")
+
 pytestmark = pytest.mark.slow  # whole commands, many of them
-
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
-def words(configs, overrides):
-    files = "[" + ",".join(f"'bundles/samora/configs/{c}.json'" for c in configs) + "]"
-    options = [str(w) for k, v in overrides.items() for w in (f"--{k}", v)]
-    return [sys.executable, "-m", "monai.bundle", "run", "--config_file", files, *options]
-
-
-def run(*configs, **overrides):
-    command = words(configs, overrides)
-    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-
-
-def done(*configs, **overrides):
-    result = run(*configs, **overrides)
-    assert result.returncode == 0, result.stdout[-1500:] + result.stderr[-3000:]
-    return result
 
 
 def write_experts(root, base="sam", base_seed=0):
@@ -128,14 +112,6 @@ VARIANTS = ["lac", "lac_outputs", "mole", "order_1-1-2", "order_1-2-1", "query_l
 SINGLE = {"single_image": ("image",), "single_patch": ("patch",), "single_pixel": ("pixel",), "decoder_only": (),
           "lora_one": (), "image_patch": ("image", "patch"), "image_pixel": ("image", "pixel"),
           "patch_pixel": ("patch", "pixel")}  # fmt: skip
-
-
-def parsed(configs, **given):
-    parser = ConfigParser()
-    parser.read_config([str(ROOT / f"bundles/samora/configs/{c}.json") for c in configs])
-    for key, value in given.items():
-        parser[key] = str(value) if isinstance(value, Path) else value
-    return parser
 
 
 def one_step(parser):

@@ -1,11 +1,11 @@
 """SAMora's first stage from its commands: experts, teachers, what they leave behind, and what is refused."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -18,28 +18,14 @@ from monai.bundle import ConfigParser
 from common.layers.lora import base_hash, load_adapter
 from common.methods.samora_base import frozen_encoder
 from common.weights import read_card, read_state_dict
+from tests.bundles import commands
+from tests.bundles.commands import ENVIRONMENT, ROOT
+
+words = partial(commands.words, "samora_expert")
+run = partial(commands.run, "samora_expert")
+done = partial(commands.done, "samora_expert")
 
 pytestmark = pytest.mark.slow  # whole commands, many of them
-
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
-def words(configs, overrides):
-    files = "[" + ",".join(f"'bundles/samora_expert/configs/{c}.json'" for c in configs) + "]"
-    options = [str(w) for k, v in overrides.items() for w in (f"--{k}", v)]
-    return [sys.executable, "-m", "monai.bundle", "run", "--config_file", files, *options]
-
-
-def run(*configs, **overrides):
-    command = words(configs, overrides)
-    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-
-
-def done(*configs, **overrides):
-    result = run(*configs, **overrides)
-    assert result.returncode == 0, result.stdout[-1500:] + result.stderr[-3000:]
-    return result
 
 
 @pytest.fixture(scope="module")
