@@ -9,8 +9,8 @@ from tools.bench_measure import multiply_adds, tensor_memory
 @pytest.mark.parametrize(
     ("part", "fewer", "memory", "sizes"),
     [
-        ("inference_256", 1.8, 0.55, LAPTOP),
-        ("training", 1.7, 0.95, LAPTOP),
+        ("inference_256", 1.75, 0.55, LAPTOP),
+        ("training", 1.6, 0.95, LAPTOP),
         pytest.param("inference_256", 2.0, 0.4, PAPER, marks=pytest.mark.slow),
         pytest.param("training", 1.9, 0.8, PAPER, marks=pytest.mark.slow),
         pytest.param("training_cached", 2.9, 0.8, PAPER, marks=pytest.mark.slow),
