@@ -95,18 +95,17 @@ class ForgettingReport:
         expert = int(item["expert"])
         told["expert"] = self.network.names[expert - 1] if expert else ""
         rows = []
-        for decoder, decode in self._decoders():
-            for prompt, dice, scores in self._ask(embedding, label, item, decode):
+        for decoder, start in self._decoders():
+            for prompt, dice, scores in self._ask(embedding, label, item, start):
                 chosen = _chosen(scores, self.network) if decoder == "mixture" else ""
                 rows.append({**told, "decoder": decoder, "prompt": prompt, "dice": dice, "chosen": chosen})
         return rows
 
     def _decoders(self) -> list[tuple[str, Callable[[], Callable[..., Any]]]]:
-        """Names, and what hands out a session's decoder: a mixture may remember its first choice in it."""
-        alone = {
-            name or "general": partial(partial, self.network.decode_with, name) for name in (None, *self.network.names)
-        }
-        return [*alone.items(), ("mixture", partial(self.network.asker, at=self.gate_at))]
+        """Names, and what begins a session with them."""
+        experts = [(name, partial(partial, self.network.decode_with, name)) for name in self.network.names]
+        general = partial(partial, self.network.decode_with, None)
+        return [("general", general), *experts, ("mixture", partial(self.network.asker, at=self.gate_at))]
 
     def _ask(
         self, embedding: Tensor, label: Tensor, item: Mapping[str, Any], start: Callable[[], Callable[..., Any]]
