@@ -23,8 +23,6 @@ run = partial(commands.run, "ic_moe")
 done = partial(commands.done, "ic_moe")
 parsed = partial(commands.parsed, "ic_moe")
 
-pytestmark = pytest.mark.slow  # whole commands, many of them
-
 ANSWERS = ["pred", "basic", "semantic", "adaptive", "mean"]
 
 
@@ -40,6 +38,7 @@ def trained(skin, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_a_training_leaves_a_model_that_knows_how_it_was_made(trained):
     assert (trained / "history.csv").read_text().count("\n") == 3
     state, card = read_state_dict(trained / "model.pt")
@@ -49,6 +48,7 @@ def test_a_training_leaves_a_model_that_knows_how_it_was_made(trained):
     assert {n.split(".")[0] for n in state} == {"encoders", "heads", "contrast"}
 
 
+@pytest.mark.slow
 def test_masks_have_the_pictures_size_with_scores_and_pictures(trained, skin, tmp_path):
     done("inference", "evaluate", dataset_dir=skin, ckpt_dir=trained, output_dir=tmp_path)
     cases = json.loads((skin / "dataset.json").read_text())["test"]
@@ -64,6 +64,7 @@ def test_masks_have_the_pictures_size_with_scores_and_pictures(trained, skin, tm
     assert len(list((tmp_path / "pictures").glob("vote_*.png"))) == 2
 
 
+@pytest.mark.slow
 def test_of_several_tasks_with_several_classes(phantom_2d_dir, tmp_path):
     done("train", "smoke", dataset_dir=phantom_2d_dir, output_dir=tmp_path, ckpt_dir=tmp_path)
     done("inference", "evaluate", dataset_dir=phantom_2d_dir, ckpt_dir=tmp_path, output_dir=tmp_path, pictures=1)
@@ -73,6 +74,7 @@ def test_of_several_tasks_with_several_classes(phantom_2d_dir, tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
 def test_one_command_from_a_picture_to_its_mask(trained, tmp_path, suffix):
     pixels = np.random.default_rng(0).integers(0, 255, (50, 80, 3), dtype=np.uint8)
@@ -81,6 +83,7 @@ def test_one_command_from_a_picture_to_its_mask(trained, tmp_path, suffix):
     assert Image.open(found["a picture"]).size == (80, 50) and found["a picture"].suffix == ".png"
 
 
+@pytest.mark.slow
 def test_a_grey_picture_goes_in_as_well(trained, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (70, 60), dtype=np.uint8)).save(tmp_path / "g.png")
     found = segment(str(ROOT / "bundles" / "ic_moe"), tmp_path / "g.png", tmp_path / "o", weights=trained / "model.pt")
@@ -116,6 +119,7 @@ def test_a_variant_takes_a_step(variant, skin, tmp_path, monkeypatch):
     assert ("sgcl" in terms) == (not alone and variant not in ("no_sgcl", "mean"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["mean", "adaptive", "boxes"])
 def test_a_variant_trains_and_is_evaluated(variant, skin, tmp_path):
     done("train", variant, "smoke", dataset_dir=skin, output_dir=tmp_path, ckpt_dir=tmp_path)
@@ -131,6 +135,7 @@ def test_a_variant_trains_and_is_evaluated(variant, skin, tmp_path):
             assert "box" in run("inference", **given, box=box).stderr[-800:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", [0.0, 1.0])  # with kept features, with random numbers
 def test_a_killed_training_ends_with_the_same_weights(skin, tmp_path, augment):
     options = {"dataset_dir": skin, "max_epochs": 3, "val_interval": 3, "augment": augment}
@@ -149,6 +154,7 @@ def test_a_killed_training_ends_with_the_same_weights(skin, tmp_path, augment):
     assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
+@pytest.mark.slow
 def test_kept_features_train_the_same_model(skin, tmp_path):
     folders = [tmp_path / "kept", tmp_path / "not"]
     for folder, gigabytes in zip(folders, (1.0, 0.0), strict=True):
@@ -204,6 +210,7 @@ def test_wrong_pictures_are_refused_by_name(wrong, tmp_path, monkeypatch):
     assert re.search(message, cause(failure.value)), cause(failure.value)
 
 
+@pytest.mark.slow
 def test_wrong_input_is_refused_in_one_message(skin, phantom_dir, tmp_path):
     wrong = {"output_dir": tmp_path / "x", "ckpt_dir": tmp_path / "x"}
     text = dataset(tmp_path / "text", WRONG["text"][0], mask)

@@ -32,8 +32,6 @@ run = partial(commands.run, "samora")
 done = partial(commands.done, "samora")
 parsed = partial(commands.parsed, "samora")
 
-pytestmark = pytest.mark.slow  # whole commands, many of them
-
 
 def write_experts(root, base="sam", base_seed=0):
     """What three runs of the first stage leave for the tiny base of the smoke test."""
@@ -65,6 +63,7 @@ def trained(phantom_dir, experts, tmp_path_factory):
     return out, options
 
 
+@pytest.mark.slow
 def test_a_training_leaves_a_model_that_knows_how_it_was_made(trained, experts):
     out, _ = trained
     assert (out / "history.csv").read_text().count("\n") == 3
@@ -84,6 +83,7 @@ def test_a_training_leaves_a_model_that_knows_how_it_was_made(trained, experts):
         )  # frozen
 
 
+@pytest.mark.slow
 def test_label_maps_lie_on_the_input_s_grid_with_scores_and_pictures(trained, phantom_dir, tmp_path):
     out, _ = trained
     done("inference", "evaluate", dataset_dir=phantom_dir, ckpt_dir=out, output_dir=tmp_path)
@@ -98,6 +98,7 @@ def test_label_maps_lie_on_the_input_s_grid_with_scores_and_pictures(trained, ph
     assert set(views.without) == {*LEVELS, "all"} and set(views.task) == {"phantom_ct", "phantom_mr", "phantom_lge"}
 
 
+@pytest.mark.slow
 def test_a_scan_is_segmented_by_naming_its_modality(trained, phantom_dir, tmp_path):
     out, _ = trained
     scan = next((phantom_dir / "phantom_mr" / "imagesTs").glob("*.nii.gz"))
@@ -202,6 +203,7 @@ def test_a_variant_trains_and_is_evaluated(variant, phantom_dir, experts, tmp_pa
     assert (variant == "lorahub") == (tmp_path / "weights.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_with_the_same_weights(phantom_dir, experts, tmp_path):
     options = {"dataset_dir": phantom_dir, "max_epochs": 3, "val_interval": 3, **experts}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -219,6 +221,7 @@ def test_a_killed_training_ends_with_the_same_weights(phantom_dir, experts, tmp_
     assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
+@pytest.mark.slow
 def test_wrong_input_is_refused_in_one_message(experts, phantom_dir, tmp_path):
     wrong = {"dataset_dir": phantom_dir, "output_dir": tmp_path / "x", "ckpt_dir": tmp_path / "x"}
     checks = {
