@@ -133,7 +133,7 @@ def test_images_of_another_size_are_refused(shape):
 def test_unknown_variants_are_refused():
     with pytest.raises(ConfigError, match="vit_x"):
         sam_encoder("vit_x")
-    assert {"vit_b", "vit_l", "vit_h", "tiny"} == set(VARIANTS)
+    assert {"vit_b", "vit_l", "vit_h", "small", "tiny"} == set(VARIANTS)
 
 
 @pytest.mark.slow
