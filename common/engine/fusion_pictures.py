@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine
-from monai.engines.utils import IterationEvents
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..atomic import atomic_write
-from ..errors import ConfigError
-from .gate_pictures import add_captions, file_name
+from .first_cases import FirstCases, plain_tensor
 from .overlays import class_colors
 
 __all__ = ["FusionPictures", "Viewed", "Views", "draw_views", "view_rows"]
@@ -49,7 +45,7 @@ class Viewed(Protocol):
         ...
 
 
-class FusionPictures:
+class FusionPictures(FirstCases):
     """For the first cases of each task, draws the slice with most structures with, without each, and without experts.
 
     Writes ``<output_dir>/pictures/fusion_<task>_<case>.png`` with its caption, and a line per expert to
@@ -65,45 +61,23 @@ class FusionPictures:
         ConfigError: for a negative number of cases.
     """
 
+    kind, table_name, fields = "fusion", "fusion", FIELDS
+
     def __init__(self, *, network: Viewed, output_dir: str | Path, cases: int = 1, image_key: str = "image") -> None:
-        if cases < 0:
-            raise ConfigError("cases are counted from the first", where="cases", got=cases, expected=">= 0")
-        self.network, self.cases, self.image_key = network, cases, image_key
-        self.pictures = Path(output_dir) / "pictures"
-        self.table = Path(output_dir) / "evaluation" / "fusion.csv"
-        self._drawn: dict[str, int] = {}
-        self._rows: list[dict[str, Any]] = []
+        super().__init__(output_dir=output_dir, cases=cases)
+        self.network, self.image_key = network, image_key
 
-    def attach(self, engine: Engine) -> None:
-        """Follow an evaluator."""
-        if idist.get_rank() == 0 and self.cases:
-            engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        """Look at the volume that was just segmented, if it is among the first of its task."""
+    def see(self, engine: Engine, path: Path, title: str) -> tuple[str, Sequence[Mapping[str, Any]]]:
+        """Draw a slice of the volume that was just segmented."""
         batch: Any = engine.state.batch
         output: Any = engine.state.output
-        task, case = (_first(batch.get(k), d) for k, d in (("task", "case"), ("case", f"case{engine.state.iteration}")))
-        if self._drawn.get(task, 0) >= self.cases:
-            return
-        self._drawn[task] = self._drawn.get(task, 0) + 1
-        image = torch.as_tensor(batch[self.image_key])[:1].to(engine.state.device)  # type: ignore[attr-defined]
-        image = image.as_tensor() if hasattr(image, "as_tensor") else image
+        image = plain_tensor(batch[self.image_key])[:1].to(engine.state.device)  # type: ignore[attr-defined]
         areas = (torch.as_tensor(output["pred"])[0].argmax(0) > 0).sum((0, 1))
         number = int(areas.argmax()) if bool(areas.any()) else image.shape[-1] // 2
         views = self.network.views(image[..., number])
-        name = f"fusion_{file_name(task)}_{file_name(case)}.png"
-        draw_views(
-            self.pictures / name, image[0, 0, ..., number].float().cpu().numpy(), views, title=f"{task} · {case}"
-        )
-        add_captions(
-            self.pictures, {name: f"{task}, case {case}: what the fusion looks at, and what each expert changes"}
-        )
-        self._rows += [{"task": task, "case": case, "slice": number, **row} for row in view_rows(views)]
-        with atomic_write(self.table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            writer.writeheader()
-            writer.writerows(self._rows)
+        draw_views(path, image[0, 0, ..., number].float().cpu().numpy(), views, title=title)
+        rows = [{"slice": number, **row} for row in view_rows(views)]
+        return "what the fusion looks at, and what each expert changes", rows
 
 
 def view_rows(views: Views) -> list[dict[str, Any]]:
@@ -162,9 +136,3 @@ def draw_views(path: Path, image: NDArray[Any], views: Views, *, title: str = ""
     figure.suptitle(title, fontsize=9)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png")
-
-
-def _first(value: Any, default: str) -> str:
-    if isinstance(value, (list, tuple)):
-        value = value[0] if value else None
-    return default if value is None else str(value)

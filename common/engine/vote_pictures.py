@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine
-from monai.engines.utils import IterationEvents
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..atomic import atomic_write
-from ..errors import ConfigError
-from .gate_pictures import add_captions, file_name
+from .first_cases import FirstCases, plain_tensor
 from .overlays import class_colors
 
 __all__ = ["VotePictures", "Voted", "draw_vote"]
@@ -62,7 +58,7 @@ class Viewer(Protocol):
         ...
 
 
-class VotePictures:
+class VotePictures(FirstCases):
     """Draws the first cases of each task, and writes which candidate was chosen for each.
 
     Writes ``<output_dir>/pictures/vote_<task>_<case>.png`` with captions and ``<output_dir>/evaluation/votes.csv``. On
@@ -79,6 +75,8 @@ class VotePictures:
         ConfigError: for a negative number of cases.
     """
 
+    kind, table_name = "vote", "votes"
+
     def __init__(
         self,
         *,
@@ -88,42 +86,23 @@ class VotePictures:
         image_key: str = "image",
         label_key: str = "label",
     ) -> None:
-        if cases < 0:
-            raise ConfigError("cases are counted from the first", where="cases", got=cases, expected=">= 0")
-        self.network, self.cases, self.image_key, self.label_key = network, cases, image_key, label_key
-        self.pictures = Path(output_dir) / "pictures"
-        self.table = Path(output_dir) / "evaluation" / "votes.csv"
-        self._drawn: dict[str, int] = {}
-        self._rows: list[dict[str, Any]] = []
+        super().__init__(output_dir=output_dir, cases=cases)
+        self.network, self.image_key, self.label_key = network, image_key, label_key
 
-    def attach(self, engine: Engine) -> None:
-        """Follow an evaluator."""
-        if idist.get_rank() == 0 and self.cases:
-            engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        """Look at the picture that was just segmented, if it is among the first of its task."""
+    def see(self, engine: Engine, path: Path, title: str) -> tuple[str, Sequence[Mapping[str, Any]]]:
+        """Draw the picture that was just segmented."""
         batch: Any = engine.state.batch
-        task, case = (_first(batch.get(k), d) for k, d in (("task", "case"), ("case", f"case{engine.state.iteration}")))
-        if self._drawn.get(task, 0) >= self.cases:
-            return
-        self._drawn[task] = self._drawn.get(task, 0) + 1
         device: torch.device = engine.state.device  # type: ignore[attr-defined]
-        image = _plain(batch[self.image_key])[:1].to(device)
-        box = _plain(batch["box"])[:1].to(device) if "box" in batch else None
+        image = plain_tensor(batch[self.image_key])[:1].to(device)
+        box = plain_tensor(batch["box"])[:1].to(device) if "box" in batch else None
         views = self.network.views(image, box)
         label = None
         if self.label_key in batch:
-            label = F.interpolate(_plain(batch[self.label_key])[:1].float(), size=tuple(image.shape[2:]))[0, 0].cpu()
-        name = f"vote_{file_name(task)}_{file_name(case)}.png"
-        draw_vote(self.pictures / name, image[0].float().cpu(), views, label=label, title=f"{task} · {case}")
+            given = plain_tensor(batch[self.label_key])[:1].float()
+            label = F.interpolate(given, size=tuple(image.shape[2:]))[0, 0].cpu()
+        draw_vote(path, image[0].float().cpu(), views, label=label, title=title)
         told = f", which adds the expert {', '.join(views.chosen)}" if views.chosen else ""
-        add_captions(self.pictures, {name: f"{task}, case {case}: what each expert sees, and the answer{told}"})
-        self._rows.append({"task": task, "case": case, "chosen": " ".join(views.chosen), **views.scores})
-        with atomic_write(self.table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(self._rows[0]))
-            writer.writeheader()
-            writer.writerows(self._rows)
+        return f"what each expert sees, and the answer{told}", [{"chosen": " ".join(views.chosen), **views.scores}]
 
 
 def draw_vote(path: Path, image: Tensor, views: Voted, *, label: Tensor | None = None, title: str = "") -> None:
@@ -209,15 +188,3 @@ def _outline(panel: Any, label: Tensor) -> None:
         mask = (label == index).T.float().numpy()
         if 0 < mask.mean() < 1:
             panel.contour(mask, levels=[0.5], colors=["white"], linewidths=0.9)
-
-
-def _plain(value: Any) -> Tensor:
-    tensor = torch.as_tensor(value)
-    plain: Tensor = tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
-    return plain
-
-
-def _first(value: Any, default: str) -> str:
-    if isinstance(value, (list, tuple)):
-        value = value[0] if value else None
-    return default if value is None else str(value)
