@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import pickle
 import re
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from .card import CARD_ATTRIBUTE, ModelCard, save_weights
 from .errors import WeightError
 
-__all__ = ["Coverage", "ModelCard", "load_weights", "read_card", "read_state_dict", "save_weights"]
+__all__ = ["Coverage", "ModelCard", "digest", "load_weights", "read_card", "read_state_dict", "save_weights"]
 
 logger = logging.getLogger(__name__)
 
@@ -173,6 +174,15 @@ def load_weights(
     module.load_state_dict({n: renamed[n] for n in coverage.matched}, strict=False)
     logger.info("%s: %s", where if where is not None else "weights", coverage.summary())
     return coverage
+
+
+def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """sha256 over names and bytes of tensors."""
+    found = hashlib.sha256()
+    for name, value in tensors:
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _compare(target: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> Coverage:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
+
 from typing import Any, Protocol
 
 import torch
@@ -11,9 +10,10 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from ..errors import AmalgamationError, ConfigError
+from ..weights import digest
 from .plain import bare
 
-__all__ = ["ProveFrozen", "digest"]
+__all__ = ["ProveFrozen"]
 
 
 class Selective(Protocol):
@@ -22,15 +22,6 @@ class Selective(Protocol):
     def trains(self, name: str) -> bool:
         """Whether the parameter of this name is to be trained."""
         ...
-
-
-def digest(parameters: Iterable[tuple[str, torch.Tensor]]) -> str:
-    """sha256 over names and bytes of tensors."""
-    found = hashlib.sha256()
-    for name, value in parameters:
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
 
 
 class ProveFrozen:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from torch import Tensor
 from ..backbones.sam3d import MaskDecoder3D, Sam3D, sam3d_network
 from ..errors import ConfigError, ExpertError
 from ..layers.prompt_gate import PromptGate
-from ..weights import load_weights, read_card, read_state_dict
+from ..weights import digest, load_weights, read_card, read_state_dict
 from .sam_med3d_moe import SAMMed3DMoE
 
 __all__ = ["DecoderExpert", "General", "general_model", "mixture", "read_decoders", "trained_mixture"]
@@ -150,7 +149,7 @@ def _read(name: str | None, path: Path, general: Sam3D, frozen: Mapping[str, Ten
     settings: Mapping[str, Any] = {} if card is None else card.extra.get("settings") or {}
     given = settings.get("name") or (file.parent.name if file.name == "model.pt" else file.stem)
     structures = tuple(settings.get("structures") or ())
-    return DecoderExpert(name or str(given), structures, decoder, _digest(own), settings.get("spacing"))
+    return DecoderExpert(name or str(given), structures, decoder, digest(sorted(own.items())), settings.get("spacing"))
 
 
 def mixture(
@@ -213,11 +212,3 @@ def _mixture(
 
 def _same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool(torch.equal(a.to(b.dtype).cpu(), b.cpu()))
-
-
-def _digest(state: Mapping[str, Tensor]) -> str:
-    found = hashlib.sha256()
-    for name in sorted(state):
-        found.update(name.encode())
-        found.update(state[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()

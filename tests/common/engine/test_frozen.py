@@ -6,8 +6,9 @@ from ignite.engine import Engine
 from torch import nn
 
 from common.engine.epoch import TellEpoch
-from common.engine.frozen import ProveFrozen, digest
+from common.engine.frozen import ProveFrozen
 from common.errors import AmalgamationError, ConfigError
+from common.weights import digest
 
 
 class Half(nn.Module):
