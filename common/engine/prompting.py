@@ -13,7 +13,7 @@ from ..data.clicks import Generators, next_click
 from ..errors import PromptError
 from .promptable import Decoded, Promptable, low_res_size
 
-__all__ = ["ClickLoss", "ClickScores", "Step", "click_loss", "click_scores", "click_steps", "dice_of", "simulate"]
+__all__ = ["ClickScores", "Step", "click_scores", "click_steps", "dice_of", "simulate"]
 
 Decode = Callable[[Tensor, Any], Decoded]
 
@@ -40,14 +40,6 @@ class Step(NamedTuple):
     scores: Tensor | None = None
     chosen: Tensor | None = None
     gate: Tensor | None = None
-
-
-class ClickLoss(NamedTuple):
-    """A training session's loss: the ``total``, its share of every step ``[T]`` (detached), and the steps."""
-
-    total: Tensor
-    per_step: Tensor
-    steps: list[Step]
 
 
 class ClickScores(NamedTuple):
@@ -141,40 +133,6 @@ def simulate(
 ) -> list[Step]:
     """All steps of :func:`click_steps`."""
     return list(click_steps(network, embedding, target, protocol, boxes=boxes, generator=generator, decode=decode))
-
-
-def click_loss(
-    network: Promptable,
-    embedding: Tensor,
-    target: Tensor,
-    protocol: ClickProtocol,
-    loss: Callable[[Step, Tensor], Tensor],
-    *,
-    boxes: Tensor | None = None,
-    generator: Generators = None,
-    decode: Decode | None = None,
-    mean: bool = False,
-) -> ClickLoss:
-    """``L = Σ_t loss(step_t, target)`` over a session, gradients flowing through the masks that are fed back.
-
-    Args:
-        network: any promptable network.
-        embedding: ``[B, C, g, g, g]``.
-        target: ``[B, 1, S, S, S]``.
-        protocol: ``training`` or ``released`` of :data:`~common.data.click_protocol.PROTOCOLS`, or another.
-        loss: of one step; it sees logits, gate scores and all.
-        boxes: see :func:`click_steps`.
-        generator: see :func:`click_steps`.
-        decode: see :func:`click_steps`.
-        mean: divide by the number of steps, so that sessions of any length weigh alike.
-
-    Raises:
-        PromptError: see :func:`click_steps`.
-    """
-    steps = simulate(network, embedding, target, protocol, boxes=boxes, generator=generator, decode=decode)
-    losses = torch.stack([loss(step, target) for step in steps])
-    total = losses.mean() if mean else losses.sum()
-    return ClickLoss(total, losses.detach(), steps)
 
 
 @torch.no_grad()

@@ -1,9 +1,6 @@
 """The ic_moe bundle, from its commands to masks of the pictures' own size."""
 
 import json
-import signal
-import subprocess
-import time
 from functools import partial
 
 import numpy as np
@@ -15,10 +12,9 @@ from PIL import Image
 from common.errors import AmalgamationError
 from common.weights import read_state_dict
 from tests.bundles import commands
-from tests.bundles.commands import ENVIRONMENT, ROOT
+from tests.bundles.commands import ROOT, killed_and_resumed
 from tools.predict import segment
 
-words = partial(commands.words, "ic_moe")
 run = partial(commands.run, "ic_moe")
 done = partial(commands.done, "ic_moe")
 parsed = partial(commands.parsed, "ic_moe")
@@ -139,19 +135,7 @@ def test_a_variant_trains_and_is_evaluated(variant, skin, tmp_path):
 @pytest.mark.parametrize("augment", [0.0, 1.0])  # with kept features, with random numbers
 def test_a_killed_training_ends_with_the_same_weights(skin, tmp_path, augment):
     options = {"dataset_dir": skin, "max_epochs": 3, "val_interval": 3, "augment": augment}
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    done("train", "smoke", **options, output_dir=whole, ckpt_dir=whole)
-    command = words(("train", "smoke"), {**options, "output_dir": cut, "ckpt_dir": cut})
-    process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200
-    while not (cut / "checkpoints" / "last.pth").is_file() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert (cut / "checkpoints" / "last.pth").is_file()
-    done("train", "smoke", **options, output_dir=cut, ckpt_dir=cut)
-    first, second = (torch.load(f / "model.pt", weights_only=True) for f in (whole, cut))
-    assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+    killed_and_resumed("ic_moe", ("train", "smoke"), options, tmp_path)
 
 
 @pytest.mark.slow

@@ -1,9 +1,6 @@
 """Both M4oE bundles, from their commands to label maps on the input's own grid."""
 
 import json
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import nibabel as nib
@@ -15,7 +12,7 @@ from monai.bundle import ConfigParser
 
 from common.errors import DataError
 from common.weights import read_state_dict
-from tests.bundles.commands import ENVIRONMENT, ROOT, done, run, words
+from tests.bundles.commands import ROOT, done, killed_and_resumed, run
 from tools.predict import segment
 
 
@@ -176,19 +173,7 @@ def test_a_killed_training_ends_with_the_same_weights(bundle, phantom_dir, tmp_p
     options = {"dataset_dir": phantom_dir, "max_epochs": 3}
     if bundle == "m4oe":
         options["val_interval"] = 3
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    done(bundle, "train", "smoke", **options, output_dir=whole, ckpt_dir=whole)
-    command = words(bundle, ("train", "smoke"), {**options, "output_dir": cut, "ckpt_dir": cut})
-    process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200
-    while not (cut / "checkpoints" / "last.pth").is_file() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert (cut / "checkpoints" / "last.pth").is_file()
-    done(bundle, "train", "smoke", **options, output_dir=cut, ckpt_dir=cut)
-    first, second = (torch.load(f / "model.pt", weights_only=True) for f in (whole, cut))
-    assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+    killed_and_resumed(bundle, ("train", "smoke"), options, tmp_path)
 
 
 REFUSED = {  # bundle, configurations, knobs ({}: the trained model's folder), parts of the message

@@ -2,10 +2,8 @@
 
 import csv
 import json
-import signal
 import subprocess
 import sys
-import time
 
 import nibabel as nib
 import numpy as np
@@ -13,7 +11,7 @@ import pytest
 import torch
 
 from common.weights import read_state_dict
-from tests.bundles.commands import ENVIRONMENT, ROOT, done, run, words
+from tests.bundles.commands import ENVIRONMENT, ROOT, done, killed_and_resumed, run
 from tools.predict import segment
 
 pytestmark = pytest.mark.slow  # whole commands, many of them
@@ -180,16 +178,4 @@ def test_a_killed_training_ends_with_the_same_weights(stage, trained, general, p
     bundle = EXPERT if stage == "expert" else MOE
     if stage == "expert":
         options = {k: v for k, v in options.items() if k != "experts"}
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    done(bundle, *configs, **options, output_dir=whole, ckpt_dir=whole)
-    command = words(bundle, configs, {**options, "output_dir": cut, "ckpt_dir": cut})
-    process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200
-    while not (cut / "checkpoints" / "last.pth").is_file() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert (cut / "checkpoints" / "last.pth").is_file() and not (cut / "model.pt").is_file()
-    done(bundle, *configs, **options, output_dir=cut, ckpt_dir=cut)
-    first, second = (torch.load(f / "model.pt", weights_only=True) for f in (whole, cut))
-    assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+    killed_and_resumed(bundle, configs, options, tmp_path)

@@ -1,9 +1,6 @@
 """The samora bundle, from its commands to label maps on the input's own grid."""
 
 import json
-import signal
-import subprocess
-import time
 from functools import partial
 
 import nibabel as nib
@@ -24,10 +21,9 @@ from common.layers.lora import add_experts, base_hash, expert_parameters, save_a
 from common.methods.samora_network import base_network
 from common.weights import read_state_dict
 from tests.bundles import commands
-from tests.bundles.commands import ENVIRONMENT, ROOT
+from tests.bundles.commands import ROOT, killed_and_resumed
 from tools.predict import segment
 
-words = partial(commands.words, "samora")
 run = partial(commands.run, "samora")
 done = partial(commands.done, "samora")
 parsed = partial(commands.parsed, "samora")
@@ -206,19 +202,7 @@ def test_a_variant_trains_and_is_evaluated(variant, phantom_dir, experts, tmp_pa
 @pytest.mark.slow
 def test_a_killed_training_ends_with_the_same_weights(phantom_dir, experts, tmp_path):
     options = {"dataset_dir": phantom_dir, "max_epochs": 3, "val_interval": 3, **experts}
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    done("train", "smoke", **options, output_dir=whole, ckpt_dir=whole)
-    command = words(("train", "smoke"), {**options, "output_dir": cut, "ckpt_dir": cut})
-    process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200
-    while not (cut / "checkpoints" / "last.pth").is_file() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert (cut / "checkpoints" / "last.pth").is_file()
-    done("train", "smoke", **options, output_dir=cut, ckpt_dir=cut)
-    first, second = (torch.load(f / "model.pt", weights_only=True) for f in (whole, cut))
-    assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+    killed_and_resumed("samora", ("train", "smoke"), options, tmp_path)
 
 
 @pytest.mark.slow

@@ -1,10 +1,8 @@
 """SAMora's first stage from its commands: experts, teachers, what they leave behind, and what is refused."""
 
 import json
-import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from common.layers.lora import base_hash, load_adapter
 from common.methods.samora_base import frozen_encoder
 from common.weights import read_card, read_state_dict
 from tests.bundles import commands
-from tests.bundles.commands import ENVIRONMENT, ROOT
+from tests.bundles.commands import ENVIRONMENT, ROOT, killed_and_resumed
 
 words = partial(commands.words, "samora_expert")
 run = partial(commands.run, "samora_expert")
@@ -174,19 +172,7 @@ def test_a_killed_training_ends_with_the_same_weights(level, trained, phantom_di
     overlays = ("train", level, "smoke") if level != "teacher_image" else ("train", level, "small", "smoke")
     if level == "patch":
         options |= {"teacher_weights": trained / "teacher_patch" / "model.pt", "mask_student": 0.5}
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    done(*overlays, **options, output_dir=whole)
-    command = words(overlays, {**options, "output_dir": cut})
-    process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200
-    while not (cut / "checkpoints" / "last.pth").is_file() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert (cut / "checkpoints" / "last.pth").is_file()
-    done(*overlays, **options, output_dir=cut)
-    first, second = (torch.load(f / "model.pt", weights_only=True) for f in (whole, cut))
-    assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+    whole, cut = killed_and_resumed("samora_expert", overlays, options, tmp_path, outputs=("output_dir",))
     if level != "teacher_image":
         one, two = (read_state_dict(f / "adapter" / "adapter_model.safetensors")[0] for f in (whole, cut))
         assert all(torch.equal(one[k], two[k]) for k in one)

@@ -6,7 +6,7 @@ from monai.data import MetaTensor
 from common.backbones import sam3d
 from common.data.click_protocol import click_protocol
 from common.engine.interactive import Session
-from common.engine.prompting import Step, click_loss, click_scores
+from common.engine.prompting import Step, click_scores, simulate
 
 
 def scene() -> tuple[torch.Tensor, torch.Tensor]:
@@ -24,8 +24,8 @@ def test_training_reaches_every_part() -> None:
     network = sam3d.sam3d_network("tiny", seed=0)
     image, target = scene()
     protocol = click_protocol("training", steps=5)
-    result = click_loss(network, network.encode(image), target, protocol, loss, generator=torch.Generator())
-    result.total.backward()
+    steps = simulate(network, network.encode(image), target, protocol, generator=torch.Generator())
+    torch.stack([loss(step, target) for step in steps]).sum().backward()
     quiet = [n for n, p in network.named_parameters() if p.grad is None]
     unasked = ("iou", "hypernetworks", "mask_tokens", "no_mask_embed")  # other masks, and the mask is always given
     assert not [n for n in quiet if not any(part in n for part in unasked)]
