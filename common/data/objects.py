@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ from .crops import crop_at, start_around, z_score_positive
 from .dataset_json import case_name
 
 __all__ = ["ClampModalityd", "ObjectCrops"]
+
+logger = logging.getLogger(__name__)
 
 
 class ClampModalityd(MapTransform):
@@ -205,6 +208,9 @@ class ObjectCrops(Dataset[dict[str, Any]]):
     def _experts(self, experts: Sequence[Sequence[str]]) -> dict[int, int]:
         found: dict[int, int] = {}
         for number, own in enumerate(experts, start=1):
+            if not set(own) & set(self.labels.names):
+                logger.warning("expert %d knows %s, which these data lack: the gate does not learn to ask it",
+                               number, ", ".join(own) or "nothing")  # fmt: skip
             for name in own:
                 if name in self.labels.names:
                     index = int(self.labels.indices([name])[0])

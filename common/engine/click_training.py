@@ -12,7 +12,7 @@ from ..data.click_protocol import ClickProtocol, click_protocol
 from ..data.clicks import click_generator
 from ..errors import ConfigError
 from ..prompts import jitter_boxes
-from .prompting import Step, click_scores, simulate
+from .prompting import Decode, Step, click_scores, simulate
 
 __all__ = ["TRAINED", "ClickTraining", "ClickValidation", "Sessions"]
 
@@ -111,9 +111,8 @@ class ClickTraining(nn.Module):
         """
         embedding = self.network.encode(image)
         steps: list[Step] = []
-        asker = getattr(self.network, "asker", None)
         if self.prompts != "box":
-            decode = None if asker is None else asker(at=self.gate_at)
+            decode = _asked(self.network, self.gate_at)
             steps += simulate(self.network, embedding, label, self.protocol, decode=decode)
         if self.prompts != "points":
             if box is None:
@@ -130,14 +129,16 @@ class ClickValidation(nn.Module):
         network: as for :class:`ClickTraining`.
         protocol: name or rules of the clicks.
         prompts: ``points`` or ``box``.
+        gate_at: as for :class:`ClickTraining`.
         seed: another one clicks elsewhere.
     """
 
     def __init__(
-        self, *, network: Any, protocol: ClickProtocol | str = "evaluation", prompts: str = "points", seed: int = 0
-    ) -> None:
+        self, *, network: Any, protocol: ClickProtocol | str = "evaluation", prompts: str = "points",
+        gate_at: str = "every", seed: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.network, self.prompts, self.seed = network, prompts, seed
+        self.network, self.prompts, self.gate_at, self.seed = network, prompts, gate_at, seed
         self.protocol = click_protocol(protocol) if isinstance(protocol, str) else protocol
 
     @torch.no_grad()
@@ -158,4 +159,11 @@ class ClickValidation(nn.Module):
         generators = [click_generator(self.seed, c, n) for c, n in zip(case, name, strict=True)]
         rules = click_protocol("box") if boxed else self.protocol
         asked: Mapping[str, Any] = {"boxes": box} if boxed else {"generator": generators}
-        return click_scores(self.network, embedding, label, rules, **asked).masks.float()
+        decode = _asked(self.network, self.gate_at)
+        return click_scores(self.network, embedding, label, rules, decode=decode, **asked).masks.float()
+
+
+def _asked(network: Any, gate_at: str) -> Decode | None:
+    """A mixture's way to answer one session; None for other networks."""
+    asker = getattr(network, "asker", None)
+    return None if asker is None else asker(at=gate_at)

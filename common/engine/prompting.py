@@ -13,7 +13,7 @@ from ..data.clicks import Generators, next_click
 from ..errors import PromptError
 from .promptable import Decoded, Promptable, low_res_size
 
-__all__ = ["ClickScores", "Step", "click_scores", "click_steps", "dice_of", "simulate"]
+__all__ = ["ClickScores", "Decode", "Step", "click_scores", "click_steps", "dice_of", "simulate"]
 
 Decode = Callable[[Tensor, Any], Decoded]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from ..weights import digest, load_weights, read_card, read_state_dict
 from .sam_med3d_moe import SAMMed3DMoE
 
 __all__ = ["DecoderExpert", "General", "general_model", "mixture", "read_decoders", "trained_mixture"]
+
+logger = logging.getLogger(__name__)
 
 DECODER = "mask_decoder."
 _OWN = ("variant", "image_size", "rel_pos", "boxes")
@@ -35,7 +38,7 @@ class DecoderExpert(NamedTuple):
 
     Args:
         name: unique in a mixture.
-        structures: what it was tuned for.
+        structures: what it was tuned for; its name where its file does not tell.
         decoder: of the general decoder's shape.
         sha256: of its tensors.
         spacing: mm of the crops that it was tuned on; None where its file does not tell.
@@ -147,9 +150,11 @@ def _read(name: str | None, path: Path, general: Sam3D, frozen: Mapping[str, Ten
     own = {k.removeprefix(DECODER): v for k, v in state.items() if k.startswith(DECODER)}
     load_weights(decoder, own, where=str(file))
     settings: Mapping[str, Any] = {} if card is None else card.extra.get("settings") or {}
-    given = settings.get("name") or (file.parent.name if file.name == "model.pt" else file.stem)
-    structures = tuple(settings.get("structures") or ())
-    return DecoderExpert(name or str(given), structures, decoder, digest(sorted(own.items())), settings.get("spacing"))
+    if not any(k in state for k in frozen):
+        logger.warning("%s holds a decoder alone: that it was fine-tuned from this general model is not checked", file)
+    name = name or str(settings.get("name") or (file.parent.name if file.name == "model.pt" else file.stem))
+    structures = tuple(settings.get("structures") or (name,))  # without a card its name tells what it knows
+    return DecoderExpert(name, structures, decoder, digest(sorted(own.items())), settings.get("spacing"))
 
 
 def mixture(

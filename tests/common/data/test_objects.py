@@ -107,6 +107,14 @@ def test_experts_are_numbered_from_one():
         crops(experts=[["liver"], ["spleen", "liver"]])
 
 
+def test_an_expert_of_nothing_in_the_data_is_named(caplog):
+    crops(experts=[["liver"]])
+    assert "expert" not in caplog.text
+    data = crops(experts=[["liver"], ["left lung"]])
+    assert "expert 2 knows left lung, which these data lack" in caplog.text
+    assert {item["expert"] for item in data} <= {0, 1}
+
+
 def test_weights_balance_structures():
     data = crops([volume("a"), volume("bb"), {**volume("c"), "label": volume()["label"] * (volume()["label"] == 1)}])
     total = {name: 0.0 for name in LABELS.names}

@@ -165,6 +165,15 @@ def test_a_mixture_says_itself_what_it_trains(gate_at):
     assert network.gate.grad is not None and all(p.grad is None for p in network.base.parameters())
 
 
+@pytest.mark.parametrize("gate_at", ["every", "first"])
+def test_validation_asks_a_mixture_as_its_training_does(gate_at):
+    network = Mixture()
+    image, label = scene()
+    rules = click_protocol(steps=2)
+    ClickValidation(network=network, protocol=rules, gate_at=gate_at)(image, label, case=["a", "b"], name=["x"] * 2)
+    assert network.sessions == [gate_at]
+
+
 def test_wrong_choices_are_refused():
     for given, where in (({"prompts": "mask"}, "prompts"), ({"train": "encoder"}, "train_what")):
         with pytest.raises(ConfigError, match=f"(?s)unknown choice.*{where}|{where}.*unknown choice"):

@@ -79,7 +79,21 @@ def test_experts_are_named_by_hand_by_card_or_by_folder(files, tmp_path):
     for path, name in ((tmp_path / "bare run" / "model.pt", "bare run"), (tmp_path / "tuned.pth", "tuned")):
         save_weights(path, state)  # no card
         bare = read_decoders([path], base)[name]
-        assert bare.structures == () and bare.spacing is None and bare.sha256 == found["a run"].sha256
+        assert bare.structures == (name,), "the gate learns it for the structure of its name"
+        assert bare.spacing is None and bare.sha256 == found["a run"].sha256
+    assert read_decoders({"spleen": path}, base)["spleen"].structures == ("spleen",)
+
+
+def test_a_decoder_alone_is_taken_with_a_warning(files, tmp_path, caplog):
+    general = files.general()
+    base = general_model(general).network
+    whole = files.expert("a", of=general)
+    state = read_state_dict(whole)[0]
+    read_decoders([whole], base)
+    assert "not checked" not in caplog.text
+    save_weights(tmp_path / "alone.pt", {k: v for k, v in state.items() if k.startswith("mask_decoder.")})
+    read_decoders([tmp_path / "alone.pt"], base)
+    assert "alone.pt holds a decoder alone" in caplog.text and "not checked" in caplog.text
 
 
 def test_a_decoder_is_the_file_s_and_the_general_one_stays(files):
