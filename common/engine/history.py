@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
+import torch.distributed as dist
 from ignite.engine import Engine, Events
 
 from ..atomic import atomic_write
@@ -26,6 +27,8 @@ Row = dict[str, float | None]
 
 class History:
     """Records every epoch's mean loss, its terms, learning rate, seconds and validation metrics.
+
+    Of several processes the first writes; the means are over the iterations of all of them.
 
     Rows are rewritten atomically, so that the file is complete whenever the run is killed; a continued run drops rows
     beyond its checkpoint and a new run moves an older file to ``history_previous.csv``.
@@ -56,8 +59,6 @@ class History:
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
-        if idist.get_rank() != 0:
-            return
         engine.add_event_handler(Events.STARTED, self._started)
         engine.add_event_handler(Events.EPOCH_STARTED, self._epoch_started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration)
@@ -70,7 +71,7 @@ class History:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch_completed)
 
     def _epoch_started(self, engine: Engine) -> None:
-        if not self.rows and self.path.exists():
+        if idist.get_rank() == 0 and not self.rows and self.path.exists():
             if engine.state.epoch == 1:
                 self.path.replace(self.path.with_name("history_previous.csv"))
             else:
@@ -83,13 +84,16 @@ class History:
         self._count += 1
 
     def _epoch_completed(self, engine: Engine) -> None:
+        means = _means_over_processes(self._sums, self._count)
+        if idist.get_rank() != 0:
+            return
         optimizer = self.optimizer if self.optimizer is not None else getattr(engine, "optimizer", None)
         row: Row = {
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
             "seconds": round(time.monotonic() - self._began, 3),
             "lr": float(optimizer.param_groups[0]["lr"]) if optimizer is not None else None,
-            **{name: total / max(1, self._count) for name, total in self._sums.items()},
+            **means,
         }
         if self.evaluator is not None and self.evaluator.state.epoch == engine.state.epoch:
             for name, value in self.evaluator.state.metrics.items():
@@ -103,6 +107,16 @@ class History:
     def _completed(self, _engine: Engine) -> None:
         if self.rows:
             draw_curves(self.rows, self.folder / "curves.png")
+
+
+def _means_over_processes(sums: Mapping[str, float], count: int) -> dict[str, float]:
+    every: list[tuple[Mapping[str, float], int]] = [(sums, count)]
+    if idist.get_world_size() > 1:
+        every = [(sums, count)] * idist.get_world_size()
+        dist.all_gather_object(every, (dict(sums), count))
+    iterations = max(1, sum(n for _, n in every))
+    names = dict.fromkeys(name for own, _ in every for name in own)
+    return {name: sum(own.get(name, 0.0) for own, _ in every) / iterations for name in names}
 
 
 def write_history(path: Path, rows: Sequence[Row]) -> None:

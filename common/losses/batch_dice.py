@@ -8,6 +8,7 @@ from monai.networks.utils import one_hot
 from torch import Tensor
 
 from ..errors import LabelError
+from .processes import over_processes
 from .segmentation import DiceCE
 
 __all__ = ["batch_dice_ce"]
@@ -23,7 +24,7 @@ def batch_dice_ce(logits: Tensor, label: Tensor, annotated: Tensor | None = None
     brought to their size by the nearest neighbour.
 
     On partially annotated samples the softmax is over a sample's annotated classes, and a class's sums are over the
-    samples that annotate it.
+    samples that annotate it. Under ``torch.distributed`` the sums are over the batches of all processes.
 
     Args:
         logits: ``[B, K+1, h, w]``.
@@ -69,7 +70,8 @@ def _check_values(label: Tensor, annotated: Tensor) -> None:
 
 def _dice(p: Tensor, t: Tensor, annotated: Tensor) -> Tensor:
     known = annotated.to(p.dtype)
-    both, own, true = (((x * y).flatten(2).sum(2) * known).sum(0) for x, y in ((p, t), (p, p), (t, t)))
+    sums = [((x * y).flatten(2).sum(2) * known).sum(0) for x, y in ((p, t), (p, p), (t, t))]
+    both, own, true, samples = over_processes(torch.stack([*sums, known.sum(0)]))
     score = (2 * both + _SMOOTH) / (own + true + _SMOOTH)
-    used = annotated.any(0)
-    return (1 - score)[used].mean()
+    per_class: Tensor = (1 - score)[samples > 0]
+    return per_class.mean()

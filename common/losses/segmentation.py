@@ -11,8 +11,11 @@ from monai.networks.utils import one_hot
 from torch import Tensor
 
 from ..errors import ConfigError, LabelError
+from .processes import over_processes
 
 __all__ = ["DiceCE", "annotated_dice_ce"]
+
+_SMOOTH = 1e-5  # MONAI's
 
 
 class DiceCE(NamedTuple):
@@ -35,7 +38,8 @@ def annotated_dice_ce(
 
     ``over='batch'`` takes the sums of the Dice term over all samples that are annotated for a class, as nnU-Net does
     for slices. A slice shows few of its classes, and a class that is not there has a loss near 1 with next to no
-    gradient: per sample, most of the term is such constants. The value then depends on how a batch is split.
+    gradient: per sample, most of the term is such constants. The value then depends on how a batch is split, but not
+    on how many processes share it.
 
     Args:
         logits: ``[B, K+1, X, Y, Z]`` (exclusive) or ``[B, K, X, Y, Z]``.
@@ -83,12 +87,20 @@ def _check(logits: Tensor, label: Tensor, annotated: Tensor, exclusive: bool) ->
 def _exclusive(logits: Tensor, label: Tensor, annotated: Tensor, batch: bool) -> DiceCE:
     masked = logits.float().masked_fill(~annotated[:, :, None, None, None], -torch.inf)
     ce = F.cross_entropy(masked, label[:, 0].long())
-    dice = DiceLoss(include_background=False, reduction="none", batch=batch)
-    # classes that a sample is not annotated for have probability 0 and no voxel, so they add nothing to a batch's sums
-    per_class = dice(masked.softmax(1), one_hot(label, logits.shape[1])).flatten(0 if batch else 1)
+    p, t = masked.softmax(1), one_hot(label, logits.shape[1])
     if batch:
-        return DiceCE(_mean(per_class[None], annotated[:, 1:].any(0, keepdim=True)), ce)
-    return DiceCE(_mean(per_class, annotated[:, 1:]), ce)
+        return DiceCE(_batch_dice(p[:, 1:], t[:, 1:], annotated[:, 1:]), ce)
+    dice = DiceLoss(include_background=False, reduction="none")
+    return DiceCE(_mean(dice(p, t).flatten(1), annotated[:, 1:]), ce)
+
+
+def _batch_dice(p: Tensor, t: Tensor, annotated: Tensor) -> Tensor:
+    """MONAI's ``DiceLoss(batch=True)`` over the batches of all processes, without classes that nobody annotated."""
+    # classes that a sample is not annotated for have probability 0 and no voxel, so they add nothing to the sums
+    sums = [x.transpose(0, 1).flatten(1).sum(1) for x in (p * t, p, t)]
+    both, own, true, samples = over_processes(torch.stack([*sums, annotated.to(p.dtype).sum(0)]))
+    per_class = 1 - (2 * both + _SMOOTH) / (own + true + _SMOOTH)
+    return _mean(per_class[None], samples[None] > 0)
 
 
 def _overlapping(logits: Tensor, label: Tensor, annotated: Tensor) -> DiceCE:

@@ -31,6 +31,25 @@ def done(bundle, *configs, **overrides):
     return result
 
 
+def launched(processes, bundle, configs, overrides):
+    """The words of a command in several processes, with `multi_gpu_train.json`."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    return [*launcher, *words(bundle, [*configs, "multi_gpu_train"], overrides)[1:]]
+
+
+def until(file, process, seconds=200):
+    """Waits for a file that a running process writes."""
+    deadline = time.monotonic() + seconds
+    while not file.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert file.is_file(), f"there is no {file} after {seconds} s"
+
+
+def same_weights(*folders):
+    first, second = (torch.load(folder / "model.pt", weights_only=True) for folder in folders)
+    assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
 def killed_and_resumed(bundle, configs, options, folder, *, outputs=("output_dir", "ckpt_dir")):
     """Trains once in ``folder/whole``; once in ``folder/cut``, killed after the first saved epoch and started again.
 
@@ -40,15 +59,11 @@ def killed_and_resumed(bundle, configs, options, folder, *, outputs=("output_dir
     done(bundle, *configs, **whole)
     process = subprocess.Popen(words(bundle, configs, cut), cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)  # fmt: skip
-    last = folder / "cut" / "checkpoints" / "last.pth"
-    deadline = time.monotonic() + 200
-    while not last.is_file() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(folder / "cut" / "checkpoints" / "last.pth", process)
     process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL and last.is_file(), "the training ended before it was killed"
+    assert process.wait() == -signal.SIGKILL, "the training ended before it was killed"
     done(bundle, *configs, **cut)
-    first, second = (torch.load(folder / name / "model.pt", weights_only=True) for name in ("whole", "cut"))
-    assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+    same_weights(folder / "whole", folder / "cut")
     return folder / "whole", folder / "cut"
 
 

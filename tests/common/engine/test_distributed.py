@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from common.engine.distributed import shared_norms, start
+from common.engine.history import read_history
 from common.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -54,14 +55,37 @@ end(network)
 """
 
 
+HISTORY = """
+import sys
+from ignite.engine import Engine
+from common.engine.distributed import start
+from common.engine.history import History
+rank = start("cpu")
+engine = Engine(lambda engine, batch: {"loss": float(rank + batch), **({"own": 4.0} if rank else {})})
+History(output_dir=sys.argv[1]).attach(engine)
+engine.run([1, 3], max_epochs=2)
+"""
+
+
+def launch(folder: Path, code: str, *words: object) -> subprocess.CompletedProcess[str]:
+    (folder / "work.py").write_text(code)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    command = [*launcher, str(folder / "work.py"), *map(str, words)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_history_is_of_all_processes(tmp_path: Path) -> None:
+    done = launch(tmp_path, HISTORY, tmp_path / "out")
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = read_history(tmp_path / "out" / "history.csv")
+    assert [r["epoch"] for r in rows] == [1, 2]
+    assert all(r["loss"] == 2.5 and r["own"] == 2.0 for r in rows)  # (1 + 3 + 2 + 4) / 4, (4 + 4) / 4
+
+
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_processes_that_trained_different_networks_are_noticed(wrapped: bool, tmp_path: Path) -> None:
-    (tmp_path / "work.py").write_text(WORK)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [*launch, str(tmp_path / "work.py"), str(wrapped)], env=environment, capture_output=True, text=True, check=False
-    )
+    done = launch(tmp_path, WORK, wrapped)
     assert (done.returncode == 0) == wrapped, done.stderr[-2000:]
     assert wrapped or "ranks [1] differ from rank 0" in done.stderr
 

@@ -1,0 +1,78 @@
+"""`multi_gpu_train.json` computes what one process computes, and a process that is lost ends the run with a message."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from common.engine.history import read_history
+from tests.bundles.commands import ENVIRONMENT, ROOT, launched, same_weights, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+STILL = {"train::random_transforms::transforms": "[]"}  # random parts draw differently in another process
+CASES = {
+    "m4oe": ("m4oe", ("train", "scratch", "smoke"), STILL),
+    "samora": ("samora", ("train", "decoder_only", "smoke"), STILL),
+    "ic_moe": ("ic_moe", ("train", "adaptive", "smoke"), {}),  # a vote is balanced over each process's own batch
+}
+
+
+def data(bundle, phantom_dir, phantom_2d_dir):
+    return {"dataset_dir": phantom_2d_dir / "phantom_2d_skin" if bundle == "ic_moe" else phantom_dir}
+
+
+def finished(processes, bundle, configs, options):
+    command = launched(processes, bundle, configs, options)
+    result = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout[-1500:] + result.stderr[-3000:]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_compute_what_one_does_at_the_same_global_batch(case, phantom_dir, phantom_2d_dir, tmp_path):
+    bundle, configs, more = CASES[case]
+    found = []
+    for processes, batch_size in ((1, 4), (2, 2)):
+        out = tmp_path / str(processes)
+        options = {**data(bundle, phantom_dir, phantom_2d_dir), **more, "output_dir": out, "ckpt_dir": out,
+                   "batch_size": batch_size, "max_epochs": 1, "val_interval": 1}  # fmt: skip
+        finished(processes, bundle, configs, options)
+        (row,) = read_history(out / "history.csv")
+        found.append((row, torch.load(out / "model.pt", weights_only=True)))
+    (one, weights), (two, others) = found
+    assert one["iteration"] == two["iteration"] and one["loss"] == pytest.approx(two["loss"], rel=1e-4)
+    assert one.keys() == two.keys() and weights.keys() == others.keys()
+    apart = max(float((weights[k].float() - others[k].float()).abs().max()) for k in weights)
+    assert apart < 1e-3, f"parameters differ by {apart}"
+
+
+def worker(launcher: int, rank: int) -> psutil.Process:
+    """The process of a rank below a launcher."""
+    for child in psutil.Process(launcher).children(recursive=True):
+        if Path(f"/proc/{child.pid}/environ").read_bytes().find(f"\0RANK={rank}\0".encode()) >= 0:
+            return child
+    raise AssertionError(f"no process of rank {rank}")
+
+
+def test_a_lost_process_ends_the_run_and_the_next_one_goes_on(phantom_2d_dir, tmp_path):
+    bundle, configs, _ = CASES["ic_moe"]
+    options = {**data(bundle, None, phantom_2d_dir), "max_epochs": 4, "val_interval": 4}
+    whole, cut = ({**options, "output_dir": tmp_path / n, "ckpt_dir": tmp_path / n} for n in ("whole", "cut"))
+    finished(2, bundle, configs, whole)
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(launched(2, bundle, configs, cut), cwd=ROOT, env=ENVIRONMENT, stdout=log, stderr=log)
+        until(tmp_path / "cut" / "checkpoints" / "last.pth", process)
+        os.kill(worker(process.pid, 1).pid, signal.SIGKILL)
+        began = time.monotonic()
+        assert process.wait(timeout=120) != 0
+    assert time.monotonic() - began < 60, "the others waited for the lost one"
+    text = (tmp_path / "log").read_text()
+    assert "Signal 9 (SIGKILL)" in text and "rank      : 1" in text
+    assert not (tmp_path / "cut" / "model.pt").exists()
+    finished(2, bundle, configs, cut)
+    same_weights(tmp_path / "whole", tmp_path / "cut")
