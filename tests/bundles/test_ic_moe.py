@@ -9,16 +9,19 @@ import pytest
 import torch
 from PIL import Image
 
+from common.backbones.sam_weights import DECODER_GROUPS
 from common.errors import AmalgamationError
 from common.weights import read_state_dict
 from tests.bundles import commands
 from tests.bundles.commands import ROOT, killed_and_resumed
+from tests.bundles.public_sam import tiny_public, whole_public
 from tools.predict import segment
 
 run = partial(commands.run, "ic_moe")
 done = partial(commands.done, "ic_moe")
 parsed = partial(commands.parsed, "ic_moe")
 
+EXPERTS = ["basic", "semantic", "adaptive"]
 ANSWERS = ["pred", "basic", "semantic", "adaptive", "mean"]
 
 
@@ -113,6 +116,29 @@ def test_a_variant_takes_a_step(variant, skin, tmp_path, monkeypatch):
     assert any(n.startswith("encoders.adapters") for n in changed) == (variant not in ("basic", "semantic"))
     assert any(n.startswith("encoders.semantic") for n in changed) == (variant not in ("basic", "adaptive"))
     assert ("sgcl" in terms) == (not alone and variant not in ("no_sgcl", "mean"))
+
+
+@pytest.mark.parametrize(
+    ("make", "size"), [(tiny_public, "smoke"), pytest.param(whole_public, "laptop", marks=pytest.mark.slow)]
+)
+def test_a_public_sam_drops_in_by_one_option(make, size, skin, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    public = make()
+    torch.save(public, tmp_path / "sam.pth")
+    folders = {"output_dir": tmp_path, "ckpt_dir": tmp_path, "dataset_dir": skin}
+    network = parsed(("train", size), **folders, sam_weights=str(tmp_path / "sam.pth")).get_parsed_content("network")
+    state = network.state_dict()
+    last = len(network.encoders.encoder.blocks) - len(network.encoders.semantic)
+    own = tuple(f"mask_decoder.{group}." for group in DECODER_GROUPS)
+    for name, value in public.items():
+        if name.startswith(own) or "pos_embed" in name or "rel_pos" in name:
+            continue  # of other masks; resized
+        part = name.removeprefix("image_encoder.")
+        places = [f"encoders.encoder.{part}"] if part != name else [f"heads.{e}.{name}" for e in EXPERTS]
+        block = part.split(".")
+        if block[0] == "blocks" and int(block[1]) >= last:  # the semantic expert begins with the same last blocks
+            places.append(".".join(["encoders.semantic", str(int(block[1]) - last), *block[2:]]))
+        assert all(torch.equal(state[place].cpu(), value) for place in places), name
 
 
 @pytest.mark.slow

@@ -8,10 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from segment_anything import sam_model_registry
 from torch import nn
 
-from common.backbones.sam import sam_network
 from common.backbones.sam_weights import DECODER_GROUPS
 from common.card import ModelCard, save_weights
 from common.errors import ExpertError
@@ -22,6 +20,7 @@ from common.methods.samora_network import base_network
 from common.weights import read_state_dict
 from tests.bundles import commands
 from tests.bundles.commands import ROOT, killed_and_resumed
+from tests.bundles.public_sam import tiny_public, whole_public
 from tools.predict import segment
 
 run = partial(commands.run, "samora")
@@ -142,19 +141,6 @@ def test_a_variant_builds_its_training(variant, phantom_dir, experts, tmp_path, 
     assert any(n.startswith("fusers.") for n in changed) == fused
     assert any("lora_" in n for n in changed) == (variant == "lora_one")
     assert any("mask_decoder" in n for n in changed)
-
-
-def tiny_public():
-    """A file in SAM's layout for another image size and another number of masks."""
-    return sam_network("tiny", image_size=128, classes=4, seed=11).state_dict()
-
-
-def whole_public():
-    """The layout of ``sam_vit_b_01ec64.pth``: 314 tensors for 1024 pixels."""
-    torch.manual_seed(0)
-    state = sam_model_registry["vit_b"]().state_dict()
-    assert len(state) == 314
-    return state
 
 
 PUBLIC = pytest.mark.parametrize(
