@@ -37,7 +37,8 @@ def rehearse(
         session: on the scan.
         name: of the object, which may have prompts already.
         target: ``[1, X, Y, Z]`` on the scan's grid, inside where > 0.
-        protocol: number of clicks, strategy and threshold.
+        protocol: number of clicks, strategy and threshold. Where the ``best`` mask is reported, clicks after the first
+            mask of the highest Dice are taken back, so that the session's answer is that mask.
         generator: see :func:`~common.data.clicks.next_click`.
 
     Returns:
@@ -67,6 +68,9 @@ def rehearse(
         voxel = voxel.clip(0, np.array(session.volume.given.shape) - 1)  # the network's grid may end a little later
         answer = session.click(name, voxel.tolist(), inside=int(click.labels) == 1)
         dice.append(float(dice_of(answer.mask.as_tensor()[None], torch.as_tensor(target)[None])))
+    if protocol.report == "best":
+        for _ in dice[dice.index(max(dice)) + 1 :] if dice else ():
+            session.undo(name)
     return dice
 
 

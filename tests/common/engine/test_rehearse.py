@@ -46,6 +46,23 @@ def test_dice_after_each_click_is_that_of_the_answer(growing: Build, follow: boo
             assert bool(found) != bool(inner[voxel])
 
 
+def test_the_best_mask_is_what_the_session_answers(growing: Build) -> None:
+    image, target = scan(np.diag([1.5, 1.5, 1.5, 1.0]), (48, 48, 48))
+    protocol = click_protocol(steps=5, report="best")
+    offsets = torch.stack(torch.meshgrid(*[torch.arange(48.0) - 23.5] * 3, indexing="ij"), -1)
+    found = []
+    for radius in (14, 6):  # the answer grows past a small ball
+        near = (offsets**2).sum(-1).sqrt() * 1.5 < radius
+        wanted = MetaTensor(target.as_tensor() * near, affine=target.affine)
+        session = Session(network=growing(), image=image)
+        dice = rehearse(session, "ball", wanted, protocol, generator=torch.Generator().manual_seed(2))
+        mask, inside = session.answer("ball").mask.as_tensor().bool(), wanted.as_tensor() > 0
+        assert float(2 * (mask & inside).sum() / (mask.sum() + inside.sum())) == pytest.approx(max(dice))
+        assert len(session.events) == dice.index(max(dice)) + 1
+        found.append(len(dice) - len(session.events))
+    assert max(found) > 0, "no click was taken back"
+
+
 def test_the_target_moves_to_the_nearest_voxel(growing: Build) -> None:
     image, target = scan(FINE, (76, 80, 34))
     session = Session(network=growing(), image=image)
