@@ -21,7 +21,7 @@ from .experts_spec import ExpertSpec
 from .labels import LabelSpace
 from .weights import load_weights
 
-__all__ = ["Opened", "files_of", "hash_files", "open_source"]
+__all__ = ["Opened", "bundle_metadata", "files_of", "hash_files", "open_source"]
 
 
 class Opened(NamedTuple):
@@ -172,7 +172,7 @@ def _open_bundle(spec: ExpertSpec) -> Opened:
     network = parser.get_parsed_content("network_def" if parser.get("network_def") is not None else "network")
     load_weights(network, weights, where=spec.name)
     check_module_path(network, spec.features or "", where=spec.name)
-    labels, channels = _metadata(Path(spec.path) / "configs" / "metadata.json")
+    labels, channels = bundle_metadata(Path(spec.path) / "configs" / "metadata.json")
     count = len(channels) if channels else len(spec.channels)
     return Opened(
         network.eval(),
@@ -192,7 +192,8 @@ def _bundle_files(spec: ExpertSpec) -> tuple[Path, Path]:
     raise ExpertError("this is no MONAI bundle", where=root, got="no configs/inference.json|yaml|yml")
 
 
-def _metadata(path: Path) -> tuple[LabelSpace | None, tuple[str, ...] | None]:
+def bundle_metadata(path: Path) -> tuple[LabelSpace | None, tuple[str, ...] | None]:
+    """Structures and image channels that a bundle's ``metadata.json`` names; None for what it does not tell."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))["network_data_format"]
         definition = data["outputs"]["pred"]["channel_def"]

@@ -14,6 +14,7 @@ from common.data.phantom import write_phantom
 from common.engine.settings import model_card
 from common.labels import LabelSpace
 from common.methods.sam_med3d_start import general_model, mixture, read_decoders
+from tests.nnunet_folders import nnunet_folder, nnunet_plans  # noqa: F401 (fixtures)
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,8 @@ class Chain:
             phase1: how stage 1 is trained where there is a choice (m4oe: ``joint`` or ``separate``).
             structures: sam_med3d_moe: names of the structures that get an expert, separated by commas.
             given: trained results in the place of stage-1 runs, ``<run>=<file>`` separated by commas, for example
-                ``general=sam_med3d_turbo.pth``.
+                ``general=sam_med3d_turbo.pth``; ka2er: experts of tasks, ``<task>=<expert.json>``, as
+                ``python -m tools experts describe`` writes them for an nnU-Net.
             split: split to evaluate on.
             tracking: ``mlflow`` (local store in the output folder) or ``none``.
             stage1: further overrides for every expert, e.g. ``"--max_epochs 5"``.
@@ -127,11 +128,16 @@ def _words(value: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(v.strip() for v in value.split(",") if v.strip()) if isinstance(value, str) else tuple(value)
 
 
+_DESCRIBE = "a folder is described first: python -m tools experts describe {0} {1}.json --task {1}"
+
+
 def _given(value: str | Sequence[str]) -> tuple[tuple[str, Path], ...]:
     pairs = [word.partition("=") for word in _words(value)]
     for run, _, file in pairs:
         if not run or not Path(file).is_file():
-            raise ConfigError("a given result is no file", where="given", got=f"{run}={file}", expected="<run>=<file>")
+            folder = Path(file).is_dir()
+            raise ConfigError("a given result is no file", where="given", got=f"{run}={file}", expected="<run>=<file>",
+                              hint=_DESCRIBE.format(file, run) if folder else None)  # fmt: skip
     return tuple((run, Path(file)) for run, _, file in pairs)
 
 

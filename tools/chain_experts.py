@@ -9,6 +9,7 @@ from typing import Any
 
 from common.data.datalist import Collection, read_collection
 from common.errors import ConfigError
+from common.experts_spec import read_manifest
 
 from .chain_step import ChainSettings, Step, config_argument, data_files, run_words
 
@@ -167,7 +168,14 @@ def _experts(settings: ChainSettings, recipe: Mapping[str, Any], collection: Col
     stage1 = recipe["stage1"]
     names = ["train.json", *recipe["presets"][settings.preset]["stage1"]]
     config = config_argument(settings, stage1["bundle"], names)
-    members = [(d, "task") for d in collection.datasets]
+    own = dict(settings.given)
+    unknown = sorted(set(own) - {d.name for d in collection.datasets})
+    if unknown:
+        raise ConfigError("an expert is given for a task that the collection does not have", where="given",
+                          got=", ".join(unknown), expected=", ".join(d.name for d in collection.datasets))  # fmt: skip
+    for task, path in own.items():
+        _check_description(task, path)
+    members = [(d, "task") for d in collection.datasets if d.name not in own]
     if settings.external is not None and not given_expert(settings):
         members += [(d, "external") for d in read_collection(settings.external).datasets]
     for dataset, role in members:
@@ -186,7 +194,15 @@ def _experts(settings: ChainSettings, recipe: Mapping[str, Any], collection: Col
         yield Step(f"{kind}:{dataset.name}", kind, title, folder, argv, data_files(dataset))
 
 
+def _check_description(task: str, path: Path) -> None:
+    found = [spec.task or spec.role for spec in read_manifest(path)]
+    if found != [task]:
+        hint = f"python -m tools experts describe <expert> {path} --task {task}"
+        raise ConfigError("this is not the description of the task's expert", where=path, got=", ".join(found),
+                          expected=task, hint=hint)  # fmt: skip
+
+
 def given_expert(settings: ChainSettings) -> tuple[Path, ...]:
-    """The external expert's own description, when the user brings a trained one instead of a dataset."""
+    """Descriptions of experts that the user brings: a task-agnostic one in the place of a data set."""
     path = settings.external
     return (path,) if path is not None and path.is_file() and path.name != "collection.json" else ()

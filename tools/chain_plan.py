@@ -32,7 +32,9 @@ def plan(settings: ChainSettings) -> list[Step]:
         "manifest",
         "Expert manifest",
         settings.output_dir,
-        inputs=tuple(s.output_dir / "expert.json" for s in stage1) + given_expert(settings),
+        inputs=tuple(s.output_dir / "expert.json" for s in stage1)
+        + tuple(path for _, path in settings.given)
+        + given_expert(settings),
         needs=tuple(s.id for s in stage1),
     )
     tasks = [_evaluation(settings, s, content["stage1"]["bundle"], _task_dir(collection, s)) for s in stage1]

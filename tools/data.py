@@ -19,7 +19,7 @@ from common.data.merge import merge_datasets
 from common.data.verify import Problem, check
 from common.errors import ConfigError
 
-__all__ = ["Data"]
+__all__ = ["Data", "read_structures"]
 
 
 class Data:
@@ -99,7 +99,7 @@ class Data:
                 labels,
                 out,
                 name=name or Path(out).resolve().name,
-                structures=_structures(structures),
+                structures=read_structures(structures),
                 channels=tuple(_text(channels).split(",")),
                 val=val,
             )
@@ -147,7 +147,12 @@ def _text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
-def _structures(given: Any) -> dict[str, int] | None:
+def read_structures(given: Any) -> dict[str, int] | None:
+    """``{name: value}`` of an option such as ``liver=1,spleen=2``; None when there is none.
+
+    Raises:
+        ConfigError: when it cannot be read.
+    """
     if given is None or isinstance(given, dict):
         return given
     try:

@@ -1,4 +1,4 @@
-"""`python -m tools experts`: a trained M4oE gets one more modality, a trained SAM-Med3D-MoE one more decoder."""
+"""`python -m tools experts`: describe somebody's expert; give a trained M4oE a modality, a SAM-Med3D-MoE a decoder."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from common.methods.m4oe_network import m4oe_network
 from common.weights import load_weights, read_state_dict
 
 from .experts_decoder import add
+from .experts_describe import describe
 
 __all__ = ["Experts"]
 
@@ -34,7 +35,57 @@ _WRAPPED = "network."
 
 
 class Experts:
-    """Change the experts of a trained M4oE or SAM-Med3D-MoE without training it again."""
+    """Describe somebody else's expert, or change those of a trained M4oE or SAM-Med3D-MoE without training it again."""
+
+    def describe(
+        self,
+        path: str,
+        out: str,
+        task: str = "",
+        external: bool = False,
+        name: str | None = None,
+        labels: str | None = None,
+        channels: str | Sequence[str] | None = None,
+        spacing: Sequence[float] | None = None,
+        orientation: str | None = None,
+        features: str | None = None,
+        normalise: dict[str, Any] | None = None,
+        divisor: int | None = None,
+        configuration: str | None = None,
+        fold: int | str | None = None,
+        checkpoint: str | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Describe a trained nnU-Net, zoo bundle or TorchScript file, so that KA2ER can ask it.
+
+        What an nnU-Net's own files or a bundle's metadata tell need not be given. The expert is opened once to see
+        that it can be. Then: ``python -m tools chain run ka2er --given <task>=<out>``, or ``--external <out>``.
+
+        Args:
+            path: results folder of nnU-Net (with plans.json), folder of a MONAI bundle, or a TorchScript file.
+            out: the JSON file to write.
+            task: the data set whose expert it is.
+            external: it belongs to no task: a task-agnostic expert.
+            name: of the expert; the task or the file's name when left out.
+            labels: its structures and their values in its output, ``"liver=1,spleen=2"``.
+            channels: names of the image channels in its order, separated by commas.
+            spacing: mm per voxel in x, y, z that it was trained with; the crops' when left out.
+            orientation: axis codes that it was trained with, RAS when left out.
+            features: for bundles and TorchScript, the module whose output is taken, such as ``model.1.submodule``.
+            normalise: for these, ``{"scheme": "range", "low": -57, "high": 164}``, ``{"scheme": "zscore"}``, ...
+            divisor: for these, what sizes must be a multiple of.
+            configuration: of an nnU-Net with several, such as ``3d_fullres``.
+            fold: of an nnU-Net.
+            checkpoint: weight file, relative to the fold or the bundle.
+            overwrite: replace --out.
+        """
+        target = Path(str(out))
+        _check_json(target, overwrite)
+        extra = {k: v for k, v in (("normalise", normalise), ("divisor", divisor)) if v is not None}
+        known = {"spacing": spacing, "orientation": orientation, "features": features, "configuration": configuration,
+                 "fold": fold, "checkpoint": checkpoint, "extra": extra or None}  # fmt: skip
+        describe(Path(str(path)), target, task=str(task), external=external, name=name, labels=labels,
+                 channels=channels, known=known)  # fmt: skip
 
     def add_decoder(
         self,
@@ -121,6 +172,13 @@ def _check_target(target: Path, overwrite: bool) -> None:
         raise WeightError("unknown weights format", where=target, got=target.suffix, expected=".pt, .pth, .safetensors")
     if target.exists() and not overwrite:
         raise WeightError("the file exists already", where=target, hint="choose another --out, or pass --overwrite")
+
+
+def _check_json(target: Path, overwrite: bool) -> None:
+    if target.suffix != ".json":
+        raise DataError("a description is a JSON file", where="--out", got=target.name, expected="expert.json")
+    if target.exists() and not overwrite:
+        raise DataError("there is a file of this name already", where=target, hint="add --overwrite True")
 
 
 def _settings(card: ModelCard | None, source: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The chain keeps what is finished, redoes what changed, and never deletes a result."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,10 +14,12 @@ import numpy as np
 import pytest
 
 from common.errors import AmalgamationError, ConfigError, ExpertError
+from common.experts_spec import read_manifest
 from tools import chain_run
-from tools.chain import Chain, _overrides
+from tools.chain import Chain, _given, _overrides
 from tools.chain_plan import ChainSettings, fingerprint, plan
-from tools.chain_record import Record
+from tools.chain_record import Record, write_manifest
+from tools.experts import Experts
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,16 +87,12 @@ def test_plan_orders_experts_before_students(settings: ChainSettings) -> None:
 
 
 def test_one_run_of_each_kind_per_seed_and_none_alone_on_request(settings: ChainSettings) -> None:
-    import dataclasses
-
     three = plan(dataclasses.replace(settings, seeds=(0, 1, 2), alone=False))
     assert [s.id for s in three if s.kind == "amalgamated"] == [f"amalgamated:seed{i}" for i in range(3)]
     assert not [s for s in three if s.kind == "alone"]
 
 
 def test_external_dataset_becomes_a_task_agnostic_expert(settings: ChainSettings, tmp_path: Path) -> None:
-    import dataclasses
-
     general = _dataset(tmp_path / "general", {"liver": 1})
     steps = plan(dataclasses.replace(settings, external=general))
     step = next(s for s in steps if s.kind == "external")
@@ -103,8 +102,6 @@ def test_external_dataset_becomes_a_task_agnostic_expert(settings: ChainSettings
 def test_without_an_external_expert_the_student_asks_its_task_expert_only(
     settings: ChainSettings, tmp_path: Path
 ) -> None:
-    import dataclasses
-
     general = _dataset(tmp_path / "general", {"liver": 1})
     both = dataclasses.replace(settings, external=general)
     configs = {
@@ -116,15 +113,11 @@ def test_without_an_external_expert_the_student_asks_its_task_expert_only(
 
 
 def test_unknown_preset_names_the_known_ones(settings: ChainSettings) -> None:
-    import dataclasses
-
     with pytest.raises(ConfigError, match="demo"):
         plan(dataclasses.replace(settings, preset="fast"))
 
 
 def test_unknown_bundle_names_the_known_ones(settings: ChainSettings) -> None:
-    import dataclasses
-
     with pytest.raises(ConfigError, match="ka2er"):
         plan(dataclasses.replace(settings, bundle="kaer"))
 
@@ -202,8 +195,6 @@ def test_manifest_paths_are_relative_to_the_manifest(collection: Path, tmp_path:
 
 
 def test_a_command_that_fails_says_where_its_output_is(tmp_path: Path, settings: ChainSettings) -> None:
-    import dataclasses
-
     step = dataclasses.replace(plan(settings)[0], argv=(sys.executable, "-c", "raise SystemExit(3)"))
     with pytest.raises(ExpertError, match=r"exit code 3[\s\S]*no output|expert\.log"):
         chain_run._call(step, chain_run.Processes(1))
@@ -320,3 +311,34 @@ def test_the_tracking_store_is_there_before_the_runs_that_share_it(settings: Cha
     client = MlflowClient(tracking_uri=settings.tracking_uri)
     assert client.get_experiment_by_name(settings.output_dir.name) is not None
     assert all("--tracking_uri" in s.argv for s in plan(settings) if s.kind in ("expert", "amalgamated"))
+
+
+def test_a_chain_trains_the_other_experts_only(settings: ChainSettings, nnunet_folder, tmp_path):
+    out = tmp_path / "b.json"
+    Experts().describe(str(nnunet_folder()), str(out), task="b")
+    given = dataclasses.replace(settings, given=(("b", out),))
+    steps = {s.id: s for s in plan(given)}
+    assert "expert:a" in steps and "expert:b" not in steps and "evaluate:expert:b" not in steps
+    manifest = steps["manifest"]
+    assert out in manifest.inputs and manifest.needs == ("expert:a",)
+    given.output_dir.mkdir()
+    write_manifest(dataclasses.replace(manifest, inputs=(out,)), given)
+    (spec,) = read_manifest(given.output_dir / "experts.json")
+    assert spec == dataclasses.replace(read_manifest(out)[0], path=spec.path)
+    assert spec.path == read_manifest(out)[0].path
+
+
+def test_an_expert_of_another_task_is_refused(settings: ChainSettings, nnunet_folder, tmp_path):
+    out = tmp_path / "b.json"
+    Experts().describe(str(nnunet_folder()), str(out), task="b")
+    for task, message in (
+        ("c", r"(?s)that the collection does not have.*c.*a, b"),
+        ("a", r"(?s)not the description.*b.*a"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            plan(dataclasses.replace(settings, given=((task, out),)))
+    with pytest.raises(ConfigError, match=r"(?s)a given result is no file.*experts describe .* a\.json --task a"):
+        _given(f"a={tmp_path}")
+    out.write_text(json.dumps({"format": 7}))
+    with pytest.raises(AmalgamationError, match="unknown format"):
+        plan(dataclasses.replace(settings, given=(("b", out),)))

@@ -1,0 +1,78 @@
+"""Experts that somebody else trained are described from their own files, or it is said what these do not tell."""
+
+import json
+
+import pytest
+import torch
+from monai.networks.nets import UNet
+from torch import nn
+
+from common.errors import ExpertError
+from common.experts import describe_nnunet, load_experts
+from common.experts_describe import describe_expert, kind_of
+from common.labels import LabelSpace
+
+LABELS = LabelSpace(("liver", "spleen"))
+ARGUMENTS = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3, "channels": [4, 8, 8], "strides": [2, 2]}
+FEATURES = "model.1.submodule.1.submodule"
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    root = tmp_path / "zoo"
+    (root / "configs").mkdir(parents=True)
+    (root / "models").mkdir()
+    (root / "configs" / "inference.json").write_text(json.dumps({"network_def": {"_target_": "UNet", **ARGUMENTS}}))
+    pred = {"channel_def": {"0": "background", "1": "liver", "2": "spleen"}}
+    told = {"inputs": {"image": {"num_channels": 1, "channel_def": {"0": "CT"}}}, "outputs": {"pred": pred}}
+    (root / "configs" / "metadata.json").write_text(json.dumps({"network_data_format": told}))
+    torch.save(UNet(**ARGUMENTS).state_dict(), root / "models" / "model.pt")
+    return root
+
+
+@pytest.fixture
+def script(tmp_path):
+    file = tmp_path / "net.ts"
+    torch.jit.script(nn.Sequential(nn.Conv3d(1, 4, 2, stride=2), nn.ConvTranspose3d(4, 3, 2, stride=2))).save(str(file))
+    return file
+
+
+def test_an_nnunet_folder_tells_everything(nnunet_folder):
+    folder = nnunet_folder()
+    spec = describe_expert(folder, name="ct", task="ct")
+    assert spec == describe_nnunet(folder.resolve(), name="ct", task="ct") and spec.sha256
+    assert load_experts([spec]).for_task("ct").spec.labels == spec.labels
+
+
+def test_a_bundle_s_metadata_tell_structures_and_channels(bundle):
+    given = {"features": FEATURES, "extra": {"divisor": 4}, "spacing": [1, 1, 2], "orientation": None}
+    spec = describe_expert(bundle, name="zoo", role="external", **given)
+    assert spec.labels == LABELS and spec.channels == ("CT",) and spec.spacing == (1.0, 1.0, 2.0)
+    assert spec.kind == "bundle" and spec.orientation == "RAS" and len(spec.sha256) == 64
+    assert load_experts([spec], channels=("CT",)).external[0].spec == spec
+    other = describe_expert(bundle, name="zoo", task="ct", labels=LABELS, channels=["T1"], **given)
+    assert other.channels == ("T1",) and other.task == "ct"
+
+
+def test_a_torchscript_file_tells_neither(script):
+    given = {"name": "ts", "role": "external", "features": "0", "extra": {"divisor": 2}}
+    with pytest.raises(ExpertError, match=r"(?s)do not tell everything.*no labels and no channels.*--labels"):
+        describe_expert(script, **given)
+    spec = describe_expert(script, labels=LABELS, channels=["T1"], **given)
+    assert load_experts([spec]).external[0].channels_of_features == [4]
+
+
+def test_what_cannot_be_opened_is_refused(bundle, script, tmp_path, nnunet_folder):
+    with pytest.raises(ExpertError, match="no `features`"):
+        describe_expert(bundle, name="zoo", task="ct")
+    (bundle / "models" / "model.pt").unlink()
+    with pytest.raises(ExpertError, match=r"model\.pt"):
+        describe_expert(bundle, name="zoo", task="ct", features=FEATURES)
+    script.write_bytes(b"nothing")
+    with pytest.raises(ExpertError, match="cannot read this TorchScript"):
+        describe_expert(script, name="ts", task="ct", labels=LABELS, channels=["CT"], features="0")
+    with pytest.raises(ExpertError, match=r"(?s)no expert that can be read.*nothing"):
+        kind_of(tmp_path / "nowhere")
+    folder = nnunet_folder()
+    with pytest.raises(ExpertError, match=f"did you mean .*{folder.name}"):
+        kind_of(folder.parent)
