@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "train": "run one bundle's training",
     "evaluate": "score one bundle on a dataset or collection",
     "predict": "segment a scan, a folder of scans or a DICOM series",
+    "compare": "methods and baselines on one collection, split and budget: one table, one page",
     "report": "one HTML page out of finished runs",
     "bench": "measure speed, with an equality check beside each figure",
     "weights": "look into weight files and compare them",

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
+from common.engine.costs import counted_operations
 from common.errors import AmalgamationError
 
 __all__ = ["SMALLER", "Case", "Row", "cost", "measure", "multiply_adds", "peak_memory", "relative", "tensor_memory"]
@@ -87,20 +87,9 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 def multiply_adds(function: Callable[[], object]) -> float:
     """10^9 multiply-adds of matrix products, convolutions and attention products."""
-    aten = torch.ops.aten
-    mapping = {aten._scaled_dot_product_flash_attention_for_cpu: _attention, aten.addmm_: _addmm}
-    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+    with counted_operations() as count:
         function()
-    return float(counter.get_total_flops()) / 2e9
-
-
-def _attention(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    batch, heads, n, d = q
-    return int(2 * batch * heads * n * k[2] * (d + v[3]))
-
-
-def _addmm(_: Any, a: Any, b: Any, out_shape: Any = None, **__: Any) -> int:
-    return int(2 * a[0] * a[1] * b[1])
+        return count()
 
 
 def peak_memory(function: Callable[[], object]) -> float:

@@ -15,6 +15,8 @@ from .chain_step import ChainSettings, Step, config_argument, data_files, finger
 
 __all__ = ["ChainSettings", "Step", "fingerprint", "plan", "recipe", "takes_external"]
 
+SCORES = "evaluation/summary.json"
+
 
 def plan(settings: ChainSettings) -> list[Step]:
     """All steps of a chain, in an order that respects their needs.
@@ -36,10 +38,16 @@ def plan(settings: ChainSettings) -> list[Step]:
         + tuple(path for _, path in settings.given)
         + given_expert(settings),
         needs=tuple(s.id for s in stage1),
+        produces="experts.json",
     )
     tasks = [_evaluation(settings, s, content["stage1"]["bundle"], _task_dir(collection, s)) for s in stage1]
     stage2 = list(_students(settings, content, collection, stage1))
-    students = [_evaluation(settings, s, settings.bundle, (settings.dataset_dir,)) for s in stage2]
+    bundles = {run["id"]: run.get("bundle", settings.bundle) for run in content["stage2"]}
+    students = [
+        _evaluation(settings, s, bundles[s.id.split(":")[0]], (settings.dataset_dir,))
+        for s in stage2
+        if s.produces == Step.produces
+    ]
     listed = [manifest] if "phase1" not in content.get("stage1", ("phase1",)) else []
     # the longest runs first: evaluations fill the gaps
     return [*stage1, *listed, *stage2, *[e for e in (*tasks, *students) if e]]
@@ -49,7 +57,7 @@ def _check_dimensions(settings: ChainSettings, recipe: Mapping[str, Any], collec
     wanted, found = recipe.get("dim"), collection.datasets[0].dim
     if wanted not in (None, found):
         raise ConfigError(f"{settings.bundle} takes {wanted}-D images", where=settings.dataset_dir, got=f"{found}-D",
-                          hint="for example the phantom's: --dataset_dir data/phantom_2d")  # fmt: skip
+                          hint="for example the phantom's: --dataset_dir data/phantom" + "_2d" * (wanted == 2))  # fmt: skip
 
 
 def takes_external(bundle: str, bundles: Path = Path("bundles")) -> bool:
@@ -65,13 +73,19 @@ def _task_dir(collection: Collection, step: Step) -> tuple[Path, ...]:
 def _students(
     settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection, stage1: Sequence[Step]
 ) -> Iterable[Step]:
+    """The runs of stage 2.
+
+    A run with ``bundle`` trains that one, with the overlays that it has as stage 1. One with ``"trained": false`` is an
+    evaluation of the experts together: nothing is trained, and the seeds make no difference.
+    """
     data = tuple(f for d in collection.datasets for f in data_files(d))
     for run in _wanted(settings, recipe):
-        fewer = recipe.get("without_external", []) if settings.external is None else []
-        names = ["train.json", *recipe["presets"][settings.preset]["stage2"], *fewer, *run["overlays"]]
-        config = config_argument(settings, settings.bundle, names)
-        kind = "variant" if run.get("optional") else run["id"]
         own, given, needs = _given(settings, recipe, run, stage1, collection)
+        if not run.get("trained", True):
+            yield _together(settings, run, own, (*given, *data), needs)
+            continue
+        config = config_argument(settings, run.get("bundle", settings.bundle), _overlays(settings, recipe, run))
+        kind = "variant" if run.get("optional") else run["id"]
         for seed in settings.seeds:
             folder = settings.output_dir / run["id"] / f"seed{seed}"
             overrides = {
@@ -85,6 +99,28 @@ def _students(
             argv = run_words(settings, config, overrides, f"{run['id']}:seed{seed}")
             title = f"{run['title']} (seed {seed})"
             yield Step(f"{run['id']}:seed{seed}", kind, title, folder, argv, (*given, *data), needs)
+
+
+def _overlays(settings: ChainSettings, recipe: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
+    preset = recipe["presets"][settings.preset]
+    if "bundle" in run:
+        return ["train.json", *preset["stage1"], *run.get("presets", {}).get(settings.preset, []), *run["overlays"]]
+    fewer = recipe.get("without_external", []) if settings.external is None else []
+    return ["train.json", *preset["stage2"], *fewer, *run["overlays"]]
+
+
+def _together(
+    settings: ChainSettings,
+    run: Mapping[str, Any],
+    own: Mapping[str, Any],
+    inputs: tuple[Path, ...],
+    needs: tuple[str, ...],
+) -> Step:
+    config = config_argument(settings, settings.bundle, ("inference.json", "evaluate.json", *run["overlays"]))
+    folder = settings.output_dir / run["id"]
+    overrides = {"dataset_dir": settings.dataset_dir, **own, "output_dir": folder, "split": settings.split}
+    argv = run_words(settings, config, overrides, "")
+    return Step(run["id"], "variant", run["title"], folder, argv, inputs, needs, produces=SCORES)
 
 
 def _given(
@@ -142,4 +178,5 @@ def _evaluation(settings: ChainSettings, of: Step, bundle: str, dataset_dir: tup
         (of.output_dir / "model.pt",),
         (of.id,),
         of.id,
+        SCORES,
     )

@@ -99,7 +99,7 @@ class Record:
             Path(temporary).write_text(json.dumps(self.data, indent=2) + "\n")
 
 
-def write_manifest(step: Step, settings: ChainSettings) -> None:
+def write_manifest(step: Step) -> None:
     """Collect every expert's own description into ``experts.json``; paths are relative to that file.
 
     Raises:
@@ -112,9 +112,9 @@ def write_manifest(step: Step, settings: ChainSettings) -> None:
                 "the expert left no description", where=path, hint="delete nothing; type the chain command again"
             )
         spec = json.loads(path.read_text())
-        spec["path"] = os.path.relpath((path.parent / spec["path"]).resolve(), settings.output_dir.resolve())
+        spec["path"] = os.path.relpath((path.parent / spec["path"]).resolve(), step.output_dir.resolve())
         experts.append(spec)
-    with atomic_write(settings.output_dir / "experts.json") as temporary:
+    with atomic_write(step.output_dir / step.produces) as temporary:
         Path(temporary).write_text(json.dumps({"format": 1, "experts": experts}, indent=2) + "\n")
 
 
@@ -151,8 +151,7 @@ def _row(step: Step, folder: Path, earlier: dict[str, Any] | None) -> dict[str, 
 
 
 def _complete(step: Step) -> bool:
-    produced = {"manifest": "experts.json", "evaluate": "evaluation/summary.json"}
-    return (step.output_dir / produced.get(step.kind, "model.pt")).is_file()
+    return (step.output_dir / step.produces).is_file()
 
 
 def _metrics(step: Step) -> dict[str, Any]:

@@ -42,7 +42,9 @@ def default_jobs(gpus: int | None = None, cores: int | None = None) -> int:
     return 1 if gpus else max(1, min(2, cores))
 
 
-def execute(steps: Sequence[Step], record: Record, settings: ChainSettings, jobs: int) -> None:
+def execute(
+    steps: Sequence[Step], record: Record, settings: ChainSettings, jobs: int, *, keep_going: bool = False
+) -> dict[str, BaseException]:
     """Do every step that is not done yet.
 
     A failed step stops the start of further ones; those that run are waited for, so that nothing of theirs is lost.
@@ -53,6 +55,10 @@ def execute(steps: Sequence[Step], record: Record, settings: ChainSettings, jobs
         record: the chain's record.
         settings: the chain's settings.
         jobs: processes at a time, >= 1; they share the CPU's cores evenly.
+        keep_going: do all that needs no failed step, and give the failures back instead of raising the first.
+
+    Returns:
+        the failures by the steps' ids; of steps that were left out, that of the one they need.
 
     Raises:
         ConfigError: for less than one job.
@@ -62,25 +68,43 @@ def execute(steps: Sequence[Step], record: Record, settings: ChainSettings, jobs
         raise ConfigError("at least one process at a time", where="jobs", got=jobs)
     waiting, done, lock = list(steps), set[str](), threading.Lock()
     running: dict[Future[None], Step] = {}
-    failure: BaseException | None = None
+    failures: dict[str, BaseException] = {}
     processes = Processes(max(1, (os.cpu_count() or 1) // jobs))
     with ThreadPoolExecutor(jobs) as pool, processes.ended_with_us():
-        while running or (waiting and failure is None):
-            for step in [s for s in waiting if failure is None and done.issuperset(s.needs)][: jobs - len(running)]:
+        while running or waiting:
+            for step in [s for s in waiting if done.issuperset(s.needs)][: jobs - len(running)]:
                 waiting.remove(step)
                 position = f"[{steps.index(step) + 1}/{len(steps)}]"
                 running[pool.submit(_do, step, record, settings, position, lock, processes)] = step
+            if not running:
+                break
             finished, _ = wait(running, timeout=_PAUSE, return_when=FIRST_COMPLETED)
             for future in finished:
-                step = running.pop(future)
-                error = future.exception()
-                failure = failure or error
+                step, error = running.pop(future), future.exception()
                 if error is None:
                     done.add(step.id)
+                else:
+                    failures[step.id] = error
+            if failures:
+                waiting = _still_possible(waiting, failures) if keep_going else []
             if not finished:
                 _show(list(running.values()))
-    if failure is not None:
-        raise failure
+    for error in failures.values():
+        if not keep_going or not isinstance(error, AmalgamationError):
+            raise error
+    return failures
+
+
+def _still_possible(waiting: Sequence[Step], failures: dict[str, BaseException]) -> list[Step]:
+    """The steps that need no failed one; the others are added to the failures."""
+    left = []
+    for step in waiting:
+        failed = [need for need in step.needs if need in failures]
+        if failed:
+            failures[step.id] = failures[failed[0]]
+        else:
+            left.append(step)
+    return left
 
 
 _ENDING = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}  # Windows has no SIGHUP
@@ -150,7 +174,7 @@ def _do(
     started, status = time.monotonic(), "failed"
     try:
         if step.kind == "manifest":
-            write_manifest(step, settings)
+            write_manifest(step)
         else:
             _call(step, processes)
         status = "done"

@@ -14,7 +14,7 @@ from typing import Any
 from common.data.datalist import Dataset
 from common.errors import ConfigError
 
-__all__ = ["ChainSettings", "Step", "config_argument", "data_files", "fingerprint", "recipe", "run_words"]
+__all__ = ["ChainSettings", "Step", "config_argument", "data_files", "fingerprint", "recipe", "run_words", "step_files"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class Step:
         inputs: files whose content decides whether an earlier result still holds.
         needs: steps that must be done before.
         subject: for ``evaluate``, the step whose model is evaluated.
+        produces: file in ``output_dir`` without which the step is not done.
     """
 
     id: str
@@ -86,6 +87,7 @@ class Step:
     inputs: tuple[Path, ...] = ()
     needs: tuple[str, ...] = ()
     subject: str = ""
+    produces: str = "model.pt"
 
     @property
     def command(self) -> str:
@@ -153,7 +155,7 @@ def fingerprint(step: Step) -> str:
     digest = hashlib.sha256()
     for word in step.argv[1:]:
         digest.update(word.encode() + b"\0")
-    for path in sorted({*_config_files(step.argv), *step.inputs}):
+    for path in sorted({*step_files(step.argv), *step.inputs}):
         digest.update(path.name.encode() + b"\0")
         digest.update(_content(path))
     return digest.hexdigest()
@@ -166,7 +168,8 @@ def _content(path: Path) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _config_files(argv: Sequence[str]) -> list[Path]:
+def step_files(argv: Sequence[str]) -> list[Path]:
+    """The configuration files that a command names, in the order of merging."""
     words = list(argv)
     if "--config_file" not in words:
         return []

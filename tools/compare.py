@@ -1,0 +1,170 @@
+"""``python -m tools compare``: methods and baselines on one collection, one split and one budget, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.data.datalist import read_collection
+from common.errors import AmalgamationError, ConfigError
+
+from .chain_record import Record
+from .chain_run import default_jobs
+from .compare_budget import Budget
+from .compare_members import choose, known_members, why_not
+from .compare_plan import CompareSettings, Part, parts
+from .compare_run import run_parts
+
+__all__ = ["Compare"]
+
+Words = str | Sequence[str]
+
+
+class Compare:
+    """Train, evaluate and measure several methods alike, and write one table and one page."""
+
+    def run(
+        self,
+        dataset_dir: str = "data/phantom",
+        methods: Words = "all",
+        preset: Words = "laptop",
+        budget_steps: int | None = None,
+        budget_minutes: float | None = None,
+        seeds: int | Sequence[int] = 0,
+        split: str = "test",
+        reference: str | None = None,
+        output_dir: str = "runs/compare",
+        external: str | None = "auto",
+        structures: Words = (),
+        knobs: Words = (),
+        tracking: str = "none",
+        jobs: int | str = "auto",
+        report: bool = True,
+        dry_run: bool = False,
+    ) -> str:
+        """Train what is missing, evaluate all on one split, write the tables and the page.
+
+        The command can be interrupted at any moment and typed again, also with further methods or seeds: what is done
+        and did not change is kept. A method that fails is reported at the end and does not stop the others.
+
+        Args:
+            dataset_dir: a dataset, a folder of datasets or a ``collection.json``.
+            methods: names separated by commas (``compare methods`` lists them), ``all`` for every one that can.
+            preset: of all bundles, or of single ones: ``laptop,ka2er=abdomen_cpu``.
+            budget_steps: updates of the weights that every training takes, each expert's as well as each method's own,
+                at the batch size of the preset.
+            budget_minutes: minutes after which every training is ended; instead of steps.
+            seeds: seed or seeds of stage 2.
+            split: split to evaluate on.
+            reference: method that the others are tested against; the first of the methods when omitted.
+            output_dir: where everything goes.
+            external: as for ``chain run``: the task-agnostic expert of chains that take one.
+            structures: sam_med3d_moe: structures that get an expert; the preset's when omitted.
+            knobs: ``<bundle>.<knob>=<value>`` separated by commas, for every training of a bundle.
+            tracking: ``mlflow`` (a store in each chain's folder) or ``none``.
+            jobs: processes at a time; times are only comparable with 1.
+            report: write the tables and the page at the end.
+            dry_run: print the plan and do nothing.
+
+        Returns:
+            One line that says where to look next.
+        """
+        collection = read_collection(Path(dataset_dir))
+        members, left_out = choose(methods, collection, known_members())
+        chosen = reference or (members[0].name if members else "")
+        if chosen not in [m.name for m in members]:
+            raise ConfigError("the reference is not compared", where="reference", got=chosen,
+                              expected="one of " + ", ".join(m.name for m in members))  # fmt: skip
+        settings = CompareSettings(
+            dataset_dir=Path(dataset_dir),
+            output_dir=Path(output_dir),
+            members=tuple(members),
+            reference=chosen,
+            presets=_presets(preset),
+            budget=Budget(steps=budget_steps, minutes=budget_minutes),
+            seeds=_seeds(seeds),
+            split=split,
+            external=_external(external, dataset_dir),
+            structures=_words(structures),
+            knobs=_knobs(knobs),
+            tracking=tracking,
+        )
+        plan = parts(settings)
+        if dry_run:
+            return _plan_text(plan, left_out)
+        unfinished = run_parts(plan, settings, left_out, default_jobs() if jobs == "auto" else int(jobs))
+        page = self.report(output_dir) if report else output_dir
+        if unfinished:
+            raise AmalgamationError("not every method could be measured", where=output_dir, got="\n".join(unfinished),
+                                    hint=f"mend the cause and type the same command again; the others: {page}")  # fmt: skip
+        return f"The page is {page}" if report else f"Everything is in {output_dir}"
+
+    def report(self, output_dir: str = "runs/compare", out: str | None = None, title: str | None = None) -> str:
+        """Write the tables (Markdown, CSV) and the page of a comparison, also of one that is not finished.
+
+        Args:
+            output_dir: the comparison's folder.
+            out: folder for ``index.html`` and the tables; ``<output_dir>/report`` when omitted.
+            title: heading.
+
+        Returns:
+            The page's file.
+        """
+        from .report import comparison_report
+
+        return comparison_report(output_dir, out=out, title=title)
+
+    def methods(self, dataset_dir: str = "data/phantom") -> str:
+        """List what can be compared on a collection, and why the rest cannot."""
+        collection, known = read_collection(Path(dataset_dir)), known_members()
+        width = max(map(len, known))
+        rows = [(m, why_not(m, collection)) for m in known.values()]
+        return "\n".join(f"{m.name:<{width}}  {m.title:<24}  {reason or 'can take part'}" for m, reason in rows)
+
+
+def _words(value: Words) -> tuple[str, ...]:
+    return tuple(v.strip() for v in value.split(",") if v.strip()) if isinstance(value, str) else tuple(value)
+
+
+def _seeds(value: int | Sequence[int]) -> tuple[int, ...]:
+    seeds = (value,) if isinstance(value, int) else tuple(int(s) for s in value)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError("seeds are different numbers", where="seeds", got=value, expected="for example 0,1,2")
+    return seeds
+
+
+def _presets(value: Words) -> dict[str, str]:
+    pairs = [word.rpartition("=") for word in _words(value)]
+    return {bundle: preset for bundle, _, preset in pairs}
+
+
+def _knobs(value: Words) -> tuple[tuple[str, str, str], ...]:
+    found = []
+    for word in _words(value):
+        name, _, given = word.partition("=")
+        bundle, _, knob = name.partition(".")
+        if not (bundle and knob and given):
+            raise ConfigError("not a knob", where="knobs", got=word, expected="<bundle>.<knob>=<value>")
+        found.append((bundle, knob, given))
+    return tuple(found)
+
+
+def _external(value: str | None, dataset_dir: str) -> Path | None:
+    if value in (None, "none", "None", False):
+        return None
+    if value != "auto":
+        return Path(str(value))
+    general = Path(f"{Path(dataset_dir)}_general")
+    return general if general.is_dir() else None
+
+
+def _plan_text(plan: Sequence[Part], left_out: dict[str, str]) -> str:
+    lines = []
+    for part in plan:
+        record = Record.read(part.settings.output_dir)
+        lines.append(f"{part.settings.bundle} ({part.settings.preset})")
+        for step in part.steps:
+            done = record is not None and record.holds(step)
+            lines.append(f"{'done' if done else 'to do':>8}  {step.title}")
+            lines += [f"          {step.command}"] if step.argv else []
+    return "\n".join([*lines, *(f"left out: {name} {reason}" for name, reason in left_out.items())])

@@ -1,0 +1,158 @@
+"""What a comparison has to do: for every bundle that takes part, the steps of its chain that its members need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.errors import ConfigError
+
+from .chain_plan import ChainSettings, Step, plan, recipe, takes_external
+from .chain_step import step_files
+from .compare_budget import Budget, measured, with_words
+from .compare_members import Member
+
+__all__ = ["CompareSettings", "Part", "parts", "preset_of", "runs_of"]
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """Everything that a user chooses for one comparison.
+
+    Args:
+        dataset_dir: a dataset, a folder of datasets or a ``collection.json``.
+        output_dir: folder that receives a chain's folder per bundle, the tables and the page.
+        members: what is compared, the reference among them.
+        reference: name of the member that all others are tested against.
+        presets: preset of each bundle, ``""`` for the others.
+        budget: of every training.
+        seeds: of every training of stage 2.
+        split: that everything is evaluated on.
+        external: of chains that have a place for a task-agnostic expert.
+        structures: that get an expert, where a chain trains one per structure.
+        knobs: ``(bundle, knob, value)``, given to every training of that bundle.
+        tracking: ``mlflow`` or ``none``.
+        bundles: folder that holds the bundles.
+    """
+
+    dataset_dir: Path
+    output_dir: Path
+    members: tuple[Member, ...]
+    reference: str
+    presets: Mapping[str, str]
+    budget: Budget = field(default_factory=Budget)
+    seeds: tuple[int, ...] = (0,)
+    split: str = "test"
+    external: Path | None = None
+    structures: tuple[str, ...] = ()
+    knobs: tuple[tuple[str, str, str], ...] = ()
+    tracking: str = "none"
+    bundles: Path = Path("bundles")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a comparison does of one chain."""
+
+    settings: ChainSettings
+    steps: tuple[Step, ...]
+
+
+def parts(settings: CompareSettings) -> list[Part]:
+    """One part per bundle, in the order in which the members name them.
+
+    Raises:
+        ConfigError: for settings that a chain refuses, or knobs of a bundle that trains nothing here.
+    """
+    found = []
+    for bundle in dict.fromkeys(m.bundle for m in settings.members):
+        own = [m for m in settings.members if m.bundle == bundle]
+        chain = _chain(settings, bundle, own)
+        steps = _needed(plan(chain), own)
+        rules = recipe(chain).get("budget", {})
+        found.append(Part(chain, tuple(_with_knobs(measured(s, settings.budget, rules), settings) for s in steps)))
+    trained = {_bundle(s) for part in found for s in part.steps if _trains(s)}
+    strange = {bundle for bundle, _, _ in settings.knobs} - trained
+    if strange:
+        raise ConfigError("no training here is of this bundle", where="knobs", got=", ".join(sorted(strange)),
+                          expected=", ".join(sorted(trained)))  # fmt: skip
+    return found
+
+
+def _chain(settings: CompareSettings, bundle: str, members: Sequence[Member]) -> ChainSettings:
+    chain = ChainSettings(
+        bundle=bundle,
+        dataset_dir=settings.dataset_dir,
+        output_dir=settings.output_dir / bundle,
+        preset=preset_of(settings.presets, bundle),
+        seeds=settings.seeds,
+        alone=any(m.run == "alone" for m in members),
+        split=settings.split,
+        tracking=settings.tracking,
+        bundles=settings.bundles,
+    )
+    content = recipe(chain)
+    optional = {run["id"] for run in content["stage2"] if run.get("optional")}
+    more = {"variants": tuple(m.run for m in members if m.run in optional)}
+    each = any("each" in run for run in _first_way(content))
+    return ChainSettings(
+        **{
+            **chain.__dict__,
+            **more,
+            "external": settings.external if takes_external(bundle, settings.bundles) else None,
+            "structures": settings.structures if each else (),
+        }
+    )
+
+
+def _first_way(content: Mapping[str, object]) -> list[Mapping[str, object]]:
+    stage1 = content.get("stage1")
+    ways = stage1.get("phase1") if isinstance(stage1, Mapping) else None
+    return list(next(iter(ways.values()))) if isinstance(ways, Mapping) else []
+
+
+def preset_of(presets: Mapping[str, str], bundle: str) -> str:
+    """The preset of a bundle: its own, else the one for all.
+
+    Raises:
+        ConfigError: when there is neither.
+    """
+    if bundle in presets or "" in presets:
+        return presets.get(bundle, presets.get("", ""))
+    raise ConfigError("no preset for this bundle", where="preset", got=bundle, hint=f"--preset laptop,{bundle}=smoke")
+
+
+def runs_of(member: Member, identities: Iterable[str]) -> list[str]:
+    """The trainings that are a member, by the ids of a chain's steps: seeds, or the experts of all tasks."""
+    if member.run == "stage1":
+        return [i for i in identities if i.startswith("expert:")]
+    return [i for i in identities if i == member.run or i.startswith(f"{member.run}:")]
+
+
+def _needed(steps: Sequence[Step], members: Sequence[Member]) -> list[Step]:
+    """The members' own steps with their evaluations, and what these need, in the chain's order."""
+    every = {s.id: s for s in steps}
+    trained = [s.id for s in steps if s.kind != "evaluate"]
+    own = {i for m in members for i in runs_of(m, trained)}
+    open_ids = [*own, *(s.id for s in steps if s.subject in own and s.subject)]
+    keep: set[str] = set()
+    while open_ids:
+        identity = open_ids.pop()
+        if identity not in keep:
+            keep.add(identity)
+            open_ids += every[identity].needs
+    return [s for s in steps if s.id in keep]
+
+
+def _bundle(step: Step) -> str:
+    return step_files(step.argv)[0].parent.parent.name
+
+
+def _trains(step: Step) -> bool:
+    return bool(step.argv) and step.produces == Step.produces
+
+
+def _with_knobs(step: Step, settings: CompareSettings) -> Step:
+    knobs = {knob: value for bundle, knob, value in settings.knobs if _trains(step) and bundle == _bundle(step)}
+    return with_words(step, knobs) if knobs else step
