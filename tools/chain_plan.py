@@ -56,8 +56,9 @@ def plan(settings: ChainSettings) -> list[Step]:
 def _check_dimensions(settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection) -> None:
     wanted, found = recipe.get("dim"), collection.datasets[0].dim
     if wanted not in (None, found):
+        folder = "data/phantom_2d" if wanted == 2 else "data/phantom"
         raise ConfigError(f"{settings.bundle} takes {wanted}-D images", where=settings.dataset_dir, got=f"{found}-D",
-                          hint="for example the phantom's: --dataset_dir data/phantom" + "_2d" * (wanted == 2))  # fmt: skip
+                          hint=f"for example the phantom's: --dataset_dir {folder}")  # fmt: skip
 
 
 def takes_external(bundle: str, bundles: Path = Path("bundles")) -> bool:

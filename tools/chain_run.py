@@ -79,19 +79,16 @@ def execute(
             if not running:
                 break
             finished, _ = wait(running, timeout=_PAUSE, return_when=FIRST_COMPLETED)
-            for future in finished:
-                step, error = running.pop(future), future.exception()
-                if error is None:
-                    done.add(step.id)
-                else:
-                    failures[step.id] = error
+            ended = {running.pop(future).id: future.exception() for future in finished}
+            done |= {i for i, error in ended.items() if error is None}
+            failures |= {i: error for i, error in ended.items() if error is not None}
             if failures:
                 waiting = _still_possible(waiting, failures) if keep_going else []
             if not finished:
                 _show(list(running.values()))
-    for error in failures.values():
-        if not keep_going or not isinstance(error, AmalgamationError):
-            raise error
+    fatal = [e for e in failures.values() if not keep_going or not isinstance(e, AmalgamationError)]
+    if fatal:
+        raise fatal[0]
     return failures
 
 

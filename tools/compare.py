@@ -96,7 +96,7 @@ class Compare:
         page = self.report(output_dir) if report else output_dir
         if unfinished:
             raise AmalgamationError("not every method could be measured", where=output_dir, got="\n".join(unfinished),
-                                    hint=f"mend the cause and type the same command again; the others: {page}")  # fmt: skip
+                                    hint=f"mend the cause and type the command again; the others: {page}")  # fmt: skip
         return f"The page is {page}" if report else f"Everything is in {output_dir}"
 
     def report(self, output_dir: str = "runs/compare", out: str | None = None, title: str | None = None) -> str:

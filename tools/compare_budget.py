@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,9 +72,9 @@ def measured(step: Step, budget: Budget, rules: Mapping[str, Mapping[str, Any]])
     Args:
         step: of a chain; what neither trains nor evaluates is left alone.
         budget: of every training.
-        rules: ``budget`` of the chain's ``chain.json``: for each bundle the knobs ``epochs`` and ``per_epoch``, the knob
-            that a step is to be multiplied by (``times``), knobs in epochs (``scaled``) and knobs in steps that may not
-            take more than a quarter (``at_most_quarter``).
+        rules: ``budget`` of the chain's ``chain.json``: for each bundle the knobs ``epochs`` and ``per_epoch``, the
+            knob that a step is to be multiplied by (``times``), knobs in epochs (``scaled``) and knobs in steps that
+            may not take more than a quarter (``at_most_quarter``).
 
     Raises:
         ConfigError: for a bundle without rules, or a knob that is no plain number.
@@ -113,7 +114,7 @@ def _knobs(step: Step, steps: int, rules: Mapping[str, Mapping[str, Any]]) -> di
 def _given(argv: Sequence[str]) -> dict[str, Any]:
     """The plain numbers and lists among a command's overrides."""
     found = {}
-    for word, value in zip(argv[:-1], argv[1:], strict=True):
+    for word, value in itertools.pairwise(argv):
         if word.startswith("--"):
             try:
                 found[word[2:]] = ast.literal_eval(value)

@@ -13,7 +13,7 @@ from .chain_step import step_files
 from .compare_budget import Budget, measured, with_words
 from .compare_members import Member
 
-__all__ = ["CompareSettings", "Part", "parts", "preset_of", "runs_of"]
+__all__ = ["CompareSettings", "Part", "experts_of", "parts", "preset_of", "runs_of"]
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,20 @@ def runs_of(member: Member, identities: Iterable[str]) -> list[str]:
     if member.run == "stage1":
         return [i for i in identities if i.startswith("expert:")]
     return [i for i in identities if i == member.run or i.startswith(f"{member.run}:")]
+
+
+def experts_of(member: Member, steps: Sequence[Step]) -> list[str]:
+    """The trainings that a member waits for, by their ids."""
+    every = {s.id: s for s in steps}
+    own = runs_of(member, [s.id for s in steps if s.kind != "evaluate"])
+    found: dict[str, None] = {}
+    open_ids = [need for i in own for need in every[i].needs]
+    while open_ids:
+        identity = open_ids.pop(0)
+        if identity not in found:
+            found[identity] = None
+            open_ids += every[identity].needs
+    return [i for i in found if i not in own and every[i].argv]
 
 
 def _needed(steps: Sequence[Step], members: Sequence[Member]) -> list[Step]:

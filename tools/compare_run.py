@@ -14,7 +14,7 @@ from common.errors import AmalgamationError
 
 from .chain_record import Record, prepare_tracking
 from .chain_run import execute
-from .compare_plan import CompareSettings, Part, preset_of, runs_of
+from .compare_plan import CompareSettings, Part, experts_of, preset_of, runs_of
 
 __all__ = ["run_parts", "write_comparison"]
 
@@ -40,9 +40,9 @@ def run_parts(parts: Sequence[Part], settings: CompareSettings, left_out: Mappin
     failures: dict[str, dict[str, str]] = {}
     with RunLock(settings.output_dir, name="compare.lock"):
         for part in parts:
-            write_comparison(settings, left_out, failures)
+            write_comparison(settings, parts, left_out, failures)
             failures[part.settings.bundle] = _run(part, jobs)
-        write_comparison(settings, left_out, failures)
+        write_comparison(settings, parts, left_out, failures)
     return [f"{name}: {reason}" for name, reason in _unfinished(settings, parts, failures).items()]
 
 
@@ -74,11 +74,15 @@ def _unfinished(
 
 
 def write_comparison(
-    settings: CompareSettings, left_out: Mapping[str, str], failures: Mapping[str, Mapping[str, str]]
+    settings: CompareSettings,
+    parts: Sequence[Part],
+    left_out: Mapping[str, str],
+    failures: Mapping[str, Mapping[str, str]],
 ) -> Path:
     """Write ``compare.json``: who is compared, on what, at which budget, and what went wrong."""
     bundles = dict.fromkeys(m.bundle for m in settings.members)
     records = [r for r in (Record.read(settings.output_dir / b) for b in bundles) if r is not None]
+    steps = {part.settings.bundle: part.steps for part in parts}
     same: dict[str, Any] = {k: records[0].data.get(k) for k in FROM_CHAIN} if records else {}
     content = {
         "format": 1,
@@ -94,6 +98,7 @@ def write_comparison(
             {
                 **{k: getattr(m, k) for k in ("name", "title", "bundle", "run", "prompted")},
                 "preset": preset_of(settings.presets, m.bundle),
+                "experts": experts_of(m, steps[m.bundle]),
             }
             for m in settings.members
         ],

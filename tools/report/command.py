@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from common.atomic import atomic_write
 
+from .comparison import read_comparison
+from .comparison_files import csv_of_methods, csv_of_structures, markdown
+from .comparison_page import comparison_facts, render_comparison
 from .markdown import tables
 from .page import facts, render
 from .results import read_study
+from .volumes import viewer_volumes
 
-__all__ = ["report"]
+__all__ = ["comparison_report", "report"]
 
 
 def report(*runs: str, out: str | None = None, title: str | None = None) -> str:
@@ -21,7 +26,8 @@ def report(*runs: str, out: str | None = None, title: str | None = None) -> str:
     ``<name>.html``.
 
     Args:
-        runs: the folder of a chain (with ``chain.json``), or folders of single runs to compare.
+        runs: the folder of a chain (with ``chain.json``) or of a comparison (with ``compare.json``), or folders of
+            single runs to compare.
         out: folder for ``index.html``, or a file name ending in ``.html``; ``<first folder>/report`` when omitted.
         title: heading; the chain's or the folder's name when omitted.
 
@@ -29,6 +35,8 @@ def report(*runs: str, out: str | None = None, title: str | None = None) -> str:
         The file that was written.
     """
     folders = _folders(runs)
+    if len(folders) == 1 and (folders[0] / "compare.json").is_file():
+        return comparison_report(folders[0], out=out, title=title)
     study = read_study(folders)
     target = Path(out) if out else folders[0] / "report"
     file = target if target.suffix == ".html" else target / "index.html"
@@ -37,9 +45,39 @@ def report(*runs: str, out: str | None = None, title: str | None = None) -> str:
     beside = file.with_suffix(".md") if target.suffix == ".html" else file.with_name("tables.md")
     with atomic_write(beside) as partial:
         chain = study.chain or {}
-        made_with = [("Command", f"`{chain['command']}`"), *facts(chain)] if chain.get("command") else []
+        made_with = [*_command(chain), *facts(chain)] if chain.get("command") else []
         partial.write_text(tables(study, made_with), encoding="utf-8")
     return str(file)
+
+
+def comparison_report(folder: str | Path, out: str | None = None, title: str | None = None) -> str:
+    """Write a comparison's page, and beside it its tables: ``tables.md``, ``methods.csv`` and ``structures.csv``.
+
+    Args:
+        folder: of the comparison, with ``compare.json``; it need not be finished.
+        out: folder, or the page's file name ending in ``.html``; ``<folder>/report`` when omitted.
+        title: heading.
+
+    Returns:
+        The page.
+    """
+    comparison = read_comparison(Path(folder))
+    target = Path(out) if out else Path(folder) / "report"
+    file = target if target.suffix == ".html" else target / "index.html"
+    contents = {
+        file.with_name("tables.md"): markdown(comparison, _command(comparison.record) + comparison_facts(comparison)),
+        file.with_name("methods.csv"): csv_of_methods(comparison),
+        file.with_name("structures.csv"): csv_of_structures(comparison),
+        file: render_comparison(comparison, viewer_volumes(comparison), title),
+    }
+    for path, content in contents.items():
+        with atomic_write(path) as partial:
+            partial.write_text(content, encoding="utf-8")
+    return str(file)
+
+
+def _command(record: dict[str, Any]) -> list[tuple[str, str]]:
+    return [("Command", f"`{record['command']}`")] if record.get("command") else []
 
 
 def _folders(runs: Sequence[str | Sequence[str]]) -> list[Path]:

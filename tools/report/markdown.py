@@ -8,7 +8,7 @@ from .numbers import LOWER_IS_BETTER, Model, Stat, best, difference, difference_
 from .results import Study
 from .sections import MEASURE_NAMES, Values, common, pair, signed
 
-__all__ = ["tables"]
+__all__ = ["plain", "tables"]
 
 
 def tables(study: Study, facts: Sequence[tuple[str, str]] = (), measures: Sequence[str] = ("dice", "hd95")) -> str:
@@ -43,7 +43,7 @@ def _table(models: Sequence[Model], measure: str) -> str:
     if two is not None:
         head.append(difference_title(*two))
     rule = ["---", "---", *["---:"] * (len(head) - 2)]
-    return "\n".join("| " + " | ".join(_plain(c) for c in line) + " |" for line in [head, rule, *lines])
+    return "\n".join("| " + " | ".join(plain(c) for c in line) + " |" for line in [head, rule, *lines])
 
 
 def _cells(models: Sequence[Model], stats: Mapping[str, Stat], values: Mapping[str, Values], measure: str) -> list[str]:
@@ -67,6 +67,6 @@ def _shown(stat: Stat, digits: int) -> str:
     return f"{stat.mean:.{digits}f} [{stat.low:.{digits}f}, {stat.high:.{digits}f}]"
 
 
-def _plain(text: str) -> str:
-    # a name from a file stays inside its cell
+def plain(text: str) -> str:
+    """A name from a file, kept inside its cell."""
     return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

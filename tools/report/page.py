@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import datetime
-import io
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from .diagram import diagram
 from .figures import Series, curves
+from .frame import document
+from .gallery import gallery, pictures
 from .numbers import Model, models_of, statistic, variant_keys
-from .results import Overlay, Run, Study
+from .results import Run, Study
 from .sections import cases, common, finding, hero, key, legend, tables
 
-__all__ = ["facts", "render"]
-
-HERE = Path(__file__).parent
-PICTURES_PER_RUN = 12
+__all__ = ["duration", "facts", "render", "step_row"]
 
 
 def render(study: Study, title: str | None = None) -> str:
@@ -33,29 +27,11 @@ def render(study: Study, title: str | None = None) -> str:
         ("structures", "Structures", _structures(models)),
         ("cases", "Cases", _cases(models)),
         ("training", "Training", _training(study)),
-        ("overlays", "Overlays", _gallery(study)),
-        ("inside", "Inside", _pictures(study)),
+        ("overlays", "Overlays", gallery(study)),
+        ("inside", "Inside", pictures(study)),
         ("reproduce", "Reproduce", _reproduce(study)),
     ]
-    shown = [s for s in sections if s[2]]
-    links = "".join(f'<a href="#{i}">{n}</a>' for i, n, _ in shown)
-    body = "".join(f'<section id="{i}">{html}</section>' for i, _, html in shown)
-    style, script = ((HERE / n).read_text(encoding="utf-8") for n in ("style.css", "page.js"))
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title or study.name)}</title><style>{style}</style></head><body>"
-        f'<nav><div>{links}<button id="theme" type="button">Theme</button></div></nav>'
-        f"<main>{body}<footer>{_footer()}</footer></main>"
-        f'<dialog aria-label="picture"><img alt="" src="data:,"></dialog><script>{script}</script></body></html>\n'
-    )
-
-
-def _footer() -> str:
-    return (
-        "Research software, not for clinical use. Intervals: percentile bootstrap over cases (95 %, 1000 resamples); "
-        "seeds are averaged per case first. “Mean” weighs every structure of every task alike."
-    )
+    return document(title or study.name, sections)
 
 
 def _overview(study: Study, models: Sequence[Model], title: str | None) -> str:
@@ -151,61 +127,8 @@ def _training(study: Study) -> str:
     return f'<h2>Training</h2>{legend(names)}<div class="grid two">{blocks}</div>'
 
 
-def _image(file: Path, alt: str) -> str:
-    """A picture inside the page; WebP, because a page with all PNGs is several times as large."""
-    packed = io.BytesIO()
-    with Image.open(file) as picture:
-        picture.convert("RGB").save(packed, "WEBP", quality=86)
-    data = base64.b64encode(packed.getvalue()).decode("ascii")
-    return f'<img loading="lazy" alt="{escape(alt)}" src="data:image/webp;base64,{data}">'
-
-
-def _gallery(study: Study) -> str:
-    shown = [r for r in sorted(study.runs, key=_gallery_order) if r.overlays]
-    if not shown:
-        return ""
-    first = shown[0].id
-    buttons, figures = "", ""
-    for run in shown:
-        pressed = "true" if run.id == first else "false"
-        buttons += f'<button value="{escape(run.id)}" aria-pressed="{pressed}">{escape(run.title)}</button>'
-        hidden = "" if run.id == first else " hidden"
-        for o in sorted(run.overlays, key=_overlay_order)[:PICTURES_PER_RUN]:
-            name = o.case if o.case.startswith(o.task) else f"{o.task} {o.case}"
-            alt = f"{o.kind}: {o.case}, {o.structure}, Dice {o.dice:.3f}"
-            figures += (
-                f'<figure data-shown="{escape(run.id)}"{hidden}>{_image(o.file, alt)}'
-                f'<figcaption><span class="pill">{o.kind}</span><b>{escape(o.structure)}</b> Dice {o.dice:.3f}'
-                f"<span>{escape(name)}</span></figcaption></figure>"
-            )
-    note = (
-        "Best and worst cases of every task by mean Dice: solid outlines are the label, dashed the prediction. "
-        "Best cases are cut through their largest structure, worst cases through the one that failed most."
-    )
-    tabs = f'<div class="tabs" data-group="shown">{buttons}</div>' if len(shown) > 1 else ""
-    return f'<h2>Best and worst cases</h2><p class="sub">{note}</p>{tabs}<div class="gallery">{figures}</div>'
-
-
-def _overlay_order(overlay: Overlay) -> tuple[str, str]:
-    return overlay.task, overlay.kind
-
-
-def _gallery_order(run: Run) -> int:
-    order = ("amalgamated", "run", "alone", "variant", "expert", "external")
-    return order.index(run.kind) if run.kind in order else len(order)
-
-
-def _pictures(study: Study) -> str:
-    figures = "".join(
-        f"<figure>{_image(p.file, p.caption)}<figcaption><b>{escape(p.caption)}</b>"
-        f"<span>{escape(r.title)}</span></figcaption></figure>"
-        for r in study.runs
-        for p in r.pictures[:PICTURES_PER_RUN]
-    )
-    return f'<h2>Inside the models</h2><div class="gallery">{figures}</div>' if figures else ""
-
-
-def _duration(seconds: Any) -> str:
+def duration(seconds: Any) -> str:
+    """Seconds for people."""
     if not isinstance(seconds, int | float):
         return "–"
     if seconds < 60:
@@ -219,21 +142,22 @@ def _reproduce(study: Study) -> str:
     if chain is None:
         items = "".join(f"<dt>{escape(r.title)}</dt><dd>{escape(str(r.folder))}</dd>" for r in study.runs)
         return f'<h2>Runs</h2><div class="card"><dl>{items}</dl></div>'
-    rows = "".join(_step(s) for s in chain.get("steps", ()))
+    rows = "".join(step_row(s) for s in chain.get("steps", ()))
     total = sum(s["seconds"] for s in chain.get("steps", ()) if isinstance(s.get("seconds"), int | float))
     table = (
         f"<table><thead><tr><th>Step</th><th>State</th><th>Time</th><th>Command</th></tr></thead><tbody>{rows}</tbody>"
     )
     made_with = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts(chain) if v)
     return (
-        f'<h2>Reproduce</h2><p class="sub">{len(chain.get("steps", ()))} steps, {_duration(total)} in all.</p>'
+        f'<h2>Reproduce</h2><p class="sub">{len(chain.get("steps", ()))} steps, {duration(total)} in all.</p>'
         f'<div class="card"><h3>One command</h3><pre>{escape(str(chain.get("command", "")))}</pre>'
         f'<h3 style="margin-top:20px">Made with</h3><dl>{made_with}</dl></div>'
         f'<div class="card scroll" style="margin-top:18px">{table}</table></div>'
     )
 
 
-def _step(step: dict[str, Any]) -> str:
+def step_row(step: dict[str, Any]) -> str:
+    """A step of a chain: title, state, time, command."""
     status = escape(str(step.get("status", "")))
     command = escape(str(step.get("command", "")))
     shown = f"<details><summary>show</summary><pre>{command}</pre></details>" if command else ""
@@ -242,7 +166,7 @@ def _step(step: dict[str, Any]) -> str:
     dot = key(kind) if kind in ("expert", "external", "alone", "amalgamated") else ""
     return (
         f'<tr><td>{dot} {title}</td><td><span class="pill {status}">{status}</span></td>'
-        f'<td>{_duration(step.get("seconds"))}</td><td class="long">{shown}</td></tr>'
+        f'<td>{duration(step.get("seconds"))}</td><td class="long">{shown}</td></tr>'
     )
 
 

@@ -1,0 +1,188 @@
+"""What lies in a comparison's folder: its members with their runs and what these cost."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.errors import DataError
+
+from .numbers import Model
+from .results import Run, read_study
+
+__all__ = ["Comparison", "Costs", "Member", "read_comparison"]
+
+JSON = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a member costs; NaN is what was not measured.
+
+    Args:
+        parameters: of the network that predicts; of all experts together where each has its own task.
+        trained: parameters that the member's own training changes.
+        multiply_adds_g: 10^9 per case, the mean over the first case of each task.
+        steps: of the member's own training.
+        training_s: seconds of the member's own training, the mean over seeds; of all experts together where these are
+            the member.
+        experts_s: seconds of the trainings that it needs before.
+        case_s: seconds of the network per case, the mean over cases.
+        training_mb, case_mb: peak memory, MB of 10^6 bytes.
+        clock: True when the clock ended a training.
+    """
+
+    parameters: float = math.nan
+    trained: float = math.nan
+    multiply_adds_g: float = math.nan
+    steps: float = math.nan
+    training_s: float = math.nan
+    experts_s: float = math.nan
+    case_s: float = math.nan
+    training_mb: float = math.nan
+    case_mb: float = math.nan
+    clock: bool = False
+
+
+@dataclass(frozen=True)
+class Member:
+    """A method or a baseline with its runs.
+
+    Args:
+        name, title, bundle, preset, prompted: as ``compare.json`` has them.
+        model: its runs under a colour of its own.
+        costs: what it costs.
+        failure: why it is not finished.
+    """
+
+    name: str
+    title: str
+    bundle: str
+    preset: str
+    prompted: bool
+    model: Model
+    costs: Costs
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that one comparison shows."""
+
+    name: str
+    record: JSON
+    members: list[Member]
+    chains: dict[str, JSON] = field(default_factory=dict)
+
+    @property
+    def models(self) -> list[Model]:
+        """Of members that were evaluated."""
+        return [m.model for m in self.members if any(r.rows for r in m.model.runs)]
+
+    @property
+    def reference(self) -> Member:
+        """The member that all others are tested against."""
+        return next((m for m in self.members if m.name == self.record.get("reference")), self.members[0])
+
+
+def read_comparison(folder: Path) -> Comparison:
+    """Read a comparison's folder, finished or not.
+
+    Raises:
+        DataError: when it holds none.
+    """
+    path = folder / "compare.json"
+    if not path.is_file():
+        raise DataError("there is no comparison here", where=folder, expected="compare.json",
+                        hint="python -m tools compare run makes one")  # fmt: skip
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        entries = list(record["members"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError("not the record of a comparison", where=path, got=str(error)) from error
+    runs: dict[str, list[Run]] = {}
+    chains: dict[str, JSON] = {}
+    for bundle in dict.fromkeys(e["bundle"] for e in entries):
+        if (folder / bundle / "chain.json").is_file():
+            study = read_study([folder / bundle])
+            runs[bundle], chains[bundle] = study.runs, study.chain or {}
+    members = [_member(i, e, runs.get(e["bundle"], []), record) for i, e in enumerate(entries)]
+    if not members:
+        raise DataError("the comparison has no members", where=path)
+    return Comparison(record.get("name", folder.name), record, members, chains)
+
+
+def _member(position: int, entry: JSON, runs: Sequence[Run], record: JSON) -> Member:
+    own = [r for r in runs if (r.kind == "expert" if entry["run"] == "stage1" else r.variant == entry["run"])]
+    before = [r for r in runs if r.id in entry.get("experts", ())]
+    failed = record.get("failures", {}).get(entry["bundle"], {})
+    ids = {r.id for r in own} | {f"evaluate:{r.id}" for r in own}
+    reasons = [reason for i, reason in failed.items() if i in ids]
+    told = {k: entry[k] for k in ("name", "title", "bundle", "preset", "prompted")}
+    together = entry["run"] == "stage1"
+    model = Model(f"run{position}", entry["title"], tuple(own))
+    return Member(**told, model=model, costs=costs_of(own, before, together), failure=next(iter(reasons), ""))
+
+
+def costs_of(own: Sequence[Run], before: Sequence[Run], together: bool) -> Costs:
+    """What runs cost, from the files that they left.
+
+    Args:
+        own: seeds of one training, or experts of all tasks.
+        before: trainings that these need.
+        together: own runs are parts of one member, whose costs add up, rather than repetitions.
+    """
+    trained = [_read(r.folder / "training_costs.json") for r in own]
+    evaluated = [_read(r.folder / "evaluation" / "costs.json") for r in own]
+    combine = _sum if together else _mean
+    cases = [c for e in evaluated for c in e.get("cases", ())]
+    timed = [c for c in cases if not c.get("counted")] or cases
+    return Costs(
+        parameters=combine([e.get("parameters") for e in evaluated]),
+        trained=combine([t.get("trained_parameters") for t in trained]),
+        multiply_adds_g=_operations(cases),
+        steps=_mean([t.get("steps") for t in trained]),
+        training_s=combine([t.get("seconds") for t in trained]),
+        experts_s=_sum([_read(r.folder / "training_costs.json").get("seconds") for r in before]) if before else 0.0,
+        case_s=_mean([c.get("seconds") for c in timed]),
+        training_mb=_max([t.get("peak_mb") for t in trained]),
+        case_mb=_max([c.get("peak_mb") for c in cases]),
+        clock=any(t.get("ended_by_clock") for t in trained),
+    )
+
+
+def _operations(cases: Iterable[Mapping[str, Any]]) -> float:
+    """Mean over the cases that were counted, each once: seeds count the same case."""
+    return _mean(list({(c["task"], c["case"]): c["multiply_adds_g"] for c in cases if c.get("counted")}.values()))
+
+
+def _read(path: Path) -> JSON:
+    if not path.is_file():
+        return {}
+    try:
+        content: JSON = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError("not a file of costs", where=path, got=str(error)) from error
+    return content
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [float(v) for v in values if v is not None and math.isfinite(v)]
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    known = _known(values)
+    return sum(known) / len(known) if known else math.nan
+
+
+def _sum(values: Sequence[float | None]) -> float:
+    known = _known(values)
+    return sum(known) if known and len(known) == len(values) else math.nan  # a part that is missing hides the sum
+
+
+def _max(values: Sequence[float | None]) -> float:
+    return max(_known(values), default=math.nan)

@@ -1,0 +1,186 @@
+"""The page of a comparison: the table, its figures, the cases, and how to make it again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from .comparison import Comparison, Member
+from .comparison_rows import MethodRow, method_rows, ordered
+from .comparison_tables import costs, methods_table, structures
+from .figures import Series, curves, intervals
+from .frame import document
+from .gallery import gallery, pictures
+from .numbers import Model
+from .page import facts, step_row
+from .pair_figures import pairs, strips
+from .results import Run, Study
+from .sections import common, legend
+from .viewer import viewer, viewer_scripts
+
+__all__ = ["comparison_facts", "render_comparison"]
+
+
+def render_comparison(comparison: Comparison, volumes: Mapping[str, Any], title: str | None = None) -> str:
+    """The whole HTML document of a comparison.
+
+    Args:
+        comparison: what was measured.
+        volumes: for the viewer, as :func:`~.volumes.viewer_volumes` gives them.
+        title: heading.
+    """
+    rows = ordered(method_rows(comparison))
+    study = Study(comparison.name, [r for m in comparison.members for r in _first_runs(m)])
+    sections = [
+        ("overview", "Overview", _overview(comparison, rows, title)),
+        ("costs", "Costs", costs(rows)),
+        ("structures", "Structures", structures(comparison)),
+        ("cases", "Cases", _cases(comparison, rows)),
+        ("viewer", "Viewer", viewer(volumes)),
+        ("training", "Training", _training(comparison)),
+        ("overlays", "Overlays", gallery(study)),
+        ("inside", "Inside", pictures(study)),
+        ("reproduce", "Reproduce", _reproduce(comparison)),
+    ]
+    return document(title or comparison.name, sections, wide=True, after=viewer_scripts(volumes))
+
+
+def _first_runs(member: Member) -> list[Run]:
+    """The first seed under the member's name; experts of different tasks under their own."""
+    runs = [r for r in member.model.runs if r.rows or r.pictures]
+    if any(r.kind == "expert" for r in runs):
+        return [_named(r, f"{member.title}: {r.task}") for r in runs]
+    return [_named(r, member.title) for r in runs[:1]]
+
+
+def _named(run: Run, title: str) -> Run:
+    return Run(**{**run.__dict__, "id": title, "title": title, "kind": "run"})
+
+
+def _overview(comparison: Comparison, rows: Sequence[MethodRow], title: str | None) -> str:
+    record, models = comparison.record, comparison.models
+    when = str(record.get("created") or "")[:16].replace("T", " ")
+    words = str((record.get("budget") or {}).get("words", ""))
+    eyebrow = " · ".join(p for p in (f"{len(comparison.members)} methods", f"budget: {words}", when) if p)
+    html = (
+        f'<p class="eyebrow">{escape(eyebrow)}</p><h1>{escape(title or "One collection, one split, one budget")}</h1>'
+    )
+    html += f'<p class="lead">{_finding(comparison, rows)}</p>{_notices(comparison)}'
+    stats = {r.member.model.key: r.measures["dice"].mean for r in rows}
+    known = [r.member.model for r in rows if r.member.model in models]
+    if known:
+        html += f'<div class="card">{intervals(known, stats, "dice", "mean Dice with 95 % interval")}</div>'
+    note = (
+        f"Dice and HD95 (MONAI) as means over structures, with 95 % intervals; p from Wilcoxon’s signed-rank test over "
+        f"cases against {escape(comparison.reference.title)}, two-sided, corrected by Holm. HD95 has no value where a "
+        "structure was not found: see “missed” beside it. ± is the standard deviation of the seeds’ means. "
+        f"{_prompts(rows)}Click a heading to sort."
+    )
+    return f'{html}<p class="sub spaced">{note}</p><div class="card scroll">{methods_table(comparison, rows)}</div>'
+
+
+def _prompts(rows: Sequence[MethodRow]) -> str:
+    if not any(r.member.prompted for r in rows):
+        return ""
+    return "<b>Prompted</b> methods are told by boxes or clicks from the annotation where to look; the others are not. "
+
+
+def _finding(comparison: Comparison, rows: Sequence[MethodRow]) -> str:
+    known = [r for r in rows if r.measures["dice"].mean.n]
+    if not known:
+        return "Nothing has been evaluated yet."
+    top, n = known[0], max(r.measures["dice"].mean.n for r in known)
+    said = (
+        f"Highest mean Dice over {n} cases of the {escape(str(comparison.record.get('split', '')))} split: "
+        f"{escape(top.member.title)} <b>{top.measures['dice'].mean.mean:.3f}</b>"
+    )
+    others = [r for r in known if r.member is not comparison.reference]
+    clear = [r for r in others if r.measures["dice"].p_holm < 0.05]
+    title = escape(comparison.reference.title)
+    told = f"{len(clear)} of {len(others)} others differ from {title} at p &lt; 0.05 after correction"
+    few = min((r.measures["dice"].test.n for r in others), default=0)
+    note = f"; with {few} cases no p below {2 / 2**few:.2g} is possible" if others and 0 < few < 7 else ""
+    return f"{said}. {told}{note}." if others else f"{said}."
+
+
+def _notices(comparison: Comparison) -> str:
+    notes = [f"{m.title}: {m.failure.splitlines()[0]}" for m in comparison.members if m.failure]
+    silent = [m for m in comparison.members if not m.failure and m.model not in comparison.models]
+    notes += [f"{m.title}: not evaluated yet; the same command continues" for m in silent]
+    notes += [
+        f"{m.title}: the clock ended its training before its schedule was over"
+        for m in comparison.members
+        if m.costs.clock
+    ]
+    notes += [f"left out: {name} {why}" for name, why in (comparison.record.get("left_out") or {}).items()]
+    return "".join(f'<p class="notice">{escape(n)}</p>' for n in notes)
+
+
+def _cases(comparison: Comparison, rows: Sequence[MethodRow]) -> str:
+    values = common(comparison.models, "dice")
+    members = [(r.member.model, _case_means(values[r.member.model.key])) for r in rows if r.member.model.key in values]
+    if not members:
+        return ""
+    reference = next((m for m in members if m[0] is comparison.reference.model), members[0])
+    panels = "".join(
+        f'<div class="card"><h3>{escape(m[0].title)}</h3>{pairs(reference, m)}</div>'
+        for m in members
+        if m is not reference
+    )
+    note = "The mean Dice of each case; hover for the case and the number."
+    picture = strips(members, "mean Dice of the case")
+    html = f'<h2>Case by case</h2><p class="sub">{note}</p><div class="card scroll">{picture}</div>'
+    if panels:
+        title = escape(reference[0].title)
+        html += (
+            f'<h3 class="spaced">Each case, from {title} to another method</h3><div class="grid small">{panels}</div>'
+        )
+    return html
+
+
+def _case_means(values: Mapping[tuple[str, str, str], float]) -> dict[tuple[str, str], float]:
+    found: dict[tuple[str, str], list[float]] = {}
+    for (task, case, _), v in values.items():
+        if math.isfinite(v):
+            found.setdefault((task, case), []).append(v)
+    return {c: sum(v) / len(v) for c, v in found.items()}
+
+
+def _training(comparison: Comparison) -> str:
+    series = [
+        Series(r.title, m.model.key, _points(r, "loss")) for m in comparison.members for r in m.model.runs if r.history
+    ]
+    picture = curves(series, "training loss over epochs")
+    if not picture:
+        return ""
+    names = [Model(m.model.key, m.title, ()) for m in comparison.members if any(r.history for r in m.model.runs)]
+    note = "Losses of different methods are different sums: compare their course, not their height."
+    return f'<h2>Training</h2><p class="sub">{note}</p>{legend(names)}<div class="card">{picture}</div>'
+
+
+def _points(run: Run, column: str) -> list[tuple[float, float]]:
+    points = [(r.get("epoch"), r.get(column)) for r in run.history]
+    return [(x, y) for x, y in points if x is not None and y is not None and math.isfinite(y)]
+
+
+def comparison_facts(comparison: Comparison) -> list[tuple[str, str]]:
+    """What the comparison was made with."""
+    record = comparison.record
+    presets = ", ".join(dict.fromkeys(f"{m.bundle} {m.preset}" for m in comparison.members))
+    budget = str((record.get("budget") or {}).get("words", ""))
+    own = [("Budget of every training", budget), ("Presets", presets), ("Reference", comparison.reference.title)]
+    return [*own, *facts(record)]
+
+
+def _reproduce(comparison: Comparison) -> str:
+    made_with = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in comparison_facts(comparison) if v)
+    rows = "".join(step_row(s) for chain in comparison.chains.values() for s in chain.get("steps", ()))
+    head = "<tr><th>Step</th><th>State</th><th>Time</th><th>Command</th></tr>"
+    command = escape(str(comparison.record.get("command", "")))
+    table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+    return (
+        f'<h2>Reproduce</h2><div class="card"><h3>One command</h3><pre>{command}</pre>'
+        f'<h3 class="spaced">Made with</h3><dl>{made_with}</dl></div><div class="card scroll spaced">{table}</div>'
+    )

@@ -1,0 +1,196 @@
+"""The volumes of a comparison's viewer: a few cases, small enough for a page, with every member's answer."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Orientation, Spacing
+from numpy.typing import NDArray
+
+from common.data.datalist import Collection, items, read_collection
+from common.data.transforms import LoadCased, MapLabelsd
+from common.engine.case_pictures import COLOURS
+from common.errors import AmalgamationError
+
+from .comparison import Comparison, Member
+from .results import Run
+from .sections import common
+
+__all__ = ["viewer_cases", "viewer_volumes"]
+
+VOXELS = 1_200_000
+"""Of a volume on the page: about 1 MB once compressed."""
+
+Case = tuple[str, str]
+"""Task and case."""
+
+
+def viewer_cases(comparison: Comparison, most: int = 6) -> list[tuple[Case, str]]:
+    """Of every task the worst and the best case by the members' mean Dice, then the next tasks' until there are enough.
+
+    Returns:
+        ``((task, case), "worst" or "best")``.
+    """
+    values: dict[Case, list[float]] = {}
+    for own in common(comparison.models, "dice").values():
+        for (task, case, _), dice in own.items():
+            if math.isfinite(dice):
+                values.setdefault((task, case), []).append(dice)
+    means = {c: sum(v) / len(v) for c, v in values.items()}
+    found: list[tuple[Case, str]] = []
+    for task in dict.fromkeys(t for t, _ in means):
+        ranked = sorted((c for c in means if c[0] == task), key=means.__getitem__)
+        found += [(ranked[0], "worst"), *([(ranked[-1], "best")] if len(ranked) > 1 else [])]
+    return found[:most]
+
+
+def viewer_volumes(comparison: Comparison, megabytes: float = 14.0, voxels: int = VOXELS) -> dict[str, Any]:
+    """What the page's viewer loads: ``cases`` with an image and layers (gzipped NIfTI as base64), and the labels.
+
+    Layers are the annotation and the answer of each member's first seed, all on the grid of the image, which is
+    coarsened until it has no more than ``voxels``. Cases that no longer fit into ``megabytes`` are left out, as are
+    files that have gone or cannot be read.
+
+    Args:
+        comparison: whose ``dataset_dir`` has the images.
+        megabytes: of base64 in all.
+        voxels: of one volume.
+    """
+    try:
+        collection = read_collection(str(comparison.record["dataset_dir"]))
+        entries = {(i.get("task", ""), i["case"]): i for i in items(collection, str(comparison.record["split"]))}
+    except (AmalgamationError, KeyError):
+        return {"cases": [], "labels": []}
+    cases, size = [], 0
+    for case, kind in viewer_cases(comparison):
+        content = _case(comparison, collection, entries.get(case), case, voxels)
+        if content is None:
+            continue
+        size += len(json.dumps(content))
+        if size > megabytes * 1e6 and cases:
+            break
+        cases.append({**content, "kind": kind})
+    labels = [{"name": n, "colour": COLOURS[i % len(COLOURS)]} for i, n in enumerate(collection.labels.names)]
+    return {"cases": cases, "labels": labels}
+
+
+def _case(
+    comparison: Comparison, collection: Collection, entry: Mapping[str, Any] | None, case: Case, voxels: int
+) -> dict[str, Any] | None:
+    if entry is None or entry.get("label") is None:
+        return None
+    dim = collection.dataset(case[0]).dim if case[0] in collection.tasks else collection.datasets[0].dim
+    try:
+        data = LoadCased(keys=["image", "label"], dim=dim)(dict(entry))
+        label = MapLabelsd(keys="label", dataset_dir=collection)(data)["label"]
+    except AmalgamationError:
+        return None
+    image = data["image"]
+    pixdim = _pixdim(image, voxels) if dim == 3 else None
+    layers = [{"name": "Annotation", "data": _encoded(label, pixdim, "label"), "dice": None}]
+    for member in comparison.members:
+        answer = _answer(member, collection, case, dim)
+        if answer is not None and answer.shape == label.shape:
+            dice = _dice(member, case)
+            layers.append({"name": member.title, "data": _encoded(answer, pixdim, "label"), "dice": dice})
+    return {
+        "task": case[0],
+        "case": case[1],
+        "dim": dim,
+        "image": _encoded(image, pixdim, "image"),
+        "layers": layers,
+        "present": sorted({int(v) for v in torch.unique(torch.as_tensor(label))} - {0}),
+    }
+
+
+def _dice(member: Member, case: Case) -> float | None:
+    """The case's mean Dice over structures, of the run whose answer is shown."""
+    run = _scored(member, case)
+    known = [r["dice"] for r in (run.rows if run else ()) if (r["task"], r["case"]) == case]
+    known = [v for v in known if math.isfinite(v)]
+    return round(sum(known) / len(known), 3) if known else None
+
+
+def _scored(member: Member, case: Case) -> Run | None:
+    return next((r for r in member.model.runs if any((x["task"], x["case"]) == case for x in r.rows)), None)
+
+
+def _answer(member: Member, collection: Collection, case: Case, dim: int) -> Any:
+    """The first run's label map with the collection's indices, None where it left none."""
+    run = _scored(member, case)
+    summary = run.folder / "evaluation" / "summary.json" if run else Path()
+    if run is None or not summary.is_file():
+        return None
+    folder = run.folder / "predictions"
+    files = [p for place in (folder / case[0], folder) for p in sorted(place.glob(f"{case[1]}.*"))]
+    if not files:
+        return None
+    try:
+        answer = LoadCased(keys="pred", dim=dim)({"pred": str(files[0]), "case": case[1]})["pred"]
+    except AmalgamationError:
+        return None
+    own = json.loads(summary.read_text(encoding="utf-8"))["labels"]["names"]
+    names = ["", *collection.labels.names]
+    table = torch.zeros(len(own) + 1, dtype=torch.int64)
+    for i, name in enumerate(own, 1):
+        table[i] = names.index(name) if name in names else 0
+    indices = torch.as_tensor(answer).long().clamp(0, len(own))
+    return MetaTensor(table[indices], affine=answer.affine)
+
+
+def _pixdim(image: MetaTensor, voxels: int) -> list[float]:
+    """Voxel sizes in mm, the fine ones made coarser until the volume is small enough."""
+    shape = np.array(image.shape[1:], float)
+    size = np.linalg.norm(np.asarray(image.affine, float)[:3, :3], axis=0)
+    low, high = float(size.min()), float(size.max() + size.min() * (shape.prod() / voxels))
+    if shape.prod() <= voxels:
+        return [float(s) for s in size]
+    for _ in range(40):
+        middle = (low + high) / 2
+        if np.prod(shape * size / np.maximum(size, middle)) > voxels:
+            low = middle
+        else:
+            high = middle
+    return [float(s) for s in np.maximum(size, high)]
+
+
+def _encoded(volume: MetaTensor, pixdim: Sequence[float] | None, kind: str) -> str:
+    if pixdim is None:
+        return _packed(_picture(volume, kind), np.diag([1.0, -1.0, 1.0, 1.0]))
+    small = Spacing(pixdim=pixdim, mode="bilinear" if kind == "image" else "nearest", dtype=torch.float32)(volume)
+    small = Orientation(axcodes="RAS", labels=None)(small)
+    array = np.asarray(small[0])
+    shown = _grey(array) if kind == "image" else np.rint(array).astype(np.uint8)
+    return _packed(shown, np.asarray(small.affine, float))
+
+
+def _grey(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """0..255 between the 0.5th and the 99.5th percentile."""
+    low, high = np.percentile(array, [0.5, 99.5])
+    return np.clip((array - low) / max(high - low, 1e-6) * 255, 0, 255).astype(np.uint8)
+
+
+def _picture(volume: MetaTensor, kind: str) -> NDArray[Any]:
+    array = np.asarray(volume)[..., None]  # [C, X, Y, 1]
+    if kind != "image":
+        return np.rint(array[0]).astype(np.uint8)
+    if array.shape[0] != 3:
+        return _grey(array[0])
+    colours = np.ascontiguousarray(np.moveaxis(_grey(array), 0, -1))
+    rgb: NDArray[Any] = colours.view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
+    return rgb
+
+
+def _packed(array: NDArray[Any], affine: NDArray[np.float64]) -> str:
+    content = nibabel.Nifti1Image(array, affine).to_bytes()
+    return base64.b64encode(gzip.compress(content, compresslevel=9, mtime=0)).decode("ascii")
