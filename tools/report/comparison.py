@@ -111,7 +111,7 @@ def read_comparison(folder: Path) -> Comparison:
             study = read_study([folder / bundle])
             runs[bundle], chains[bundle] = study.runs, study.chain or {}
     members = [_member(i, e, runs.get(e["bundle"], []), record) for i, e in enumerate(entries)]
-    if not members:
+    if not entries:
         raise DataError("the comparison has no members", where=path)
     return Comparison(record.get("name", folder.name), record, members, chains)
 

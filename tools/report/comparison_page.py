@@ -96,9 +96,11 @@ def _finding(comparison: Comparison, rows: Sequence[MethodRow]) -> str:
         f"Highest mean Dice over {n} cases of the {escape(str(comparison.record.get('split', '')))} split: "
         f"{escape(top.member.title)} <b>{top.measures['dice'].mean.mean:.3f}</b>"
     )
-    others = [r for r in known if r.member is not comparison.reference]
+    others = [r for r in known if r.measures["dice"].test.n]
     clear = [r for r in others if r.measures["dice"].p_holm < 0.05]
     title = escape(comparison.reference.title)
+    if not any(r.member is comparison.reference for r in known):
+        return f"{said}. {title}, the reference, is not evaluated yet."
     told = f"{len(clear)} of {len(others)} others differ from {title} at p &lt; 0.05 after correction"
     few = min((r.measures["dice"].test.n for r in others), default=0)
     note = f"; with {few} cases no p below {2 / 2**few:.2g} is possible" if others and 0 < few < 7 else ""
@@ -107,14 +109,13 @@ def _finding(comparison: Comparison, rows: Sequence[MethodRow]) -> str:
 
 def _notices(comparison: Comparison) -> str:
     notes = [f"{m.title}: {m.failure.splitlines()[0]}" for m in comparison.members if m.failure]
-    silent = [m for m in comparison.members if not m.failure and m.model not in comparison.models]
-    notes += [f"{m.title}: not evaluated yet; the same command continues" for m in silent]
-    notes += [
-        f"{m.title}: the clock ended its training before its schedule was over"
-        for m in comparison.members
-        if m.costs.clock
-    ]
-    notes += [f"left out: {name} {why}" for name, why in (comparison.record.get("left_out") or {}).items()]
+    silent = [m.title for m in comparison.members if not m.failure and m.model not in comparison.models]
+    notes += [f"Not evaluated yet: {', '.join(silent)}. The same command continues."] if silent else []
+    cut = [m.title for m in comparison.members if m.costs.clock]
+    notes += [f"The clock ended trainings before their schedule was over: {', '.join(cut)}."] if cut else []
+    left_out = comparison.record.get("left_out") or {}
+    why = "; ".join(f"{name} {reason}" for name, reason in left_out.items())
+    notes += [f"Left out: {why}."] if why else []
     return "".join(f'<p class="notice">{escape(n)}</p>' for n in notes)
 
 

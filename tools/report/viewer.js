@@ -82,7 +82,7 @@
     }
     say("Loading …");
     nv = { ...(await library()) };
-    viewer = new nv.Niivue({ backColor: [0.06, 0.07, 0.09, 1], crosshairColor: [1, 1, 1, 0.5], isResizeCanvas: true, dragAndDropEnabled: false, logLevel: "error", loadingText: "" });
+    viewer = new nv.Niivue({ backColor: [0.06, 0.07, 0.09, 1], crosshairColor: [1, 1, 1, 0.5], crosshairWidth: 0.8, crosshairWidthUnit: "mm", isResizeCanvas: true, dragAndDropEnabled: false, logLevel: "error", loadingText: "" });
     await viewer.attachToCanvas(canvas);
     viewer.opts.multiplanarShowRender = nv.SHOW_RENDER.ALWAYS;
     viewer.setRadiologicalConvention(true);
