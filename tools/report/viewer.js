@@ -67,11 +67,11 @@
   const then = (work) => { turn = turn.then(work).catch((error) => { place.dataset.state = "failed"; say(String(error)); }); };
   const choose = (id, key, work) => document.getElementById(id).addEventListener("click", (event) => {
     const button = event.target.closest("button");
-    if (!button || !viewer) return;
+    if (!button) return;
     at[key] = Number(button.value);
     event.currentTarget.querySelectorAll("button").forEach((b) => b.setAttribute("aria-pressed", String(b === button)));
     if (key === "case") layers();
-    then(work);
+    if (begun) then(() => viewer && work()); else begin();
   });
 
   const start = async () => {
@@ -88,6 +88,8 @@
     viewer.setRadiologicalConvention(true);
     await load();
   };
+  let begun = false;
+  const begin = () => { if (!begun) { begun = true; then(start); } };
   buttons("viewer-cases", content.cases.map((c) => `${c.case} (${c.kind})`), 0);
   layers();
   choose("viewer-cases", "case", load);
@@ -97,6 +99,6 @@
   });
   document.getElementById("viewer-planes").addEventListener("change", () => { if (viewer) viewer.setSliceType(planes()); });
   new IntersectionObserver((seen, watcher) => {
-    if (seen.some((s) => s.isIntersecting)) { watcher.disconnect(); then(start); }
+    if (seen.some((s) => s.isIntersecting)) { watcher.disconnect(); begin(); }
   }, { rootMargin: "400px" }).observe(place);
 })();

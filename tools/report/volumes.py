@@ -144,7 +144,7 @@ def _answer(member: Member, collection: Collection, case: Case, dim: int) -> Any
     table = torch.zeros(len(own) + 1, dtype=torch.int64)
     for i, name in enumerate(own, 1):
         table[i] = names.index(name) if name in names else 0
-    indices = torch.as_tensor(answer).long().clamp(0, len(own))
+    indices = answer.as_tensor().long().clamp(0, len(own))
     return MetaTensor(table[indices], affine=answer.affine)
 
 
