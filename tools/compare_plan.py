@@ -13,7 +13,7 @@ from .chain_step import step_files
 from .compare_budget import Budget, measured, with_words
 from .compare_members import Member
 
-__all__ = ["CompareSettings", "Part", "experts_of", "parts", "preset_of", "runs_of"]
+__all__ = ["CompareSettings", "Part", "experts_of", "parts", "preset_of", "runs_of", "trains"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def parts(settings: CompareSettings) -> list[Part]:
         steps = _needed(plan(chain), own)
         rules = recipe(chain).get("budget", {})
         found.append(Part(chain, tuple(_with_knobs(measured(s, settings.budget, rules), settings) for s in steps)))
-    trained = {_bundle(s) for part in found for s in part.steps if _trains(s)}
+    trained = {_bundle(s) for part in found for s in part.steps if trains(s)}
     strange = {bundle for bundle, _, _ in settings.knobs} - trained
     if strange:
         raise ConfigError("no training here is of this bundle", where="knobs", got=", ".join(sorted(strange)),
@@ -163,10 +163,11 @@ def _bundle(step: Step) -> str:
     return step_files(step.argv)[0].parent.parent.name
 
 
-def _trains(step: Step) -> bool:
+def trains(step: Step) -> bool:
+    """Whether a step trains something, rather than to evaluate or to list."""
     return bool(step.argv) and step.produces == Step.produces
 
 
 def _with_knobs(step: Step, settings: CompareSettings) -> Step:
-    knobs = {knob: value for bundle, knob, value in settings.knobs if _trains(step) and bundle == _bundle(step)}
+    knobs = {knob: value for bundle, knob, value in settings.knobs if trains(step) and bundle == _bundle(step)}
     return with_words(step, knobs) if knobs else step

@@ -14,7 +14,7 @@ from common.errors import AmalgamationError
 
 from .chain_record import Record, prepare_tracking
 from .chain_run import execute
-from .compare_plan import CompareSettings, Part, experts_of, preset_of, runs_of
+from .compare_plan import CompareSettings, Part, experts_of, preset_of, runs_of, trains
 
 __all__ = ["run_parts", "write_comparison"]
 
@@ -99,6 +99,7 @@ def write_comparison(
                 **{k: getattr(m, k) for k in ("name", "title", "bundle", "run", "prompted")},
                 "preset": preset_of(settings.presets, m.bundle),
                 "experts": experts_of(m, steps[m.bundle]),
+                "trained": any(trains(s) for s in steps[m.bundle] if s.id in runs_of(m, [s.id])),
             }
             for m in settings.members
         ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,10 @@ def _member(position: int, entry: JSON, runs: Sequence[Run], record: JSON) -> Me
     told = {k: entry[k] for k in ("name", "title", "bundle", "preset", "prompted")}
     together = entry["run"] == "stage1"
     model = Model(f"run{position}", entry["title"], tuple(own))
-    return Member(**told, model=model, costs=costs_of(own, before, together), failure=next(iter(reasons), ""))
+    costs = costs_of(own, before, together)
+    if not entry.get("trained", True):
+        costs = replace(costs, trained=0.0, steps=0.0, training_s=0.0)
+    return Member(**told, model=model, costs=costs, failure=next(iter(reasons), ""))
 
 
 def costs_of(own: Sequence[Run], before: Sequence[Run], together: bool) -> Costs:

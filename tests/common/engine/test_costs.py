@@ -1,0 +1,67 @@
+import json
+
+import pytest
+import torch
+from monai.engines import SupervisedEvaluator
+from torch import nn
+from torch.utils.data import DataLoader
+
+from common.engine.costs import CaseCosts, count_parameters, counted_operations, peak_megabytes, reset_peak
+
+CASES = [{"image": torch.zeros(2, 8, 8), "case": f"c{i}", "task": "ab"[i // 2]} for i in range(4)]
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        self.now += 1.0
+        return self.now
+
+
+def _run(tmp_path, network, cases=CASES):
+    handler = CaseCosts(output_dir=tmp_path, clock=Clock())
+    loader = DataLoader(cases, batch_size=1)
+    evaluator = SupervisedEvaluator("cpu", loader, network, val_handlers=[handler])
+    evaluator.run()
+    return json.loads((tmp_path / "evaluation" / "costs.json").read_text())
+
+
+def test_every_case_is_timed_and_the_first_of_each_task_counted(tmp_path):
+    network = nn.Conv2d(2, 3, 3, padding=1, bias=False)
+    found = _run(tmp_path, network)
+    assert found["parameters"] == 2 * 3 * 9 and found["device"] == "cpu"
+    assert [(c["task"], c["case"], c["seconds"]) for c in found["cases"]] == [
+        (c["task"], c["case"], 1.0) for c in CASES
+    ]
+    assert [c.get("counted", False) for c in found["cases"]] == [True, False, True, False]
+    # every output value of a convolution needs in-channels x 3 x 3 products
+    assert found["cases"][0]["multiply_adds_g"] == pytest.approx(64 * 3 * 2 * 9 / 1e9)
+    assert all(c["peak_mb"] > 1 for c in found["cases"])
+
+
+def test_an_earlier_file_never_passes_for_a_new_one(tmp_path):
+    class Broken(nn.Module):
+        def forward(self, x):
+            raise RuntimeError("no answer")
+
+    _run(tmp_path, nn.Conv2d(2, 3, 3))
+    with pytest.raises(RuntimeError, match="no answer"):
+        _run(tmp_path, Broken())
+    assert not (tmp_path / "evaluation" / "costs.json").exists()
+    with counted_operations() as count:  # the counter of the broken run is closed
+        torch.ones(2, 2) @ torch.ones(2, 2)
+        assert count() == pytest.approx(8e-9)
+
+
+def test_shared_parameters_count_once():
+    layer = nn.Linear(3, 4)
+    assert count_parameters([*layer.parameters(), layer.weight]) == 16
+
+
+def test_the_peak_begins_anew():
+    reset_peak()
+    before = peak_megabytes()
+    held = torch.ones(30_000_000)
+    assert peak_megabytes() - before > 80 and held.sum() > 0
