@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from .chain_record import Record
 from .chain_run import default_jobs
 from .compare_budget import Budget
 from .compare_members import choose, known_members, why_not
-from .compare_plan import CompareSettings, Part, parts
+from .compare_plan import CompareSettings, Part, lacking_structures, parts
 from .compare_run import run_parts
 
 __all__ = ["Compare"]
@@ -38,7 +39,7 @@ class Compare:
         structures: Words = (),
         knobs: Words = (),
         tracking: str = "none",
-        jobs: int | str = "auto",
+        jobs: int | str = 1,
         report: bool = True,
         dry_run: bool = False,
     ) -> str:
@@ -62,7 +63,7 @@ class Compare:
             structures: sam_med3d_moe: structures that get an expert; the preset's when omitted.
             knobs: ``<bundle>.<knob>=<value>`` separated by commas, for every training of a bundle.
             tracking: ``mlflow`` (a store in each chain's folder) or ``none``.
-            jobs: processes at a time; times are only comparable with 1.
+            jobs: processes at a time, or ``auto``; times are comparable with 1 only.
             report: write the tables and the page at the end.
             dry_run: print the plan and do nothing.
 
@@ -89,6 +90,10 @@ class Compare:
             knobs=_knobs(knobs),
             tracking=tracking,
         )
+        if methods == "all":
+            lacking = lacking_structures(settings, collection.labels.names)
+            left_out |= lacking
+            settings = dataclasses.replace(settings, members=tuple(m for m in members if m.name not in lacking))
         plan = parts(settings)
         if dry_run:
             return _plan_text(plan, left_out)

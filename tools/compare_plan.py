@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from common.data.datalist import read_collection
 from common.errors import ConfigError
 
 from .chain_plan import ChainSettings, Step, plan, recipe, takes_external
@@ -13,7 +17,7 @@ from .chain_step import step_files
 from .compare_budget import Budget, measured, with_words
 from .compare_members import Member
 
-__all__ = ["CompareSettings", "Part", "experts_of", "parts", "preset_of", "runs_of", "trains"]
+__all__ = ["CompareSettings", "Part", "experts_of", "lacking_structures", "parts", "preset_of", "runs_of", "trains"]
 
 
 @dataclass(frozen=True)
@@ -94,21 +98,44 @@ def _chain(settings: CompareSettings, bundle: str, members: Sequence[Member]) ->
     )
     content = recipe(chain)
     optional = {run["id"] for run in content["stage2"] if run.get("optional")}
-    more = {"variants": tuple(m.run for m in members if m.run in optional)}
-    each = any("each" in run for run in _first_way(content))
-    return ChainSettings(
-        **{
-            **chain.__dict__,
-            **more,
-            "external": settings.external if takes_external(bundle, settings.bundles) else None,
-            "structures": settings.structures if each else (),
-        }
+    waits = any(run["id"] in {m.run for m in members} and not run.get("independent") for run in content["stage2"])
+    return dataclasses.replace(
+        chain,
+        variants=tuple(m.run for m in members if m.run in optional),
+        external=settings.external if takes_external(bundle, settings.bundles) else None,
+        structures=_structures(content, chain, settings.structures, waits),
     )
 
 
-def _first_way(content: Mapping[str, object]) -> list[Mapping[str, object]]:
-    stage1 = content.get("stage1")
-    ways = stage1.get("phase1") if isinstance(stage1, Mapping) else None
+def _structures(
+    content: Mapping[str, Any], chain: ChainSettings, given: tuple[str, ...], waits: bool
+) -> tuple[str, ...]:
+    """Those that get an expert; where nobody waits for experts any will do to plan the chain."""
+    if not any("each" in run for run in _first_way(content)):
+        return ()
+    if given or waits:
+        return given
+    return read_collection(chain.dataset_dir).labels.names[:1]
+
+
+def lacking_structures(settings: CompareSettings, known: Sequence[str]) -> dict[str, str]:
+    """Members with experts of single structures, where neither the user nor the preset names some of ``known``."""
+    found = {}
+    for member in settings.members:
+        path = settings.bundles / member.bundle / "configs" / "chain.json"
+        content = json.loads(path.read_text(encoding="utf-8"))
+        run = next((r for r in content["stage2"] if r["id"] == member.run), {"independent": True})
+        if run.get("independent") or not any("each" in r for r in _first_way(content)):
+            continue
+        preset = content["presets"].get(preset_of(settings.presets, member.bundle), {})
+        names = settings.structures or preset.get("structures", ())
+        if not names or set(names) - set(known):
+            found[member.name] = "needs --structures, those that get an expert"
+    return found
+
+
+def _first_way(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    ways = content.get("stage1", {}).get("phase1")
     return list(next(iter(ways.values()))) if isinstance(ways, Mapping) else []
 
 

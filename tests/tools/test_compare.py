@@ -1,0 +1,320 @@
+"""A comparison is a plan of chains: who takes part, at one budget, and a failure costs the others nothing."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.data.datalist import read_collection
+from common.errors import AmalgamationError, ConfigError, ExpertError
+from tests.tools.test_chain import _dataset
+from tools import chain_run
+from tools.compare import Compare, _knobs, _presets, _seeds
+from tools.compare_budget import Budget, measured, schedule
+from tools.compare_members import choose, known_members, why_not
+from tools.compare_plan import experts_of, preset_of
+from tools.report.comparison import read_comparison
+from tools.workflow import read_config
+
+ROOT = Path(__file__).parents[2]
+ALL_3D = {"ka2er", "swin_unetr", "experts", "ensemble", "m4oe", "swin_unet", "sam_med3d_moe", "sam_med3d", "samora"}
+ALL_3D |= {"samed", "hsam", "sam_decoder"}
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def collection(tmp_path):
+    _dataset(tmp_path / "data" / "a", {"liver": 1})
+    _dataset(tmp_path / "data" / "b", {"liver": 1, "spleen": 2})
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Commands leave the files that they would leave; what ``calls.failing`` names fails."""
+
+    class Calls(list):
+        failing = ""
+
+    done = Calls()
+
+    def pretend(step, processes):
+        if done.failing and done.failing in str(step.output_dir):
+            raise ExpertError("broken", where=step.title)
+        done.append((step.output_dir, step.argv))
+        (step.output_dir / "evaluation").mkdir(parents=True, exist_ok=True)
+        (step.output_dir / step.produces).write_text("{}" if step.produces.endswith("json") else step.id)
+        if step.kind in ("expert", "external"):
+            (step.output_dir / "expert.json").write_text(json.dumps({"name": step.id, "path": "model.pt"}))
+
+    monkeypatch.setattr(chain_run, "_call", pretend)
+    return done
+
+
+def _run(collection, tmp_path, **more):
+    arguments = {"preset": "smoke", "budget_steps": 12, "report": False, "methods": "ka2er,swin_unetr,swin_unet"} | more
+    return Compare().run(str(collection), output_dir=str(tmp_path / "out"), **arguments)
+
+
+# who takes part
+
+
+def test_every_bundle_names_its_members(phantom_dir, phantom_2d_dir):
+    known = known_members()
+    volumes, pictures = (read_collection(d) for d in (phantom_dir, phantom_2d_dir))
+    assert {n for n in known if not why_not(known[n], volumes)} == ALL_3D
+    assert {n for n in known if not why_not(known[n], pictures)} == {"ic_moe", "medical_sam_adapter"}
+    assert [n for n, m in known.items() if m.prompted] == ["sam_med3d_moe", "sam_med3d"]
+
+
+def test_one_dataset_leaves_out_what_chooses_between_several(phantom_dir):
+    known = known_members()
+    one = read_collection(phantom_dir / "phantom_ct")
+    assert why_not(known["m4oe"], one) == "needs 2 modalities to choose between, the collection has 1"
+    assert why_not(known["ensemble"], one) == "needs 2 datasets to choose between, the collection has 1"
+    assert not why_not(known["ka2er"], one) and not why_not(known["swin_unet"], one)
+    members, left_out = choose("all", one, known)
+    assert "m4oe" in left_out and "m4oe" not in [m.name for m in members]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [("ka2er,nothing", "unknown methods"), ("ka2er,ic_moe", "ic_moe takes 2-D pictures"), ("", "nothing to compare")],
+)
+def test_who_cannot_take_part_is_refused_with_the_reason(phantom_dir, names, words):
+    with pytest.raises(ConfigError, match=words):
+        choose(names, read_collection(phantom_dir), known_members())
+
+
+def test_two_bundles_may_not_share_a_name(tmp_path):
+    for bundle in ("x", "y"):
+        (tmp_path / bundle / "configs").mkdir(parents=True)
+        recipe = {"compare": {"same": {"run": "alone", "title": "Same"}}}
+        (tmp_path / bundle / "configs" / "chain.json").write_text(json.dumps(recipe))
+    with pytest.raises(ConfigError, match="one member"):
+        known_members(tmp_path)
+    with pytest.raises(ConfigError, match="no bundle"):
+        known_members(tmp_path / "none")
+
+
+def test_the_methods_are_listed_with_their_reasons(phantom_2d_dir):
+    text = Compare().methods(str(phantom_2d_dir))
+    assert "ic_moe " in text and "can take part" in text and "takes volumes, the collection has 2-D pictures" in text
+
+
+# the budget
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 60, 97, 100, 1000, 1003, 20000])
+@pytest.mark.parametrize("epochs", [1, 2, 16, 40, 300])
+def test_schedule_is_the_nearest_product(steps, epochs):
+    e, length = schedule(steps, epochs)
+    least, most = (min(epochs, steps) + 1) // 2, min(epochs, steps)
+    assert least <= e <= most and length >= 1
+    if steps <= 100:
+        products = {a * b for a in range(least, most + 1) for b in range(1, 2 * steps + 1)}
+        assert abs(e * length - steps) == min(abs(p - steps) for p in products)
+    assert abs(e * length - steps) <= max(2, e // 2)
+
+
+def _settings_of(argv):
+    return dict(itertools.pairwise(argv))
+
+
+def test_one_budget_in_every_bundles_own_settings(phantom_dir, tmp_path):
+    text = Compare().run(str(phantom_dir), preset="smoke", budget_steps=12, output_dir=str(tmp_path), dry_run=True)
+    found = {}
+    for line in text.splitlines():
+        if "configs/train.json" in line:
+            words = line.split(" --config_file ")[1]
+            files = [f.strip("'") for f in words.split(']"')[0].lstrip('"[').split(",")]
+            config = read_config([str(ROOT / f) for f in files]).get()
+            given = _settings_of(words.split())
+            length = next(int(v) for k, v in given.items() if k.endswith("_per_epoch"))
+            by_batches = "--iterations_per_epoch" in given
+            steps = int(given["--max_epochs"]) * length / (1 if by_batches else config["batch_size"])
+            found.setdefault(files[0], []).append(steps)
+    assert len(found) == 8 and all(set(v) == {12} for v in found.values()), found
+
+
+def test_what_counts_epochs_or_steps_follows_the_budget(collection, tmp_path):
+    text = Compare().run(str(collection), methods="sam_med3d,samed", preset="demo", budget_steps=20, dry_run=True,
+                         output_dir=str(tmp_path))  # fmt: skip
+    general = next(line for line in text.splitlines() if "sam_med3d/seed0" in line and "train.json" in line)
+    # of 40 epochs 20 are left: decays after 28 and 36 come after 14 and 18
+    assert "--max_epochs 20 --objects_per_epoch 12 --milestones" in general and "[14, 18]" in general
+    samed = next(line for line in text.splitlines() if "samora/alone" in line and "train.json" in line)
+    assert samed.endswith("--warmup_steps 5")
+
+
+def test_minutes_become_the_stop_handlers(collection, tmp_path):
+    text = Compare().run(str(collection), methods="swin_unet", preset="smoke", budget_minutes=1.5, dry_run=True,
+                         output_dir=str(tmp_path))  # fmt: skip
+    training, evaluation = (line for line in text.splitlines() if "monai.bundle" in line)
+    assert training.endswith("--max_minutes 1.5") and "tools/costs_train.json" in training
+    assert "tools/costs_evaluate.json" in evaluation and "max_minutes" not in evaluation
+
+
+@pytest.mark.parametrize("given", [{"steps": 5, "minutes": 1.0}, {"steps": 0}, {"minutes": -1.0}])
+def test_impossible_budgets_are_refused(given):
+    with pytest.raises(ConfigError, match="budget"):
+        Budget(**given)
+
+
+def test_a_bundle_that_does_not_say_how_it_counts_is_refused(collection, tmp_path):
+    from tools.chain_plan import ChainSettings, plan
+
+    step = plan(ChainSettings("m4oe", collection, tmp_path, preset="smoke"))[0]
+    with pytest.raises(ConfigError, match="how this bundle counts"):
+        measured(step, Budget(steps=3), {})
+    rules = {"m4oe_expert": {"epochs": "max_epochs", "per_epoch": "slices_per_epoch", "times": "micro_batch"}}
+    assert "--slices_per_epoch" in measured(step, Budget(steps=3), rules).argv
+    rules["m4oe_expert"]["times"] = "device"
+    with pytest.raises(ConfigError, match="plain number"):
+        measured(step, Budget(steps=3), rules)
+
+
+# the plan
+
+
+def test_members_bring_only_what_they_need(collection, tmp_path, calls):
+    _run(collection, tmp_path, methods="swin_unetr,sam_decoder")
+    folders = {str(folder.relative_to(tmp_path / "out")) for folder, _ in calls}
+    assert folders == {"ka2er/alone/seed0", "samora/decoder_only/seed0"}
+
+
+def test_experts_alone_and_together_need_no_student(collection, tmp_path, calls):
+    _run(collection, tmp_path, methods="experts,ensemble", seeds=(0, 1))
+    folders = [str(folder.relative_to(tmp_path / "out" / "ka2er")) for folder, _ in calls]
+    assert sorted(folders) == ["ensemble", *["experts/a"] * 2, *["experts/b"] * 2]
+    together = next(argv for folder, argv in calls if folder.name == "ensemble")
+    assert "experts.json" in together[together.index("--experts") + 1] and "--seed" not in together
+
+
+def test_everyone_is_evaluated_on_the_same_data_and_split(collection, tmp_path, calls):
+    _run(collection, tmp_path, methods="ka2er,swin_unet,sam_med3d,samed", split="validation", seeds=(3, 4))
+    for folder, argv in calls:
+        if any(word.endswith("evaluate.json']") or "costs_evaluate" in word for word in argv):
+            told = _settings_of(argv)
+            assert told["--split"] == "validation"
+            assert told["--dataset_dir"] in (str(collection), str(collection / folder.name))
+    students = [_settings_of(argv) for folder, argv in calls if folder.name in ("seed3", "seed4")]
+    assert {s["--seed"] for s in students if "--seed" in s} == {"3", "4"}
+
+
+def test_the_record_names_experts_and_who_trains(collection, tmp_path, calls):
+    _run(collection, tmp_path, methods="ka2er,ensemble,swin_unet", seeds=(0, 1))
+    record = json.loads((tmp_path / "out" / "compare.json").read_text())
+    by = {m["name"]: m for m in record["members"]}
+    assert by["ka2er"]["experts"] == ["expert:a", "expert:b"] and by["swin_unet"]["experts"] == []
+    assert by["ka2er"]["trained"] and not by["ensemble"]["trained"]
+    assert record["budget"]["words"] == "12 steps" and record["reference"] == "ka2er" and record["tasks"]["b"]
+    assert [m.name for m in read_comparison(tmp_path / "out").members] == ["ka2er", "ensemble", "swin_unet"]
+    assert read_comparison(tmp_path / "out").members[1].costs.training_s == 0.0
+
+
+def test_experts_of_experts_count(tmp_path, collection):
+    from tools.chain_plan import ChainSettings, plan
+
+    steps = plan(ChainSettings("samora", collection, tmp_path, preset="smoke"))
+    assert set(experts_of(known_members()["samora"], steps)) == {
+        f"expert:{n}" for n in ("image", "patch", "pixel", "teacher_image", "teacher_patch")
+    }
+    assert experts_of(known_members()["samed"], steps) == []
+
+
+def test_presets_knobs_and_seeds(collection, tmp_path, calls):
+    assert preset_of(_presets("laptop,ka2er=abdomen_cpu"), "ka2er") == "abdomen_cpu"
+    assert preset_of(_presets("laptop,ka2er=abdomen_cpu"), "m4oe") == "laptop"
+    with pytest.raises(ConfigError, match="no preset"):
+        preset_of(_presets("ka2er=abdomen_cpu"), "m4oe")
+    assert _knobs("samora.sam_weights=a=b.pth") == (("samora", "sam_weights", "a=b.pth"),)
+    for wrong in ("samora", "samora.x", "x=1"):
+        with pytest.raises(ConfigError, match="not a knob"):
+            _knobs(wrong)
+    for wrong_seeds in ((), (1, 1)):
+        with pytest.raises(ConfigError, match="seeds"):
+            _seeds(wrong_seeds)
+    _run(collection, tmp_path, methods="swin_unet", knobs="m4oe.learning_rate=0.5")
+    training, evaluation = (argv for _, argv in calls)
+    assert _settings_of(training)["--learning_rate"] == "0.5" and "--learning_rate" not in evaluation
+    with pytest.raises(ConfigError, match="no training here"):
+        _run(collection, tmp_path, methods="swin_unet", knobs="ka2er.learning_rate=0.5")
+    with pytest.raises(ConfigError, match="reference"):
+        _run(collection, tmp_path, reference="samed")
+
+
+def test_experts_of_single_structures_need_their_names(collection, tmp_path, calls):
+    with pytest.raises(ConfigError, match="which structures get an expert"):
+        _run(collection, tmp_path, methods="sam_med3d_moe")
+    text = _run(collection, tmp_path, methods="all", dry_run=True)
+    assert "left out: sam_med3d_moe needs --structures" in text and "SAM-Med3D, one decoder" in text
+    text = _run(collection, tmp_path, methods="all", structures="spleen", dry_run=True)
+    assert "Decoder of spleen" in text and "needs --structures" not in text
+
+
+# running
+
+
+def test_what_is_done_is_kept_also_when_methods_are_added(collection, tmp_path, calls):
+    _run(collection, tmp_path, methods="swin_unet")
+    first = len(calls)
+    _run(collection, tmp_path, methods="swin_unet,swin_unetr", seeds=(0, 1))
+    assert first == 2 and len(calls) == 2 + 2 + 4
+    _run(collection, tmp_path, methods="swin_unet,swin_unetr", seeds=(0, 1))
+    assert len(calls) == 8
+
+
+def test_a_method_that_fails_does_not_stop_the_others(collection, tmp_path, calls, capsys):
+    calls.failing = "ka2er/experts/b"
+    with pytest.raises(AmalgamationError, match="not every method") as caught:
+        _run(collection, tmp_path)
+    assert "ka2er: Expert b: broken" in str(caught.value) and "swin_unet" not in str(caught.value.got)
+    folders = {str(folder.relative_to(tmp_path / "out")) for folder, _ in calls}
+    assert {"ka2er/experts/a", "ka2er/alone/seed0", "m4oe/alone/seed0"} <= folders
+    assert "ka2er/amalgamated/seed0" not in folders and "broken" in capsys.readouterr().err
+    members = {m.name: m for m in read_comparison(tmp_path / "out").members}
+    assert "broken" in members["ka2er"].failure and not members["swin_unetr"].failure
+    calls.failing = ""
+    _run(collection, tmp_path)
+    assert not json.loads((tmp_path / "out" / "compare.json").read_text())["failures"]
+    assert [str(f).endswith("ka2er/experts/a") for f, _ in calls].count(True) == 1
+
+
+def test_a_dry_run_writes_nothing(collection, tmp_path, calls):
+    text = _run(collection, tmp_path, dry_run=True)
+    assert "to do" in text and not calls and not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_real_comparison_of_two_bundles(phantom_dir, tmp_path):
+    words = [sys.executable, "-m", "tools", "compare", "run", "--dataset_dir", str(phantom_dir), "--preset", "smoke"]
+    words += ["--methods", "swin_unet,sam_decoder,experts,ensemble", "--budget_steps", "4", "--seeds", "0,1"]
+    words += ["--external", "none", "--output_dir", str(tmp_path / "out")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    for turn in range(2):
+        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "done before" in done.stderr if turn else "done before" not in done.stderr
+    comparison = read_comparison(tmp_path / "out")
+    by = {m.name: m for m in comparison.members}
+    assert {m.name for m in comparison.members if m.model in comparison.models} == set(by)
+    for name in ("swin_unet", "sam_decoder", "experts"):
+        costs = by[name].costs
+        assert costs.steps == 4 and costs.training_s > 0 and costs.training_mb > 50, name
+    for member in comparison.members:
+        costs = member.costs
+        assert costs.parameters > 1000 and costs.multiply_adds_g > 0 and costs.case_s > 0 and costs.case_mb > 50
+    assert by["sam_decoder"].costs.trained < by["sam_decoder"].costs.parameters
+    assert by["ensemble"].costs.experts_s == pytest.approx(by["experts"].costs.training_s)
+    assert by["ensemble"].costs.multiply_adds_g > by["experts"].costs.multiply_adds_g  # all of them, not one
+    page = (tmp_path / "out" / "report" / "index.html").read_text(encoding="utf-8")
+    assert "Swin-Unet alone" in page and "not measured" not in page.split('id="structures"')[0].split("<tbody>")[1]
