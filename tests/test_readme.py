@@ -38,6 +38,9 @@ README = commands(ROOT / "README.md")
 def smaller(command: str) -> str:
     """The same command at a size that a test can afford."""
     command = re.sub(r"(tools phantom)\b", r"\1 --size tiny", command)
+    if "tools compare run" in command:
+        command = re.sub(r"--methods \S+", "--methods swin_unet,sam_decoder", command)
+        return re.sub(r"--preset \w+ --budget_steps \d+ --seeds \S+", "--preset smoke --budget_steps 2", command)
     command = re.sub(r"--preset \w+", "--preset smoke --alone False", command)
     command = command.replace(f"--config_file {TRAIN}", f"--config_file \"['{TRAIN}','{SMOKE}']\" --max_epochs 1")
     return command

@@ -52,10 +52,10 @@ def _run(part: Part, jobs: int) -> dict[str, str]:
         with record.lock():
             prepare_tracking(part.settings)
             failed = execute(part.steps, record, part.settings, jobs, keep_going=True)
-    except AmalgamationError as error:  # of the chain as a whole
-        failed = {step.id: error for step in part.steps}
-    for error in {id(e): e for e in failed.values()}.values():
-        print(f"\n{error}\n", file=sys.stderr, flush=True)
+    except AmalgamationError as whole:
+        failed = {step.id: whole for step in part.steps}
+    for message in dict.fromkeys(map(str, failed.values())):
+        print(f"\n{message}\n", file=sys.stderr, flush=True)
     return {identity: str(error) for identity, error in failed.items()}
 
 

@@ -35,6 +35,7 @@ class ExpertEnsemble(nn.Module):
     ) -> None:
         super().__init__()
         self.experts = nn.ModuleList(experts)
+        self._specs = [e.spec for e in experts]
         self.labels, self.spacing, self.axcodes = labels, tuple(spacing), axcodes
         if not len(experts):
             raise ExpertError("an ensemble needs experts", where="experts", got="none")
@@ -56,10 +57,10 @@ class ExpertEnsemble(nn.Module):
         rows = stats.expand(raw.shape[0], *stats.shape[1:])
         total = raw.new_zeros(raw.shape[0], self.labels.num_classes, *raw.shape[2:])
         count = raw.new_zeros(self.labels.num_classes)
-        for expert in self.experts:
+        for expert, spec in zip(self.experts, self._specs, strict=True):
             answer = expert.logits(raw, rows, self.spacing, self.axcodes)  # type: ignore[operator]
             p = answer.float().softmax(1)
-            for i, name in enumerate(expert.spec.labels.names, 1):  # type: ignore[union-attr]
+            for i, name in enumerate(spec.labels.names, 1):
                 if name in self.labels.names:
                     k = self.labels.names.index(name) + 1
                     total[:, k] += p[:, i] - p[:, 0]

@@ -130,7 +130,9 @@ def _settings_of(argv):
 
 
 def test_one_budget_in_every_bundles_own_settings(phantom_dir, tmp_path):
-    text = Compare().run(str(phantom_dir), preset="smoke", budget_steps=12, output_dir=str(tmp_path), dry_run=True)
+    text = Compare().run(
+        str(phantom_dir), preset="smoke", budget_steps=12, output_dir=str(tmp_path), external="none", dry_run=True
+    )
     found = {}
     for line in text.splitlines():
         if "configs/train.json" in line:

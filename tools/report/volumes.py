@@ -6,7 +6,7 @@ import base64
 import gzip
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,8 @@ def viewer_volumes(comparison: Comparison, megabytes: float = 14.0, voxels: int 
         entries = {(i.get("task", ""), i["case"]): i for i in items(collection, str(comparison.record["split"]))}
     except (AmalgamationError, KeyError):
         return {"cases": [], "labels": []}
-    cases, size = [], 0
+    cases: list[dict[str, Any]] = []
+    size = 0
     for case, kind in viewer_cases(comparison):
         content = _case(comparison, collection, entries.get(case), case, voxels)
         if content is None:
@@ -91,13 +92,13 @@ def _case(
         return None
     dim = collection.dataset(case[0]).dim if case[0] in collection.tasks else collection.datasets[0].dim
     try:
-        data = LoadCased(keys=["image", "label"], dim=dim)(dict(entry))
+        data = LoadCased(keys=["image", "label"], dim=dim)({str(k): v for k, v in entry.items()})
         label = MapLabelsd(keys="label", dataset_dir=collection)(data)["label"]
     except AmalgamationError:
         return None
     image = data["image"]
     pixdim = _pixdim(image, voxels) if dim == 3 else None
-    layers = [{"name": "Annotation", "data": _encoded(label, pixdim, "label"), "dice": None}]
+    layers: list[dict[str, Any]] = [{"name": "Annotation", "data": _encoded(label, pixdim, "label"), "dice": None}]
     for member in comparison.members:
         answer = _answer(member, collection, case, dim)
         if answer is not None and answer.shape == label.shape:
@@ -167,23 +168,25 @@ def _pixdim(image: MetaTensor, voxels: int) -> list[float]:
 def _encoded(volume: MetaTensor, pixdim: Sequence[float] | None, kind: str) -> str:
     if pixdim is None:
         return _packed(_picture(volume, kind), np.diag([1.0, -1.0, 1.0, 1.0]))
-    small = Spacing(pixdim=pixdim, mode="bilinear" if kind == "image" else "nearest", dtype=torch.float32)(volume)
+    small: Any = Spacing(pixdim=pixdim, mode="bilinear" if kind == "image" else "nearest", dtype=np.float32)(volume)
     small = Orientation(axcodes="RAS", labels=None)(small)
     array = np.asarray(small[0])
     shown = _grey(array) if kind == "image" else np.rint(array).astype(np.uint8)
-    return _packed(shown, np.asarray(small.affine, float))
+    return _packed(shown, np.asarray(small.affine, np.float64))
 
 
 def _grey(array: NDArray[Any]) -> NDArray[np.uint8]:
     """0..255 between the 0.5th and the 99.5th percentile."""
     low, high = np.percentile(array, [0.5, 99.5])
-    return np.clip((array - low) / max(high - low, 1e-6) * 255, 0, 255).astype(np.uint8)
+    grey: NDArray[np.uint8] = np.clip((array - low) / max(high - low, 1e-6) * 255, 0, 255).astype(np.uint8)
+    return grey
 
 
 def _picture(volume: MetaTensor, kind: str) -> NDArray[Any]:
     array = np.asarray(volume)[..., None]  # [C, X, Y, 1]
     if kind != "image":
-        return np.rint(array[0]).astype(np.uint8)
+        indices: NDArray[np.uint8] = np.rint(array[0]).astype(np.uint8)
+        return indices
     if array.shape[0] != 3:
         return _grey(array[0])
     colours = np.ascontiguousarray(np.moveaxis(_grey(array), 0, -1))
