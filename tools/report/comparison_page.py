@@ -71,7 +71,7 @@ def _overview(comparison: Comparison, rows: Sequence[MethodRow], title: str | No
     stats = {r.member.model.key: r.measures["dice"].mean for r in rows}
     known = [r.member.model for r in rows if r.member.model in models]
     if known:
-        html += f'<div class="card">{intervals(known, stats, "dice", "mean Dice with 95 % interval")}</div>'
+        html += f'<div class="card narrow">{intervals(known, stats, "dice", "mean Dice with 95 % interval")}</div>'
     note = (
         f"Dice and HD95 (MONAI) as means over structures, with 95 % intervals; p from Wilcoxon’s signed-rank test over "
         f"cases against {escape(comparison.reference.title)}, two-sided, corrected by Holm. HD95 has no value where a "
