@@ -132,12 +132,13 @@ def on_slices(label: NDArray[Any], grid: Grid, slices: Sequence[Slice]) -> NDArr
 
 def _window(plane: NDArray[Any], start: tuple[int, int], size: tuple[int, int]) -> NDArray[Any]:
     result = np.zeros((*plane.shape[:-2], *size), dtype=plane.dtype)
-    there, here = [], []
+    there: list[slice] = []
+    here: list[slice] = []
     for begin, wanted, present in zip(start, size, plane.shape[-2:], strict=True):
         low, high = max(0, begin), min(present, begin + wanted)
         there.append(slice(low, max(low, high)))
         here.append(slice(low - begin, max(low, high) - begin))
-    result[(..., *here)] = plane[(..., *there)]
+    result[..., here[0], here[1]] = plane[..., there[0], there[1]]
     return result
 
 
