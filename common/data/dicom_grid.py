@@ -243,8 +243,10 @@ def _offsets(slices: Sequence[Slice]) -> NDArray[np.float64]:
 def _straightened(
     slices: Sequence[Slice], pixels: NDArray[np.float32], notes: list[str]
 ) -> tuple[list[Slice], NDArray[np.float32]]:
-    offsets = _offsets(slices)
-    low, high = np.floor(offsets.min(axis=0) + 1e-6), np.ceil(offsets.max(axis=0) - 1e-6)
+    offsets = _offsets(slices).round(3)
+    if np.abs(offsets).max() <= _SIDEWAYS:
+        return list(slices), pixels
+    low, high = np.floor(offsets.min(axis=0)), np.ceil(offsets.max(axis=0))
     size = np.add(slices[0].size, high - low).astype(int)
     if np.prod(size) > 4 * np.prod(slices[0].size):
         raise GeometryError(
@@ -258,7 +260,7 @@ def _straightened(
     for k, offset in enumerate(offsets - low):
         plane = np.full(tuple(size), around, dtype=np.float32)
         plane[: pixels.shape[0], : pixels.shape[1]] = pixels[..., k]
-        canvas[..., k] = ndimage.shift(plane, offset, order=1, cval=around)
+        canvas[..., k] = ndimage.shift(plane, offset, order=1, mode="grid-constant", cval=around)
     first = slices[0]
     corner = slice_affine(first)[:3] @ [*low, 0, 1]
     normal = np.cross(first.orientation[:3], first.orientation[3:])

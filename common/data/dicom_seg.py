@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.sr.codedict import codes
 
 from ..atomic import atomic_write
 from ..errors import ConfigError, DataError, LabelError
@@ -169,7 +170,7 @@ def write_seg(
             device_serial_number="none",
             plane_positions=positions,
             plane_orientation=hd.PlaneOrientationSequence("PATIENT", first.orientation),
-            pixel_measures=hd.PixelMeasuresSequence(first.spacing, _thickness(slices), _between(slices)),
+            pixel_measures=hd.PixelMeasuresSequence(first.spacing, first.thickness, _between(slices)),
             omit_empty_frames=bool(present),
             series_description=(description or f"Segmentation by {algorithm.name}")[:64],
             specific_character_set="ISO_IR 192",
@@ -195,17 +196,13 @@ def _present(label: NDArray[Any], labels: LabelSpace, path: Path) -> list[int]:
     return values
 
 
-def _numbered(planes: NDArray[Any], shown: Sequence[int]) -> NDArray[np.uint8]:
+def _numbered(planes: NDArray[Any], shown: Sequence[int]) -> NDArray[Any]:
     """Segment numbers 1, 2, ... of the structures shown: ``[N, rows, columns]``, or one-hot with a last axis."""
     if planes.ndim == 4:
         return np.ascontiguousarray(np.moveaxis(planes[[i - 1 for i in shown]], 0, -1).astype(np.uint8))
-    table = np.zeros(max(int(planes.max()), *shown) + 1, dtype=np.uint8)
+    table = np.zeros(max(int(planes.max()), *shown) + 1, dtype=np.min_scalar_type(len(shown)))
     table[list(shown)] = np.arange(1, len(shown) + 1)
     return np.asarray(table[planes.astype(np.int64)])
-
-
-def _thickness(slices: Sequence[Slice]) -> float:
-    return float(slices[0].thickness)
 
 
 def _between(slices: Sequence[Slice]) -> float | None:
@@ -226,7 +223,7 @@ def _description(hd: Any, number: int, name: str, algorithm: Algorithm, color: s
         algorithm_type="AUTOMATIC",
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name=algorithm.name[:64],
-            family=pydicom.sr.codedict.codes.cid7162.ArtificialIntelligence,
+            family=codes.cid7162.ArtificialIntelligence,
             version=(algorithm.version or "unknown")[:64],
             source=MANUFACTURER,
             parameters=dict(algorithm.parameters) or None,
