@@ -21,6 +21,7 @@ _PIXEL_TAGS = [
     "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
     "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "PixelData",
 ]  # fmt: skip
+_AGAIN = "export the slice again, it may have been cut off; or leave it out: --skip_broken True"
 
 
 def read_stack(slices: Sequence[Slice], folder: Path) -> NDArray[np.float32]:
@@ -56,7 +57,7 @@ def read_planes(slices: Sequence[Slice]) -> list[NDArray[np.float32]]:
             raise DataError(
                 f"the slice cannot be decoded ({type(error).__name__})",
                 where=one.path,
-                hint="export the slice again; it may have been cut off",
+                hint=_AGAIN,
             ) from error
     return planes
 
@@ -90,7 +91,9 @@ def _refuse_short(data: pydicom.Dataset, path: Path, frames: int = 1) -> None:
     needed = frames * int(data.Rows) * int(data.Columns) * int(data.BitsAllocated) // 8
     got = len(data.get("PixelData") or b"")
     if got == 0 or (not data.file_meta.TransferSyntaxUID.is_compressed and got < needed):
-        raise DataError("the slice is truncated", where=path, got=f"{got} bytes of pixels", expected=f"{needed} bytes")
+        raise DataError(
+            "the slice is truncated", where=path, got=f"{got} bytes of pixels", expected=f"{needed} bytes", hint=_AGAIN
+        )
 
 
 def _plane(path: Path) -> NDArray[np.float32]:

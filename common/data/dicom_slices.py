@@ -149,7 +149,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(
         f"not a readable DICOM file ({type(error).__name__}: {str(error)[:120]})",
         where=path,
-        hint="copy or export the file again; it may have been cut off",
+        hint="copy or export the file again, it may have been cut off; or leave it out: --skip_broken True",
     )
 
 
@@ -173,7 +173,12 @@ def read_slices(path: Path, data: pydicom.Dataset) -> list[Slice]:
             hint=CONVERT,
         )
     if int(data.get("SamplesPerPixel") or 1) != 1:
-        raise DataError("colour DICOM is not read", where=path, got=f"{data.SamplesPerPixel} samples per pixel")
+        raise DataError(
+            "colour DICOM is not read",
+            where=path,
+            got=f"{data.SamplesPerPixel} samples per pixel",
+            hint="when the folder holds another series, choose that one: --series NUMBER",
+        )
     pixels = int(data.Rows) * int(data.Columns)
     if not 0 < pixels <= _MOST_PIXELS or not 0 < frames * pixels <= _MOST_VOXELS:
         raise DataError(
