@@ -20,7 +20,7 @@ from tools.dicom_results import result_kind, series_options, structures
 from tools.predict import segment
 from tools.workflow import read_config
 
-pytest.importorskip("highdicom")
+pytest.importorskip("highdicom", exc_type=ImportError)
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = Path(os.environ.get("AMALGAM_DATA", "missing")) / "dicom_samples"
 BRIGHT = LabelSpace(("bright",))

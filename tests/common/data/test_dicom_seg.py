@@ -14,7 +14,7 @@ from common.errors import ConfigError, DataError, LabelError
 from common.geometry import Grid
 from common.labels import LabelSpace
 
-hd = pytest.importorskip("highdicom")
+hd = pytest.importorskip("highdicom", exc_type=ImportError)
 TURN = np.array([[1, 0, 0], [0, np.cos(0.3), -np.sin(0.3)], [0, np.sin(0.3), np.cos(0.3)]])
 LABELS = LabelSpace(("liver", "left kidney", "liver tumour", "aorta", "Übriges"))
 TOY = Algorithm("toy", "0.3.1", {"weights sha256": "ab" * 32})

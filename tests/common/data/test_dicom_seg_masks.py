@@ -17,7 +17,7 @@ from common.errors import AmalgamationError, DataError, GeometryError, LabelErro
 from common.geometry import Grid
 from common.labels import LabelSpace
 
-hd = pytest.importorskip("highdicom")
+hd = pytest.importorskip("highdicom", exc_type=ImportError)
 TURN = np.array([[1, 0, 0], [0, np.cos(0.3), -np.sin(0.3)], [0, np.sin(0.3), np.cos(0.3)]])
 LABELS = LabelSpace(("liver", "spleen"))
 SAMPLES = Path(os.environ.get("AMALGAM_DATA", "missing")) / "dicom_samples"
