@@ -176,6 +176,7 @@ def write_seg(
             specific_character_set="ISO_IR 192",
             content_description=f"{algorithm.name} {algorithm.version}"[:64],
         )
+        seg.ContentCreatorName = ""  # nobody, but the element has to be there
         try:
             with atomic_write(path) as temporary:
                 seg.save_as(temporary)

@@ -18,7 +18,7 @@ from .dicom_grid import series_grid, slice_affine
 from .dicom_seg import load_highdicom
 from .dicom_slices import Slice
 
-__all__ = ["SegMasks", "is_seg", "read_seg"]
+__all__ = ["SegMasks", "is_seg", "read_seg", "segment_names"]
 
 _SEG = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _MOST_VOXELS = 2**31
@@ -58,6 +58,19 @@ def is_seg(path: Path) -> bool:
         return str(data.get("SOPClassUID")) in _SEG
     except Exception:
         return False
+
+
+def segment_names(path: Path) -> tuple[str, ...]:
+    """The labels of a SEG's segments; nothing else is read.
+
+    Raises:
+        DataError: when the file cannot be read.
+    """
+    try:
+        data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SegmentSequence", "SpecificCharacterSet"])
+        return tuple(str(s.SegmentLabel) for s in data.SegmentSequence if int(s.SegmentNumber))
+    except Exception as error:
+        raise DataError(f"not a readable DICOM segmentation ({type(error).__name__})", where=path) from error
 
 
 def read_seg(path: str | Path, slices: Sequence[Slice]) -> SegMasks:
