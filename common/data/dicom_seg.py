@@ -27,6 +27,7 @@ __all__ = ["Algorithm", "SegFile", "check_sources", "load_highdicom", "write_seg
 logger = logging.getLogger(__name__)
 
 MANUFACTURER = "amalgam-bundles"
+_OLDEST = (0, 28)
 _MAY_BE_EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
     "StudyTime", "ReferringPhysicianName",
@@ -66,12 +67,19 @@ def load_highdicom() -> Any:
         import highdicom
         import highdicom.seg
     except ImportError as error:
-        raise ConfigError(
-            "DICOM segmentations need the package highdicom",
-            got=str(error),
-            hint="pip install highdicom, or keep to NIfTI: --result nifti",
-        ) from error
+        raise _no_highdicom(str(error)) from error
+    if tuple(int(n) for n in highdicom.__version__.split(".")[:2]) < _OLDEST:
+        raise _no_highdicom(f"version {highdicom.__version__}")
     return highdicom
+
+
+def _no_highdicom(got: str) -> ConfigError:
+    return ConfigError(
+        "DICOM segmentations need the package highdicom",
+        got=got,
+        expected=f"highdicom {'.'.join(map(str, _OLDEST))} or newer",
+        hint="pip install 'highdicom>=0.28', or keep to NIfTI: --result nifti",
+    )
 
 
 def check_sources(slices: Sequence[Slice]) -> list[pydicom.Dataset]:

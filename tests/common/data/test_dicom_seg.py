@@ -207,6 +207,10 @@ def test_refusals(dicom_series, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="cannot write"):
         written(volume, labelled(), tmp_path / "file" / "a.dcm")
     assert not (tmp_path / "a.dcm").exists()
+    with monkeypatch.context() as older:
+        older.setattr(hd, "__version__", "0.9.1")
+        with pytest.raises(ConfigError, match=r"(?s)version 0\.9\.1.*0\.28 or newer"):
+            check_sources(volume.slices)
     real = builtins.__import__
 
     def without(name, *rest):
@@ -215,6 +219,6 @@ def test_refusals(dicom_series, tmp_path, monkeypatch):
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ConfigError, match=r"(?s)highdicom.*pip install highdicom.*--result nifti"):
+    with pytest.raises(ConfigError, match=r"(?s)highdicom.*pip install 'highdicom>=0.28'.*--result nifti"):
         written(volume, labelled(), tmp_path / "a.dcm")
     shutil.rmtree(tmp_path / "s")
