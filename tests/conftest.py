@@ -5,8 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pydicom
 import pytest
 import torch
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from common.backbones.sam3d import sam3d_network
 from common.card import save_weights
@@ -126,3 +130,72 @@ class Sam3DFiles:
 def sam3d_files(tmp_path: Path) -> Sam3DFiles:
     """Writes tiny general models, experts and mixtures into ``tmp_path``."""
     return Sam3DFiles(tmp_path)
+
+
+def write_dicom(
+    folder: Path,
+    voxels: Any,
+    *,
+    spacing: tuple[float, float, float] = (1.5, 1.25, 3.0),
+    turn: Any = None,
+    lean: float = 0.0,
+    study: str | None = None,
+    frame: str | None = None,
+    change: Any = None,
+) -> Path:
+    """Write ``[X, Y, Z]`` integers as a CT series; file order is not spatial order.
+
+    ``turn`` are the columns of its axes in LPS, ``lean`` mm by which each slice lies further along its columns (gantry
+    tilt), ``change(k, data)`` edits slice k.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    turn = np.eye(3) if turn is None else np.asarray(turn)
+    series, study, frame = generate_uid(), study or generate_uid(), frame or generate_uid()
+    for k in range(voxels.shape[2]):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, generate_uid()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        data = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+        if int(pydicom.__version__.split(".")[0]) < 3:
+            data.is_little_endian, data.is_implicit_VR = True, False
+        data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        data.SeriesInstanceUID, data.StudyInstanceUID, data.FrameOfReferenceUID = series, study, frame
+        data.Modality, data.PatientID, data.PatientName, data.SeriesNumber = "CT", "p1", "Doe^Jane", 4
+        data.PatientBirthDate, data.PatientSex, data.StudyID, data.StudyDate = "19700102", "F", "s", "20200304"
+        data.StudyTime, data.AccessionNumber, data.InstanceNumber = "101112", "a", k + 1
+        data.ImageOrientationPatient = [float(v) for v in (*turn[:, 0], *turn[:, 1])]
+        place = turn @ [-20.0, 12.5 + k * lean, 30 + k * spacing[2]]
+        data.ImagePositionPatient = [f"{v:.8g}" for v in place]
+        data.PixelSpacing, data.SliceThickness = [spacing[1], spacing[0]], spacing[2]
+        data.Rows, data.Columns, data.SamplesPerPixel = voxels.shape[1], voxels.shape[0], 1
+        data.PhotometricInterpretation, data.BitsAllocated, data.BitsStored, data.HighBit = "MONOCHROME2", 16, 16, 15
+        data.PixelRepresentation, data.RescaleSlope, data.RescaleIntercept = 1, 1, 0
+        data.PixelData = np.ascontiguousarray(voxels[:, :, k].T.astype(np.int16)).tobytes()
+        if change is not None:
+            change(k, data)
+        data.save_as(folder / f"{k * 7 % 101:03d}.dcm")
+    return folder
+
+
+@pytest.fixture
+def dicom_series() -> Any:
+    """The function that writes a CT series (:func:`write_dicom`)."""
+    return write_dicom
+
+
+@pytest.fixture
+def enhanced_series(tmp_path: Path) -> Any:
+    """``enhanced_series(folder)`` packs a folder of CT slices into one legacy converted enhanced file beside it."""
+    highdicom = pytest.importorskip("highdicom", exc_type=ImportError)
+
+    def make(folder: Path) -> Path:
+        slices = [pydicom.dcmread(p) for p in sorted(folder.iterdir())]
+        packed = highdicom.legacy.LegacyConvertedEnhancedCTImage(
+            slices, generate_uid(), 9, generate_uid(), 1, transfer_syntax_uid=ExplicitVRLittleEndian
+        )
+        target = folder.parent / f"{folder.name}_enhanced" / "all.dcm"
+        target.parent.mkdir()
+        packed.save_as(target)
+        return target
+
+    return make

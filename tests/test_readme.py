@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
@@ -125,17 +126,22 @@ def test_links_lead_somewhere() -> None:
 
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not {p.name for p in (ROOT / "bundles").iterdir()} >= BUNDLES, reason="a bundle is missing")
-def test_commands_run(folder: Path) -> None:
+def test_commands_run(folder: Path, dicom_series: Callable[..., Path]) -> None:
     """All of them, in the order of the README, each on what the earlier ones made."""
     for command in README:
         if not command.startswith("python -m ") or command.startswith("python -m venv"):
             continue
         if "my_ct" in command and not (folder / "my_ct").exists():
             user_scans(folder / "data" / "phantom", folder)
+        if "my_series" in command and not (folder / "my_series").exists():
+            scan = nibabel.load(folder / "scan.nii.gz")
+            spacing = tuple(float(s) for s in scan.header.get_zooms()[:3])
+            dicom_series(folder / "my_series", np.asarray(scan.dataobj), spacing=spacing)
         seconds = run(smaller(command), folder)
         print(f"{seconds:6.1f} s  {command}")
     assert (folder / "runs" / "ka2er" / "report" / "index.html").is_file()
     assert any((folder / "predictions").iterdir())
+    assert sorted(p.name for p in (folder / "segmentations").iterdir()) == ["my_series.dcm", "my_series.nii.gz"]
 
 
 def test_a_fresh_clone_says_what_to_do_first(folder: Path) -> None:

@@ -85,7 +85,7 @@ class Data:
         Args:
             source: nnU-Net raw folder, or the folder of scans when ``labels`` is given.
             out: folder of the new dataset (only ``dataset.json`` is written there).
-            labels: folder of label maps with the scans' base names.
+            labels: folder of label maps, or of DICOM SEGs, with the scans' base names.
             name: name of the new dataset; the folder's name by default.
             structures: ``"liver=1,spleen=2"``; the values found by default.
             channels: channel names separated by commas.

@@ -8,19 +8,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.data.dicom import SeriesOptions
 from common.data.io import read_volume
 from common.data.pictures import is_picture, read_picture
 from common.errors import ConfigError, DataError, GeometryError
 from common.geometry import Grid
 
 from .bundle_files import find_bundle
+from .dicom_results import check_results, result_kind, series_options, write_results
 from .prompt_options import GivenPrompts, given_prompts, prompt_entries, reads
 from .scans import Scan, find_scans, readable
 from .workflow import config_files, read_config, run_bundle
 
 __all__ = ["predict"]
 
-RESULTS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png")
+RESULTS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".dcm")
 
 
 def predict(
@@ -36,6 +38,13 @@ def predict(
     prompts: str | None = None,
     space: str = "voxel",
     page: str | None = None,
+    result: str | None = None,
+    series: str | None = None,
+    stack: int | None = None,
+    fill_gaps: bool = False,
+    straighten: bool = False,
+    skip_broken: bool = False,
+    skip_repeated: bool = False,
     **overrides: Any,
 ) -> None:
     """Segment scans with a bundle.
@@ -57,14 +66,27 @@ def predict(
             such prompts by scan name.
         space: what the numbers are: ``voxel`` of the scan, or ``world`` for mm (RAS+).
         page: for promptable bundles, an HTML page of the session; a folder when there are several scans.
+        result: for DICOM input, ``dicom_seg`` (the default: a DICOM SEG ``<scan>.dcm``), ``nifti`` or ``both``.
+        series: which DICOM series of a folder with several: its UID, number or description.
+        stack: which stack of a DICOM series that mixes phases, sizes or orientations; the refusal numbers them.
+        fill_gaps: interpolate missing or unevenly spaced DICOM slices, and say which.
+        straighten: undo the gantry tilt of a DICOM series.
+        skip_broken: leave out DICOM files that are cut off or unreadable, and say which.
+        skip_repeated: leave out DICOM slices that are there twice with the same pixels.
         overrides: ``--key value`` pairs that replace values of ``inference.json``.
     """
+    accepted = series_options(
+        series=series, stack=stack, fill_gaps=fill_gaps, straighten=straighten, skip_broken=skip_broken,
+        skip_repeated=skip_repeated,
+    )  # fmt: skip
     told = given_prompts(points=points, outside=outside, box=box, prompts=prompts, space=space)
     for target in segment(
         bundle, input, output, weights=weights, task=task, overwrite=overwrite, prompts=told, page=page,
-        overrides=overrides,
+        overrides=overrides, result=result, accepted=accepted,
     ).values():  # fmt: skip
         print(target)
+        if result == "both":
+            print(_beside(target))
     if page is not None:
         print(page)
 
@@ -80,8 +102,10 @@ def segment(
     prompts: GivenPrompts | None = None,
     page: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    result: str | None = None,
+    accepted: SeriesOptions | None = None,
 ) -> dict[str, Path]:
-    """What :func:`predict` does, returning ``{scan name: result file}``.
+    """What :func:`predict` does, returning ``{scan name: result file}``; with ``both``, the SEG lies beside it.
 
     Raises:
         PromptError: for prompts that the bundle does not read, or that cannot be meant.
@@ -92,30 +116,58 @@ def segment(
     root = find_bundle(bundle)
     files = config_files(root, "inference")
     scans = find_scans(source)
+    kind = result_kind(result, Path(output), dicom=all(s.dicom for s in scans))
     pages = {} if page is None else _pages(scans, Path(page), read_config(files).get(), bundle)
-    targets = _targets(scans, Path(source), Path(output), overwrite)
+    targets = _targets(scans, Path(source), Path(output), overwrite, kind)
     folder = next(iter(targets.values())).parent
     folder.mkdir(parents=True, exist_ok=True)
     hidden = Path(tempfile.mkdtemp(prefix=".predicting-", dir=folder))
     try:
-        inputs = {s.name: readable(s, hidden / "scans") for s in scans}
-        kind = reads(read_config(files).get())
-        more = prompt_entries(prompts or GivenPrompts(), inputs, kind, hidden / "prompts", bundle)
+        found = {s.name: readable(s, hidden / "scans", accepted) for s in scans}
+        inputs = {name: paths for name, (paths, _) in found.items()}
+        sources = {name: source for name, (_, source) in found.items() if source is not None}
+        if kind != "nifti":
+            check_results(sources)
+        more = prompt_entries(
+            prompts or GivenPrompts(), inputs, reads(read_config(files).get()), hidden / "prompts", bundle
+        )
         settings = _settings(files, root, inputs, more, hidden / "out", weights, task, overrides or {})
         if pages:
             settings["page_dir"] = str((hidden / "pages").resolve())
-        run_bundle(files, settings)
+        config = run_bundle(files, settings)
         results = {s.name: _result(s, hidden / "out") for s in scans}
         for name, path in results.items():
             _check_grid(inputs[name][0], path)
-        for name, path in results.items():
-            path.replace(_with_suffix(targets[name], path))
-        for name, path in pages.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(hidden / "pages" / f"{name}.html", path)
+        segs = {} if kind == "nifti" else write_results(results, sources, config, root, hidden / "seg")
+        return _deliver(
+            segs if kind == "dicom_seg" else results, targets, segs if kind == "both" else {}, pages, hidden
+        )
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
-    return {name: _with_suffix(targets[name], path) for name, path in results.items()}
+
+
+def _deliver(
+    results: Mapping[str, Path],
+    targets: Mapping[str, Path],
+    beside: Mapping[str, Path],
+    pages: Mapping[str, Path],
+    hidden: Path,
+) -> dict[str, Path]:
+    """Give complete files their final names."""
+    delivered = {name: _with_suffix(targets[name], path) for name, path in results.items()}
+    for name, path in beside.items():
+        path.replace(_beside(delivered[name]))
+    for name, path in results.items():
+        path.replace(delivered[name])
+    for name, path in pages.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(hidden / "pages" / f"{name}.html", path)
+    return delivered
+
+
+def _beside(target: Path) -> Path:
+    """The DICOM SEG that lies beside a volume file."""
+    return target.with_name(target.name[: -len(_suffix(target))] + ".dcm")
 
 
 def _settings(
@@ -160,7 +212,7 @@ def _with_suffix(target: Path, result: Path) -> Path:
     return target if _suffix(target) else target.with_name(target.name + _suffix(result))
 
 
-def _targets(scans: Sequence[Scan], source: Path, output: Path, overwrite: bool) -> dict[str, Path]:
+def _targets(scans: Sequence[Scan], source: Path, output: Path, overwrite: bool, kind: str) -> dict[str, Path]:
     """Where each result will lie (without suffix inside a folder); what is there already is refused or removed."""
     if _suffix(output):
         if len(scans) > 1:
@@ -171,6 +223,7 @@ def _targets(scans: Sequence[Scan], source: Path, output: Path, overwrite: bool)
     inputs = {f.resolve() for s in scans for f in s.files} | {source.resolve()}
     for target in targets.values():
         present = [target] if _suffix(target) else [target.with_name(target.name + s) for s in RESULTS]
+        present += [_beside(target)] if kind == "both" and _suffix(target) else []
         for path in (p for p in present if p.exists()):
             if path.resolve() in inputs:
                 raise DataError("a result would overwrite its scan", where=path, hint="choose another output folder")

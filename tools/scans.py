@@ -9,10 +9,13 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from common.data.dicom import is_dicom
-from common.data.io import read_volume
+from common.data.dicom import SeriesOptions, is_dicom, read_dicom
+from common.data.dicom_slices import scan_files
+from common.data.io import check_volume, read_volume
 from common.data.pictures import PICTURES, is_picture, read_picture
 from common.errors import DataError
+
+from .dicom_results import Source
 
 __all__ = ["Scan", "find_scans", "readable"]
 
@@ -26,7 +29,7 @@ class Scan:
 
     Args:
         name: base name, also of the result.
-        files: its file, one file per channel, or the folder of its DICOM series.
+        files: its file, one file per channel, or the folder (or multi-frame file) of its DICOM series.
     """
 
     name: str
@@ -35,7 +38,7 @@ class Scan:
     @property
     def dicom(self) -> bool:
         """Whether it is a DICOM series."""
-        return self.files[0].is_dir()
+        return self.files[0].is_dir() or _stem(self.files[0]) is None
 
     @property
     def flat(self) -> bool:
@@ -66,9 +69,9 @@ def find_scans(source: str | Path) -> list[Scan]:
         stem = _stem(path)
         if stem is None and not is_dicom(path):
             raise DataError("not an image that can be read", where=path, expected=", ".join(SUFFIXES) + " or DICOM")
-        if stem is None:
+        if stem is None and len(scan_files(path)[0]) == 1:
             raise DataError("one DICOM slice is not a scan", where=path, hint=f"give the series' folder: {path.parent}")
-        return [Scan(stem, (path,))]
+        return [Scan(path.stem if stem is None else stem, (path,))]
     scans = _in_folder(path)
     if not scans:
         raise DataError("the folder holds no scan", where=path, expected=", ".join(SUFFIXES) + " or DICOM series")
@@ -114,24 +117,34 @@ def _refuse_twins(scans: list[Scan]) -> None:
             )
 
 
-def readable(scan: Scan, folder: Path) -> list[str]:
+def readable(scan: Scan, folder: Path, options: SeriesOptions | None = None) -> tuple[list[str], Source | None]:
     """Check that a scan can be read and return the paths to hand on; a DICOM series is written as NIfTI first.
 
     Args:
         scan: what to check.
         folder: where converted files go.
+        options: which series to take and which faults to accept.
+
+    Returns:
+        the paths, and for DICOM the slices.
 
     Raises:
         DataError: for what cannot be read correctly, with the file's name.
     """
+    if scan.dicom:
+        return _converted(scan, folder, options)
     if scan.flat and len(scan.files) == 1:  # grey or coloured, as the bundle may want it
         read_picture(scan.files[0])
-        return [str(scan.files[0].resolve())]
-    image = read_volume(scan.files[0] if len(scan.files) == 1 else scan.files, dim=2 if scan.flat else 3)
-    if not scan.dicom:
-        return [str(p.resolve()) for p in scan.files]
+        return [str(scan.files[0].resolve())], None
+    read_volume(scan.files[0] if len(scan.files) == 1 else scan.files, dim=2 if scan.flat else 3)
+    return [str(p.resolve()) for p in scan.files], None
+
+
+def _converted(scan: Scan, folder: Path, options: SeriesOptions | None) -> tuple[list[str], Source]:
+    volume = read_dicom(scan.files[0], options)
+    check_volume(volume.image, scan.files[0])
     folder.mkdir(parents=True, exist_ok=True)
-    converted = folder / f"{scan.name}.nii.gz"
-    voxels = np.asarray(image)[0].astype(np.float32)
-    nibabel.save(nibabel.Nifti1Image(voxels, np.asarray(image.affine, dtype=np.float64)), converted)
-    return [str(converted.resolve())]
+    path = folder / f"{scan.name}.nii.gz"
+    voxels, affine = np.asarray(volume.image)[0].astype(np.float32), np.asarray(volume.image.affine, dtype=np.float64)
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), path)
+    return [str(path.resolve())], Source.of(volume)

@@ -56,13 +56,16 @@ def check_keys(parser: ConfigParser, overrides: Mapping[str, Any], where: object
             node = node[part] if isinstance(node, dict) else node[int(part)]
 
 
-def run_bundle(files: Sequence[str], overrides: Mapping[str, Any], workflow_type: str = "infer") -> None:
+def run_bundle(files: Sequence[str], overrides: Mapping[str, Any], workflow_type: str = "infer") -> ConfigParser:
     """Read, override and run configurations through MONAI's workflow; our own errors come out unwrapped.
 
     Args:
         files: configuration files in merging order.
         overrides: ``{"key::sub": value}``; every key must exist in the files.
         workflow_type: "infer" or "train", which properties MONAI expects.
+
+    Returns:
+        the configuration as it was run, what it made included.
 
     Raises:
         ConfigError: for an unknown override.
@@ -73,6 +76,8 @@ def run_bundle(files: Sequence[str], overrides: Mapping[str, Any], workflow_type
         workflow = create_workflow(config_file=list(files), workflow_type=workflow_type, **overrides)
         workflow.run()
         workflow.finalize()
+        parser: ConfigParser = workflow.parser
+        return parser
     except AmalgamationError:
         raise
     except Exception as error:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..labels import BACKGROUND, LabelSpace
+from .convert_seg import seg_cases
 from .dataset import Dataset, read_dataset
 from .dataset_json import SPLITS, VOLUME_SUFFIXES, Case, base_name, channel_names, read_json
 from .io import read_volume
@@ -99,10 +100,11 @@ def convert_pairs(
 
     Args:
         images: files ``<case>.<suffix>``, or ``<case>_0000`` ... for several channels.
-        labels: files ``<case>.<suffix>``; endings such as ``_seg`` and ``_mask`` are ignored.
+        labels: files ``<case>.<suffix>``; endings such as ``_seg`` and ``_mask`` are ignored. DICOM SEGs of series in
+            ``images/<case>/`` are written as NIfTI below ``out``.
         out: folder of the new dataset.
         name: its name.
-        structures: ``{name: value}``; the values found in the maps, named ``structure v``, when None.
+        structures: ``{name: value}``; when None, a SEG's segments, or the values found in the maps, ``structure v``.
         channels: channel names.
         val: fraction of subjects for validation, by hash.
 
@@ -115,6 +117,7 @@ def convert_pairs(
     if not training:
         raise DataError("no scan has a label map of its name", where=labels, got=", ".join(bare[:5]))
     dim = _dim(training[0])
+    training, structures = seg_cases(training, out, structures)
     space = LabelSpace.from_json({BACKGROUND: 0, **(structures or _found_structures(training, dim))}, where=labels)
     unlabelled = [c for c in cases if c.label is None]
     return _with_split(name, Path(out), tuple(channels), space, training, unlabelled, val, dim=dim)

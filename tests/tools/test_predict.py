@@ -78,7 +78,7 @@ def test_dicom_series(toy_bundle, tmp_path):
     voxels = np.zeros((20, 18, 10))
     voxels[4:12, 5:14, 3:8] = 100
     dicom(tmp_path / "study" / "series1", voxels)
-    result = segment(toy_bundle, tmp_path / "study" / "series1", tmp_path / "out")
+    result = segment(toy_bundle, tmp_path / "study" / "series1", tmp_path / "out", result="nifti")
     found = np.asarray(nib.load(result["series1"]).dataobj) > 0
     assert abs(int(found.sum()) - int((voxels > 50).sum())) < 0.35 * (voxels > 50).sum()
     assert nib.affines.voxel_sizes(nib.load(result["series1"]).affine) == pytest.approx((1.5, 1.5, 3.0))
