@@ -70,6 +70,7 @@ def load_highdicom() -> Any:
         raise _no_highdicom(str(error)) from error
     if tuple(int(n) for n in highdicom.__version__.split(".")[:2]) < _OLDEST:
         raise _no_highdicom(f"version {highdicom.__version__}")
+    logging.getLogger("highdicom").setLevel(logging.WARNING)  # it reports every module that it copies
     return highdicom
 
 

@@ -179,35 +179,41 @@ def test_names_of_the_structures(toy_bundle):
 
 @pytest.mark.data
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="AMALGAM_DATA is not set")
-def test_a_real_oblique_series_by_the_command_line(toy_bundle, make_weights, tmp_path):
+@pytest.mark.parametrize("own_process", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_real_oblique_series_by_the_command_line(toy_bundle, make_weights, tmp_path, own_process):
     series = SAMPLES / "mr_t1post_oblique"
     make_weights(toy_bundle / "models" / "model.pt", at=300.0)
-    command = [
-        sys.executable,
-        "-m",
-        "tools",
-        "predict",
-        str(toy_bundle),
-        str(series),
-        str(tmp_path),
-        "--result",
-        "both",
-    ]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
+    words = ["predict", str(toy_bundle), str(series), str(tmp_path), "--result", "both"]
+    words += ["--inferer::roi_size", "[160,160,16]"]
+    if own_process:
+        command = [sys.executable, "-m", "tools", *words]
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+        assert run.returncode == 0, run.stderr
+    else:
+        assert main(words) == 0
     expected = np.asarray(nib.load(tmp_path / "mr_t1post_oblique.nii.gz").dataobj)
     assert 0.01 < expected.mean() < 0.9
     assert np.array_equal(label_of(tmp_path / "mr_t1post_oblique.dcm", series), expected)
 
 
+WIDE = {"overrides": {"inferer::roi_size": [256, 256, 16]}}
+
+
 @pytest.mark.data
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="AMALGAM_DATA is not set")
-def test_real_series_of_other_kinds(toy_bundle, tmp_path):
-    found = segment(toy_bundle, SAMPLES / "ct_3slice_liver", tmp_path, result="both")["ct_3slice_liver"]
+def test_a_real_series_without_identity_is_refused_at_once(toy_bundle, tmp_path):
+    with pytest.raises(DataError, match=r"(?s)no SeriesInstanceUID and no StudyInstanceUID.*--result nifti"):
+        segment(toy_bundle, SAMPLES / "ct_jpeg2000_20slices", tmp_path)  # its anonymiser emptied them
+    assert files(tmp_path) == [f for f in files(tmp_path) if "bundle" in f]
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="AMALGAM_DATA is not set")
+def test_real_ct_series(toy_bundle, tmp_path):
+    found = segment(toy_bundle, SAMPLES / "ct_3slice_liver", tmp_path, result="both", **WIDE)["ct_3slice_liver"]
     expected = np.asarray(nib.load(found).dataobj)
     assert 0.001 < expected.mean() < 0.9
     assert np.array_equal(label_of(tmp_path / "ct_3slice_liver.dcm", SAMPLES / "ct_3slice_liver"), expected)
-    with pytest.raises(DataError, match=r"(?s)no SeriesInstanceUID and no StudyInstanceUID.*--result nifti"):
-        segment(toy_bundle, SAMPLES / "ct_jpeg2000_20slices", tmp_path)  # its anonymiser emptied them
-    found = segment(toy_bundle, SAMPLES / "ct_jpeg2000_20slices", tmp_path, result="nifti")
+    found = segment(toy_bundle, SAMPLES / "ct_jpeg2000_20slices", tmp_path, result="nifti", **WIDE)
     assert nib.load(found["ct_jpeg2000_20slices"]).shape == (512, 512, 20)
