@@ -102,8 +102,8 @@ def read_case(entry: Any, root: Path, channels: tuple[str, ...], where: object) 
 
     Args:
         entry: ``image`` is a path, a list of paths in channel order or ``{channel name: path}``; paths are relative
-            to ``root``; ``subject`` (or ``patient``) defaults to a BIDS ``sub-x`` in the path, else to the id; ``modality``
-            where it is not the dataset's.
+            to ``root``; ``subject`` (or ``patient``) defaults to a BIDS ``sub-x`` in the path, else to the id;
+            ``modality`` where it is not the dataset's.
         root: the dataset's folder.
         channels: the dataset's channel names.
         where: dataset and split for messages.

@@ -83,10 +83,13 @@ def _foreground(collection: Collection, modality: str, seed: int) -> dict[str, f
                 continue
             image = read_volume(case.images, dim=dataset.dim, channels=dataset.channels).numpy()
             values = image[:, read_volume(case.label, dim=dataset.dim).numpy()[0] > 0].ravel()
-            drawn.append(random.choice(values, _VOXELS_PER_CASE, replace=False) if values.size > _VOXELS_PER_CASE else values)
+            drawn.append(
+                random.choice(values, _VOXELS_PER_CASE, replace=False) if values.size > _VOXELS_PER_CASE else values
+            )
     values = np.concatenate(drawn) if drawn else np.empty(0)
     if not values.size:
-        raise DataError("no annotated voxel to learn the intensities of a CT from", where=f"{collection.root}, {modality}",
+        place = f"{collection.root}, {modality}"
+        raise DataError("no annotated voxel to learn the intensities of a CT from", where=place,
                         got=f"{len(drawn)} training cases", expected="label maps with structures",
                         hint="or choose bounds, for example --ct_window [-125,275]")  # fmt: skip
     low, high = np.percentile(values, (0.5, 99.5))

@@ -1,4 +1,4 @@
-"""Single objects of labelled volumes: a crop around each annotated structure, as a promptable network trains on them."""
+"""Single objects of labelled volumes: a crop around each annotated structure, to train promptable networks on."""
 
 from __future__ import annotations
 

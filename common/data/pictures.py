@@ -63,7 +63,9 @@ def _plain(picture: Image.Image, path: Path, channels: int | None) -> Image.Imag
         if low < 255:
             raise DataError("the picture is partly transparent", where=path, got=f"opacity from {low} of 255",
                             expected="an opaque picture", hint="flatten it onto a background first")  # fmt: skip
-        return picture if picture.mode == "P" and channels != 3 else whole.convert("L" if "L" in picture.mode else "RGB")
+        return (
+            picture if picture.mode == "P" and channels != 3 else whole.convert("L" if "L" in picture.mode else "RGB")
+        )
     if picture.mode in _AS_THEY_ARE or picture.mode.startswith("I;") or (picture.mode == "P" and channels == 1):
         return picture
     return picture.convert("RGB")

@@ -84,15 +84,14 @@ def _is_collection(dataset_dir: str | Path | Sequence[str | Path]) -> bool:
 
 def _plain_folder(folder: Path, modality: str | None, ct_window: Sequence[float] | None) -> UnlabelledImages:
     files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    volumes = [
-        p for p in files if p.name.lower().endswith(tuple(VOLUME_SUFFIXES)) and not is_picture(p)
-    ]
+    volumes = [p for p in files if p.name.lower().endswith(tuple(VOLUME_SUFFIXES)) and not is_picture(p)]
     pictures = [p for p in files if is_picture(p)]
     if not volumes and not pictures:
         raise DataError("there are no images to learn from", where=folder, expected="NIfTI, NRRD, MHA or PNG files")
     if volumes and pictures:
-        raise DataError("the folder holds volumes and pictures", where=folder,
-                        got=f"{len(volumes)} and {len(pictures)}", hint="name a folder that holds one kind")  # fmt: skip
+        found = f"{len(volumes)} and {len(pictures)}"
+        raise DataError("the folder holds volumes and pictures", where=folder, got=found,
+                        hint="name a folder that holds one kind")  # fmt: skip
     if modality is None:
         raise DataError("a folder without dataset.json does not say what its images are", where=folder,
                         hint="name their modality, for example --modality CT or --modality 'T2 MR'")  # fmt: skip

@@ -53,7 +53,9 @@ def naive_crop(array, centre, size):
 def test_every_structure_of_every_volume_is_an_item():
     data = crops()
     assert len(data) == 6 and data.names == ["liver", "spleen", "kidney"] * 2
-    assert [(data[i]["case"], data[i]["structure"]) for i in range(6)] == [(c, s) for c in ("a", "bb") for s in (1, 2, 3)]
+    assert [(data[i]["case"], data[i]["structure"]) for i in range(6)] == [
+        (c, s) for c in ("a", "bb") for s in (1, 2, 3)
+    ]
 
 
 @pytest.mark.parametrize("position", range(3))
@@ -117,7 +119,7 @@ def test_an_expert_of_nothing_in_the_data_is_named(caplog):
 
 def test_weights_balance_structures():
     data = crops([volume("a"), volume("bb"), {**volume("c"), "label": volume()["label"] * (volume()["label"] == 1)}])
-    total = {name: 0.0 for name in LABELS.names}
+    total = dict.fromkeys(LABELS.names, 0.0)
     for name, weight in zip(data.names, data.weights.tolist(), strict=True):
         total[name] += weight
     assert list(total.values()) == pytest.approx([1.0, 1.0, 1.0]) and data.names.count("liver") == 3

@@ -89,7 +89,9 @@ def test_eight_bits_become_0_to_1(phantom_2d_dir):
     schemes = picture_schemes(phantom_2d_dir / "phantom_2d_skin")
     change = UnitIntensityd("image", schemes)
     image = torch.tensor([0.0, 51, 255]).expand(3, 2, 3)
-    assert change({"image": image, "modality": next(iter(schemes))})["image"][0, 0].tolist() == pytest.approx([0, 0.2, 1])
+    assert change({"image": image, "modality": next(iter(schemes))})["image"][0, 0].tolist() == pytest.approx(
+        [0, 0.2, 1]
+    )
     with pytest.raises(DataError, match=r"(?s)case deep.*8 bits.*--intensity percentiles"):
         change({"image": image * 2, "modality": next(iter(schemes)), "case": "deep"})
     assert set(picture_schemes(phantom_2d_dir, "percentiles")) == {"CT slice", "T2 MR slice"}

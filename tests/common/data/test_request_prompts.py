@@ -23,9 +23,9 @@ def test_a_request_is_about_one_object():
 
 
 def test_an_object_without_a_name_and_one_that_is_not_begun():
-    assert list(json.loads(RequestPromptsd()({"image": image(), "foreground": [[1, 1, 1]]})["image"].meta["prompts"])) == [
-        "object"
-    ]
+    assert list(
+        json.loads(RequestPromptsd()({"image": image(), "foreground": [[1, 1, 1]]})["image"].meta["prompts"])
+    ) == ["object"]
     meta = RequestPromptsd()({"image": image(), "label": "x", "background": [[1, 1, 1]]})["image"].meta
     assert meta["prompts"] == "{}" and meta["answer"] == "mask"
 

@@ -15,7 +15,9 @@ from common.errors import ConfigError, DataError
 
 def test_a_collections_images_without_their_labels(phantom_dir):
     found = unlabelled_images(phantom_dir)
-    listed = [json.loads((phantom_dir / t / "dataset.json").read_text()) for t in ("phantom_ct", "phantom_lge", "phantom_mr")]
+    listed = [
+        json.loads((phantom_dir / t / "dataset.json").read_text()) for t in ("phantom_ct", "phantom_lge", "phantom_mr")
+    ]
     count = sum(len(d["training"]) + len(d.get("unlabelled", [])) for d in listed)
     assert len(found.items) == count and all("label" not in item for item in found.items)
     assert set(found.intensities) == {"CT", "LGE MR", "T2 MR"} and found.dim == 3 and found.channels
