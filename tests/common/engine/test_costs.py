@@ -65,3 +65,20 @@ def test_the_peak_begins_anew():
     before = peak_megabytes()
     held = torch.ones(30_000_000)
     assert peak_megabytes() - before > 80 and held.sum() > 0
+
+
+def test_expanded_parameters_inside_modules_are_no_obstacle(tmp_path):
+    class Inner(nn.Module):
+        def forward(self, tokens, x):
+            return (tokens @ tokens.mT).sum() + x
+
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens, self.inner = nn.Embedding(4, 8), Inner()
+
+        def forward(self, x):
+            return self.inner(self.tokens.weight.expand(len(x), -1, -1), x)
+
+    found = _run(tmp_path, Outer())
+    assert found["cases"][0]["multiply_adds_g"] == pytest.approx(4 * 4 * 8 / 1e9)
