@@ -297,6 +297,7 @@ def test_a_dry_run_writes_nothing(collection, tmp_path, calls):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_real_comparison_of_two_bundles(phantom_dir, tmp_path):
     words = [sys.executable, "-m", "tools", "compare", "run", "--dataset_dir", str(phantom_dir), "--preset", "smoke"]
     words += ["--methods", "swin_unet,sam_decoder,experts,ensemble", "--budget_steps", "4", "--seeds", "0"]
