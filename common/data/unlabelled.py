@@ -89,8 +89,8 @@ def _plain_folder(folder: Path, modality: str | None, ct_window: Sequence[float]
     if not volumes and not pictures:
         raise DataError("there are no images to learn from", where=folder, expected="NIfTI, NRRD, MHA or PNG files")
     if volumes and pictures:
-        found = f"{len(volumes)} and {len(pictures)}"
-        raise DataError("the folder holds volumes and pictures", where=folder, got=found,
+        kinds = f"{len(volumes)} and {len(pictures)}"
+        raise DataError("the folder holds volumes and pictures", where=folder, got=kinds,
                         hint="name a folder that holds one kind")  # fmt: skip
     if modality is None:
         raise DataError("a folder without dataset.json does not say what its images are", where=folder,
