@@ -153,9 +153,7 @@ class Bundle:
         folder = unpack(file, out, max_files=max_files, max_bytes=max_bytes)
         print(f"{folder}: look at it with python -m tools bundle check {shlex.quote(str(folder))} before you run it")
 
-    def push(
-        self, folder: str, repo: str, *, private: bool = True, latest: bool = False, yes: bool = False
-    ) -> None:
+    def push(self, folder: str, repo: str, *, private: bool = True, latest: bool = False, yes: bool = False) -> None:
         """Send a packed folder to a Hugging Face repository, as ``monai.bundle.push_to_hf_hub`` does.
 
         Only what was packed is sent. The token is the one that ``hf auth login`` stored, or ``HF_TOKEN``.

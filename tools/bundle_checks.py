@@ -248,7 +248,27 @@ def _signature(name: str, folder: Path) -> inspect.Signature:
         return ANYTHING
 
 
-RULES = {"expressions": expressions, "references": references, "targets": targets}
+def properties(content: dict[str, Any], folder: Path) -> Iterator[tuple[str, str, str]]:
+    """What MONAI's workflows look up exists, and is used by its own name: ``check_properties`` without building."""
+    from monai.bundle import ConfigParser
+    from monai.bundle.properties import InferProperties, TrainProperties
+
+    parser = ConfigParser(content)
+    wanted = TrainProperties if "train" in content else InferProperties
+    packed = (folder / VENDORED).exists()
+    for rule in wanted.values():
+        used = rule.get("refer_id")
+        if rule["required"] and rule["id"] not in parser:
+            yield rule["id"], "MONAI's workflows ask for it", "error"
+        elif packed and used and "::" in used and parser.get(used) is not None:
+            value = parser.get(used)
+            if not isinstance(value, str) or not (value.startswith("$") or value == f"@{rule['id']}"):
+                yield used, f"expected '@{rule['id']}' or an expression", "error"
+    if packed and any(isinstance(h, str) for h in parser.get("train::handlers", ())):
+        yield "train::handlers", "MONAI expects components in this list", "error"
+
+
+RULES = {"expressions": expressions, "references": references, "targets": targets, "properties": properties}
 CHECKS: tuple[Check, ...] = (
     check_directory, check_documents, check_vendored, check_metadata, check_strings, check_configurations
 )  # fmt: skip

@@ -83,7 +83,9 @@ def imports(path: Path, module: str) -> Iterator[Import]:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.split(".")[0] == ROOT:
-                    raise ConfigError("cannot be vendored: write 'from common.x import y'", where=f"{path}:{node.lineno}")
+                    raise ConfigError(
+                        "cannot be vendored: write 'from common.x import y'", where=f"{path}:{node.lineno}"
+                    )
                 yield Import(alias.name, early)
         elif isinstance(node, ast.ImportFrom):
             parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []

@@ -72,7 +72,9 @@ def write_documents(folder: Path, *, bundle: str, package: str, weights: Weights
             raise ConfigError("the licence of the data does not begin as expected", where=licence.name,
                               expected=NOTHING_SHIPPED)  # fmt: skip
         where = f"fetched from {weights.url}" if weights.url else "models/model.pt"
-        told = f"No data is shipped with this bundle. Its weights ({where},\nsha256 {weights.sha256}): {weights.licence}"
+        told = (
+            f"No data is shipped with this bundle. Its weights ({where},\nsha256 {weights.sha256}): {weights.licence}"
+        )
         licence.write_text(terms.replace(NOTHING_SHIPPED, told, 1), encoding="utf-8")
 
 

@@ -188,7 +188,9 @@ def _add_torchscript(origin: Path, folder: Path) -> str:
     from .export import export_bundle
 
     meta = (folder / "configs" / "metadata.json").read_text(encoding="utf-8")
-    written = export_bundle(origin, folder / "models" / "model.ts", weights=folder / MODEL, extra={"metadata.json": meta})
+    written = export_bundle(
+        origin, folder / "models" / "model.ts", weights=folder / MODEL, extra={"metadata.json": meta}
+    )
     return written
 
 

@@ -32,9 +32,7 @@ def packed_files(folder: Path, package: str) -> list[str]:
     return found
 
 
-def push_bundle(
-    folder: Path, repo: str, *, private: bool, latest: bool, confirm: Callable[[str], bool]
-) -> str:
+def push_bundle(folder: Path, repo: str, *, private: bool, latest: bool, confirm: Callable[[str], bool]) -> str:
     """Upload a packed bundle and tag it with its version.
 
     Args:
@@ -61,7 +59,9 @@ def push_bundle(
     version = str(read_json(folder / "configs" / "metadata.json")["version"])
     size = sum((folder / f).stat().st_size for f in files)
     kind = "private" if private else "PUBLIC"
-    question = f"send {len(files)} files, {size / 1e6:.1f} MB, of {folder.name} {version} to {kind} {repo} on huggingface.co?"
+    question = (
+        f"send {len(files)} files, {size / 1e6:.1f} MB, of {folder.name} {version} to {kind} {repo} on huggingface.co?"
+    )
     if not confirm(question):
         raise ConfigError("nothing was sent", where=repo, hint="answer yes, or add --yes")
     from monai.bundle import push_to_hf_hub

@@ -16,7 +16,16 @@ from common.errors import ConfigError
 from .bundle_closure import NAME, SOURCE, Closure, closure
 from .bundle_files import read_json, walk
 
-__all__ = ["VENDORED", "leftovers", "package_name", "rewritten_config", "texts_of", "vendor", "verify_vendored", "write_json"]
+__all__ = [
+    "VENDORED",
+    "leftovers",
+    "package_name",
+    "rewritten_config",
+    "texts_of",
+    "vendor",
+    "verify_vendored",
+    "write_json",
+]
 
 RUNS = re.compile(r"runs/\w+(?=/|'|$)")
 TEXT = (".py", ".json", ".md", ".txt", ".conf", ".yml")
@@ -44,9 +53,10 @@ def texts_of(configs: Path) -> Iterator[str]:
 def rewritten_config(content: Any, package: str, key: str = "") -> Any:
     """A configuration of the packed bundle: own package, own folder, results below ``eval/``, weights in ``models/``."""
     if isinstance(content, dict):
-        return {k: rewritten_config(v, package, k) for k, v in content.items()}
+        return {k: rewritten_config(v, package, k) for k, v in _named_transform(content, key).items()}
     if isinstance(content, list):
-        return [rewritten_config(v, package) for v in content]
+        entries = [rewritten_config(v, package) for v in content]
+        return [_as_component(v) for v in entries] if key.split("::")[-1] == "handlers" else entries
     if not isinstance(content, str):
         return content
     if key == "bundle_root":
@@ -58,6 +68,29 @@ def rewritten_config(content: Any, package: str, key: str = "") -> Any:
             content = f"$'{content}'"
         return RUNS.sub("eval", content, count=1).replace("'eval", "@bundle_root + '/eval", 1)
     return _renamed(content, package) if content.startswith("$") or key == "_target_" else content
+
+
+def _named_transform(content: dict[str, Any], key: str) -> dict[str, Any]:
+    """A dataset's transform by a name of its own: MONAI's check of properties cannot read one that is written out."""
+    if key == "dataset" or not isinstance(content.get("dataset"), dict):
+        return content
+    if not isinstance(content["dataset"].get("transform"), dict):
+        return content
+    name = "dataset_transform"
+    where = f"{key}::{name}" if key in ("train", "validate") else name
+    changed: dict[str, Any] = {}
+    for k, v in content.items():
+        if k == "dataset":
+            changed[name] = v["transform"]
+            v = {**v, "transform": f"$@{where}"}
+        changed[k] = v
+    return changed
+
+
+def _as_component(entry: Any) -> Any:
+    """A named handler as an entry of a list of handlers, where MONAI and its applications expect components."""
+    named = isinstance(entry, str) and entry.startswith("@")
+    return {"_target_": "monai.utils.first", "iterable": [entry]} if named else entry
 
 
 def vendor(folder: Path, bundle: str, source: Path = SOURCE) -> Closure:

@@ -40,9 +40,7 @@ def zip_folder(folder: Path, path: Path) -> Path:
     return path
 
 
-def unpack(
-    file: Path | str, out: Path | str, *, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES
-) -> Path:
+def unpack(file: Path | str, out: Path | str, *, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES) -> Path:
     """Unpack a bundle's zip into ``out/<name>``, all of it or nothing.
 
     Args:

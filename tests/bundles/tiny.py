@@ -30,7 +30,10 @@ SIZES: dict[str, dict[str, Any]] = {
         "network": {"embed": 12, "num_heads": [1, 2, 3, 6], "window": 2},
     },
     "m4oe_expert": {"image_size": 64, "network": {"embed": 12, "num_heads": [1, 2, 3, 6], "window": 2}},
-    "samora": {"intensities": {"CT": {"scheme": "ZScoreNormalization"}}, "network": {"variant": "tiny", "image_size": 64, "d_attn": 16, "heads": 2}},
+    "samora": {
+        "intensities": {"CT": {"scheme": "ZScoreNormalization"}},
+        "network": {"variant": "tiny", "image_size": 64, "d_attn": 16, "heads": 2},
+    },
     "sam_med3d_moe": {"spacing": 6.0, "network": {"variant": "tiny", "image_size": 32, "hidden": 16}},
     "sam_med3d_moe_expert": {"spacing": 6.0, "network": {"variant": "tiny", "image_size": 32}},
     "ic_moe": {"network": {"variant": "tiny", "image_size": 64}},

@@ -14,7 +14,7 @@ from tools.bundle_files import walk
 from tools.bundle_static import NotFoundError, signature_of
 
 ROOT = Path(__file__).resolve().parents[2]
-CODE = '''
+CODE = """
 from __future__ import annotations
 import json.decoder
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class Plan:
 class Pair(NamedTuple):
     a: int
     b: int = 0
-'''
+"""
 
 
 @pytest.fixture
