@@ -48,5 +48,8 @@ def check_libraries(needed: Closure, meta: Mapping[str, Any]) -> None:
     lacking = {distribution(m) for m in needed.required} - stated
     lacking |= {distribution(m) for m in needed.optional} - stated - SEPARATE
     if lacking:
-        raise ConfigError("the metadata do not name all packages that the code imports",
-                          where="configs/metadata.json", got=f"required_packages_version without {sorted(lacking)}")  # fmt: skip
+        raise ConfigError(
+            "the metadata do not name all packages that the code imports",
+            where="configs/metadata.json",
+            got=f"required_packages_version without {sorted(lacking)}",
+        )

@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from common.labels import BACKGROUND
 from common.weights import read_state_dict, save_weights
 
 from .bundle_checks import check_bundle
-from .bundle_closure import SOURCE, Closure
+from .bundle_closure import SOURCE
 from .bundle_docs import Weights, write_documents
 from .bundle_files import find_bundle, read_json
 from .bundle_libraries import check_libraries
@@ -132,7 +132,9 @@ def _add_weights(folder: Path, file: Path, licence: str, url: str | None) -> Wei
     if card is not None:
         _describe(folder, card)
     parser = read_config(config_files(folder, "inference"))
-    parser.update({"bundle_root": str(folder), "device": "$__import__('torch').device('cpu')"})
+    parser.update(
+        {"bundle_root": str(folder), "model_path": str(target), "device": "$__import__('torch').device('cpu')"}
+    )
     try:
         parser.get_parsed_content("weights")
     except Exception as error:

@@ -51,7 +51,7 @@ def texts_of(configs: Path) -> Iterator[str]:
 
 
 def rewritten_config(content: Any, package: str, key: str = "") -> Any:
-    """A configuration of the packed bundle: own package, own folder, results below ``eval/``, weights in ``models/``."""
+    """A packed bundle's configuration: own package, own folder, results below ``eval/``, weights in ``models/``."""
     if isinstance(content, dict):
         return {k: rewritten_config(v, package, k) for k, v in _named_transform(content, key).items()}
     if isinstance(content, list):

@@ -29,14 +29,16 @@ def zip_folder(folder: Path, path: Path) -> Path:
         path: the zip, replaced only once it is complete.
     """
     files = sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.relative_to(folder).as_posix())
-    with atomic_write(path, needed=sum(p.stat().st_size for p in files)) as temporary:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-            for file in files:
-                entry = zipfile.ZipInfo(f"{folder.name}/{file.relative_to(folder).as_posix()}", _STAMP)
-                entry.compress_type, entry.create_system = zipfile.ZIP_DEFLATED, 3
-                entry.external_attr = (stat.S_IFREG | 0o644) << 16
-                with file.open("rb") as source, archive.open(entry, "w", force_zip64=True) as target:
-                    shutil.copyfileobj(source, target, _CHUNK)
+    with (
+        atomic_write(path, needed=sum(p.stat().st_size for p in files)) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
+    ):
+        for file in files:
+            entry = zipfile.ZipInfo(f"{folder.name}/{file.relative_to(folder).as_posix()}", _STAMP)
+            entry.compress_type, entry.create_system = zipfile.ZIP_DEFLATED, 3
+            entry.external_attr = (stat.S_IFREG | 0o644) << 16
+            with file.open("rb") as source, archive.open(entry, "w", force_zip64=True) as target:
+                shutil.copyfileobj(source, target, _CHUNK)
     return path
 
 

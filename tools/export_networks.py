@@ -24,7 +24,7 @@ REFUSALS: dict[type[nn.Module], str] = {
     SAMMed3DMoE: PROMPTED,
     Sam3D: PROMPTED.partition(";")[0],
     MaskedVolume: HIDES,
-    ExpertVolume: HIDES,
+    ExpertVolume: "stage 2 takes LoRA adapters from the network; it segments nothing itself",
 }
 
 

@@ -47,6 +47,7 @@ def zoo(folder: Path, checks: dict[str, dict[str, Any]]) -> str:
     return bare.done(folder, "-c", ZOO, folder, json.dumps(checks)).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_metadata_name_every_package_that_the_code_imports(bundle: str) -> None:
     configs = ROOT / "bundles" / bundle / "configs"
@@ -57,10 +58,19 @@ def test_metadata_name_every_package_that_the_code_imports(bundle: str) -> None:
         check_libraries(needed, meta)
 
 
+ABSENT = """
+import importlib
+for name in ("common", "tools", "mlflow", "onnx"):
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        print(name)
+"""
+
+
+@pytest.mark.slow
 def test_the_environment_is_bare(ka2er: Path) -> None:
-    for name in ("common", "tools", "mlflow", "onnx"):
-        result = bare.run(ka2er, "-c", f"import {name}")
-        assert result.returncode == 1 and "ModuleNotFoundError" in result.stderr
+    assert bare.done(ka2er, "-c", ABSENT).stdout.split() == ["common", "tools", "mlflow", "onnx"]
 
 
 @pytest.mark.slow
@@ -68,9 +78,10 @@ def test_the_student_passes_the_zoo(ka2er: Path, phantom_dir: Path) -> None:
     found = zoo(ka2er, CHECKS | {"loads": {}, "verify_torchscript": {},
                                  "check_workflow": {"kind": "inference", "dataset_dir": str(phantom_dir)}})  # fmt: skip
     assert found.count("passed") == len(CHECKS) + 3
-    assert [f for f in check_bundle(ka2er)] == [] or {f.check for f in check_bundle(ka2er)} == {"directory"}
+    assert check_bundle(ka2er) == []
 
 
+@pytest.mark.slow
 def test_metadata_are_those_of_the_weights(ka2er: Path) -> None:
     meta = read_json(ka2er / "configs" / "metadata.json")
     data = meta["network_data_format"]
@@ -83,8 +94,8 @@ def test_metadata_are_those_of_the_weights(ka2er: Path) -> None:
     assert "no trained weights" not in (ka2er / "docs" / "data_license.txt").read_text()
 
 
+@pytest.mark.slow
 def test_no_findings(ka2er: Path) -> None:
-    shutil.rmtree(ka2er / "models" / "verify_model.ts", ignore_errors=True)
     assert check_bundle(ka2er) == []
 
 

@@ -31,8 +31,9 @@ def verify_metadata_format(root, schema):
 
 
 def verify_data_shape(root):
-    verify_net_in_out(net_id="network_def", config_file=str(root / "configs" / "inference.json"),
-                      meta_file=str(root / "configs" / "metadata.json"), device="cpu", bundle_root=str(root))  # fmt: skip
+    configs = root / "configs"
+    verify_net_in_out(net_id="network_def", config_file=str(configs / "inference.json"), device="cpu",
+                      meta_file=str(configs / "metadata.json"), bundle_root=str(root))  # fmt: skip
 
 
 def verify_torchscript(root):

@@ -13,7 +13,7 @@ FILES = {
     "__init__.py": "",
     "errors.py": "import json\n",
     "data/__init__.py": '"""Data."""\n',
-    "data/io.py": "import numpy as np\nfrom ..errors import json\n\ndef read():\n    import nibabel\n    import numpy\n",
+    "data/io.py": "import numpy\nfrom ..errors import json\n\ndef read():\n    import nibabel\n    import numpy\n",
     "data/page.py": "from pathlib import Path\nfrom . import io\nHERE = Path(__file__).parent\nread = f'page.{1}'\n",
     "data/page.css": "a {}",
     "data/other.css": "b {}",

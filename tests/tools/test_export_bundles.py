@@ -75,7 +75,7 @@ def test_the_refusal_is_true(weights: Path) -> None:
     with torch.no_grad():
         one, other = (network(image, p[None], torch.ones(1, 1)) for p in points)
         assert not torch.equal(one, other)
-        with pytest.raises(Exception):  # noqa: B017, PT011
+        with pytest.raises(Exception):  # noqa: B017
             torch.jit.trace(network, image, check_trace=False)
 
 
