@@ -71,19 +71,22 @@ def rewritten_config(content: Any, package: str, key: str = "") -> Any:
 
 
 def _named_transform(content: dict[str, Any], key: str) -> dict[str, Any]:
-    """A dataset's transform by a name of its own: MONAI's check of properties cannot read one that is written out."""
-    if key == "dataset" or not isinstance(content.get("dataset"), dict):
+    """A dataset's transform by a name of its own, as an expression: MONAI's check of properties reads no other."""
+    dataset = content.get("dataset")
+    if key == "dataset" or not isinstance(dataset, dict):
         return content
-    if not isinstance(content["dataset"].get("transform"), dict):
+    transform = dataset.get("transform")
+    if isinstance(transform, str) and transform.startswith("@") and not transform.endswith("preprocessing"):
+        return {**content, "dataset": {**dataset, "transform": f"${transform}"}}
+    if not isinstance(transform, dict):
         return content
     name = "dataset_transform"
     where = f"{key}::{name}" if key in ("train", "validate") else name
     changed: dict[str, Any] = {}
     for k, v in content.items():
         if k == "dataset":
-            changed[name] = v["transform"]
-            v = {**v, "transform": f"$@{where}"}
-        changed[k] = v
+            changed[name] = transform
+        changed[k] = {**dataset, "transform": f"$@{where}"} if k == "dataset" else v
     return changed
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..atomic import atomic_write
 from ..errors import CheckpointError, ConfigError
@@ -158,7 +160,8 @@ def export_onnx(network: nn.Module, example: Tensor, path: Path | str, *, tolera
     except ImportError as error:
         raise ConfigError(f"ONNX needs another package: {error.name}", hint="pip install onnx onnxscript") from error
     network = copy.deepcopy(network).eval()
-    program = _program(network, example, path)
+    with _written_out_attention():
+        program = _program(network, example, path)
     try:
         written = torch.onnx.export(program, dynamo=True, verbose=False, input_names=["image"], output_names=["pred"])
         assert written is not None  # with dynamo=True and no file
@@ -168,6 +171,30 @@ def export_onnx(network: nn.Module, example: Tensor, path: Path | str, *, tolera
     except Exception as error:  # whatever the exporter, the checker and protobuf raise
         raise CheckpointError("the network has no ONNX form", where=path, got=_first_line(error)) from error
     return _write(network, example, Path(path), buffer, _load_onnx, tolerance, "onnx", "")
+
+
+@contextlib.contextmanager
+def _written_out_attention() -> Iterator[None]:
+    """Attention as matrix products: fused kernels lay tensors out otherwise than the form that ONNX is made of."""
+    fused = F.scaled_dot_product_attention
+
+    def attention(
+        query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+        is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+    ) -> Tensor:  # fmt: skip
+        if is_causal or enable_gqa or dropout_p:
+            raise CheckpointError("this kind of attention cannot be written out", got="causal, grouped or with dropout")
+        scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+        if attn_mask is not None:
+            bools = attn_mask.dtype == torch.bool
+            scores = scores.masked_fill(~attn_mask, -torch.inf) if bools else scores + attn_mask
+        return scores.softmax(-1) @ value
+
+    F.scaled_dot_product_attention = attention
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = fused
 
 
 def _program(network: nn.Module, example: Tensor, path: object) -> Any:

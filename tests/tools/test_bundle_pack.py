@@ -250,3 +250,10 @@ def test_checking_a_packed_bundle_runs_none_of_its_code(toy: Path, tmp_path: Pat
         )
     found = check_bundle(folder)
     assert {f.check for f in found if f.severity == "error"} == {"vendored"}  # the code was changed, nothing else
+
+
+def test_a_transform_of_another_name() -> None:
+    given = {"train": {"dataset": {"transform": "@train::random"}}, "dataset": {"transform": "@preprocessing"}}
+    found = rewritten_config(given, "b_bundle")
+    assert found["train"]["dataset"]["transform"] == "$@train::random"
+    assert found["dataset"]["transform"] == "@preprocessing"
