@@ -253,17 +253,17 @@ def properties(content: dict[str, Any], folder: Path) -> Iterator[tuple[str, str
     from monai.bundle import ConfigParser
     from monai.bundle.properties import InferProperties, TrainProperties
 
-    parser = ConfigParser(content)
-    wanted = TrainProperties if "train" in content else InferProperties
+    parser: Any = ConfigParser(content)
     packed = (folder / VENDORED).exists()
+    wanted: Any = TrainProperties if "train" in content else InferProperties
     for rule in wanted.values():
-        used = rule.get("refer_id")
-        if rule["required"] and rule["id"] not in parser:
-            yield rule["id"], "MONAI's workflows ask for it", "error"
-        elif packed and used and "::" in used and parser.get(used) is not None:
+        name, used = str(rule["id"]), str(rule.get("refer_id") or "")
+        if rule["required"] and name not in parser:
+            yield name, "MONAI's workflows ask for it", "error"
+        elif packed and "::" in used and parser.get(used) is not None:
             value = parser.get(used)
-            if not isinstance(value, str) or not (value.startswith("$") or value == f"@{rule['id']}"):
-                yield used, f"expected '@{rule['id']}' or an expression", "error"
+            if not isinstance(value, str) or not (value.startswith("$") or value == f"@{name}"):
+                yield used, f"expected '@{name}' or an expression", "error"
     if packed and any(isinstance(h, str) for h in parser.get("train::handlers", ())):
         yield "train::handlers", "MONAI expects components in this list", "error"
 

@@ -179,8 +179,8 @@ def _shape(shape: list[int], before: Mapping[str, Any], settings: Mapping[str, A
         return [int(n) for n in reversed(patch)]
     if settings.get("roi_size"):
         return [int(n) for n in settings["roi_size"]]
-    for of in (lambda s: s, lambda s: s.get("network", {})):
-        old, new = of(before).get("image_size"), of(settings).get("image_size")
+    for was, now in ((before, settings), (before.get("network", {}), settings.get("network", {}))):
+        old, new = was.get("image_size"), now.get("image_size")
         if isinstance(old, int) and isinstance(new, int):
             return [new if n in (old, max(shape)) else n for n in shape]
     return shape

@@ -69,6 +69,8 @@ class M4oEFile(nn.Module):
         ConfigError: for a modality or a head that there is not.
     """
 
+    places: Tensor
+
     def __init__(self, *, network: M4oE, modality: int = 0, head: int = 0) -> None:
         super().__init__()
         for where, given, names in (("modality", modality, network.modalities), ("head", head, network.tasks)):
