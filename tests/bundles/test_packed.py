@@ -132,7 +132,7 @@ print("both")
 @pytest.mark.slow
 def test_two_bundles_in_one_process(ka2er: Path, tmp_path: Path) -> None:
     other = strange("m4oe", tmp_path)
-    assert bare.done([ka2er, other], "-c", TWO, ka2er, other).stdout.strip() == "both"
+    assert "both" in bare.done([ka2er, other], "-c", TWO, ka2er, other).stdout.splitlines()
 
 
 RECIPES: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
