@@ -32,7 +32,9 @@ __all__ = ["Packed", "pack_bundle"]
 FILES = ("LICENSE", "configs", "docs")
 LEFT_OUT = ("chain.json",)  # names the collection's other bundles
 MODEL = "models/model.pt"
-UNSTATED = "not stated by who packed them; weights inherit the conditions of the data and experts they were trained on"
+UNSTATED = (
+    "not stated by those who packed them; weights inherit the conditions of the data and experts they were trained on"
+)
 
 
 class Packed(NamedTuple):
