@@ -27,8 +27,8 @@ COMMANDS: dict[str, str] = {
     "bench": "measure speed, with an equality check beside each figure",
     "weights": "look into weight files and compare them",
     "experts": "add a modality to a trained M4oE, or a decoder to a trained SAM-Med3D-MoE",
-    "export": "write the inference network as TorchScript or torch.export, with a parity check",
-    "bundle": "check a bundle without running its code",
+    "export": "write the inference network as TorchScript, torch.export or ONNX, with a parity check",
+    "bundle": "check a bundle without running its code; pack, unpack and publish it",
 }
 
 

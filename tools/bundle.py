@@ -1,4 +1,4 @@
-"""``python -m tools bundle``: look at a bundle before you run or publish it."""
+"""``python -m tools bundle``: look at a bundle before you run it, pack it, publish it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from common.errors import ConfigError
 
 from .bundle_checks import check_bundle, merged, statements
 from .bundle_files import Configuration, bundle_folders, configurations, find_bundle, read_json, walk
+from .bundle_zip import MAX_BYTES, MAX_FILES, unpack
 
 __all__ = ["Bundle", "verify_network"]
 
@@ -44,7 +45,7 @@ def verify_network(folder: Path, **overrides: Any) -> None:
 
 
 class Bundle:
-    """Check bundles; nothing of a bundle is built or evaluated unless ``--run`` says so."""
+    """Check bundles, pack them for the model zoo, unpack and publish them."""
 
     def list(self) -> None:
         """Name the bundles of this collection with version and task."""
@@ -108,3 +109,67 @@ class Bundle:
                 print(f"{folder.name}: the network takes and gives what metadata.json says")
         if errors:
             raise ConfigError(f"{errors} errors in {len(folders)} bundles", hint="mend what is listed above")
+
+    def pack(
+        self, bundle: str = "all", *, out: str = "dist", weights: str | None = None, weights_url: str | None = None,
+        weights_licence: str | None = None, torchscript: bool = False, force: bool = False,
+    ) -> None:  # fmt: skip
+        """Write a self-contained folder and ``<bundle>_v<version>.zip``, the same bytes each time.
+
+        The code that the bundle names is read from its configurations and imports, renamed to ``<bundle>_bundle`` and
+        put beside them. Nothing of the collection is needed to run the folder.
+
+        Args:
+            bundle: name, folder or ``all``.
+            out: the folder to write into.
+            weights: weights to ship; the bundle's own ``models/model.pt`` by default, none if it has none.
+            weights_url: leave the weights out and write ``large_files.yml`` with this address and their sha256.
+            weights_licence: one sentence that says under what the weights may be passed on.
+            torchscript: also write ``models/model.ts``, checked against the network on three inputs.
+            force: replace folders that are there.
+        """
+        from .bundle_pack import pack_bundle
+
+        folders = bundle_folders() if bundle == "all" else [find_bundle(bundle)]
+        if len(folders) > 1 and (weights or weights_url):
+            raise ConfigError("weights belong to one bundle", where="--weights", hint="name the bundle")
+        for folder in folders:
+            done = pack_bundle(
+                folder, out, weights=weights, weights_url=weights_url, weights_licence=weights_licence,
+                torchscript=torchscript, force=force,
+            )  # fmt: skip
+            print(f"{done.zip}: {done.modules} modules, {done.weights}")
+            print(f"{done.folder}: the same, unpacked")
+
+    def unpack(self, file: str, out: str, *, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES) -> None:
+        """Unpack a bundle's zip; links, paths out of the folder and bombs are refused. Nothing of it is run.
+
+        Args:
+            file: the zip.
+            out: the folder to unpack into.
+            max_files: entries that are accepted.
+            max_bytes: bytes, unpacked, that are accepted.
+        """
+        folder = unpack(file, out, max_files=max_files, max_bytes=max_bytes)
+        print(f"{folder}: look at it with python -m tools bundle check {shlex.quote(str(folder))} before you run it")
+
+    def push(self, folder: str, repo: str, *, private: bool = True, latest: bool = False, yes: bool = False) -> None:
+        """Send a packed folder to a Hugging Face repository, as ``monai.bundle.push_to_hf_hub`` does.
+
+        Only what was packed is sent. The token is the one that ``hf auth login`` stored, or ``HF_TOKEN``.
+
+        Args:
+            folder: a folder that ``bundle pack`` wrote.
+            repo: ``user/name``.
+            private: whether a repository that is made is private.
+            latest: also tag it ``latest_version``, which MONAI loads when no version is asked for.
+            yes: send without asking.
+        """
+        from .bundle_push import ask, push_bundle
+
+        print(push_bundle(Path(folder), repo, private=private, latest=latest, confirm=_agreed if yes else ask))
+
+
+def _agreed(question: str) -> bool:
+    print(question.replace("?", ": yes"))
+    return True

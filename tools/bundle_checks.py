@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -14,7 +13,10 @@ from typing import Any, NamedTuple
 
 from common.errors import ConfigError
 
+from .bundle_docs import missing_sections
 from .bundle_files import Configuration, configurations, read_json, walk
+from .bundle_static import ANYTHING, NotFoundError, signature_of
+from .bundle_vendor import VENDORED, leftovers, verify_vendored
 
 __all__ = ["CHECKS", "Finding", "check_bundle", "merged", "statements"]
 
@@ -66,6 +68,22 @@ def check_directory(folder: Path) -> Iterator[Finding]:
             yield Finding("directory", name, "a 'scripts' package collides with other bundles in one process")
         elif path.suffix == ".pt" and path.parent.name == "models" and path.name != "model.pt":
             yield Finding("directory", name, "only model.pt may end in .pt (MONAI Label would serve the others)")
+
+
+def check_documents(folder: Path) -> Iterator[Finding]:
+    """``docs/README.md`` has the sections of the zoo's template."""
+    path = folder / "docs" / "README.md"
+    for section in missing_sections(path.read_text(encoding="utf-8")) if path.is_file() else ():
+        yield Finding("documents", "docs/README.md", f"has no section {section!r}")
+
+
+def check_vendored(folder: Path) -> Iterator[Finding]:
+    """The code of a packed bundle is what the packer wrote, and nothing names the repository's."""
+    if not (folder / VENDORED).exists():
+        return
+    verify_vendored(folder)
+    for line in leftovers(folder):
+        yield Finding("vendored", line.split(": ")[0], "refers to code that is not in the folder")
 
 
 def check_metadata(folder: Path) -> Iterator[Finding]:
@@ -197,39 +215,63 @@ def _target(component: dict[str, Any], folder: Path) -> Iterator[tuple[str, str]
     name = component["_target_"]
     if name.startswith(("$", "@")):
         return
-    module = _locator().get_component_module_name(name) if "." not in name else None
     root = name.split(".")[0]
     if root in CAPABLE:
         yield "advice", f"{name} can do anything on the machine; read it before you run the bundle"
-    spec = importlib.util.find_spec(root) if module is None and "." in name else None
-    if spec is not None and spec.origin and Path(spec.origin).resolve().is_relative_to(folder.resolve()):
-        yield "advice", f"{name} is code of the bundle itself and was not imported"
-        return
     try:
-        found = locate(f"{module[0] if isinstance(module, list) else module}.{name}" if module else name)
-    except ErrorDuringImport as error:
-        yield "error", f"{name} cannot be imported: {error}"
-        return
-    if not callable(found):
-        yield "error", f"{name} does not exist"
-        return
-    yield from _arguments(component, found)
-
-
-def _arguments(component: dict[str, Any], found: Callable[..., Any]) -> Iterator[tuple[str, str]]:
-    try:
-        signature = inspect.signature(found)
-    except ValueError:  # some builtins have none
+        signature = _signature(name, folder)
+    except NotFoundError as error:
+        yield "error", str(error)
         return
     bind = signature.bind_partial if component.get("_mode_") == "callable" else signature.bind
     try:
         bind(**{k: v for k, v in component.items() if k not in NOT_ARGUMENTS})
     except TypeError as error:
-        yield "error", f"{component['_target_']}: {error}"
+        yield "error", f"{name}: {error}"
 
 
-RULES = {"expressions": expressions, "references": references, "targets": targets}
-CHECKS: tuple[Check, ...] = (check_directory, check_metadata, check_strings, check_configurations)
+def _signature(name: str, folder: Path) -> inspect.Signature:
+    """Of a component; the bundle's own code is read, only installed libraries are imported."""
+    root = name.split(".")[0]
+    if "." in name and ((folder / root).is_dir() or (folder / f"{root}.py").is_file()):
+        return signature_of(name, folder)
+    module = _locator().get_component_module_name(name) if "." not in name else None
+    try:
+        found = locate(f"{module[0] if isinstance(module, list) else module}.{name}" if module else name)
+    except ErrorDuringImport as error:
+        raise NotFoundError(f"{name} cannot be imported: {error}") from error
+    if not callable(found):
+        raise NotFoundError(f"{name} does not exist")
+    try:
+        return inspect.signature(found)
+    except ValueError:  # some builtins have none
+        return ANYTHING
+
+
+def properties(content: dict[str, Any], folder: Path) -> Iterator[tuple[str, str, str]]:
+    """What MONAI's workflows look up exists, and is used by its own name: ``check_properties`` without building."""
+    from monai.bundle import ConfigParser
+    from monai.bundle.properties import InferProperties, TrainProperties
+
+    parser: Any = ConfigParser(content)
+    packed = (folder / VENDORED).exists()
+    wanted: Any = TrainProperties if "train" in content else InferProperties
+    for rule in wanted.values():
+        name, used = str(rule["id"]), str(rule.get("refer_id") or "")
+        if rule["required"] and name not in parser:
+            yield name, "MONAI's workflows ask for it", "error"
+        elif packed and "::" in used and parser.get(used) is not None:
+            value = parser.get(used)
+            if not isinstance(value, str) or not (value.startswith("$") or value == f"@{name}"):
+                yield used, f"expected '@{name}' or an expression", "error"
+    if packed and any(isinstance(h, str) for h in parser.get("train::handlers", ())):
+        yield "train::handlers", "MONAI expects components in this list", "error"
+
+
+RULES = {"expressions": expressions, "references": references, "targets": targets, "properties": properties}
+CHECKS: tuple[Check, ...] = (
+    check_directory, check_documents, check_vendored, check_metadata, check_strings, check_configurations
+)  # fmt: skip
 
 
 def check_bundle(folder: Path) -> list[Finding]:

@@ -42,8 +42,8 @@ def class_masks(logits: Tensor) -> Tensor:
     positive = logits > 0
     if logits.shape[-3] == 1:
         return positive
-    best = torch.zeros_like(positive).scatter_(-3, logits.argmax(-3, keepdim=True), True)
-    return positive & best
+    numbers = torch.arange(logits.shape[-3], device=logits.device).view(-1, 1, 1)
+    return positive & (logits.argmax(-3, keepdim=True) == numbers)
 
 
 def majority(masks: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ def test_other_file_and_weights(bundle, tmp_path):
 
 def test_unknown_format_and_incomplete_configuration(bundle):
     with pytest.raises(ConfigError, match="torchscript"):
-        export(str(bundle), format="onnx")
+        export(str(bundle), format="caffe")
     (bundle / "configs" / "inference.json").write_text(json.dumps({"device": "cpu"}))
     with pytest.raises(ConfigError, match="network"):
         export(str(bundle))

@@ -1,0 +1,116 @@
+"""Zips are written alike, and read within limits."""
+
+from __future__ import annotations
+
+import stat
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from common.errors import ConfigError
+from tools.bundle_zip import unpack, zip_folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "toy" / "configs").mkdir(parents=True)
+    (tmp_path / "toy" / "configs" / "ä b.json").write_text("{}")
+    (tmp_path / "toy" / "LICENSE").write_bytes(b"x" * 5000)
+    return tmp_path / "toy"
+
+
+def test_same_bytes_whenever_and_whoever(folder: Path, tmp_path: Path) -> None:
+    first = zip_folder(folder, tmp_path / "a.zip").read_bytes()
+    (folder / "LICENSE").touch()
+    (folder / "LICENSE").chmod(0o755)
+    assert zip_folder(folder, tmp_path / "b.zip").read_bytes() == first
+    (folder / "LICENSE").write_text("y")
+    assert zip_folder(folder, tmp_path / "c.zip").read_bytes() != first
+
+
+def test_there_and_back(folder: Path, tmp_path: Path) -> None:
+    out = unpack(zip_folder(folder, tmp_path / "a.zip"), tmp_path / "new" / "place")
+    assert out == tmp_path / "new" / "place" / "toy"
+    assert (out / "configs" / "ä b.json").read_text() == "{}"
+    assert (out / "LICENSE").read_bytes() == b"x" * 5000
+    assert [p.name for p in out.parent.iterdir()] == ["toy"]
+
+
+def entry(name: str, data: str = "x", mode: int = 0) -> Callable[[zipfile.ZipFile], None]:
+    def write(archive: zipfile.ZipFile) -> None:
+        info = zipfile.ZipInfo(name)
+        info.external_attr = mode << 16
+        archive.writestr(info, data)
+
+    return write
+
+
+def bomb(archive: zipfile.ZipFile) -> None:
+    archive.writestr("toy/zeros", b"\0" * 60_000_000, zipfile.ZIP_DEFLATED)
+
+
+HOSTILE = {
+    "..": (entry("toy/../../x"), "leads out"),
+    "absolute": (entry("/toy/x"), "leads out"),
+    "drive": (entry("C:/x"), "leads out"),
+    "backslash": (entry("toy\\..\\x"), "leads out"),
+    "dot": (entry("toy/./x"), "leads out"),
+    "empty part": (entry("toy//x"), "leads out"),
+    "control": (entry("toy/a\nb"), "leads out"),
+    "symbolic link": (entry("toy/x", "/etc/passwd", stat.S_IFLNK | 0o777), "link"),
+    "device": (entry("toy/x", "", stat.S_IFCHR | 0o777), "special"),
+    "same name": (entry("toy/License"), "one name"),
+    "two folders": (entry("other/x"), "one folder"),
+    "file at the top": (entry("x"), "one folder"),
+    "bomb": (bomb, "more than is accepted"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_zips_leave_nothing(case: str, tmp_path: Path) -> None:
+    write, problem = HOSTILE[case]
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        archive.writestr("toy/LICENSE", "fine")
+        write(archive)
+    with pytest.raises(ConfigError, match=problem):
+        unpack(tmp_path / "bad.zip", tmp_path / "out" / "deep")
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.name != "bad.zip"]
+
+
+def test_limits(folder: Path, tmp_path: Path) -> None:
+    file = zip_folder(folder, tmp_path / "a.zip")
+    with pytest.raises(ConfigError, match="too many files"):
+        unpack(file, tmp_path / "out", max_files=1)
+    with pytest.raises(ConfigError, match="more than is accepted"):
+        unpack(file, tmp_path / "out", max_bytes=5001)
+    assert unpack(file, tmp_path / "out", max_files=2, max_bytes=5002).is_dir()
+
+
+def test_a_zip_that_lies_about_its_sizes(folder: Path, tmp_path: Path) -> None:
+    content = bytearray(zip_folder(folder, tmp_path / "a.zip").read_bytes())
+    at = content.rfind((5000).to_bytes(4, "little"))  # LICENSE's size in the list of contents
+    content[at : at + 4] = (10).to_bytes(4, "little")
+    (tmp_path / "b.zip").write_bytes(content)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        unpack(tmp_path / "b.zip", tmp_path / "out")
+    assert not (tmp_path / "out" / "toy").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x05\x06" + b"\0" * 18])
+def test_no_zip(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"cannot be read|empty"):
+        unpack(tmp_path / "a.zip", tmp_path / "out")
+
+
+def test_damaged_missing_and_existing(folder: Path, tmp_path: Path) -> None:
+    file = zip_folder(folder, tmp_path / "a.zip")
+    (tmp_path / "cut.zip").write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(ConfigError, match="cannot be read"):
+        unpack(tmp_path / "cut.zip", tmp_path / "out")
+    with pytest.raises(ConfigError, match="missing"):
+        unpack(tmp_path / "none.zip", tmp_path / "out")
+    with pytest.raises(ConfigError, match="exists"):
+        unpack(file, tmp_path)

@@ -1,0 +1,105 @@
+"""What a packed bundle's documents must have, and what the packer adds to them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from common.errors import ConfigError
+
+__all__ = ["NOTHING_SHIPPED", "REQUIRED_SECTIONS", "Weights", "missing_sections", "write_documents"]
+
+from typing import NamedTuple
+
+REQUIRED_SECTIONS = ("Authors", "Tags", "Model Description", "Data", "Performance", "System Configuration")
+NOTHING_SHIPPED = "No data and no trained weights are shipped with this bundle."
+COMMANDS = "## Commands"
+
+
+class Weights(NamedTuple):
+    """Weights that travel with a bundle.
+
+    Args:
+        sha256: of ``models/model.pt``.
+        size: its bytes.
+        licence: under what they may be passed on.
+        structures: what they were trained on, in order.
+        url: where they are fetched from; empty when they lie in ``models/``.
+        trained: version and configuration that trained them, from the file's card.
+    """
+
+    sha256: str
+    size: int
+    licence: str
+    structures: tuple[str, ...]
+    url: str = ""
+    trained: str = ""
+
+
+def missing_sections(text: str) -> list[str]:
+    """Sections that the zoo's template wants of ``docs/README.md`` and that a text has not."""
+    there = {m.group(1).strip().lower() for m in re.finditer(r"^#{1,3} +(.+)$", text, flags=re.MULTILINE)}
+    return [s for s in REQUIRED_SECTIONS if s.lower() not in there]
+
+
+def write_documents(folder: Path, *, bundle: str, package: str, weights: Weights | None, torchscript: str) -> None:
+    """Adapt ``docs/README.md`` and ``docs/data_license.txt`` of a copy to what the packed folder holds.
+
+    Args:
+        folder: the copy.
+        bundle: its name.
+        package: its package of code.
+        weights: the weights that travel with it, if any.
+        torchscript: how ``models/model.ts`` was made; empty when there is none.
+
+    Raises:
+        ConfigError: when a section that the zoo wants is missing, or the documents deny what is in the folder.
+    """
+    readme, licence = folder / "docs" / "README.md", folder / "docs" / "data_license.txt"
+    text = readme.read_text(encoding="utf-8")
+    missing = missing_sections(text)
+    if missing or COMMANDS not in text:
+        raise ConfigError("the document lacks sections that the zoo wants", where=readme.name,
+                          got=", ".join(missing) or "no Commands")  # fmt: skip
+    added = [_commands(bundle, package), _weights(weights)]
+    if torchscript:
+        added.append(f"## TorchScript file\n`models/model.ts`: {torchscript}.\n")
+    text = text.replace(f"{COMMANDS}\n", "\n".join(added) + "\n## Commands in the collection\n", 1)
+    readme.write_text(text, encoding="utf-8")
+    if weights is not None:
+        terms = licence.read_text(encoding="utf-8")
+        if NOTHING_SHIPPED not in terms:
+            raise ConfigError("the licence of the data does not begin as expected", where=licence.name,
+                              expected=NOTHING_SHIPPED)  # fmt: skip
+        where = f"fetched from {weights.url}" if weights.url else "models/model.pt"
+        told = (
+            f"No data is shipped with this bundle. Its weights ({where},\nsha256 {weights.sha256}): {weights.licence}"
+        )
+        licence.write_text(terms.replace(NOTHING_SHIPPED, told, 1), encoding="utf-8")
+
+
+def _commands(bundle: str, package: str) -> str:
+    return f"""{COMMANDS}
+This folder needs nothing but the packages of `configs/metadata.json`: the code that it names lies in `{package}/`
+([VENDORED.json](VENDORED.json) lists it with hashes). In this folder:
+
+```bash
+python -m monai.bundle run --config_file configs/inference.json --dataset_dir DATASET
+python -m monai.bundle run --config_file "['configs/inference.json','configs/evaluate.json']" --dataset_dir DATASET
+python -m monai.bundle run --config_file configs/train.json --dataset_dir DATASETS
+```
+
+From anywhere else, add `--bundle_root {bundle}` and name the files by their paths. Results go to `eval/`, weights to
+`models/`. In Python, `sys.path.insert(0, "{bundle}")` comes before `monai.bundle.load("{bundle}", bundle_dir=".",
+workflow_type="inference")`. Several packed bundles of the collection work in one process; two versions of one do not.
+"""
+
+
+def _weights(weights: Weights | None) -> str:
+    if weights is None:
+        return "## Weights\nNone are shipped: train, or put your own into `models/model.pt`.\n"
+    where = f"fetched from <{weights.url}>" if weights.url else "`models/model.pt`"
+    return (
+        f"## Weights\n{where}, {weights.size / 1e6:.1f} MB, sha256 `{weights.sha256}`{weights.trained}.\n"
+        f"Structures: {', '.join(weights.structures)}.\nLicence: {weights.licence}.\n"
+    )
