@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "experts": "add a modality to a trained M4oE, or a decoder to a trained SAM-Med3D-MoE",
     "export": "write the inference network as TorchScript or torch.export, with a parity check",
     "bundle": "check a bundle without running its code",
+    "label": "serve a trained model to 3D Slicer and OHIF through MONAI Label",
 }
 
 
