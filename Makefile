@@ -9,14 +9,19 @@ WORKERS ?= 2
 PY := .venv/bin/python
 STAMP := .venv/.installed-$(shell cat requirements.txt setup.cfg | cksum | cut -d' ' -f1)
 
-.PHONY: help install demo test test-slow lint type format clean
+LABEL := .venv-label/bin/python
+LABEL_STAMP := .venv-label/.installed-$(shell cksum requirements-label.txt | cut -d' ' -f1)
+
+.PHONY: help install demo test test-slow label test-label lint type format clean
 
 help:
 	@echo "make demo     phantom data, experts, KA2ER, evaluation and a report page, in runs/ka2er"
 	@echo "make test     the test suite"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make label    an environment of its own for MONAI Label, .venv-label"
+	@echo "make test-label  the tests that start a MONAI Label server"
 	@echo "make lint     ruff;  make type  mypy;  make format  ruff format"
-	@echo "make clean    removes runs/ and data/phantom*, keeps .venv"
+	@echo "make clean    removes runs/ and data/phantom*, keeps .venv and .venv-label"
 
 install: $(STAMP)
 
@@ -37,6 +42,17 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) -m "slow and not gpu and not label" $(ARGS)
+
+label: $(LABEL_STAMP)
+
+$(LABEL_STAMP): requirements-label.txt
+	test -x $(LABEL) || $(PYTHON) -m venv .venv-label
+	$(LABEL) -m pip install $(PIP_ARGS) -r requirements-label.txt
+	rm -f .venv-label/.installed-*
+	touch $(LABEL_STAMP)
+
+test-label: $(STAMP) $(LABEL_STAMP)
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/label -m label $(ARGS)
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

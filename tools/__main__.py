@@ -26,9 +26,10 @@ COMMANDS: dict[str, str] = {
     "report": "one HTML page out of finished runs",
     "bench": "measure speed, with an equality check beside each figure",
     "weights": "look into weight files and compare them",
-    "experts": "add a modality to a trained M4oE, or a decoder to a trained SAM-Med3D-MoE",
+    "experts": "describe an expert from elsewhere; add a modality to an M4oE, a decoder to a SAM-Med3D-MoE",
     "export": "write the inference network as TorchScript, torch.export or ONNX, with a parity check",
     "bundle": "check a bundle without running its code; pack, unpack and publish it",
+    "label": "serve a trained model to 3D Slicer and OHIF through MONAI Label",
 }
 
 

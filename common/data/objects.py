@@ -94,6 +94,7 @@ class ObjectCrops(Dataset[dict[str, Any]]):
         experts: structures of each expert.
         transform: random parts on ``image`` and ``label``, before the z-score.
         cache_rate: share of the volumes to keep in memory.
+        allow_empty: take no data at all for what it is, a validation on nothing.
 
     Raises:
         ConfigError: for structures that the labels do not have, or that belong to two experts.
@@ -116,6 +117,7 @@ class ObjectCrops(Dataset[dict[str, Any]]):
         experts: Sequence[Sequence[str]] = (),
         transform: Callable[[dict[str, Any]], Any] | None = None,
         cache_rate: float = 1.0,
+        allow_empty: bool = False,
     ) -> None:
         self.size, self.labels, self.transform = size, labels, transform
         wanted = self._wanted(structures, exclude)
@@ -127,7 +129,7 @@ class ObjectCrops(Dataset[dict[str, Any]]):
         for i in range(len(self.data)):
             self.index += self._objects(i, wanted, min_voxels)
         self._kept = None
-        if not self.index:
+        if not self.index and (self.data or not allow_empty):
             raise DataError("there is no object to train on", where="structures", got=f"{len(self.data)} volumes",
                             expected=f"one of {', '.join(labels.names[k - 1] for k in wanted)} with at least "
                                      f"{min_voxels} voxels at the network's spacing",

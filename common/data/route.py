@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+from monai.data import MetaTensor
 from monai.transforms import Transform
 
 from ..errors import DataError
@@ -16,6 +17,8 @@ __all__ = ["RouteCased"]
 
 class RouteCased(Transform):
     """Add ``modality``, ``modality_id`` and ``head_id``: positions among a trained network's modalities and heads.
+
+    The two ids are written into the image's ``meta`` as well, for an inferer that gets nothing else.
 
     A case's own ``modality`` and ``task`` decide. What is given here overrides them, as a new data set needs it whose
     scans are to be segmented with a known head. Where only one exists, it is taken.
@@ -44,6 +47,9 @@ class RouteCased(Transform):
         where = f"case {case_name(data)}"
         modality, modality_id = self._choose("modality", data.get("modality"), where)
         _, head_id = self._choose("head", data.get("task"), where)
+        image = data.get("image")
+        if isinstance(image, MetaTensor):
+            image.meta.update(modality_id=modality_id, head_id=head_id)
         return {**data, "modality": modality, "modality_id": modality_id, "head_id": head_id}
 
     def _choose(self, kind: str, own: Any, where: str) -> tuple[str, int]:

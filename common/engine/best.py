@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 from torch import nn
 
-from ..atomic import remove_stale
+from ..atomic import atomic_write, remove_stale
 from ..card import ModelCard, save_weights
 from ..errors import ConfigError
 from .interrupt import interrupts
@@ -31,7 +32,7 @@ class KeepBest:
 
     Attach it to the evaluator, and to the trainer as well for the case that there is nothing to validate on: then the
     last weights are written at the end. With ``select="last"`` and a trainer, every epoch is written instead.
-    A file at ``path`` that this run did not write is moved to ``previous/model_<hash>.pth`` beside it first. List the
+    A file at ``path`` that this run did not write is kept as ``previous/model_<hash>.pth`` beside it first. List the
     handler in ``RunCheckpoint``'s ``save_dict``, so that a continued run knows the best metric so far.
 
     Args:
@@ -129,7 +130,7 @@ class KeepBest:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             remove_stale(self.path.parent)
             if not self._own:
-                _move_foreign(self.path)
+                _keep_foreign(self.path)
             card = self.card
             if card is not None:
                 card = replace(card, config_hash=card.config_hash or self.config_hash).with_extra(epoch=epoch, **extra)
@@ -138,7 +139,7 @@ class KeepBest:
         self._own = True
 
 
-def _move_foreign(path: Path) -> None:
+def _keep_foreign(path: Path) -> None:
     """Weights of another run are kept, not overwritten; ``.pth`` so that no server offers them as a model."""
     if not path.exists():
         return
@@ -146,5 +147,14 @@ def _move_foreign(path: Path) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:8]
     target = path.parent / "previous" / f"{path.stem}_{digest}.pth"
     target.parent.mkdir(exist_ok=True)
-    path.replace(target)
-    logger.info("the earlier %s was moved to %s", path.name, target)
+    if not target.exists():
+        _second_name(path, target)  # the first one stays until the new file takes it: somebody may be reading
+    logger.info("the earlier %s was kept as %s", path.name, target)
+
+
+def _second_name(path: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(path)
+    except OSError:  # a file system without links
+        with atomic_write(target, needed=path.stat().st_size) as temporary:
+            shutil.copyfile(path, temporary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,6 +22,8 @@ from ..geometry import Grid
 from .promptable import Promptable
 
 __all__ = ["NOTHING", "Block", "EncodedVolume", "Start"]
+
+logger = logging.getLogger(__name__)
 
 NOTHING = -20.0
 """Logit of voxels that no window has looked at."""
@@ -108,6 +111,7 @@ class EncodedVolume:
             with torch.no_grad():
                 self._kept[start] = self.network.encode(crop[None].to(self.device))
             self.encodings += 1
+            logger.info("a crop was encoded, at %s", start)
             while len(self._kept) > self.cache:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(start)

@@ -260,7 +260,7 @@ class Windows:
         """The window of a new object between two corners: an encoded one that holds it well, or one around it."""
         corners = np.array([list(low), list(high)])
         best, room = None, self.reuse * self.size
-        for start in self.volume.encoded:
+        for start in () if self.reuse >= 0.5 else self.volume.encoded:
             space = math.inf
             for axis, first in enumerate(start):
                 if first > 0:

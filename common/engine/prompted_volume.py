@@ -36,7 +36,7 @@ class PromptedVolume(nn.Module):
 
     Asked again about the same scan it keeps the embeddings, and the answers as far as the prompts are the same: a
     further click costs a decoder. Where ``image.meta["answer"]`` is ``mask`` the answer is 1 in the object and 0
-    elsewhere, all 0 as long as there are no prompts.
+    elsewhere, where it is ``labels`` a label map as ever; both are all 0 as long as there are no prompts.
 
     Args:
         network: promptable; also a mixture.
@@ -50,6 +50,8 @@ class PromptedVolume(nn.Module):
         seed: of simulated clicks.
         cache: embeddings to keep per scan.
         pages: folder that gets an HTML page of each scan's session; None writes none.
+        reuse_margin: see :class:`.interactive.Session`; 0.5 lets no object begin in another one's crop, so that an
+            answer depends on its own prompts alone, whatever was asked before.
 
     Raises:
         ConfigError: for an unknown choice.
@@ -58,7 +60,7 @@ class PromptedVolume(nn.Module):
     def __init__(
         self, *, network: Any, structures: Sequence[str], source: str = "user", prompt: str = "points",
         protocol: ClickProtocol | str = "evaluation", follow: bool = False, spacing: float = 1.5, seed: int = 0,
-        cache: int = 8, pages: str | Path | None = None,
+        cache: int = 8, pages: str | Path | None = None, reuse_margin: float = 0.25,
     ) -> None:  # fmt: skip
         super().__init__()
         if source not in SOURCES:
@@ -68,7 +70,7 @@ class PromptedVolume(nn.Module):
         self.network, self.structures = network, tuple(structures)
         self.source, self.prompt, self.follow, self.spacing = source, prompt, follow, spacing
         self.protocol = click_protocol(protocol) if isinstance(protocol, str) else protocol
-        self.seed, self.cache, self.pages = seed, cache, pages
+        self.seed, self.cache, self.pages, self.reuse_margin = seed, cache, pages, reuse_margin
         self.session: Session | None = None
         self._mark: tuple[Any, ...] = ()
         self._told: list[_Prompt] = []
@@ -104,7 +106,7 @@ class PromptedVolume(nn.Module):
         if self.source == "gt":
             self._simulate(self.session, label, name)
         else:
-            self._follow_user(self.session, _told(image.meta.get("prompts")), name, image.meta.get("answer") == "mask")
+            self._follow_user(self.session, _told(image.meta.get("prompts")), name, "answer" in image.meta)
         if self.pages is not None:
             self._write_page(self.session, label, name)
         return self._label_map(self.session, image)
@@ -115,7 +117,8 @@ class PromptedVolume(nn.Module):
         session = self.session
         if session is None or mark != self._mark:
             session = Session(network=self.network, image=scan, follow=self.follow, clicks=self.protocol.clicks,
-                              spacing=self.spacing, cache=self.cache, device=device, where=name)  # fmt: skip
+                              spacing=self.spacing, cache=self.cache, device=device, where=name,
+                              reuse_margin=self.reuse_margin)  # fmt: skip
             self._told = []
         elif self.source == "gt":
             session.events.clear()

@@ -122,6 +122,12 @@ class KA2ERStudent(nn.Module):
             states[4 - level] = volume
         return self.backbone.decode(image, states, maps[0])
 
+    def features(self, image: Tensor) -> Tensor:
+        """``[B, C, X, Y, Z]`` -> ``[B, feature_size, X, Y, Z]``: all that does not depend on prompts."""
+        image = plain(image)
+        hidden = self.encode(image)
+        return self.decode(image, hidden, self.absorb(hidden))
+
     def mask_head(self, features: Tensor, boxes: Tensor | None = None) -> Tensor:
         """Feature map and boxes -> logits ``[B, K+1 or K, X, Y, Z]``."""
         return self.head(features, boxes, self.backbone.out.conv.conv)  # type: ignore[no-any-return]
@@ -136,9 +142,7 @@ class KA2ERStudent(nn.Module):
         Returns:
             ``[B, K+1, X, Y, Z]`` (exclusive) or ``[B, K, X, Y, Z]`` logits.
         """
-        image = plain(image)
-        hidden = self.encode(image)
-        return self.mask_head(self.decode(image, hidden, self.absorb(hidden)), boxes)
+        return self.mask_head(self.features(image), boxes)
 
     def __prepare_scriptable__(self) -> ScriptableStudent:
         """``torch.jit.script`` asks for this: the student without boxes, in what its compiler understands."""

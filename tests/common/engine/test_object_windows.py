@@ -162,6 +162,18 @@ def test_a_new_object_shares_a_window_that_holds_it_well(growing: Build, reuse: 
     assert session.encodings == (1 if shared or x == 50 else 2)
 
 
+def test_half_a_window_of_margin_centres_a_new_one_even_where_a_window_holds_the_whole_scan(growing: Build) -> None:
+    small = MetaTensor(tube()[0].as_tensor()[:, 40:60, 10:30, 10:30], affine=torch.eye(4))
+    starts = []
+    for earlier in (False, True):
+        session = Session(network=growing(), image=small, reuse_margin=0.5)
+        if earlier:
+            session.click("a", (10, 10, 10))
+        session.click("b", (4, 6, 8))
+        starts.append(session.events[-1].state.windows[0].start)
+    assert starts[0] == starts[1]
+
+
 def test_faces_of_an_empty_mask_are_closed(growing: Build) -> None:
     image, _ = tube()
     session = Session(network=growing(), image=image)

@@ -1,0 +1,176 @@
+"""A bundle's inference.json as MONAI Label reads it: one file, and nothing in it that only our commands need."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from common.card import ModelCard
+from common.errors import ConfigError, WeightError
+from common.weights import read_card
+
+from .bundle_files import read_json
+from .prompt_options import reads
+from .workflow import config_files, read_config
+
+__all__ = ["KINDS", "Choice", "Model", "kinds_of", "read_model", "served_inference", "served_metadata"]
+
+KINDS = ("segmentation", "deepgrow", "deepedit")
+"""What a server offers a model as; it finds out by the folder's name alone."""
+
+# the server brings data, loop and files of its own
+_OWN = frozenset((
+    "dataset", "dataloader", "evaluator", "handlers", "progress_handler", "start", "run", "weights", "network",
+    "evaluate", "dataset_dir", "split", "output_dir", "num_workers", "quiet", "amp", "prompts",
+))  # fmt: skip
+
+
+class Choice(NamedTuple):
+    """Something that a scan's file does not say and a user has to: shown by viewers as a list.
+
+    Args:
+        key: of inference.json, ``modality`` or ``head``.
+        options: what may be chosen, the default first.
+    """
+
+    key: str
+    options: tuple[str, ...]
+
+
+class Model(NamedTuple):
+    """A trained model of a bundle: its folder, its weights file and what the weights say about themselves."""
+
+    bundle: Path
+    weights: Path
+    card: ModelCard
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What inference must know about the training."""
+        found: Mapping[str, Any] = self.card.extra["settings"]
+        return found
+
+    @property
+    def flat(self) -> bool:
+        """Whether it segments pictures."""
+        meta = read_json(self.bundle / "configs" / "metadata.json")["network_data_format"]["inputs"]
+        return len(next(iter(meta.values()))["spatial_shape"]) == 2
+
+
+def read_model(bundle: Path, weights: str | Path | None = None) -> Model:
+    """The model that is to be served.
+
+    Args:
+        bundle: folder.
+        weights: another file than the bundle's own ``models/model.pt``.
+
+    Raises:
+        WeightError: when there are no weights, or they do not say how they were trained.
+    """
+    path = bundle / "models" / "model.pt" if weights is None else Path(weights)
+    if not path.is_file():
+        raise WeightError("there are no weights to serve", where=path,
+                          hint=f"python -m tools chain run {bundle.name} ..., or give --weights FILE")  # fmt: skip
+    card = read_card(path)
+    if card is None or not isinstance(card.extra.get("settings"), Mapping):
+        raise WeightError("the weights do not say how they were trained", where=path,
+                          expected="a model.pt written by this collection's training")  # fmt: skip
+    return Model(bundle, path, card)
+
+
+def kinds_of(bundle: Path) -> tuple[str, ...]:
+    """What a bundle can be offered as, the most natural one first."""
+    found = [k for k in KINDS[1:] if (bundle / "configs" / f"inference_{k}.json").is_file()]
+    promptable = reads(read_config(config_files(bundle, "inference")).get()) == "prompts"
+    return tuple(found) if promptable else ("segmentation", *found)
+
+
+def choices(model: Model, given: Mapping[str, str | None]) -> list[Choice]:
+    """What a user has to say about each scan, with the default that was given.
+
+    Raises:
+        ConfigError: when there is a choice without a default: a server's user would not notice a wrong one.
+    """
+    found, config = [], read_config(config_files(model.bundle, "inference")).get()
+    options = {
+        "modality": list(model.settings.get("modalities") or model.settings.get("intensities") or ()),
+        "head": [str(name) for name, _ in model.settings.get("heads") or ()],
+    }
+    for key, names in options.items():
+        default = given.get(key)
+        if key not in config or (len(names) < 2 and default is None):
+            continue
+        if default is None:
+            raise ConfigError(f"say which {key} the studies are", where=model.weights, expected=", ".join(names),
+                              hint=f"add --{key} NAME; each request may still choose another")  # fmt: skip
+        if default not in names:
+            raise ConfigError(f"the model has no such {key}", where=f"--{key}", got=default, expected=", ".join(names))
+        found.append(Choice(key, (default, *(n for n in names if n != default))))
+    return found
+
+
+def served_inference(model: Model, kind: str, given: Mapping[str, str | None]) -> dict[str, Any]:
+    """The configuration for ``configs/inference.json`` of a laid-out bundle.
+
+    The model's settings are written out, so that weights which a server's training wrote need no card; transforms that
+    save are gone; the last one says what the server needs to know about an answer.
+
+    Args:
+        model: from :func:`read_model`.
+        kind: of :data:`KINDS`.
+        given: default ``modality`` and ``head``.
+
+    Raises:
+        ConfigError: for a kind that the bundle has not, or a choice that nobody made.
+    """
+    known = kinds_of(model.bundle)
+    if kind not in known:
+        raise ConfigError("the bundle cannot be offered as this", where=model.bundle.name, got=kind,
+                          expected=", ".join(known))  # fmt: skip
+    overlay = [f"inference_{kind}"] if (model.bundle / "configs" / f"inference_{kind}.json").is_file() else []
+    config: dict[str, Any] = copy.deepcopy(read_config(config_files(model.bundle, "inference", *overlay)).get())
+    config = {k: v for k, v in config.items() if k not in _OWN}
+    card = model.card
+    config["model"]["path"] = ""
+    config["model"]["defaults"] |= {**model.settings, "structures": list(card.labels.names),
+                                    "channels": list(card.channels), "exclusive": card.labels.exclusive}  # fmt: skip
+    config["device"] = "cpu"
+    _offer(config, choices(model, given))
+    steps = config["postprocessing"]["transforms"]
+    steps[:] = [s for s in steps if not str(s.get("_target_", "")).endswith("SavePredictiond")]
+    steps.append(_described(card.labels.names, model.flat, mask=kind == "deepgrow"))
+    for step in config["preprocessing"]["transforms"]:
+        if isinstance(step, dict) and str(step.get("_target_", "")).endswith("UserPromptsd"):
+            step["prompts"] = None
+    return config
+
+
+def _described(names: Sequence[str], flat: bool, *, mask: bool) -> dict[str, Any]:
+    target = "common.data.request_answer.DescribeAnswerd"
+    return {"_target_": target, "structures": list(names), "extension": ".png" if flat else ".nii.gz", "mask": mask}
+
+
+def _offer(config: dict[str, Any], offered: Sequence[Choice]) -> None:
+    """Put choices where viewers show them; one that a request leaves open arrives as the whole list."""
+    shown = config.setdefault("displayable_configs", {})
+    for choice in offered:
+        shown[choice.key] = list(choice.options)
+        value = f"@displayable_configs['{choice.key}']"
+        config[choice.key] = f"${value} if isinstance({value}, str) else {value}[0]"
+    if not shown:
+        del config["displayable_configs"]
+
+
+def served_metadata(model: Model) -> dict[str, Any]:
+    """The bundle's metadata.json with the label space of these weights."""
+    meta = read_json(model.bundle / "configs" / "metadata.json")
+    data = meta["network_data_format"]
+    first = next(iter(data["outputs"].values()))
+    names = ["background", *model.card.labels.names]
+    first["channel_def"] = {str(i): name for i, name in enumerate(names)}
+    first["num_channels"] = len(names)
+    data["inputs"] = {"image": next(iter(data["inputs"].values()))}
+    data["outputs"] = {"pred": first}
+    return meta

@@ -1,0 +1,156 @@
+"""A bundle's folder as MONAI Label wants to find it, beside others in one app."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from common.atomic import atomic_write
+from common.errors import ConfigError
+
+from .label_config import KINDS, Model, kinds_of, served_inference, served_metadata
+from .label_refine import served_training
+
+__all__ = ["APP", "code_folder", "copy_app", "folder_name", "lay_out"]
+
+APP = "monaibundle"
+RECORD = "laid_out.json"
+
+
+def folder_name(model: Model, kind: str, name: str | None = None) -> str:
+    """Name of the folder, by which the server knows the model and what it is.
+
+    Raises:
+        ConfigError: for a name that holds another kind.
+    """
+    base = name or model.bundle.name
+    wrong = [k for k in (*KINDS, "detection", "classification") if k in base.lower() and k != kind]
+    if wrong:
+        raise ConfigError("the server would take the model for something else", where="name", got=base,
+                          expected=f"a name without {', '.join(wrong)}")  # fmt: skip
+    return base if kind in base.lower() else f"{base}_{kind}"
+
+
+def lay_out(
+    model: Model,
+    models_dir: Path,
+    kind: str,
+    *,
+    given: Mapping[str, str | None],
+    name: str | None = None,
+    fresh: bool = False,
+) -> Path:
+    """Write ``<models_dir>/<name>_<kind>`` with everything that the server reads, and nothing else.
+
+    Weights that the server's own training wrote there since stay, unless ``fresh``; then they are kept beside.
+
+    Args:
+        model: from :func:`~.label_config.read_model`.
+        models_dir: ``model`` of the app.
+        kind: of :data:`~.label_config.KINDS`.
+        given: default ``modality`` and ``head``.
+        name: another base name than the bundle's.
+        fresh: take the model's own weights again.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: as :func:`folder_name` and :func:`~.label_config.served_inference`.
+    """
+    folder = models_dir / folder_name(model, kind, name)
+    inference, metadata = served_inference(model, kind, given), served_metadata(model)
+    plain = (
+        inference if "segmentation" not in kinds_of(model.bundle) else served_inference(model, "segmentation", given)
+    )
+    files = {"inference": inference, "metadata": metadata, "train": served_training(model, plain)}
+    package = packaged(model.bundle)
+    for stem, content in files.items():
+        if content is not None:
+            _write_json(folder / "configs" / f"{stem}.json", _targeting(content, package))
+    for source in _documents(model.bundle):
+        target = folder / source.relative_to(model.bundle)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    if package is not None:
+        shutil.copytree(model.bundle / package, folder / package, dirs_exist_ok=True)
+    _place_weights(model, folder, fresh)
+    return folder
+
+
+def packaged(bundle: Path) -> str | None:
+    """Name of the package that a self-contained bundle brings, None for one of this repository."""
+    found = sorted(p.parent.name for p in bundle.glob("*_bundle/common"))
+    return found[0] if found else None
+
+
+def code_folder() -> Path:
+    """The folder that has to be on the server's path for bundles that are not self-contained."""
+    return Path(__file__).resolve().parent.parent
+
+
+def copy_app(prefix: Path, app: Path) -> None:
+    """Copy MONAI Label's own app for bundles, which comes with its package, under one that says why it refuses.
+
+    Args:
+        prefix: of the environment.
+        app: where to.
+
+    Raises:
+        ConfigError: when the environment does not have it.
+    """
+    source = prefix / "monailabel" / "sample-apps" / APP
+    if not source.is_dir():
+        raise ConfigError("this environment has no app for bundles", where=source, hint="make label")
+    shutil.copytree(source, app, dirs_exist_ok=True, ignore=shutil.ignore_patterns("model", "__pycache__", "logs"))
+    (app / "main.py").replace(app / "monaibundle.py")
+    shutil.copyfile(Path(__file__).with_name("label_app.py"), app / "main.py")
+    (app / "model").mkdir(exist_ok=True)
+
+
+def _documents(bundle: Path) -> Iterable[Path]:
+    known = ("LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf")
+    return [bundle / name for name in known if (bundle / name).is_file()]
+
+
+def _targeting(content: Any, package: str | None) -> Any:
+    """The same configuration with ``common`` taken out of a self-contained bundle's package."""
+    if package is None:
+        return content
+    if isinstance(content, dict):
+        return {k: _targeting(v, package) for k, v in content.items()}
+    if isinstance(content, list):
+        return [_targeting(v, package) for v in content]
+    own = isinstance(content, str) and content.startswith("common.")
+    return f"{package}.{content}" if own else content
+
+
+def _place_weights(model: Model, folder: Path, fresh: bool) -> None:
+    target, record = folder / "models" / "model.pt", folder / RECORD
+    digest = _digest(model.weights)
+    before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    if target.is_file() and before.get("weights") == digest and not fresh:
+        return  # the server's training may have gone on from these
+    if target.is_file():
+        earlier = folder / "models" / "previous" / f"model_{_digest(target)[:8]}.pth"
+        earlier.parent.mkdir(exist_ok=True)
+        target.replace(earlier)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(target, needed=model.weights.stat().st_size) as temporary:
+        shutil.copyfile(model.weights, temporary)
+    _write_json(record, {"weights": digest, "source": str(model.weights)})
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")

@@ -1,0 +1,147 @@
+"""Starting MONAI Label's server with settings that work on one machine without a network."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.errors import ConfigError
+
+__all__ = ["Server", "find_python"]
+
+ENVIRONMENT = ".venv-label"
+
+
+def find_python(python: str | Path | None = None) -> Path:
+    """The interpreter of the environment that has MONAI Label.
+
+    Args:
+        python: given by the user; else ``AMALGAM_LABEL_PYTHON``, else ``.venv-label`` here or beside the package.
+
+    Raises:
+        ConfigError: when there is none, or it has no MONAI Label.
+    """
+    given = python or os.environ.get("AMALGAM_LABEL_PYTHON")
+    beside = [Path.cwd(), Path(__file__).resolve().parent.parent]
+    places = [Path(given)] if given else [root / ENVIRONMENT / "bin" / "python" for root in beside]
+    found = next((p for p in places if p.is_file()), None)
+    hint = "make label    (or give --python PATH; a few minutes and about 8 GB, once)"
+    if found is None:
+        raise ConfigError("there is no environment for MONAI Label", where=places[0], hint=hint)
+    if not any(found.parent.parent.glob("lib/python3*/site-packages/monailabel/main.py")):
+        raise ConfigError("this environment has no MONAI Label", where=found, hint=hint)
+    return found  # not resolved: a link's target would not know its environment
+
+
+class Server:
+    """A MONAI Label server in a process of its own.
+
+    Args:
+        python: of its environment.
+        app: folder of the app, with the models under ``model``.
+        models: names of the folders to offer.
+        studies: folder of images, or the address of a DICOMweb service.
+        code: folder for ``PYTHONPATH``.
+        host: address to listen at.
+        port: TCP port.
+        log: file for what the server says; None lets it speak here.
+        environment: further variables.
+    """
+
+    def __init__(
+        self, *, python: Path, app: Path, models: Sequence[str], studies: str, code: Path,
+        host: str = "127.0.0.1", port: int = 8000, log: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        # not the shell wrapper "monailabel": it breaks on spaces and puts the environment's parent on the path
+        self.command = [
+            str(python), "-m", "monailabel.main", "start_server", "--app", str(app), "--studies", studies,
+            "--host", host, "--port", str(port), "--conf", "models", ",".join(models),
+            "--conf", "zoo_source", "local", "--conf", "sam2", "false",
+        ]  # fmt: skip
+        path = os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH", "")]))
+        self.environment = {**os.environ, "PYTHONPATH": path, **_one_gpu(), **(environment or {})}
+        self.url, self.app, self.log, self.models = f"http://{host}:{port}", app, log, tuple(models)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, seconds: float = 180) -> dict[str, Any]:
+        """Start, and wait until ``/info/`` answers with every model.
+
+        Returns:
+            What ``/info/`` says.
+
+        Raises:
+            ConfigError: when the server ends, does not answer in time, or left a model out.
+        """
+        stream = None if self.log is None else self.log.open("wb")
+        # not in the folder of the command: "python -m" would put it on the path before everything else
+        self.process = subprocess.Popen(self.command, env=self.environment, cwd=self.app, stdout=stream,
+                                        stderr=subprocess.STDOUT if stream else None)  # fmt: skip
+        if stream is not None:
+            stream.close()
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if self.process.poll() is not None:
+                raise ConfigError("the server ended", where=self.log or self.app,
+                                  got=f"status {self.process.returncode}\n{self._last_words()}")  # fmt: skip
+            info = self._info()
+            if info is not None:
+                return self._complete(info)
+            time.sleep(0.5)
+        self.stop()
+        raise ConfigError(
+            "the server does not answer", where=self.url, got=f"nothing in {seconds:.0f} s\n{self._last_words()}"
+        )
+
+    def wait(self) -> int:
+        """Until the server ends; Ctrl-C ends it."""
+        assert self.process is not None
+        try:
+            return self.process.wait()
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """End the server and wait for it."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:  # it waits for a running inference
+                self.process.kill()
+                self.process.wait()
+
+    def _info(self) -> dict[str, Any] | None:
+        try:
+            with urllib.request.urlopen(f"{self.url}/info/", timeout=10) as answer:
+                found: dict[str, Any] = json.load(answer)
+                return found
+        except (urllib.error.URLError, OSError, ValueError):
+            return None
+
+    def _complete(self, info: dict[str, Any]) -> dict[str, Any]:
+        missing = [m for m in self.models if m not in info.get("models", {})]
+        if missing:
+            self.stop()
+            found = ", ".join(info.get("models", {})) or "none"
+            raise ConfigError("the server left models out", where=self.app, got=found, expected=", ".join(missing),
+                              hint=f"look for warnings in {self.log or 'what it said'}")  # fmt: skip
+        return info
+
+    def _last_words(self, lines: int = 15) -> str:
+        if self.log is None or not self.log.is_file():
+            return ""
+        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+
+def _one_gpu() -> dict[str, str]:
+    """The first GPU only: on several the server would start a training of its own kind, which these bundles lack."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return {"CUDA_VISIBLE_DEVICES": "0" if given is None else given.split(",")[0]}
