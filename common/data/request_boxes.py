@@ -28,8 +28,8 @@ def _plain(name: str) -> str:
 class RequestBoxesd(Transform):
     """Write ``boxes`` ``{structure: [low corner, high corner]}``, voxels of the original image, from a request.
 
-    A request of MONAI Label names the structure in hand as ``label``. Its box is ``roi`` ``[x0, x1, y0, y1, z0, z1]``, in
-    any order; without one, the tight box of two or more clicks that extend along every axis: such a network reads no
+    A request of MONAI Label names the structure in hand as ``label``. Its box is ``roi`` ``[x0, x1, y0, y1, z0, z1]``,
+    in any order; without one, the tight box of two or more clicks that extend along every axis: such a network reads no
     single points. Requests about several structures (type deepedit) hold each one's clicks under its own name. What
     could not be used is said in ``notes``.
 
@@ -67,7 +67,8 @@ class RequestBoxesd(Transform):
         low, high = values.amin(0), values.amax(0)
         if bool((high > low).all()):
             return [low.tolist(), high.tolist()]
-        note = f"{name}: a box around it is wanted, or two clicks at opposite corners; {len(points)} clicks were not used"
+        wanted = "a box around it is wanted, or two clicks at opposite corners"
+            note = f"{name}: {wanted}; {len(points)} clicks were not used"
         result["notes"] = [*result.get("notes", []), note]
         return []
 

@@ -79,8 +79,9 @@ class ServerLabeld(Transform):
         table = self._table(segment_names(path), where)
         wrong = [v for v in values if v not in table or not self.known[table[v]]]
         if wrong:
+            names = ("background", *self.labels.names)
             raise LabelError("the label map holds what the network does not learn here", where=where, got=wrong,
-                             expected={v: ("background", *self.labels.names)[i] for v, i in table.items() if self.known[i]},
+                             expected={v: names[i] for v, i in table.items() if self.known[i]},
                              hint="remove these segments in the viewer, and submit again")  # fmt: skip
         numbered = torch.zeros_like(plain)
         for value in values:

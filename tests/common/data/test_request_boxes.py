@@ -15,7 +15,10 @@ def asked(**request):
     return RequestBoxesd(NAMES)({"image": image, **request})
 
 
-@pytest.mark.parametrize(("given", "found"), [("liver", "liver"), ("Left_Kidney", "left kidney"), ("cyst", None), (None, None)])
+SAID = {"liver": "liver", "Left_Kidney": "left kidney", "cyst": None, None: None}
+
+
+@pytest.mark.parametrize(("given", "found"), SAID.items())
 def test_names_as_servers_write_them(given, found):
     assert structure_named(given, NAMES) == found
 

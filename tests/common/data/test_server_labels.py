@@ -53,7 +53,8 @@ def test_values_go_by_the_names_of_the_segments(study):
     study[1]("Left_Kidney", "liver")
     found = load(study[0])
     assert segment_names(study[0]["label"]) == ["Left_Kidney", "liver"]
-    assert torch.equal(found["label"] == 3, found["image"] == 100) and torch.equal(found["label"] == 1, found["image"] == 200)
+    assert torch.equal(found["label"] == 3, found["image"] == 100)
+    assert torch.equal(found["label"] == 1, found["image"] == 200)
 
 
 def test_unknown_or_not_annotated_segments_are_refused(study):
@@ -61,13 +62,14 @@ def test_unknown_or_not_annotated_segments_are_refused(study):
     with pytest.raises(LabelError, match="does not learn here"):
         load(study[0])
     study[1]("liver", "spleen")
-    with pytest.raises(LabelError, match="a.nii.gz"):
+    with pytest.raises(LabelError, match=r"a\.nii\.gz"):
         load(study[0], annotated=["liver"])
     assert load(study[0], annotated=["liver", "spleen"])["annotated"].tolist() == [True, True, True, False]
 
 
 def test_the_label_map_follows_the_image_through_its_chain(study):
-    chain = Compose([LoadCased("image"), Orientationd("image", axcodes="RAS", labels=None), SafeSpacingd("image", (2.0, 2.0, 2.0))])
+    ras = Orientationd("image", axcodes="RAS", labels=None)
+    chain = Compose([LoadCased("image"), ras, SafeSpacingd("image", (2.0, 2.0, 2.0))])
     found = ServerLabeld(LABELS)(chain(study[0]))
     label, image = found["label"][0] > 0, found["image"][0] > 50
     assert label.shape == image.shape
