@@ -68,7 +68,7 @@ class RequestBoxesd(Transform):
         if bool((high > low).all()):
             return [low.tolist(), high.tolist()]
         wanted = "a box around it is wanted, or two clicks at opposite corners"
-            note = f"{name}: {wanted}; {len(points)} clicks were not used"
+        note = f"{name}: {wanted}; {len(points)} clicks were not used"
         result["notes"] = [*result.get("notes", []), note]
         return []
 
