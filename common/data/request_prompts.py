@@ -20,11 +20,11 @@ ANSWERS = ("mask", "labels")
 class RequestPromptsd(Transform):
     """Write ``image.meta["prompts"]`` and ``image.meta["answer"]`` from a request; other cases pass.
 
-    A request of MONAI Label's type deepgrow (answer ``mask``) is about the one object named ``label``: ``foreground``
-    and ``background`` are lists of points, ``roi`` is a box ``[x0, x1, y0, y1, z0, z1]`` in any order, cut at the
-    image's faces; all in voxels of the original image. Type deepedit (answer ``labels``) has a list of points under the name of
-    each structure; those of ``background`` belong to none of them, and ``roi`` is of ``label``. Without a point inside
-    and without a box there is nothing to answer yet.
+    A request of MONAI Label's type deepgrow (answer ``mask``) is about the one object named ``label``:
+    ``foreground`` and ``background`` are lists of points, ``roi`` is a box ``[x0, x1, y0, y1, z0, z1]`` in any
+    order, cut at the image's faces; all in voxels of the original image. Type deepedit (answer ``labels``) has a
+    list of points under the name of each structure; those of ``background`` belong to none of them, and ``roi`` is
+    of ``label``. Without a point inside and without a box there is nothing to answer yet.
 
     Args:
         image: key of the image, on its original grid.
