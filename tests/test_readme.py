@@ -45,6 +45,8 @@ def smaller(command: str) -> str:
     if "tools compare run" in command:
         command = re.sub(r"--methods \S+", "--methods swin_unet,sam_decoder", command)
         return re.sub(r"--preset \w+ --budget_steps \d+ --seeds \S+", "--preset smoke --budget_steps 2", command)
+    # a server does not end; tests/label starts it
+    command = re.sub(r"label start (\S+) --studies \S+", r"label layout \1 laid_out", command)
     command = re.sub(r"--preset \w+", "--preset smoke --alone False", command)
     command = command.replace(f"--config_file {TRAIN}", f"--config_file \"['{TRAIN}','{SMOKE}']\" --max_epochs 1")
     return command

@@ -70,8 +70,11 @@ class Label:
         server = Server(python=interpreter, app=place, models=[f.name for f in folders], studies=where,
                         code=code_folder(), host=host, port=port, log=place / "server.log")  # fmt: skip
         print(f"starting, usually within half a minute; the server's words go to {server.log}", flush=True)
-        print(_directions(server.start(), server.url), flush=True)
-        server.wait()
+        try:
+            print(_directions(server.start(), server.url), flush=True)
+            server.wait()
+        finally:
+            server.stop()
 
 
 def _lay_out(

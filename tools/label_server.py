@@ -71,7 +71,7 @@ class Server:
         self.url, self.app, self.log, self.models = f"http://{host}:{port}", app, log, tuple(models)
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, seconds: float = 180) -> dict[str, Any]:
+    def start(self, seconds: float = 600) -> dict[str, Any]:
         """Start, and wait until ``/info/`` answers with every model.
 
         Returns:
@@ -101,12 +101,9 @@ class Server:
         )
 
     def wait(self) -> int:
-        """Until the server ends; Ctrl-C ends it."""
+        """Until the server ends by itself."""
         assert self.process is not None
-        try:
-            return self.process.wait()
-        finally:
-            self.stop()
+        return self.process.wait()
 
     def stop(self) -> None:
         """End the server and wait for it."""

@@ -171,7 +171,17 @@ def test_bundles_hold_no_python() -> None:
 
 
 def test_top_level_is_fixed() -> None:
-    allowed = {"bundles", "common", "tools", "tests", "README.md", "requirements.txt", "setup.cfg", "pyproject.toml"}
+    allowed = {
+        "bundles",
+        "common",
+        "tools",
+        "tests",
+        "README.md",
+        "requirements.txt",
+        "requirements-label.txt",
+        "setup.cfg",
+        "pyproject.toml",
+    }
     allowed |= {"LICENSE", "Makefile", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"}
     allowed |= {".gitignore", ".pre-commit-config.yaml", ".ruff.toml", ".ci", ".github"}
     assert {p.relative_to(ROOT).parts[0] for p in tracked()} <= allowed
