@@ -88,7 +88,7 @@ def test_a_dicom_series_as_input(served, tmp_path):
     voxels = np.random.default_rng(0).integers(0, 200, (24, 20, 12))
     dicom(tmp_path / "series", voxels)
     answer = served.client.infer("ka2er_segmentation", str(tmp_path / "series"))
-    result = segment("ka2er", tmp_path / "series", tmp_path / "out", weights=served.weights["ka2er"])
+    result = segment("ka2er", tmp_path / "series", tmp_path / "out", weights=served.weights["ka2er"], result="nifti")
     wanted = nib.load(next(iter(result.values())))
     found = nib.load(answer.file)
     assert np.array_equal(np.asarray(found.dataobj), np.asarray(wanted.dataobj))
