@@ -322,7 +322,7 @@ def test_a_chain_trains_the_other_experts_only(settings: ChainSettings, nnunet_f
     manifest = steps["manifest"]
     assert out in manifest.inputs and manifest.needs == ("expert:a",)
     given.output_dir.mkdir()
-    write_manifest(dataclasses.replace(manifest, inputs=(out,)), given)
+    write_manifest(dataclasses.replace(manifest, inputs=(out,)))
     (spec,) = read_manifest(given.output_dir / "experts.json")
     assert spec == dataclasses.replace(read_manifest(out)[0], path=spec.path)
     assert spec.path == read_manifest(out)[0].path
