@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib.util
 import io
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -139,7 +140,7 @@ def export_onnx(network: nn.Module, example: Tensor, path: Path | str, *, tolera
     """Write an ONNX file (input ``image``, output ``pred``) for inputs of the example's shape.
 
     What the file gives is computed with ONNX Runtime where it is installed, else with ONNX's own reference evaluator,
-    which is right but slow.
+    whose convolutions of volumes take hours: for those ONNX Runtime is needed.
 
     Args:
         network: takes one image tensor and returns one tensor; it is copied and set to evaluation.
@@ -151,7 +152,7 @@ def export_onnx(network: nn.Module, example: Tensor, path: Path | str, *, tolera
         what was written and how far it is from the network.
 
     Raises:
-        ConfigError: when ``onnx`` or ``onnxscript`` is not installed.
+        ConfigError: when ``onnx``, ``onnxscript`` or, for volumes, ``onnxruntime`` is not installed.
         CheckpointError: when the network cannot be exported or the file gives something else.
     """
     try:
@@ -159,6 +160,9 @@ def export_onnx(network: nn.Module, example: Tensor, path: Path | str, *, tolera
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ConfigError(f"ONNX needs another package: {error.name}", hint="pip install onnx onnxscript") from error
+    if example.ndim > 4 and importlib.util.find_spec("onnxruntime") is None:
+        raise ConfigError("an ONNX file of a volume's network cannot be compared with the network, nothing was written",
+                          where=path, hint="pip install onnxruntime")  # fmt: skip
     network = copy.deepcopy(network).eval()
     with _written_out_attention():
         program = _program(network, example, path)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 
-from common.errors import CheckpointError
+from common.errors import CheckpointError, ConfigError
 from tests.bundles import tiny
 from tools.export import export, inference_network
 from tools.export_networks import PROMPTED, REFUSALS
@@ -40,12 +41,24 @@ def test_torchscript(bundle: str, weights: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(scripted(other), network(other), rtol=1e-4, atol=1e-4)
 
 
+RUNTIME = find_spec("onnxruntime") is not None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["program", "onnx"])
 @pytest.mark.parametrize("bundle", SCRIPT)
 def test_programs_and_onnx(bundle: str, format: str, weights: Path, tmp_path: Path) -> None:
+    if (bundle, format) == ("ka2er", "onnx") and not RUNTIME:
+        pytest.skip("volumes need onnxruntime")
     line = export(bundle, out=str(tmp_path / "model"), format=format, weights=str(written(bundle, weights)))
     assert f"{format}, inputs 1x1x64" in line and (tmp_path / "model").stat().st_size > 10_000
+
+
+@pytest.mark.skipif(RUNTIME, reason="there is an ONNX Runtime")
+def test_a_volume_without_onnx_runtime(weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="pip install onnxruntime"):
+        export("ka2er", out=str(tmp_path / "model"), format="onnx", weights=str(written("ka2er", weights)))
+    assert not (tmp_path / "model").exists()
 
 
 @pytest.mark.slow
