@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import os
+import time
 
 import torch
 import torch.distributed as dist
@@ -45,7 +47,19 @@ def start(device: torch.device | str, minutes: float = 10.0) -> int:
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=datetime.timedelta(minutes=minutes))
+        if backend == "gloo":
+            atexit.register(_let_go)
     return dist.get_rank()
+
+
+def _let_go(seconds: float = 0.5) -> None:
+    """Let gloo's threads drop the tensors of the last collective call while there still is an interpreter.
+
+    A thread that asks for the interpreter's lock during its shutdown aborts the process, after all work was done
+    (https://github.com/pytorch/pytorch/pull/179291). Nothing tells when a thread has let go; it takes microseconds
+    once it runs, and sleeping gives it both the lock and the core.
+    """
+    time.sleep(seconds)
 
 
 def end(network: nn.Module) -> None:

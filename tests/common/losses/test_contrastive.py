@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from common.engine.distributed import start
 from common.errors import ConfigError
 from common.losses.contrastive import nt_xent, semantic_guided
 
@@ -69,8 +70,8 @@ def test_two_processes_compute_what_one_would(monkeypatch):
 
 
 def _process(rank, port, whole, results):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE="2")
+    start("cpu")
     first, second = (v[2 * rank : 2 * rank + 2].clone().requires_grad_() for v in whole)
     loss = nt_xent(first, second)
     loss.backward()

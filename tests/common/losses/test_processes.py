@@ -18,9 +18,9 @@ import sys
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
+from common.engine.distributed import start
 from tests.common.losses.test_processes import losses, network, batch
-dist.init_process_group("gloo")
-rank = dist.get_rank()
+rank = start("cpu")
 wrapped = DistributedDataParallel(network())
 found = losses(wrapped, [part[rank * 2 : rank * 2 + 2] for part in batch()])
 sum(found).backward()
