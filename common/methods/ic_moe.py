@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from ..errors import ConfigError, DataError
 from ..layers.voting import PixelVoting, Votes
-from .ic_moe_encoders import EXPERTS, ExpertEncoders
+from .ic_moe_encoders import EXPERTS, SAMED, ExpertEncoders
 from .m4oe import repeated
 
 __all__ = ["ANSWERS", "CANDIDATES", "Contrast", "ICMoE", "ICMoEOutputs", "Sizes", "needed", "with_background"]
 
-ANSWERS = ("vote", "mean", *EXPERTS)
+ANSWERS = ("vote", "mean", *EXPERTS, SAMED)
 CANDIDATES = ("basic", "semantic", "mean")
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, also SAM's
 
@@ -113,7 +113,7 @@ class ICMoE(nn.Module):
         encoders: of the experts that :func:`needed` names for the answer.
         heads: prompt encoder and mask decoder of each expert, by name.
         answer: ``vote``: as above (ECFM); ``mean``: the mean of three; ``basic``, ``semantic``, ``adaptive``: one
-            expert alone, the others are not there (``adaptive`` is ECFM switched off).
+            expert alone, the others are not there (``adaptive`` is ECFM switched off); ``samed``: a baseline.
         voting: chooses ``e*`` for each image and class.
         fusion_alpha: a >= 0.
         candidate_mean: ``mean``: ``P_3 = (P_0 + P_1 + P_2) / 3``; ``sum``: without the 3, as Algorithm 1 prints it.
@@ -181,7 +181,7 @@ class ICMoE(nn.Module):
 
     def trains(self, name: str) -> bool:
         """Whether the parameter of this name is to be trained: all but the encoder that the experts share."""
-        return not name.startswith("encoders.encoder.")
+        return not name.startswith("encoders.encoder.") or ".lora_" in name
 
     def trainable(self) -> list[nn.Parameter]:
         """Parameters for the optimizer."""

@@ -13,11 +13,13 @@ from torch.utils.checkpoint import checkpoint
 from ..backbones.sam_encoder import SamEncoder
 from ..errors import ConfigError
 from ..layers.frozen_features import FrozenFeatures
+from ..layers.lora import add_experts
 from ..layers.sam_adapters import BlockAdapter
 
-__all__ = ["EXPERTS", "ExpertEncoders", "ExpertFeatures", "Frozen"]
+__all__ = ["EXPERTS", "SAMED", "ExpertEncoders", "ExpertFeatures", "Frozen"]
 
 EXPERTS = ("basic", "semantic", "adaptive")
+SAMED = "samed"
 
 
 class ExpertFeatures(NamedTuple):
@@ -52,13 +54,15 @@ class ExpertEncoders(nn.Module):
     * **basic**: the encoder as it is.
     * **semantic**: its last blocks again, trainable; everything before them is the basic expert's, computed once.
     * **adaptive**: all its blocks with trainable adapters; patches and the first attention are the others', too.
+    * **samed**: no expert of the method but a baseline, alone: LoRA on the queries and values of all blocks.
 
     Args:
         encoder: with its weights; frozen here.
-        experts: which there are, a part of :data:`EXPERTS`.
+        experts: which there are, a part of :data:`EXPERTS`, or :data:`SAMED` alone.
         semantic_blocks: how many of the last blocks the semantic expert trains, >= 1 and fewer than there are.
         adapter_ratio: width of the adapters' bottleneck over C.
         adapter_init: ``zero``: the adaptive expert begins as the basic one; ``default``: as torch draws layers.
+        lora_rank: of the baseline's LoRA.
         checkpointing: in training keep only the tokens between trainable blocks and compute the rest again.
         cache_gb: gigabytes of main memory for what is frozen; pays where images repeat exactly.
 
@@ -67,6 +71,7 @@ class ExpertEncoders(nn.Module):
 
     Reference:
         IC-MoE, section 3.2 and Table 6. Three whole encoders there, of which two and ten blocks of the third are equal.
+        The baseline: SAMed (Zhang and Liu, arXiv 2304.13785).
     """
 
     def __init__(
@@ -77,18 +82,23 @@ class ExpertEncoders(nn.Module):
         semantic_blocks: int = 2,
         adapter_ratio: float = 0.25,
         adapter_init: str = "zero",
+        lora_rank: int = 4,
         checkpointing: bool = False,
         cache_gb: float = 0.0,
     ) -> None:
         super().__init__()
-        if not experts or not set(experts) <= set(EXPERTS):
-            raise ConfigError("unknown experts", where="experts", got=list(experts), expected=", ".join(EXPERTS))
+        samed = tuple(experts) == (SAMED,)
+        if not (samed or (experts and set(experts) <= set(EXPERTS))):
+            raise ConfigError("unknown experts", where="experts", got=list(experts),
+                              expected=f"some of {', '.join(EXPERTS)}, or {SAMED} alone")  # fmt: skip
         depth = len(encoder.blocks)
         if not 1 <= semantic_blocks < depth:
             raise ConfigError("the semantic expert trains some of the last blocks", where="semantic_blocks",
                               got=semantic_blocks, expected=f"1 .. {depth - 1}")  # fmt: skip
         self.encoder = encoder.requires_grad_(False)
-        self.experts = tuple(e for e in EXPERTS if e in experts)
+        if samed:
+            add_experts(self.encoder, (SAMED,), rank=lora_rank)
+        self.experts = tuple(e for e in (*EXPERTS, SAMED) if e in experts)
         self.first = depth - semantic_blocks
         self.checkpointing = checkpointing
         last: Any = encoder.blocks[self.first :]
@@ -97,7 +107,7 @@ class ExpertEncoders(nn.Module):
         self.adapters = (
             nn.ModuleList([BlockAdapter(**width) for _ in range(depth)]) if "adaptive" in experts else None  # type: ignore[arg-type]
         )
-        self.cache = FrozenFeatures(gigabytes=cache_gb) if cache_gb else None
+        self.cache = FrozenFeatures(gigabytes=cache_gb) if cache_gb and not samed else None
 
     @property
     def image_size(self) -> int:
@@ -141,6 +151,8 @@ class ExpertEncoders(nn.Module):
         return self._frozen(self.encoder.embed(image))
 
     def _frozen(self, patches: Tensor) -> Frozen:
+        if self.experts == (SAMED,):  # trainable from the first block on
+            return Frozen(*(patches.new_empty(len(patches), 0),) * 3)
         block: Any = self.encoder.blocks[0]
         shortcut, normed = block.start(patches)
         attended = block.attend(block.attn.qkv(normed))
@@ -162,6 +174,11 @@ class ExpertEncoders(nn.Module):
         if expert == "semantic":
             tokens = frozen.shared
             for block in self.semantic or ():
+                tokens = self._run(block, tokens)
+            return tokens
+        if expert == SAMED:
+            tokens = patches
+            for block in self.encoder.blocks:
                 tokens = self._run(block, tokens)
             return tokens
         assert self.adapters is not None

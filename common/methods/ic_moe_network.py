@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from ..labels import LabelSpace
 from ..layers.voting import PixelVoting
 from .ic_moe import ContrastMaps, ICMoE, needed
-from .ic_moe_encoders import EXPERTS, ExpertEncoders
+from .ic_moe_encoders import EXPERTS, SAMED, ExpertEncoders
 
 __all__ = ["ic_moe_network", "trained_network"]
 
@@ -38,6 +38,7 @@ def ic_moe_network(
     semantic_blocks: int = 2,
     adapter_ratio: float = 0.25,
     adapter_init: str = "zero",
+    lora_rank: int = 4,
     sgcl: float = 0.1,
     contrast_features: str = "embedding",
     fgbg_grad: bool = False,
@@ -63,6 +64,7 @@ def ic_moe_network(
         semantic_blocks: see :class:`ExpertEncoders`.
         adapter_ratio: see :class:`ExpertEncoders`.
         adapter_init: see :class:`ExpertEncoders`.
+        lora_rank: see :class:`ExpertEncoders`.
         sgcl: weight of SgCL in the loss; 0: no maps are built.
         contrast_features: see :class:`ICMoE`.
         fgbg_grad: see :class:`ICMoE`.
@@ -80,7 +82,8 @@ def ic_moe_network(
     experts = needed(answer)
     encoder = sam_encoder(variant, image_size=image_size, seed=base_seed)
     heads = {}
-    for number, expert in enumerate(EXPERTS):  # each decoder has its own start, whichever experts there are
+    starts = {**{expert: number for number, expert in enumerate(EXPERTS)}, SAMED: EXPERTS.index("adaptive")}
+    for expert, number in starts.items():  # each decoder has its own start, whichever experts there are
         if expert in experts:
             seed = None if base_seed is None else base_seed + number
             prompts, decoder = sam_decoder(variant, image_size=image_size, classes=labels.num_classes, seed=seed)
@@ -94,7 +97,7 @@ def ic_moe_network(
         maps = _maps(encoder, contrast_features) if sgcl else None
         encoders = ExpertEncoders(
             encoder=encoder, experts=experts, semantic_blocks=semantic_blocks, adapter_ratio=adapter_ratio,
-            adapter_init=adapter_init, checkpointing=checkpointing, cache_gb=cache_gb,
+            adapter_init=adapter_init, lora_rank=lora_rank, checkpointing=checkpointing, cache_gb=cache_gb,
         )  # fmt: skip
     return ICMoE(
         encoders=encoders, heads=heads, answer=answer, fusion_alpha=fusion_alpha, candidate_mean=candidate_mean,

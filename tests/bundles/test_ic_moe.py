@@ -89,8 +89,8 @@ def test_a_grey_picture_goes_in_as_well(trained, tmp_path):
     assert Image.open(found["g"]).size == (60, 70)
 
 
-VARIANTS = ["no_sgcl", "mean", "basic", "semantic", "adaptive", "equation_index", "contrast_tokens", "fgbg_grad",
-            "aux_expert_loss", "l1_literal", "no_balance", "literal_equations", "boxes", "augmented",
+VARIANTS = ["no_sgcl", "mean", "basic", "semantic", "adaptive", "samed", "equation_index", "contrast_tokens",
+            "fgbg_grad", "aux_expert_loss", "l1_literal", "no_balance", "literal_equations", "boxes", "augmented",
             "low_memory"]  # fmt: skip
 
 
@@ -111,10 +111,11 @@ def test_a_variant_takes_a_step(variant, skin, tmp_path, monkeypatch):
     optimizer.step()
     frozen.compare()
     changed = [k for k, v in network.state_dict().items() if not torch.equal(v, before[k])]
-    alone = variant in ("basic", "semantic", "adaptive")
+    alone = variant in ("basic", "semantic", "adaptive", "samed")
     assert terms["loss"].isfinite() and any(n.startswith("heads.") for n in changed)
-    assert any(n.startswith("encoders.adapters") for n in changed) == (variant not in ("basic", "semantic"))
-    assert any(n.startswith("encoders.semantic") for n in changed) == (variant not in ("basic", "adaptive"))
+    assert any(n.startswith("encoders.adapters") for n in changed) == (variant not in ("basic", "semantic", "samed"))
+    assert any(n.startswith("encoders.semantic") for n in changed) == (variant not in ("basic", "adaptive", "samed"))
+    assert any(".lora_" in n for n in changed) == (variant == "samed")
     assert ("sgcl" in terms) == (not alone and variant not in ("no_sgcl", "mean"))
 
 
@@ -142,12 +143,12 @@ def test_a_public_sam_drops_in_by_one_option(make, size, skin, tmp_path, monkeyp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["mean", "adaptive", "boxes"])
+@pytest.mark.parametrize("variant", ["mean", "adaptive", "samed", "boxes"])
 def test_a_variant_trains_and_is_evaluated(variant, skin, tmp_path):
     done("train", variant, "smoke", dataset_dir=skin, output_dir=tmp_path, ckpt_dir=tmp_path)
     done("inference", "evaluate", dataset_dir=skin, ckpt_dir=tmp_path, output_dir=tmp_path)
     answers = set(pd.read_csv(tmp_path / "evaluation" / "pixels.csv").answer)
-    assert answers == ({"pred"} if variant == "adaptive" else set(ANSWERS))
+    assert answers == ({"pred"} if variant in ("adaptive", "samed") else set(ANSWERS))
     if variant == "boxes":
         refused = run("inference", dataset_dir=skin, ckpt_dir=tmp_path, output_dir=tmp_path / "p")
         assert refused.returncode and "was trained with boxes" in refused.stderr[-800:]

@@ -71,7 +71,12 @@ def test_every_bundle_names_its_members(phantom_dir, phantom_2d_dir):
     known = known_members()
     volumes, pictures = (read_collection(d) for d in (phantom_dir, phantom_2d_dir))
     assert {n for n in known if not why_not(known[n], volumes)} == ALL_3D
-    assert {n for n in known if not why_not(known[n], pictures)} == {"ic_moe", "medical_sam_adapter"}
+    assert {n for n in known if not why_not(known[n], pictures)} == {
+        "ic_moe",
+        "medical_sam_adapter",
+        "picture_samed",
+        "picture_decoder",
+    }
     assert [n for n, m in known.items() if m.prompted] == ["sam_med3d_moe", "sam_med3d"]
 
 

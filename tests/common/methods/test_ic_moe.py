@@ -225,6 +225,42 @@ def test_other_answers_have_the_same_experts(answer):
     assert needed(answer) == other.experts
 
 
+def test_the_baseline_is_lora_on_the_same_encoder_and_nothing_else():
+    """SAMed begins as the frozen encoder with the adaptive expert's decoder; 4 matrices a block are trained."""
+    whole, samed = build(move=False), build(move=False, answer="samed", sgcl=0.0, cache_gb=1.0)
+    theirs, own = whole.state_dict(), samed.state_dict()
+    lora = {n for n in own if ".lora_" in n}
+    assert len(lora) == 4 * len(samed.encoders.encoder.blocks)
+    assert all(own[n].shape[0 if "lora_A" in n else 1] == 4 for n in lora)
+    for name in set(own) - lora:
+        assert torch.equal(own[name], theirs[name.replace("heads.samed.", "heads.adaptive.")]), name
+    assert lora < {n for n, _ in samed.named_parameters() if samed.trains(n)}
+    assert {n for n, p in samed.named_parameters() if p.requires_grad and "encoders" in n} == lora
+    image, label = batch()
+    assert torch.allclose(samed.eval()(image).logits, whole.eval()(image).experts[2], atol=1e-5)
+    samed.train()(image, label).logits.square().sum().backward()
+    grads = {n: p.grad for n, p in samed.named_parameters() if n in lora}
+    assert all(g is not None and (bool(g.abs().sum()) == ("lora_B" in n)) for n, g in grads.items())
+    with torch.no_grad():
+        for name, p in samed.named_parameters():
+            if "lora_B" in name:
+                p.copy_(torch.randn_like(p))
+    block = samed.encoders.encoder.blocks[0].attn.qkv
+    x = torch.randn(2, 3, block.in_features)
+    fused = torch.nn.functional.linear(x, theirs["encoders.encoder.blocks.0.attn.qkv.weight"])
+    q, k, v = (fused + theirs["encoders.encoder.blocks.0.attn.qkv.bias"]).chunk(3, -1)
+    q, v = (
+        part + x @ layer.lora_A["samed"].weight.T @ layer.lora_B["samed"].weight.T
+        for part, layer in ((q, block.q), (v, block.v))
+    )
+    assert torch.allclose(block(x), torch.cat([q, k, v], -1), atol=1e-5)
+    again = build(move=False, answer="samed", sgcl=0.0)
+    again.load_state_dict(samed.state_dict())
+    assert torch.equal(again.eval()(image).logits, samed.eval()(image).logits)
+    with pytest.raises(ConfigError, match="samed alone"):
+        ExpertEncoders(encoder=whole.encoders.encoder, experts=("samed", "basic"))
+
+
 def test_the_sum_of_algorithm_1():
     network, (image, _) = build(candidate_mean="sum").eval(), batch()
     found = network(image)

@@ -51,6 +51,12 @@ def test_rows_of_one_expert():
         assert found.stored == found.published
 
 
+def test_the_baselines_lora_has_147456_parameters():
+    """SAMed on ViT-B: 12 blocks, q and v, (768 + 768) x 4 each."""
+    found, basic = network(answer="samed", sgcl=0.0).sizes(), network(answer="basic", sgcl=0.0).sizes()
+    assert found.trained - basic.trained == found.stored - basic.stored == 12 * 2 * 1536 * 4 == 147_456
+
+
 def test_the_other_reading_of_the_maps_has_as_many_parameters():
     assert network(contrast_features="tokens").sizes() == network().sizes()
 
