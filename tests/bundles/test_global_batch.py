@@ -1,5 +1,6 @@
 """`multi_gpu_train.json` computes what one process computes, and a process that is lost ends the run with a message."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from common.engine.history import read_history
+from common.experts import read_manifest, write_manifest
 from tests.bundles.commands import ENVIRONMENT, ROOT, launched, same_weights, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -34,15 +36,13 @@ def finished(processes, bundle, configs, options):
     assert result.returncode == 0, result.stdout[-1500:] + result.stderr[-3000:]
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_two_processes_compute_what_one_does_at_the_same_global_batch(case, phantom_dir, phantom_2d_dir, tmp_path):
-    bundle, configs, more = CASES[case]
+def equally_trained(bundle, configs, options, folder):
+    """One epoch in one process and in two have one loss and one set of weights."""
     found = []
     for processes, batch_size in ((1, 4), (2, 2)):
-        out = tmp_path / str(processes)
-        options = {**data(bundle, phantom_dir, phantom_2d_dir), **more, "output_dir": out, "ckpt_dir": out,
-                   "batch_size": batch_size, "max_epochs": 1, "val_interval": 1}  # fmt: skip
-        finished(processes, bundle, configs, options)
+        out = folder / str(processes)
+        own = {"output_dir": out, "ckpt_dir": out, "batch_size": batch_size, "max_epochs": 1, "val_interval": 1}
+        finished(processes, bundle, configs, {**options, **own})
         (row,) = read_history(out / "history.csv")
         found.append((row, torch.load(out / "model.pt", weights_only=True)))
     (one, weights), (two, others) = found
@@ -51,6 +51,30 @@ def test_two_processes_compute_what_one_does_at_the_same_global_batch(case, phan
     first, second = (torch.cat([v.double().flatten() for v in found.values()]) for found in (weights, others))
     apart = float((first - second).norm() / first.norm())  # Adam's steps magnify rounding where a gradient is zero
     assert apart < 1e-3, f"parameters differ by {apart} of their norm"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_compute_what_one_does_at_the_same_global_batch(case, phantom_dir, phantom_2d_dir, tmp_path):
+    bundle, configs, more = CASES[case]
+    equally_trained(bundle, configs, {**data(bundle, phantom_dir, phantom_2d_dir), **more}, tmp_path)
+
+
+def test_two_students_learn_what_one_does_at_the_same_global_batch(phantom_dir, tmp_path):
+    """KA2ER with everything that experts teach: each sample is its own lesson."""
+    collection, specs = tmp_path / "collection", []
+    collection.mkdir()
+    for task in ("phantom_ct", "phantom_mr"):
+        (collection / task).symlink_to(phantom_dir / task)
+        own = {"dataset_dir": phantom_dir / task, "name": task, "role": "task", "spacing": [8, 8, 8], "max_epochs": 1,
+               "output_dir": tmp_path / task, "ckpt_dir": tmp_path / task}  # fmt: skip
+        finished(1, "ka2er_expert", ("train", "smoke"), own)
+        specs += read_manifest(tmp_path / task / "expert.json")
+    write_manifest(tmp_path / "experts.json", specs)
+    crop = [{"_target_": "CenterSpatialCropd", "keys": ["image", "raw", "label"], "roi_size": "@roi_size"},
+            {"_target_": "EnsureTyped", "keys": ["image", "raw", "label", "stats"], "track_meta": False}]  # fmt: skip
+    still = {"train::random_transforms::transforms": json.dumps(crop), "prompt_dropout": 0.0, "box_jitter": 0.0,
+             "dataset_dir": collection, "experts": tmp_path / "experts.json", "use": ["task"]}  # fmt: skip
+    equally_trained("ka2er", ("train", "smoke"), still, tmp_path)
 
 
 def worker(launcher: int, rank: int) -> psutil.Process:
