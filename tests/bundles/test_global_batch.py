@@ -77,6 +77,22 @@ def test_two_students_learn_what_one_does_at_the_same_global_batch(phantom_dir, 
     equally_trained("ka2er", ("train", "smoke"), still, tmp_path)
 
 
+@pytest.mark.parametrize("bundle", ["sam_med3d_moe_expert", "sam_med3d_moe"])
+def test_two_processes_answer_boxes_as_one_does(bundle, phantom_dir, sam3d_files, tmp_path):
+    """SAM-Med3D-MoE: a click is drawn, and differently in another process; a box that nobody moves is not."""
+    general = sam3d_files.general()
+    sampler = {"_target_": "DistributedSampler", "dataset": "@train::dataset", "shuffle": False,
+               "num_replicas": "$int(__import__('os').environ.get('WORLD_SIZE', 1))",
+               "rank": "$int(__import__('os').environ.get('RANK', 0))"}  # fmt: skip
+    own = {
+        "sam_med3d_moe_expert": {"structures": ["liver"], "name": "own", "train_what": "decoder"},
+        "sam_med3d_moe": {"structures": ["liver"], "experts": sam3d_files.expert("own", "liver", of=general).parent},
+    }
+    still = {"train::sampler": json.dumps(sampler), "prompts": "box", "box_jitter": 0.0, "flip": 0.0,
+             "micro_batch": 2, "general": general, "dataset_dir": phantom_dir / "phantom_mr"}  # fmt: skip
+    equally_trained(bundle, ("train", "smoke"), {**still, **own[bundle]}, tmp_path)
+
+
 def worker(launcher: int, rank: int) -> psutil.Process:
     """The process of a rank below a launcher."""
     for child in psutil.Process(launcher).children(recursive=True):
