@@ -2,7 +2,8 @@
 
 `y[n] = sum_e w[n, e] * (W_out[e] gelu(W_hid[e] x[n] + b_hid[e]) + b_out[e])`. Tokens pass in blocks that stay in a
 CPU's cache; the hidden values are four times as wide as the tokens, so they are computed again in the backward pass
-instead of being kept. An expert whose weight is zero everywhere is not run.
+instead of being kept, unless the tokens are wide: then there are few of them, and keeping costs little. An expert whose
+weight is zero everywhere is not run.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from torch.nn import functional as F
 from ..errors import ConfigError
 
 __all__ = ["MLPExperts"]
+
+
+_WIDE = 192  # channels; a Swin's later half has more, and a sixth of all hidden values
 
 
 def _blocks(rows: int, channels: int, device: torch.device) -> list[slice]:
@@ -34,16 +38,19 @@ def _chosen(weights: Tensor, sparse: bool) -> list[Tensor | None]:
 class _Experts(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weights: Tensor, w_hid: Tensor, b_hid: Tensor, w_out: Tensor, b_out: Tensor, sparse: bool
-    ) -> Tensor:
+        ctx: Any, x: Tensor, weights: Tensor, w_hid: Tensor, b_hid: Tensor, w_out: Tensor, b_out: Tensor, sparse: bool,
+        keep: bool,
+    ) -> Tensor:  # fmt: skip
         rows = _chosen(weights, sparse)
+        kept = []
         out = torch.zeros_like(x)
         for e, own in enumerate(rows):
             tokens, share = (x, weights[:, e]) if own is None else (x[own], weights[own, e])
             answer = out if own is None else torch.empty_like(tokens)
             for part in _blocks(tokens.shape[0], x.shape[1], x.device):
-                hidden = F.gelu(F.linear(tokens[part], w_hid[e], b_hid[e]))
-                said = F.linear(hidden, w_out[e], b_out[e]).mul_(share[part, None])
+                before = F.linear(tokens[part], w_hid[e], b_hid[e])
+                said = F.linear(F.gelu(before), w_out[e], b_out[e]).mul_(share[part, None])
+                kept += [before] if keep else []
                 if own is None:
                     answer[part] += said
                 else:
@@ -51,13 +58,14 @@ class _Experts(torch.autograd.Function):
             if own is not None:
                 out.index_add_(0, own, answer)
         ctx.rows = rows
-        ctx.save_for_backward(x, weights, w_hid, b_hid, w_out, b_out)
+        ctx.save_for_backward(x, weights, w_hid, b_hid, w_out, b_out, *kept)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weights, w_hid, b_hid, w_out, b_out = ctx.saved_tensors
+        x, weights, w_hid, b_hid, w_out, b_out, *saved = ctx.saved_tensors
+        kept = iter(saved)
         grad_x, grad_weights = torch.zeros_like(x), torch.zeros_like(weights)
         wide = torch.promote_types(x.dtype, torch.float32)  # half precision is not enough to add many blocks
         grads = [torch.zeros_like(t, dtype=wide) for t in (w_hid, b_hid, w_out, b_out)]
@@ -66,7 +74,7 @@ class _Experts(torch.autograd.Function):
             back_x, back_share = torch.empty_like(tokens), torch.empty_like(share)
             for part in _blocks(tokens.shape[0], x.shape[1], x.device):
                 some, some_g, some_share = tokens[part], g[part], share[part, None]
-                before = F.linear(some, w_hid[e], b_hid[e])
+                before = next(kept) if saved else F.linear(some, w_hid[e], b_hid[e])
                 hidden = F.gelu(before)
                 towards = some_g @ w_out[e]
                 back_share[part] = (towards * hidden).sum(1) + some_g @ b_out[e]
@@ -83,7 +91,7 @@ class _Experts(torch.autograd.Function):
             else:
                 grad_x.index_add_(0, own, back_x)
                 grad_weights[own, e] = back_share
-        return grad_x, grad_weights, *(g.to(x.dtype) for g in grads), None
+        return grad_x, grad_weights, *(g.to(x.dtype) for g in grads), None, None
 
 
 class MLPExperts(nn.Module):
@@ -144,7 +152,8 @@ class MLPExperts(nn.Module):
         parameters = [
             p.to(tokens.dtype) for p in (self.hidden_weight, self.hidden_bias, self.out_weight, self.out_bias)
         ]
-        out: Tensor = _Experts.apply(tokens, weights, *parameters, sparse)  # type: ignore[no-untyped-call]
+        keep = torch.is_grad_enabled() and tokens.shape[1] > _WIDE
+        out: Tensor = _Experts.apply(tokens, weights, *parameters, sparse, keep)  # type: ignore[no-untyped-call]
         return out
 
     @torch.no_grad()

@@ -79,13 +79,30 @@ def test_an_expert_without_tokens_gets_no_gradient():
     assert all(not p.grad[[0, 2]].any() and p.grad[1].any() for p in module.parameters())
 
 
-def test_hidden_values_are_not_kept():
-    module = MLPExperts(channels=8, hidden=32, experts=4)
-    tokens = torch.randn(1000, 8, requires_grad=True)
+@pytest.mark.parametrize("wide", [False, True])
+def test_hidden_values_are_kept_of_wide_tokens_alone(wide):
+    channels = 200 if wide else 8
+    module = MLPExperts(channels=channels, hidden=4 * channels, experts=4)
+    tokens = torch.randn(1000, channels, requires_grad=True)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         module(tokens, torch.rand(1000, 4))
-    assert max(t.numel() for t in kept) <= tokens.numel()
+    per_token = [t.shape[1] for t in kept if t.shape[0] == 1000]
+    assert sorted(per_token) == [4, channels, *([4 * channels] * 4 if wide else [])]
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_kept_and_computed_again_are_equal(sparse, monkeypatch):
+    module, push = build(200, 16, 3, torch.float32), torch.randn(50, 200)
+    tokens, weights = torch.randn(50, 200, requires_grad=True), routed(50, 3, "top2").float()
+    weights[:, 2] = 0  # nobody asks the last one
+    weights.requires_grad_()
+    found = []
+    for wide in (192, 10_000):
+        monkeypatch.setattr("common.layers.mlp_experts._WIDE", wide)
+        out = module(tokens, weights, sparse)
+        found.append([out, *torch.autograd.grad((out * push).sum(), [tokens, weights, *module.parameters()])])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("copy_of", [None, 1])
