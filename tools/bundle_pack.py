@@ -25,6 +25,7 @@ from .bundle_files import find_bundle, read_json
 from .bundle_libraries import check_libraries
 from .bundle_vendor import package_name, vendor, write_json
 from .bundle_zip import zip_folder
+from .label_refine import SERVED_TARGETS
 from .workflow import config_files, read_config
 
 __all__ = ["Packed", "pack_bundle"]
@@ -99,7 +100,8 @@ def pack_bundle(
         told = None
         if given.is_file() or weights:
             told = _add_weights(folder, given, weights_licence or UNSTATED, weights_url)
-        needed = vendor(folder, name, source)
+        served = (origin / "configs" / "chain.json").is_file()  # stage 2
+        needed = vendor(folder, name, source, also=SERVED_TARGETS if served else ())
         check_libraries(needed, read_json(folder / "configs" / "metadata.json"))
         script = _add_torchscript(origin, folder) if torchscript else ""
         write_documents(folder, bundle=name, package=package_name(name), weights=told, torchscript=script)

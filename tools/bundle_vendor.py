@@ -6,7 +6,7 @@ import ast
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,19 +96,20 @@ def _as_component(entry: Any) -> Any:
     return {"_target_": "monai.utils.first", "iterable": [entry]} if named else entry
 
 
-def vendor(folder: Path, bundle: str, source: Path = SOURCE) -> Closure:
+def vendor(folder: Path, bundle: str, source: Path = SOURCE, also: Iterable[str] = ()) -> Closure:
     """Make a copy of a bundle self-contained: rewrite its configurations, add the code that they need.
 
     Args:
         folder: the copy, changed in place.
         bundle: the bundle's name.
         source: the folder of ``common``.
+        also: further texts that name what is needed, such as those that a server's configurations are made of.
 
     Raises:
         ConfigError: when something is missing, or a reference to ``common`` or ``tools`` would remain.
     """
     package = package_name(bundle)
-    needed = closure(texts_of(folder / "configs"), source)
+    needed = closure([*texts_of(folder / "configs"), *also], source)
     for path in sorted((folder / "configs").glob("*.json")):
         if path.name != "metadata.json":
             write_json(path, rewritten_config(read_json(path), package))

@@ -8,7 +8,14 @@ from typing import Any
 
 from .label_config import Model
 
-__all__ = ["served_training"]
+__all__ = ["SERVED_TARGETS", "served_training"]
+
+SERVED_TARGETS = (
+    "common.data.objects", "common.data.request_answer", "common.data.server_labels", "common.data.transforms",
+    "common.engine.best", "common.engine.click_training", "common.engine.metrics", "common.engine.refine",
+    "common.engine.settings", "common.engine.steps", "common.losses.refine",
+)  # fmt: skip
+"""Modules that a server's configurations name beside the bundle's own; a bundle that is self-contained brings them."""
 
 # what makes the network and its input, and nothing of answering
 _SHARED = frozenset((

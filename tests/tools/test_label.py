@@ -1,6 +1,7 @@
 """Bundles laid out for MONAI Label, without a server: names, files, settings, and what is refused."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from monai.bundle import ConfigParser
 from common.card import save_weights
 from common.errors import ConfigError, DataError, WeightError
 from tests.label.toys import STRUCTURES, toy_weights
+from tools import label_config, label_refine
+from tools.bundle_closure import named_modules
 from tools.label import Label
 from tools.label_config import kinds_of, read_model
 from tools.label_layout import copy_app, folder_name, lay_out
@@ -215,3 +218,12 @@ def test_the_settings_that_work_offline(environment, tmp_path):
 def test_studies_must_be_there(environment, tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         Label().start("ka2er", str(tmp_path / "none"), python=str(environment("exit 0")))
+
+
+def test_what_a_server_names_travels_with_packed_bundles():
+    sources = [Path(m.__file__).read_text(encoding="utf-8") for m in (label_config, label_refine)]
+    named = named_modules(re.findall(r'"(common\.[\w.]+)"', "\n".join(sources)))
+    methods = {n for n in named if n.startswith("common.methods.")}  # in the bundle's own configurations
+    assert named - methods - set(label_refine.SERVED_TARGETS) == set()
+    assert set(label_refine.SERVED_TARGETS) <= named
+    assert {n.split(".")[2].split("_")[0] for n in methods} == {"sam"}
