@@ -93,7 +93,7 @@ def test_report_names_variants(tmp_path):
     record = {"name": "x", "steps": steps, "words": {"amalgamated": "M4oE"}}
     (tmp_path / "chain.json").write_text(json.dumps(record))
     study = read_study([tmp_path])
-    assert [(m.key, m.title) for m in models_of(study)] == [("amalgamated", "M4oE"), ("run1", "Hard routing")]
+    assert [(m.key, m.title) for m in models_of(study)] == [("amalgamated", "M4oE"), ("run3", "Hard routing")]
     models = models_of(study)
     assert difference_title(models[0], models[1]) == "M4oE − routing"
     assert difference_title(models[0], Model("alone", "Swin-Unet without experts", ())) == "M4oE − alone"

@@ -4,6 +4,8 @@ import html.parser
 import json
 import math
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +14,12 @@ from common.engine.score_summary import read_case_csv
 from common.errors import DataError
 from tools.report import report
 from tools.report.figures import ticks
-from tools.report.numbers import Stat, best, difference, models_of, statistic
+from tools.report.numbers import Stat, best, difference, models_of, statistic, variant_keys
 from tools.report.results import read_study
 from tools.report.sections import finding
 
 VOID = {"meta", "img", "br"}
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Checker(html.parser.HTMLParser):
@@ -196,3 +199,20 @@ def test_overlays_outside_the_folder_are_not_followed(make_chain, tmp_path):
 def test_ticks_are_round_and_inside(low, high):
     found = ticks(low, high)
     assert found and all(low - 1e-9 <= t <= high + 1e-9 for t in found) and len(found) <= 12
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "bundles").glob("*/configs/chain.json")), ids=lambda p: p.parts[-3])
+def test_what_the_diagram_says_fits_its_boxes(recipe):
+    words = json.loads(recipe.read_text(encoding="utf-8")).get("words", {})
+    assert all(len(line) <= 26 for line in words.get("hub", ()))
+    assert all(len(words.get(f"note_{key}", "")) <= 30 for key in ("amalgamated", "alone"))
+
+
+def test_every_optional_run_has_a_colour_of_its_own():
+    runs = [SimpleNamespace(variant=f"v{i}") for i in range(13)]
+    keys = variant_keys(SimpleNamespace(kind=lambda _: runs))
+    assert len(set(keys.values())) == 13
+    style = (ROOT / "tools" / "report" / "style.css").read_text(encoding="utf-8")
+    colours = dict(re.findall(r"--(\w+): (#\w+);", style[: style.index("}")]))
+    own = [colours[k] for k in (*keys.values(), "amalgamated", "alone", "expert")]
+    assert len(set(own)) == len(own) == 16

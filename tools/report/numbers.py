@@ -87,9 +87,9 @@ def models_of(study: Study) -> list[Model]:
 
 
 def variant_keys(study: Study) -> dict[str, str]:
-    """A colour for each kind of optional run, by its name in the chain."""
+    """A colour for each kind of optional run, by its name in the chain; the first three are other kinds'."""
     names = dict.fromkeys(r.variant for r in study.kind("variant"))
-    return {name: f"run{i % 6}" for i, name in enumerate(names, 1)}
+    return {name: f"run{3 + i % 13}" for i, name in enumerate(names)}
 
 
 def table(values: Mapping[tuple[str, str, str], float]) -> NDArray[np.float64]:
