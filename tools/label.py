@@ -8,9 +8,9 @@ from typing import Any
 from common.errors import ConfigError, DataError
 
 from .bundle_files import find_bundle
-from .label_config import kinds_of, read_model
+from .label_config import kinds_of, modalities_of, read_model
 from .label_layout import code_folder, copy_app, lay_out
-from .label_server import Server, find_python
+from .label_server import Server, dicomweb, find_python
 
 __all__ = ["Label"]
 
@@ -41,7 +41,7 @@ class Label:
     def start(
         self, bundle: str, studies: str, weights: str | None = None, kind: str | None = None, name: str | None = None,
         modality: str | None = None, head: str | None = None, fresh: bool = False, app: str | None = None,
-        host: str = "127.0.0.1", port: int = 8000, python: str | None = None,
+        host: str = "127.0.0.1", port: int = 8000, python: str | None = None, dicom_modality: str | None = None,
     ) -> None:  # fmt: skip
         """Start a server and say what to do in the viewer; Ctrl-C ends it.
 
@@ -59,6 +59,8 @@ class Label:
             host: address to listen at; another one than this machine's own lets others in, without a password.
             port: TCP port.
             python: interpreter of an environment with MONAI Label other than ``.venv-label``.
+            dicom_modality: DICOM's name of the series to look for on a DICOMweb service, such as ``MR``; what the
+                model's modalities say when left out.
         """
         interpreter = find_python(python)
         if "://" not in studies and not Path(studies).is_dir():
@@ -66,9 +68,12 @@ class Label:
         place = Path(app or f"runs/label/{find_bundle(bundle).name}").absolute()
         folders = _lay_out(bundle, place / "model", weights, kind, name, modality, head, fresh)
         copy_app(interpreter.parent.parent, place)
-        where = studies if "://" in studies else str(Path(studies).absolute())
+        remote = "://" in studies
+        where = studies if remote else str(Path(studies).absolute())
+        known = [modality] if modality else modalities_of(read_model(find_bundle(bundle), weights))
         server = Server(python=interpreter, app=place, models=[f.name for f in folders], studies=where,
-                        code=code_folder(), host=host, port=port, log=place / "server.log")  # fmt: skip
+                        code=code_folder(), host=host, port=port, log=place / "server.log",
+                        environment=dicomweb(place, dicom_modality, known) if remote else {})  # fmt: skip
         print(f"starting, usually within half a minute; the server's words go to {server.log}", flush=True)
         try:
             print(_directions(server.start(), server.url), flush=True)

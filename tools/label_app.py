@@ -6,7 +6,9 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from fastapi import HTTPException
+from monai.transforms import LoadImage
 from monailabel.interfaces.app import MONAILabelApp
 
 
@@ -29,12 +31,34 @@ class MyApp(_bundle_app(), MONAILabelApp):  # type: ignore[misc]  # the server l
             HTTPException: for what the bundle refuses.
         """
         try:
-            return super().infer(request, datastore)
+            result = super().infer(request, datastore)
         except Exception as error:
             refusal = _refusal(error)
             if refusal is None:
                 raise
             raise HTTPException(status_code=422, detail=f"{type(refusal).__name__}: {refusal}") from error
+        if request.get("label_info"):
+            _put_in_order(request["label_info"], result)
+        return result
+
+
+def _put_in_order(segments: list[dict[str, Any]], result: dict[str, Any]) -> None:
+    """Names and colours for a DICOM SEG, as the server will read them: the first is for the lowest value that is there.
+
+    Without this, a structure that was not found would give its name to the next one.
+    """
+    file, numbers = result.get("file") or result.get("label"), (result.get("params") or {}).get("label_names")
+    if not file or not isinstance(numbers, dict) or not Path(str(file)).is_file():
+        return
+    names = {int(value): name for name, value in numbers.items()}
+    own = {str(segment.get("name", "")).casefold(): segment for segment in segments}
+    found = []
+    for value in np.unique(np.asarray(LoadImage(image_only=True)(file))).astype(int):
+        if value > 0:
+            name = names.get(value, f"structure {value}")
+            at_place = segments[value - 1] if value <= len(segments) else {}
+            found.append(own.get(name.casefold()) or {**at_place, "name": name})
+    segments[:] = found
 
 
 def _refusal(error: BaseException | None) -> BaseException | None:

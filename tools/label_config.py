@@ -15,7 +15,7 @@ from .bundle_files import read_json
 from .prompt_options import reads
 from .workflow import config_files, read_config
 
-__all__ = ["KINDS", "Choice", "Model", "kinds_of", "read_model", "served_inference", "served_metadata"]
+__all__ = ["KINDS", "Choice", "Model", "kinds_of", "modalities_of", "read_model", "served_inference", "served_metadata"]
 
 KINDS = ("segmentation", "deepgrow", "deepedit")
 """What a server offers a model as; it finds out by the folder's name alone."""
@@ -87,6 +87,11 @@ def kinds_of(bundle: Path) -> tuple[str, ...]:
     return tuple(found) if promptable else ("segmentation", *found)
 
 
+def modalities_of(model: Model) -> list[str]:
+    """What the model was trained on, as its data sets called it."""
+    return [str(name) for name in model.settings.get("modalities") or model.settings.get("intensities") or ()]
+
+
 def choices(model: Model, given: Mapping[str, str | None]) -> list[Choice]:
     """What a user has to say about each scan, with the default that was given.
 
@@ -95,7 +100,7 @@ def choices(model: Model, given: Mapping[str, str | None]) -> list[Choice]:
     """
     found, config = [], read_config(config_files(model.bundle, "inference")).get()
     options = {
-        "modality": list(model.settings.get("modalities") or model.settings.get("intensities") or ()),
+        "modality": modalities_of(model),
         "head": [str(name) for name, _ in model.settings.get("heads") or ()],
     }
     for key, names in options.items():

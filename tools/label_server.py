@@ -14,7 +14,7 @@ from typing import Any
 
 from common.errors import ConfigError
 
-__all__ = ["Server", "find_python"]
+__all__ = ["Server", "dicomweb", "find_python"]
 
 ENVIRONMENT = ".venv-label"
 
@@ -67,7 +67,10 @@ class Server:
             "--conf", "zoo_source", "local", "--conf", "sam2", "false",
         ]  # fmt: skip
         path = os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH", "")]))
-        self.environment = {**os.environ, "PYTHONPATH": path, **_one_gpu(), **(environment or {})}
+        # the environment's own programs: without itkimage2segimage on the path the server would fetch it from GitHub
+        programs = os.pathsep.join(filter(None, [str(python.absolute().parent), os.environ.get("PATH", "")]))
+        own = {"PYTHONPATH": path, "PATH": programs, **_one_gpu(), **(environment or {})}
+        self.environment = {**os.environ, **own}
         self.url, self.app, self.log, self.models = f"http://{host}:{port}", app, log, tuple(models)
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -136,6 +139,28 @@ class Server:
         if self.log is None or not self.log.is_file():
             return ""
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+
+def dicomweb(app: Path, modality: str | None, names: Sequence[str]) -> dict[str, str]:
+    """The server's settings for studies on a DICOMweb service, which it would search for CT alone.
+
+    Args:
+        app: folder of the app; downloaded series are kept in its ``dicomweb``.
+        modality: DICOM's name of what to look for, such as ``MR``.
+        names: what the model calls its modalities, to tell from when ``modality`` is None.
+
+    Raises:
+        ConfigError: when the names do not tell one modality.
+    """
+    told = {code for name in names for code in _DICOM if code in name.upper().replace("-", " ").split()}
+    if modality is None and len(told) != 1:
+        raise ConfigError("say which series to look for", where="--dicom_modality", got=", ".join(names) or "nothing",
+                          expected="DICOM's name of one modality, such as CT or MR")  # fmt: skip
+    return {"MONAI_LABEL_DICOMWEB_SEARCH_FILTER": json.dumps({"Modality": modality or told.pop()}),
+            "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(app / "dicomweb")}  # fmt: skip
+
+
+_DICOM = ("CT", "MR", "US", "PT", "XA", "CR", "DX", "MG", "NM", "OP", "ES", "SM")
 
 
 def _one_gpu() -> dict[str, str]:

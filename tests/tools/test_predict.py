@@ -24,8 +24,8 @@ def scan(path, affine=None, shape=(20, 18, 10)):
     return voxels > 50
 
 
-def dicom(folder, voxels, spacing=(1.5, 1.5, 3.0)):
-    """A CT series whose slices run along the last axis."""
+def dicom(folder, voxels, spacing=(1.5, 1.5, 3.0), modality="CT"):
+    """A series whose slices run along the last axis."""
     folder.mkdir(parents=True)
     series, study = generate_uid(), generate_uid()
     for k in range(voxels.shape[2]):
@@ -35,7 +35,7 @@ def dicom(folder, voxels, spacing=(1.5, 1.5, 3.0)):
         data = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
         data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
         data.SeriesInstanceUID, data.StudyInstanceUID = series, study
-        data.FrameOfReferenceUID, data.Modality, data.PatientID, data.InstanceNumber = study, "CT", "p", k + 1
+        data.FrameOfReferenceUID, data.Modality, data.PatientID, data.InstanceNumber = study, modality, "p", k + 1
         data.ImageOrientationPatient, data.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, k * spacing[2]]
         data.PixelSpacing, data.SliceThickness = [spacing[1], spacing[0]], spacing[2]
         data.Rows, data.Columns, data.SamplesPerPixel = voxels.shape[1], voxels.shape[0], 1
