@@ -120,14 +120,18 @@ def test_a_variant_takes_a_step(variant, skin, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("make", "size"), [(tiny_public, "smoke"), pytest.param(whole_public, "laptop", marks=pytest.mark.slow)]
+    ("make", "configs", "more"),
+    [
+        (tiny_public, ("train", "smoke"), {}),
+        pytest.param(whole_public, ("train",), {"image_size": 128}, marks=pytest.mark.slow),
+    ],
 )
-def test_a_public_sam_drops_in_by_one_option(make, size, skin, tmp_path, monkeypatch):
+def test_a_public_sam_drops_in_by_one_option(make, configs, more, skin, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     public = make()
     torch.save(public, tmp_path / "sam.pth")
-    folders = {"output_dir": tmp_path, "ckpt_dir": tmp_path, "dataset_dir": skin}
-    network = parsed(("train", size), **folders, sam_weights=str(tmp_path / "sam.pth")).get_parsed_content("network")
+    folders = {"output_dir": tmp_path, "ckpt_dir": tmp_path, "dataset_dir": skin, **more}
+    network = parsed(configs, **folders, sam_weights=str(tmp_path / "sam.pth")).get_parsed_content("network")
     state = network.state_dict()
     last = len(network.encoders.encoder.blocks) - len(network.encoders.semantic)
     own = tuple(f"mask_decoder.{group}." for group in DECODER_GROUPS)
