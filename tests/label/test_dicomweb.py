@@ -75,8 +75,10 @@ def client(archive, served, python, tmp_path_factory):
     copy_app(python.parent.parent, app)
     model = read_model(BUNDLES / "samora", served.weights["samora"])
     folder = lay_out(model, app / "model", "segmentation", given={})
-    server = Server(python=python, app=app, models=[folder.name], studies=f"{archive[0]}/dicom-web", code=code_folder(),
-                    port=free_port(), log=root / "log",
+    clicked = read_model(BUNDLES / "sam_med3d_moe", served.weights["sam_med3d_moe"])
+    mask = lay_out(clicked, app / "model", "deepgrow", given={})
+    server = Server(python=python, app=app, models=[folder.name, mask.name], studies=f"{archive[0]}/dicom-web",
+                    code=code_folder(), port=free_port(), log=root / "log",
                     environment={"OMP_NUM_THREADS": "1", **dicomweb(app, None, ["T2 MR"])})  # fmt: skip
     server.start(300)
     yield Client(server.url)
@@ -120,6 +122,14 @@ def test_segments_have_their_own_names(archive, client, served, tmp_path):
         counted[names[int(place.SegmentIdentificationSequence[0].ReferencedSegmentNumber)]] += int(frame.sum())
     assert counted == {name: int((values == STRUCTURES.index(name) + 1).sum()) for name in there}
     assert {str(s.SeriesInstanceUID) for s in seg.ReferencedSeriesSequence} == {series_of(archive[1])}
+
+
+def test_a_mask_has_the_name_that_was_asked_for(archive, client):
+    query = urlencode({"image": series_of(archive[1]), "output": "dicom_seg"})
+    asked = {"label": "spleen", "foreground": [[12, 9, 6]], "label_info": [{"name": "spleen", "color": [1, 2, 3]}]}
+    _, data = client.form("POST", f"/infer/sam_med3d_moe_deepgrow?{query}", {"params": json.dumps(asked)})
+    (segment,) = pydicom.dcmread(io.BytesIO(data)).SegmentSequence
+    assert segment.SegmentLabel == "spleen"
 
 
 def test_a_submitted_label_map_is_in_the_archive(archive, client, tmp_path):
