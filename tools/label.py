@@ -70,10 +70,13 @@ class Label:
         copy_app(interpreter.parent.parent, place)
         remote = "://" in studies
         where = studies if remote else str(Path(studies).absolute())
-        known = [modality] if modality else modalities_of(read_model(find_bundle(bundle), weights))
+        environment: dict[str, str] = {}
+        if remote:
+            known = [modality] if modality else modalities_of(read_model(find_bundle(bundle), weights))
+            environment = dicomweb(place, dicom_modality, known)
         server = Server(python=interpreter, app=place, models=[f.name for f in folders], studies=where,
                         code=code_folder(), host=host, port=port, log=place / "server.log",
-                        environment=dicomweb(place, dicom_modality, known) if remote else {})  # fmt: skip
+                        environment=environment)  # fmt: skip
         print(f"starting, usually within half a minute; the server's words go to {server.log}", flush=True)
         try:
             print(_directions(server.start(), server.url), flush=True)
