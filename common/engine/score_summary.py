@@ -22,15 +22,23 @@ COLUMNS = ("case", "task", "structure", *MEASURES, "volume_pred_ml", "volume_lab
 
 
 def bootstrap_interval(
-    values: NDArray[np.float64], *, seed: int = 0, n_boot: int = 1000, level: float = 0.95
+    values: NDArray[np.float64],
+    *,
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
+    n_boot: int = 1000,
+    level: float = 0.95,
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean over cases.
 
     Cases (rows) are drawn with replacement; a matrix ``[cases, structures]`` gives the mean over structures of the
-    means over cases, NaN entries left out of each.
+    means over cases, NaN entries left out of each. With ``groups`` as many cases are drawn within each group as it has:
+    otherwise a draw without a case of some task would be a mean over the structures of the others. A group of one case
+    then adds nothing to the interval's width.
 
     Args:
         values: ``[n]`` or ``[n, structures]``, NaN where not measured.
+        groups: the task of each case, ``n`` names; None when there is one.
         seed: of numpy's generator; the same seed gives the same interval.
         n_boot: number of resamples, >= 1.
         level: coverage in (0, 1).
@@ -38,20 +46,29 @@ def bootstrap_interval(
     Returns:
         lower and upper bound; both NaN without a finite value.
 
-    Reference: Efron & Tibshirani, An Introduction to the Bootstrap, ch. 13.
+    Raises:
+        ConfigError: for a level outside (0, 1), no resamples, or not one group per case.
+
+    Reference: Efron & Tibshirani, An Introduction to the Bootstrap, ch. 13 (percentiles) and 8 (several samples).
     """
     if n_boot < 1 or not 0 < level < 1:
         raise ConfigError("bootstrap needs n_boot >= 1 and a level in (0, 1)", got=(n_boot, level))
     table = np.asarray(values, dtype=np.float64)
     table = table[:, None] if table.ndim == 1 else table
-    table = table[np.isfinite(table).any(axis=1)]
+    names = np.zeros(len(table), dtype=int) if groups is None else np.asarray(list(groups), dtype=object)
+    if len(names) != len(table):
+        raise ConfigError("every case is of one group", where="groups", got=len(names), expected=len(table))
+    measured = np.isfinite(table).any(axis=1)
+    table, names = table[measured], names[measured]
     if not len(table):
         return math.nan, math.nan
+    members = [np.flatnonzero(names == g) for g in dict.fromkeys(names.tolist())]
     rng = np.random.default_rng(seed)
     means = []
     for start in range(0, n_boot, 256):
-        draws = rng.integers(0, len(table), size=(min(256, n_boot - start), len(table)))
-        means.append(_mean_of_means(table[draws]))
+        count = min(256, n_boot - start)
+        draws = [m[rng.integers(0, len(m), size=(count, len(m)))] for m in members]
+        means.append(_mean_of_means(table[np.concatenate(draws, axis=1)]))
     bounds = np.nanpercentile(np.concatenate(means), [50 * (1 - level), 50 * (1 + level)])
     return float(bounds[0]), float(bounds[1])
 
@@ -67,12 +84,14 @@ def _mean_of_means(samples: NDArray[np.float64]) -> NDArray[np.float64]:
     return out
 
 
-def _statistics(table: NDArray[np.float64], seed: int, n_boot: int) -> dict[str, float | int | None]:
+def _statistics(
+    table: NDArray[np.float64], tasks: Sequence[str], seed: int, n_boot: int
+) -> dict[str, float | int | None]:
     table = table[:, None] if table.ndim == 1 else table
     rows = table[np.isfinite(table).any(axis=1)]
     if not len(rows):
         return {"mean": None, "median": None, "low": None, "high": None, "n": 0}
-    low, high = bootstrap_interval(rows, seed=seed, n_boot=n_boot)
+    low, high = bootstrap_interval(table, groups=tasks, seed=seed, n_boot=n_boot)
     return {
         "mean": float(_mean_of_means(rows[None])[0]),
         "median": float(np.nanmedian(rows)),
@@ -108,9 +127,11 @@ def _block(rows: Sequence[Mapping[str, Any]], seed: int, n_boot: int) -> dict[st
     structures = {}
     for name in dict.fromkeys(r["structure"] for r in rows):
         own = [r for r in rows if r["structure"] == name]
-        columns = {m: _statistics(np.array([r[m] for r in own], dtype=float), seed, n_boot) for m in MEASURES}
+        of = [r["task"] for r in own]
+        columns = {m: _statistics(np.array([r[m] for r in own], dtype=float), of, seed, n_boot) for m in MEASURES}
         structures[name] = {**_counts(own), **columns}
-    mean = {m: _statistics(_table(rows, m), seed, n_boot) for m in MEASURES}
+    tasks = [task for task, _ in dict.fromkeys((r["task"], r["case"]) for r in rows)]
+    mean = {m: _statistics(_table(rows, m), tasks, seed, n_boot) for m in MEASURES}
     return {"cases": len({(r["task"], r["case"]) for r in rows}), "structures": structures, "mean": mean}
 
 
@@ -118,7 +139,7 @@ def summary(rows: Iterable[Mapping[str, Any]], seed: int = 0, n_boot: int = 1000
     """Per structure, per task and over all: mean, median, 95 % bootstrap interval and counts.
 
     The mean over structures gives each structure the same weight: ``mean_s(mean_case(measure))``; resampling is by
-    case, so that the structures of one patient stay together.
+    case within each task, so that the structures of one patient stay together and no task is drawn away.
 
     Args:
         rows: rows of :func:`case_metrics` with ``case`` and ``task`` added.

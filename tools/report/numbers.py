@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 LOWER_IS_BETTER = frozenset({"hd95", "hd"})
-BOOTSTRAP = {"seed": 0, "n_boot": 1000}
+BOOTSTRAP: dict[str, int] = {"seed": 0, "n_boot": 1000}
 
 Row = tuple[str, str]
 """A task and a structure."""
@@ -103,14 +103,15 @@ def table(values: Mapping[tuple[str, str, str], float]) -> NDArray[np.float64]:
 
 
 def statistic(values: Mapping[tuple[str, str, str], float]) -> Stat:
-    """Mean over (task, structure) pairs of the means over cases; the interval resamples cases."""
+    """Mean over (task, structure) pairs of the means over cases; the interval resamples cases within their task."""
     matrix = table(values)
     known = np.isfinite(matrix)
     columns = [_mean(c.tolist()) for c in matrix.T]
     mean = _mean(columns)
     if not math.isfinite(mean):
         return Stat(math.nan, math.nan, math.nan, 0)
-    low, high = bootstrap_interval(matrix, **BOOTSTRAP)
+    tasks = [t for t, _ in dict.fromkeys((t, c) for t, c, _ in values)]
+    low, high = bootstrap_interval(matrix, groups=tasks, **BOOTSTRAP)
     return Stat(mean, low, high, int(known.any(axis=1).sum()))
 
 

@@ -91,6 +91,30 @@ def test_bootstrap_equals_naive_loop():
     np.testing.assert_allclose(bootstrap_interval(table, seed=4, n_boot=300), naive_bootstrap(table, 4, 300))
 
 
+def test_cases_are_drawn_within_their_task():
+    """Two tasks with structures of their own: the naive twin draws each task's cases, then takes the mean of means."""
+    rng, tasks = np.random.default_rng(3), ["a", "b", "a", "b", "a"]
+    table = np.full((5, 2), math.nan)
+    table[[0, 2, 4], 0], table[[1, 3], 1] = rng.random(3), rng.random(2)
+    draws = np.random.default_rng(6)
+    first = table[[0, 2, 4], 0][draws.integers(0, 3, size=(200, 3))]
+    second = table[[1, 3], 1][draws.integers(0, 2, size=(200, 2))]
+    means = [(np.mean(a) + np.mean(b)) / 2 for a, b in zip(first, second, strict=True)]
+    found = bootstrap_interval(table, groups=tasks, seed=6, n_boot=200)
+    np.testing.assert_allclose(found, np.percentile(means, [2.5, 97.5]))
+
+
+def test_no_draw_loses_a_task():
+    """Cases of a task that are all alike leave nothing to chance, however the tasks differ."""
+    rows = [
+        {"case": f"{t}{i}", "task": t, "structure": t, **dict.fromkeys(MEASURES, value), "volume_pred_ml": 1.0,
+         "volume_label_ml": 1.0}
+        for t, value in (("ct", 0.9), ("mr", 0.6), ("lge", 0.3)) for i in range(3)
+    ]  # fmt: skip
+    mean = summary(rows)["all"]["mean"]["dice"]
+    assert (mean["low"], mean["high"]) == pytest.approx((0.6, 0.6)) and mean["n"] == 9
+
+
 def test_bootstrap_is_deterministic_and_brackets_the_mean():
     values = np.random.default_rng(1).random(12)
     assert bootstrap_interval(values, seed=7) == bootstrap_interval(values, seed=7)
@@ -112,7 +136,7 @@ def test_bootstrap_coverage():
 
 
 def test_bootstrap_refuses_bad_arguments():
-    for kwargs in ({"n_boot": 0}, {"level": 1.0}, {"level": 0.0}):
+    for kwargs in ({"n_boot": 0}, {"level": 1.0}, {"level": 0.0}, {"groups": ["a", "b"]}):
         with pytest.raises(ConfigError):
             bootstrap_interval(np.ones(3), **kwargs)
 
