@@ -127,7 +127,8 @@ class KeepTargetsd(Transform):
     Args:
         targets: ``all``, ``task`` (what the case's task annotates) or a list of structure names.
         structures: the K foreground names.
-        key: logits ``[K+1, X, Y, Z]`` (exclusive) or ``[K, X, Y, Z]`` (overlapping).
+        key: logits ``[K+1, X, Y, Z]`` (exclusive) or ``[K, X, Y, Z]`` (overlapping), of pictures without ``Z``; several
+            keys, the first of which must be there.
         annotated: key of the case's bool ``[K+1]``, for ``task``.
 
     Raises:
@@ -135,10 +136,14 @@ class KeepTargetsd(Transform):
     """
 
     def __init__(
-        self, targets: str | Sequence[str], structures: Sequence[str], key: str = "pred", annotated: str = "annotated"
+        self,
+        targets: str | Sequence[str],
+        structures: Sequence[str],
+        key: str | Sequence[str] = "pred",
+        annotated: str = "annotated",
     ) -> None:
         self.targets, self.structures = targets, tuple(structures)
-        self.key, self.annotated = key, annotated
+        self.keys, self.annotated = (key,) if isinstance(key, str) else tuple(key), annotated
         unknown = [] if targets in ("all", "task") else sorted(set(targets) - set(structures))
         if unknown:
             raise PromptError("unknown targets", got=unknown, expected="all, task, or of " + ", ".join(structures))
@@ -148,17 +153,20 @@ class KeepTargetsd(Transform):
         result = dict(data)
         if self.targets == "all":
             return result
-        logits = result[self.key]
-        known = len(self.structures)
-        if logits.shape[0] not in (known, known + 1):
-            raise PromptError("the logits are not over these structures", got=logits.shape[0], expected=known + 1)
         if self.targets == "task":
             keep = torch.as_tensor(result[self.annotated]).bool()
         else:
             keep = torch.tensor([True, *(n in self.targets for n in self.structures)])
-        keep = keep[-logits.shape[0] :].to(logits.device)
-        result[self.key] = logits.masked_fill(~keep[:, None, None, None], torch.finfo(logits.dtype).min)
+        for key in (self.keys[0], *(k for k in self.keys[1:] if k in result)):
+            result[key] = self._only(result[key], keep)
         return result
+
+    def _only(self, logits: Tensor, keep: Tensor) -> Tensor:
+        known = len(self.structures)
+        if logits.shape[0] not in (known, known + 1):
+            raise PromptError("the logits are not over these structures", got=logits.shape[0], expected=known + 1)
+        others = ~keep[-logits.shape[0] :].to(logits.device)
+        return logits.masked_fill(others.view(-1, *[1] * (logits.ndim - 1)), torch.finfo(logits.dtype).min)
 
 
 def move_boxes(boxes: Tensor, source: Tensor, target: Tensor) -> Tensor:

@@ -79,6 +79,15 @@ def test_only_the_targets_compete() -> None:
     assert overlapping[0].isfinite().all() and (overlapping[1:] < -1e30).all()
 
 
+def test_only_the_targets_compete_in_pictures_and_for_each_expert_that_answered() -> None:
+    logits = torch.arange(4.0)[:, None, None].expand(4, 2, 2)
+    data = {"pred": logits, "basic": logits + 1, "annotated": torch.tensor([True, False, True, False])}
+    found = KeepTargetsd("task", ["liver", "spleen", "stomach"], ("pred", "basic", "mean"))(data)
+    assert [found[k].argmax(0).unique().tolist() for k in ("pred", "basic")] == [[2], [2]] and "mean" not in found
+    with pytest.raises(KeyError, match="pred"):
+        KeepTargetsd("task", ["liver"], ("pred", "mean"))({"annotated": torch.ones(2)})
+
+
 def test_unknown_targets_and_other_logits_are_refused() -> None:
     with pytest.raises(PromptError, match="kidney"):
         KeepTargetsd(["kidney"], ["liver"])
