@@ -46,7 +46,8 @@ class Record:
     def open(cls, folder: Path, settings: ChainSettings, steps: Sequence[Step]) -> Record:
         """Continue the record of ``folder`` with the steps of the present plan."""
         earlier = cls.read(folder)
-        known = {s["id"]: s for s in earlier.data["steps"]} if earlier else {}
+        past = [*earlier.data.get("others", ()), *earlier.data["steps"]] if earlier else []
+        known, planned = {s["id"]: s for s in past}, {s.id for s in steps}
         data = {
             "name": folder.name,
             "bundle": settings.bundle,
@@ -63,6 +64,8 @@ class Record:
             "dataset_dir": str(settings.dataset_dir),
             "tasks": _tasks(settings),
             "steps": [_row(step, folder, known.get(step.id)) for step in steps],
+            # what this plan has no use for: without its row, its folder would be continued whatever has changed
+            "others": [row for identity, row in known.items() if identity not in planned],
         }
         return cls(folder, data)
 
@@ -85,7 +88,7 @@ class Record:
         row, mark = self.row(step), fingerprint(step)
         if step.kind not in ("manifest", "evaluate") and row.get("fingerprint") not in (None, mark):
             _move_aside(step.output_dir, row["fingerprint"])
-        row.update(status="running", fingerprint=mark, started=_now())
+        row.update(status="running", fingerprint=mark, started=_now(), commit=self.data["commit"])
         self._write()
 
     def end(self, step: Step, status: str, seconds: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from common.data.datalist import read_collection
@@ -12,7 +12,7 @@ from common.errors import AmalgamationError, ConfigError
 from .chain_record import Record
 from .chain_run import default_jobs
 from .compare_budget import Budget
-from .compare_members import choose, known_members, why_not
+from .compare_members import Member, choose, known_members, why_not
 from .compare_plan import CompareSettings, Part, lacking_structures, parts
 from .compare_run import run_parts
 
@@ -72,16 +72,12 @@ class Compare:
         """
         collection = read_collection(Path(dataset_dir))
         members, left_out = choose(methods, collection, known_members())
-        chosen = reference or (members[0].name if members else "")
-        if chosen not in [m.name for m in members]:
-            raise ConfigError("the reference is not compared", where="reference", got=chosen,
-                              expected="one of " + ", ".join(m.name for m in members))  # fmt: skip
         settings = CompareSettings(
             dataset_dir=Path(dataset_dir),
             output_dir=Path(output_dir),
             members=tuple(members),
-            reference=chosen,
-            presets=_presets(preset),
+            reference="",
+            presets=_presets(preset, {m.bundle for m in known_members().values()}),
             budget=Budget(steps=budget_steps, minutes=budget_minutes),
             seeds=_seeds(seeds),
             split=split,
@@ -94,6 +90,7 @@ class Compare:
             lacking = lacking_structures(settings, collection.labels.names)
             left_out |= lacking
             settings = dataclasses.replace(settings, members=tuple(m for m in members if m.name not in lacking))
+        settings = dataclasses.replace(settings, reference=_reference(reference, settings.members))
         plan = parts(settings)
         if dry_run:
             return _plan_text(plan, left_out)
@@ -127,6 +124,14 @@ class Compare:
         return "\n".join(f"{m.name:<{width}}  {m.title:<24}  {reason or 'can take part'}" for m, reason in rows)
 
 
+def _reference(wanted: str | None, members: Sequence[Member]) -> str:
+    names = [m.name for m in members]
+    if wanted is not None and wanted not in names:
+        raise ConfigError("the reference is not compared", where="reference", got=wanted,
+                          expected="one of " + ", ".join(names))  # fmt: skip
+    return wanted or next(iter(names), "")
+
+
 def _words(value: Words) -> tuple[str, ...]:
     return tuple(v.strip() for v in value.split(",") if v.strip()) if isinstance(value, str) else tuple(value)
 
@@ -138,9 +143,13 @@ def _seeds(value: int | Sequence[int]) -> tuple[int, ...]:
     return seeds
 
 
-def _presets(value: Words) -> dict[str, str]:
-    pairs = [word.rpartition("=") for word in _words(value)]
-    return {bundle: preset for bundle, _, preset in pairs}
+def _presets(value: Words, bundles: Collection[str]) -> dict[str, str]:
+    found = {bundle: preset for bundle, _, preset in (word.rpartition("=") for word in _words(value))}
+    strange = set(found) - {"", *bundles}
+    if strange:
+        raise ConfigError("a preset is of a bundle", where="preset", got=", ".join(sorted(strange)),
+                          expected="one of " + ", ".join(sorted(bundles)))  # fmt: skip
+    return found
 
 
 def _knobs(value: Words) -> tuple[tuple[str, str, str], ...]:

@@ -69,6 +69,9 @@ def schedule(steps: int, epochs: int) -> tuple[int, int]:
 def measured(step: Step, budget: Budget, rules: Mapping[str, Mapping[str, Any]]) -> Step:
     """The same command with the budget's settings and the handlers that measure what it costs.
 
+    What would treat methods differently is off: no training ends before its budget for want of progress, and no answer
+    is cleaned up to the largest piece of each structure, which only some bundles do.
+
     Args:
         step: of a chain; what neither trains nor evaluates is left alone.
         budget: of every training.
@@ -82,12 +85,15 @@ def measured(step: Step, budget: Budget, rules: Mapping[str, Mapping[str, Any]])
     if not step.argv:
         return step
     if step.produces != Step.produces:
-        return with_words(step, files=(HERE / "costs_evaluate.json",))
+        plain = {"keep_largest": False} if "keep_largest" in _config(step) else {}
+        return with_words(step, plain, (HERE / "costs_evaluate.json",))
     knobs: dict[str, object] = {}
     if budget.steps is not None:
         knobs = _knobs(step, budget.steps, rules)
     if budget.minutes is not None:
         knobs = {"max_minutes": budget.minutes}
+    if knobs and _config(step).get("patience") is not None:
+        knobs["patience"] = None
     return with_words(step, knobs, (HERE / "costs_train.json",))
 
 
@@ -97,7 +103,7 @@ def _knobs(step: Step, steps: int, rules: Mapping[str, Mapping[str, Any]]) -> di
     if bundle not in rules:
         raise ConfigError("it is not known how this bundle counts steps", where=files[0], got=bundle,
                           expected="budget in chain.json: " + ", ".join(rules))  # fmt: skip
-    rule, config = rules[bundle], {**read_config([str(f) for f in files]).get(), **_given(step.argv)}
+    rule, config = rules[bundle], {**_config(step), **_given(step.argv)}
     before = _number(config, rule["epochs"], files[0])
     epochs, length = schedule(steps, before)
     times = _number(config, rule["times"], files[0]) if "times" in rule else 1
@@ -109,6 +115,11 @@ def _knobs(step: Step, steps: int, rules: Mapping[str, Mapping[str, Any]]) -> di
     for name in rule.get("at_most_quarter", ()):
         knobs[name] = min(_number(config, name, files[0]), epochs * length // 4)
     return knobs
+
+
+def _config(step: Step) -> Mapping[str, Any]:
+    config: Mapping[str, Any] = read_config([str(f) for f in step_files(step.argv)]).get()
+    return config
 
 
 def _given(argv: Sequence[str]) -> dict[str, Any]:

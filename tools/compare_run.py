@@ -98,6 +98,7 @@ def write_comparison(
             {
                 **{k: getattr(m, k) for k in ("name", "title", "bundle", "run", "prompted")},
                 "preset": preset_of(settings.presets, m.bundle),
+                "runs": runs_of(m, [s.id for s in steps[m.bundle] if s.kind != "evaluate"]),
                 "experts": experts_of(m, steps[m.bundle]),
                 "trained": any(trains(s) for s in steps[m.bundle] if s.id in runs_of(m, [s.id])),
             }

@@ -166,7 +166,7 @@ def test_minutes_become_the_stop_handlers(collection, tmp_path):
     text = Compare().run(str(collection), methods="swin_unet", preset="smoke", budget_minutes=1.5, dry_run=True,
                          output_dir=str(tmp_path))  # fmt: skip
     training, evaluation = (line for line in text.splitlines() if "monai.bundle" in line)
-    assert training.endswith("--max_minutes 1.5") and "tools/costs_train.json" in training
+    assert training.endswith("--max_minutes 1.5 --patience None") and "tools/costs_train.json" in training
     assert "tools/costs_evaluate.json" in evaluation and "max_minutes" not in evaluation
 
 
@@ -239,10 +239,12 @@ def test_experts_of_experts_count(tmp_path, collection):
 
 
 def test_presets_knobs_and_seeds(collection, tmp_path, calls):
-    assert preset_of(_presets("laptop,ka2er=abdomen_cpu"), "ka2er") == "abdomen_cpu"
-    assert preset_of(_presets("laptop,ka2er=abdomen_cpu"), "m4oe") == "laptop"
+    assert preset_of(_presets("laptop,ka2er=abdomen_cpu", ["ka2er"]), "ka2er") == "abdomen_cpu"
+    assert preset_of(_presets("laptop,ka2er=abdomen_cpu", ["ka2er"]), "m4oe") == "laptop"
     with pytest.raises(ConfigError, match="no preset"):
-        preset_of(_presets("ka2er=abdomen_cpu"), "m4oe")
+        preset_of(_presets("ka2er=abdomen_cpu", ["ka2er"]), "m4oe")
+    with pytest.raises(ConfigError, match=r"(?s)preset is of a bundle.*swin_unetr.*ka2er"):
+        _run(collection, tmp_path, methods="swin_unetr", preset="smoke,swin_unetr=abdomen_cpu")
     assert _knobs("samora.sam_weights=a=b.pth") == (("samora", "sam_weights", "a=b.pth"),)
     for wrong in ("samora", "samora.x", "x=1"):
         with pytest.raises(ConfigError, match="not a knob"):
@@ -278,6 +280,48 @@ def test_what_is_done_is_kept_also_when_methods_are_added(collection, tmp_path, 
     assert first == 2 and len(calls) == 2 + 2 + 4
     _run(collection, tmp_path, methods="swin_unet,swin_unetr", seeds=(0, 1))
     assert len(calls) == 8
+
+
+def test_a_run_that_was_not_asked_for_meanwhile_is_not_taken_for_one_of_todays_data(collection, tmp_path, calls):
+    _run(collection, tmp_path, methods="swin_unetr,ka2er")
+    before = len(calls)
+    description = collection / "a" / "dataset.json"
+    description.write_text(description.read_text().replace("{", '{"note": "labels mended",', 1))
+    _run(collection, tmp_path, methods="swin_unetr")
+    _run(collection, tmp_path, methods="swin_unetr,ka2er")
+    again = [str(folder.relative_to(tmp_path / "out" / "ka2er")) for folder, _ in calls[before:]]
+    assert {"experts/a", "amalgamated/seed0"} <= set(again), "trained on the data as they are now"
+    moved = sorted(p.name.split(".before")[0] for p in (tmp_path / "out" / "ka2er").rglob("*.before-*"))
+    assert moved == ["a", "seed0", "seed0"], "what was trained on the earlier data is kept beside it"
+
+
+def test_seeds_that_were_taken_out_are_not_averaged(collection, tmp_path, calls):
+    _run(collection, tmp_path, methods="swin_unetr", seeds=(0, 1))
+    _run(collection, tmp_path, methods="swin_unetr,swin_unet", seeds=0)
+    members = read_comparison(tmp_path / "out").members
+    assert [[r.id for r in m.model.runs] for m in members] == [["alone:seed0"], ["alone:seed0"]]
+
+
+def test_the_reference_takes_part(collection, tmp_path, calls):
+    with pytest.raises(ConfigError, match="the reference is not compared"):
+        _run(collection, tmp_path, methods="all", reference="sam_med3d_moe", dry_run=True)
+
+
+def test_no_answer_is_cleaned_and_no_training_ends_early(collection, tmp_path, calls):
+    text = _run(collection, tmp_path, methods="ka2er,experts,swin_unet", preset="paper", budget_steps=None,
+                budget_minutes=1, dry_run=True)  # fmt: skip
+    lines = [line for line in text.splitlines() if "monai.bundle" in line]
+    evaluations = [line for line in lines if "ka2er" in line and "inference.json" in line]
+    assert len(evaluations) == 3 and all("--keep_largest False" in line for line in evaluations)
+    swin = next(line for line in lines if "m4oe/configs/train.json" in line)
+    assert "--patience None" in swin and not any("--patience" in line for line in lines if line is not swin)
+
+
+def test_everyone_competes_for_the_structures_of_the_cases_task_only():
+    for bundle in ("ka2er", "samora", "ic_moe"):
+        config = read_config([f"bundles/{bundle}/configs/inference.json", f"bundles/{bundle}/configs/evaluate.json"])
+        steps = [t["_target_"].rpartition(".")[2] for t in config["postprocessing"]["transforms"]]
+        assert config["targets"] == "task" and steps.index("KeepTargetsd") < steps.index("AsDiscreted"), bundle
 
 
 def test_a_method_that_fails_does_not_stop_the_others(collection, tmp_path, calls, capsys):

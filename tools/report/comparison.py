@@ -118,6 +118,7 @@ def read_comparison(folder: Path) -> Comparison:
 
 def _member(position: int, entry: JSON, runs: Sequence[Run], record: JSON) -> Member:
     own = [r for r in runs if (r.kind == "expert" if entry["run"] == "stage1" else r.variant == entry["run"])]
+    own = [r for r in own if r.id in entry.get("runs", [r.id])]
     before = [r for r in runs if r.id in entry.get("experts", ())]
     failed = record.get("failures", {}).get(entry["bundle"], {})
     ids = {r.id for r in own} | {f"evaluate:{r.id}" for r in own}
@@ -148,7 +149,7 @@ def costs_of(own: Sequence[Run], before: Sequence[Run], together: bool) -> Costs
         parameters=combine([e.get("parameters") for e in evaluated]),
         trained=combine([t.get("trained_parameters") for t in trained]),
         multiply_adds_g=_operations(cases),
-        steps=_mean([t.get("steps") for t in trained]),
+        steps=combine([t.get("steps") for t in trained]),
         training_s=combine([t.get("seconds") for t in trained]),
         experts_s=_sum([_read(r.folder / "training_costs.json").get("seconds") for r in before]) if before else 0.0,
         case_s=_mean([c.get("seconds") for c in timed]),
