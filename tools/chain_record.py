@@ -181,6 +181,7 @@ def _tasks(settings: ChainSettings) -> dict[str, Any]:
         d.name: {
             "modality": list(d.channels),
             "structures": list(d.labels.names),
+            "dim": d.dim,
             "cases": {split: len(cases) for split, cases in d.splits.items()},
         }
         for d in read_collection(settings.dataset_dir).datasets

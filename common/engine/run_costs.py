@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
+import torch
 from ignite.engine import Engine, Events
 
 from ..atomic import atomic_write
@@ -107,6 +108,7 @@ class RunCosts:
             "minutes": self.minutes,
             "ended_by_clock": self.over,
             "device": device_name(getattr(engine.state, "device", None)),
+            "threads": torch.get_num_threads(),
         }
         with atomic_write(self.path) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,20 +1,23 @@
 """A comparison's figures: against naive twins, hand-computed tests, and what was not measured."""
 
 import csv
+import itertools
 import json
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
-from common.engine.score_summary import bootstrap_interval, read_case_csv
+from common.engine.score_summary import bootstrap_interval, read_case_csv, write_case_csv
 from common.errors import DataError
 from tests.tools.made_comparison import write_comparison
 from tools.report import comparison_report
 from tools.report.comparison import costs_of, read_comparison
 from tools.report.comparison_files import csv_of_methods, csv_of_structures, markdown, quantity
-from tools.report.comparison_rows import method_rows, ordered, structure_rows
+from tools.report.comparison_rows import method_rows, ordered, structure_rows, top
 from tools.report.significance import holm, paired, paired_cases
 
 
@@ -120,6 +123,79 @@ def test_missed_structures_are_counted(comparison):
     rows = {r.member.name: r for r in method_rows(comparison)}
     assert (rows["bad"].missed, rows["bad"].shown) == (1.0, 16) and rows["good"].missed == 0
     assert math.isnan(rows["late"].missed)
+
+
+def _edited(folder, tmp_path, edit):
+    """A copy of the comparison whose tables of cases went through ``edit(run's folder, row)``; None drops a row."""
+    copy = tmp_path / "compare"
+    shutil.copytree(folder, copy)
+    for path in copy.rglob("cases.csv"):
+        rows = [edit(path.parent.parent, row) for row in read_case_csv(path)]
+        write_case_csv([r for r in rows if r is not None], path)
+    return copy
+
+
+def test_inventions_are_counted_and_no_absent_structure_is_in_a_mean(folder, tmp_path):
+    """Case 1 shows no spleen; only ``bad`` finds one. Its Dice of 0 would be compared with nothing of the others."""
+
+    def absent(run, row):
+        if (row["case"], row["structure"]) != ("case_1", "spleen"):
+            return row
+        found = run.parent.name == "alone" and run.parent.parent.name == "one"
+        score = 0.0 if found else math.nan
+        return row | {"dice": score, "hd95": math.nan, "volume_label_ml": 0.0, "volume_pred_ml": 0.3 if found else 0.0}
+
+    rows = {r.member.name: r for r in method_rows(read_comparison(_edited(folder, tmp_path, absent)))}
+    assert (rows["bad"].invented, rows["bad"].absent) == (1.0, 1) and rows["good"].invented == 0.0
+    assert math.isnan(rows["plain"].invented), "who is told where to look invents nothing"
+    naive = _naive(folder, "one/alone", (0, 1), "dice")
+    spleen = np.mean([per["spleen"] for case, per in naive.items() if case != "case_1"])
+    liver = np.mean([per["liver"] for per in naive.values()])
+    assert rows["bad"].measures["dice"].mean.mean == pytest.approx((spleen + liver) / 2)
+    assert rows["bad"].measures["dice"].known == rows["good"].measures["dice"].known == 15
+
+
+def test_the_best_is_not_prompted_and_found_as_much(comparison):
+    rows = {r.member.name: r for r in method_rows(comparison)}
+    for measure in ("dice", "hd95"):
+        figures = {r.member.model.key: r.measures[measure] for r in rows.values()}
+        assert rows["plain"].measures[measure].mean.n and top(comparison, figures, measure) != "run2"
+    assert top(comparison, {r.member.model.key: r.measures["dice"] for r in rows.values()}, "dice") == "run0"
+    assert rows["bad"].measures["hd95"].known < rows["good"].measures["hd95"].known
+    assert top(comparison, {r.member.model.key: r.measures["hd95"] for r in rows.values()}, "hd95") is None
+
+
+def test_what_members_do_not_share_is_said(folder, tmp_path):
+    copy = _edited(folder, tmp_path, _without_case_2)
+    record = json.loads((copy / "compare.json").read_text()) | {"split": "validation"}
+    record["budget"] = {"steps": 40, "minutes": None, "words": "40 steps"}
+    record["tasks"] = {"toy": {"dim": 2}}
+    (copy / "compare.json").write_text(json.dumps(record))
+    chain = json.loads((copy / "one" / "chain.json").read_text())
+    for step, commit in zip(chain["steps"], itertools.cycle(("abc1234", "def5678")), strict=False):
+        step["commit"] = commit
+    (copy / "one" / "chain.json").write_text(json.dumps(chain))
+    for path, threads in ((copy / "one" / "alone" / "seed0", 8), (copy / "one" / "alone" / "seed1", 1)):
+        costs = json.loads((path / "training_costs.json").read_text()) | {"device": "cpu", "threads": threads}
+        (path / "training_costs.json").write_text(json.dumps(costs))
+    page = Path(comparison_report(str(copy))).read_text()
+    for words in (
+        "Left out of every figure: cases 1 of toy, as they lack in Plain.",
+        "Runs are of different machines, so that times and memory cannot be compared: cpu with 1 thread, cpu with 8",
+        "Runs are of different commits of the code: abc1234, def5678.",
+        "Trainings ended with their preset’s own schedule before the budget: Good, Bad",
+        "Scored on the validation cases",
+        "HD95 (pixels)",
+        "told where to look, Plain <b>",
+    ):
+        assert words in page, words
+    untouched = Path(comparison_report(str(folder), out=str(tmp_path / "page"))).read_text()
+    for words in ("Left out of every", "Runs are of different", "before the budget", "validation cases", "pixels)"):
+        assert words not in untouched, words
+
+
+def _without_case_2(run, row):
+    return None if run.parent.parent.name == "two" and row["case"] == "case_2" else row
 
 
 def test_costs_come_from_the_files(comparison):

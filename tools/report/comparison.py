@@ -13,10 +13,12 @@ from common.errors import DataError
 
 from .numbers import Model
 from .results import Run, read_study
+from .sections import distance_of
 
 __all__ = ["Comparison", "Costs", "Member", "read_comparison"]
 
 JSON = dict[str, Any]
+TRAINING = "training_costs.json"
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Costs:
         case_s: seconds of the network per case, the mean over cases.
         training_mb, case_mb: peak memory, MB of 10^6 bytes.
         clock: True when the clock ended a training.
+        early: True when a training ended before the budget did.
+        machines: device and threads of all of its runs, in words.
     """
 
     parameters: float = math.nan
@@ -46,6 +50,8 @@ class Costs:
     training_mb: float = math.nan
     case_mb: float = math.nan
     clock: bool = False
+    early: bool = False
+    machines: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class Member:
         model: its runs under a colour of its own.
         costs: what it costs.
         failure: why it is not finished.
+        commits: of the code that its runs were made with.
     """
 
     name: str
@@ -67,6 +74,7 @@ class Member:
     model: Model
     costs: Costs
     failure: str = ""
+    commits: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,11 @@ class Comparison:
     def models(self) -> list[Model]:
         """Of members that were evaluated."""
         return [m.model for m in self.members if any(r.rows for r in m.model.runs)]
+
+    @property
+    def distance(self) -> str:
+        """Unit of distances: pictures have no millimetres."""
+        return distance_of(self.record.get("tasks"))
 
     @property
     def reference(self) -> Member:
@@ -110,13 +123,15 @@ def read_comparison(folder: Path) -> Comparison:
         if (folder / bundle / "chain.json").is_file():
             study = read_study([folder / bundle])
             runs[bundle], chains[bundle] = study.runs, study.chain or {}
-    members = [_member(i, e, runs.get(e["bundle"], []), record) for i, e in enumerate(entries)]
+    members = [
+        _member(i, e, runs.get(e["bundle"], []), record, chains.get(e["bundle"], {})) for i, e in enumerate(entries)
+    ]
     if not entries:
         raise DataError("the comparison has no members", where=path)
     return Comparison(record.get("name", folder.name), record, members, chains)
 
 
-def _member(position: int, entry: JSON, runs: Sequence[Run], record: JSON) -> Member:
+def _member(position: int, entry: JSON, runs: Sequence[Run], record: JSON, chain: JSON) -> Member:
     own = [r for r in runs if (r.kind == "expert" if entry["run"] == "stage1" else r.variant == entry["run"])]
     own = [r for r in own if r.id in entry.get("runs", [r.id])]
     before = [r for r in runs if r.id in entry.get("experts", ())]
@@ -125,22 +140,28 @@ def _member(position: int, entry: JSON, runs: Sequence[Run], record: JSON) -> Me
     reasons = [reason for i, reason in failed.items() if i in ids]
     told = {k: entry[k] for k in ("name", "title", "bundle", "preset", "prompted")}
     together = entry["run"] == "stage1"
-    model = Model(f"run{position}", entry["title"], tuple(own))
-    costs = costs_of(own, before, together)
+    title = entry["title"] + (" (prompted)" if entry["prompted"] else "")
+    model = Model(f"run{position}", title, tuple(own))
+    costs = costs_of(own, before, together, record.get("budget") or {})
+    ids |= {r.id for r in before}
+    commits = frozenset(s["commit"] for s in chain.get("steps", ()) if s["id"] in ids and s.get("commit"))
     if not entry.get("trained", True):
         costs = replace(costs, trained=0.0, steps=0.0, training_s=0.0)
-    return Member(**told, model=model, costs=costs, failure=next(iter(reasons), ""))
+    return Member(**told, model=model, costs=costs, failure=next(iter(reasons), ""), commits=commits)
 
 
-def costs_of(own: Sequence[Run], before: Sequence[Run], together: bool) -> Costs:
+def costs_of(
+    own: Sequence[Run], before: Sequence[Run], together: bool, budget: Mapping[str, Any] | None = None
+) -> Costs:
     """What runs cost, from the files that they left.
 
     Args:
         own: seeds of one training, or experts of all tasks.
         before: trainings that these need.
         together: own runs are parts of one member, whose costs add up, rather than repetitions.
+        budget: ``steps`` and ``minutes`` of each training, None where there is no limit.
     """
-    trained = [_read(r.folder / "training_costs.json") for r in own]
+    trained = [_read(r.folder / TRAINING) for r in own]
     evaluated = [_read(r.folder / "evaluation" / "costs.json") for r in own]
     combine = _sum if together else _mean
     cases = [c for e in evaluated for c in e.get("cases", ())]
@@ -151,12 +172,27 @@ def costs_of(own: Sequence[Run], before: Sequence[Run], together: bool) -> Costs
         multiply_adds_g=_operations(cases),
         steps=combine([t.get("steps") for t in trained]),
         training_s=combine([t.get("seconds") for t in trained]),
-        experts_s=_sum([_read(r.folder / "training_costs.json").get("seconds") for r in before]) if before else 0.0,
+        experts_s=_sum([_read(r.folder / TRAINING).get("seconds") for r in before]) if before else 0.0,
         case_s=_mean([c.get("seconds") for c in timed]),
         training_mb=_max([t.get("peak_mb") for t in trained]),
         case_mb=_max([c.get("peak_mb") for c in cases]),
         clock=any(t.get("ended_by_clock") for t in trained),
+        early=any(_early(t, budget or {}) for t in (*trained, *(_read(r.folder / TRAINING) for r in before))),
+        machines=frozenset(_machine(c) for c in (*trained, *evaluated) if c.get("threads")),
     )
+
+
+def _early(training: Mapping[str, Any], budget: Mapping[str, Any]) -> bool:
+    """Whether a training left a tenth of its budget or more unused; schedules are no exact multiples of steps."""
+    steps, minutes = budget.get("steps"), budget.get("minutes")
+    if steps is not None:
+        return bool(training) and training.get("steps", math.inf) < 0.9 * steps
+    return bool(training) and minutes is not None and training.get("seconds", math.inf) < 0.9 * 60 * minutes
+
+
+def _machine(costs: Mapping[str, Any]) -> str:
+    many = "" if costs["threads"] == 1 else "s"
+    return f"{costs.get('device')} with {costs['threads']} thread{many}"
 
 
 def _operations(cases: Iterable[Mapping[str, Any]]) -> float:

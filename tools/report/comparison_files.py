@@ -11,7 +11,7 @@ from .comparison import Comparison, Costs
 from .comparison_rows import MeasureRow, MethodRow, method_rows, ordered, structure_rows
 from .markdown import plain
 from .numbers import LOWER_IS_BETTER, Stat
-from .sections import MEASURE_NAMES, signed
+from .sections import measure_name, signed
 
 __all__ = ["NOT_MEASURED", "csv_of_methods", "csv_of_structures", "markdown", "quantity"]
 
@@ -40,6 +40,7 @@ def csv_of_methods(comparison: Comparison) -> str:
             line |= _fields(measure, figures)
             line |= {f"{measure}_seeds": figures.seeds, f"{measure}_seeds_sd": _cell(figures.spread)}
         line |= {"missed_structures": _cell(row.missed), "annotated_structures": row.shown}
+        line |= {"invented_structures": _cell(row.invented), "absent_structures": row.absent}
         line |= {name: _cell(getattr(m.costs, key)) for key, name in COSTS.items()}
         lines.append({**line, "ended_by_clock": m.costs.clock, "failure": m.failure.split("\n")[0]})
     return _csv(lines)
@@ -50,7 +51,7 @@ def csv_of_structures(comparison: Comparison) -> str:
     lines = []
     for (task, structure), per in structure_rows(comparison).items():
         for m in comparison.members:
-            line: dict[str, object] = {"task": task, "structure": structure, "method": m.name}
+            line: dict[str, object] = {"task": task, "structure": structure, "method": m.name, "prompted": m.prompted}
             for measure, figures in per.items():
                 line |= _fields(measure, figures[m.model.key])
             lines.append(line)
@@ -105,25 +106,43 @@ def markdown(comparison: Comparison, facts: Sequence[tuple[str, str]] = ()) -> s
     parts.append(f"**Agreement**, tests against {comparison.reference.title}\n\n{_agreement(comparison, rows)}")
     parts.append(f"**Costs**\n\n{_costs(rows)}")
     for measure in ("dice", "hd95"):
-        parts.append(f"**{MEASURE_NAMES[measure]} by structure**\n\n{_structures(comparison, measure)}")
+        parts.append(
+            f"**{measure_name(measure, comparison.distance)} by structure**\n\n{_structures(comparison, measure)}"
+        )
     return "\n\n".join(p for p in parts if p) + "\n"
 
 
 def _agreement(comparison: Comparison, rows: Sequence[MethodRow]) -> str:
-    head = ["method", "Dice [95 %]", "seeds", "difference", "p (Holm)", "HD95 mm [95 %]", "p (Holm)", "missed"]
+    head = [
+        "method",
+        "Dice [95 %]",
+        "seeds",
+        "difference",
+        "p (Holm)",
+        f"HD95 {comparison.distance} [95 %]",
+        "p (Holm)",
+        "missed",
+        "invented",
+    ]
     lines = []
     for row in rows:
         dice, far = row.measures["dice"], row.measures["hd95"]
-        name = row.member.title + (" (prompted)" if row.member.prompted else "")
         same = row.member is comparison.reference
-        line = [name, shown(dice.mean, "dice"), seeds(dice), *(["–", "–"] if same else [gap(dice), p_value(dice)])]
-        lines.append([*line, shown(far.mean, "hd95"), "–" if same else p_value(far), missed(row)])
+        line = [
+            row.member.model.title,
+            shown(dice.mean, "dice"),
+            seeds(dice),
+            *(["–", "–"] if same else [gap(dice), p_value(dice)]),
+        ]
+        lines.append([*line, shown(far.mean, "hd95"), "–" if same else p_value(far), missed(row), invented(row)])
     return _table(head, lines, left=1)
 
 
 def _costs(rows: Sequence[MethodRow]) -> str:
     head = ["method", *(name for name, _, _ in COST_COLUMNS)]
-    lines = [[r.member.title, *(quantity(getattr(r.member.costs, k), u) for _, k, u in COST_COLUMNS)] for r in rows]
+    lines = [
+        [r.member.model.title, *(quantity(getattr(r.member.costs, k), u) for _, k, u in COST_COLUMNS)] for r in rows
+    ]
     return _table(head, lines, left=1)
 
 
@@ -147,7 +166,7 @@ def _structures(comparison: Comparison, measure: str) -> str:
     for (task, structure), per in structure_rows(comparison).items():
         cells = [shown(per[measure][m.model.key].mean, measure) for m in comparison.members]
         lines.append([task, structure, *cells])
-    return _table(["task", "structure", *(m.title for m in comparison.members)], lines, left=2)
+    return _table(["task", "structure", *(m.model.title for m in comparison.members)], lines, left=2)
 
 
 def shown(stat: Stat, measure: str) -> str:
@@ -180,6 +199,13 @@ def seeds(row: MeasureRow) -> str:
 def missed(row: MethodRow) -> str:
     """How many annotated structures were not found."""
     return f"{row.missed:.3g} of {row.shown}" if math.isfinite(row.missed) else NOT_MEASURED
+
+
+def invented(row: MethodRow) -> str:
+    """How many structures were predicted that the annotation does not have."""
+    if row.member.prompted:
+        return "not asked"
+    return f"{row.invented:.3g} of {row.absent}" if math.isfinite(row.invented) else NOT_MEASURED
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> str:

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from .comparison import Comparison, Member
-from .comparison_rows import MethodRow, method_rows, ordered
+from .comparison_rows import MethodRow, annotated_values, method_rows, ordered
 from .comparison_tables import costs, methods_table, structures
 from .figures import Series, curves, intervals
 from .frame import document
@@ -17,7 +17,7 @@ from .numbers import Model
 from .page import facts, step_row
 from .pair_figures import pairs, strips
 from .results import Run, Study
-from .sections import common, legend
+from .sections import legend
 from .viewer import viewer, viewer_scripts
 
 __all__ = ["comparison_facts", "render_comparison"]
@@ -73,9 +73,12 @@ def _overview(comparison: Comparison, rows: Sequence[MethodRow], title: str | No
     if known:
         html += f'<div class="card narrow">{intervals(known, stats, "dice", "mean Dice with 95 % interval")}</div>'
     note = (
-        f"Dice and HD95 (MONAI) as means over structures, with 95 % intervals; p from Wilcoxon’s signed-rank test over "
-        f"cases against {escape(comparison.reference.title)}, two-sided, corrected by Holm. HD95 has no value where a "
-        "structure was not found: see “missed” beside it. ± is the standard deviation of the seeds’ means. "
+        "Dice and HD95 (MONAI) as means over the structures that the annotation shows, with 95 % intervals (cases "
+        "drawn within their task); p from Wilcoxon’s signed-rank test over cases against "
+        f"{escape(comparison.reference.title)}, two-sided, corrected by Holm. HD95 has no value where a structure was "
+        "not found: see “missed” beside it. “Invented” were predicted in cases that do not show them. Every method "
+        "answers for the structures of a case’s own task; answers are not cleaned up. ± is the standard deviation of "
+        "the seeds’ means. "
         f"{_prompts(rows)}Click a heading to sort."
     )
     return f'{html}<p class="sub spaced">{note}</p><div class="card scroll">{methods_table(comparison, rows)}</div>'
@@ -84,18 +87,26 @@ def _overview(comparison: Comparison, rows: Sequence[MethodRow], title: str | No
 def _prompts(rows: Sequence[MethodRow]) -> str:
     if not any(r.member.prompted for r in rows):
         return ""
-    return "<b>Prompted</b> methods are told by boxes or clicks from the annotation where to look; the others are not. "
+    return (
+        "<b>Prompted</b> methods are told by boxes or clicks made from the annotation where to look, as no user could; "
+        "the others are not, and only these compete for the best mean. "
+    )
 
 
 def _finding(comparison: Comparison, rows: Sequence[MethodRow]) -> str:
     known = [r for r in rows if r.measures["dice"].mean.n]
     if not known:
         return "Nothing has been evaluated yet."
-    top, n = known[0], max(r.measures["dice"].mean.n for r in known)
-    said = (
-        f"Highest mean Dice over {n} cases of the {escape(str(comparison.record.get('split', '')))} split: "
-        f"{escape(top.member.title)} <b>{top.measures['dice'].mean.mean:.3f}</b>"
+    n = max(r.measures["dice"].mean.n for r in known)
+    ways = (
+        ("", [r for r in known if not r.member.prompted]),
+        ("told where to look, ", [r for r in known if r.member.prompted]),
     )
+    tops = [
+        f"{w}{escape(own[0].member.title)} <b>{own[0].measures['dice'].mean.mean:.3f}</b>" for w, own in ways if own
+    ]
+    split = escape(str(comparison.record.get("split", "")))
+    said = f"Highest mean Dice over {n} cases of the {split} split: {'; '.join(tops)}"
     others = [r for r in known if r.measures["dice"].test.n]
     clear = [r for r in others if r.measures["dice"].p_holm < 0.05]
     title = escape(comparison.reference.title)
@@ -113,14 +124,44 @@ def _notices(comparison: Comparison) -> str:
     notes += [f"Not evaluated yet: {', '.join(silent)}. The same command continues."] if silent else []
     cut = [m.title for m in comparison.members if m.costs.clock]
     notes += [f"The clock ended trainings before their schedule was over: {', '.join(cut)}."] if cut else []
+    early = [m.title for m in comparison.members if m.costs.early]
+    notes += (
+        [f"Trainings ended with their preset’s own schedule before the budget: {', '.join(early)}."] if early else []
+    )
+    notes += _unlike(comparison)
     left_out = comparison.record.get("left_out") or {}
     why = "; ".join(f"{name} {reason}" for name, reason in left_out.items())
     notes += [f"Left out: {why}."] if why else []
     return "".join(f'<p class="notice">{escape(n)}</p>' for n in notes)
 
 
+def _unlike(comparison: Comparison) -> list[str]:
+    """What members do not share although a reader would take it for granted."""
+    notes = []
+    own = {m.title: {k[:2] for k in m.model.values("dice")} for m in comparison.members if m.model in comparison.models}
+    every = set[tuple[str, str]]().union(*own.values())
+    shared = {k[:2] for v in annotated_values(comparison, "dice").values() for k in v}
+    if every - shared:
+        gone = {t: sum(c[0] == t for c in every - shared) for t in sorted({t for t, _ in every - shared})}
+        lacking = [title for title, cases in own.items() if every - cases]
+        told = ", ".join(f"{n} of {task}" for task, n in gone.items())
+        why = f", as they lack in {', '.join(lacking)}" if lacking else ", as nothing is annotated there"
+        notes.append(f"Left out of every figure: cases {told}{why}.")
+    for what, seen in (
+        (
+            "machines, so that times and memory cannot be compared",
+            {x for m in comparison.members for x in m.costs.machines},
+        ),
+        ("commits of the code", {c for m in comparison.members for c in m.commits}),
+    ):
+        notes += [f"Runs are of different {what}: {', '.join(sorted(seen))}."] if len(seen) > 1 else []
+    if comparison.record.get("split") == "validation":
+        notes.append("Scored on the validation cases: presets that keep the best checkpoint have chosen it by them.")
+    return notes
+
+
 def _cases(comparison: Comparison, rows: Sequence[MethodRow]) -> str:
-    values = common(comparison.models, "dice")
+    values = annotated_values(comparison, "dice")
     members = [(r.member.model, _case_means(values[r.member.model.key])) for r in rows if r.member.model.key in values]
     if not members:
         return ""

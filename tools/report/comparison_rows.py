@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from .comparison import Comparison, Member
-from .numbers import Model, Row, Stat, difference, of_row, statistic
+from .numbers import Model, Row, Stat, best, difference, of_row, statistic
 from .sections import Values, common
 from .significance import Paired, holm, paired
 
-__all__ = ["NOTHING", "MeasureRow", "MethodRow", "method_rows", "structure_rows"]
+__all__ = ["NOTHING", "MeasureRow", "MethodRow", "annotated_values", "method_rows", "structure_rows", "top"]
 
 MEASURES = ("dice", "hd95")
 NOTHING = Stat(math.nan, math.nan, math.nan, 0)
@@ -30,6 +31,7 @@ class MeasureRow:
         gap: minus the reference, paired by case and structure.
         test: against the reference.
         p_holm: its p value corrected for the number of members.
+        known: of how many annotated structures of cases it has a value.
     """
 
     mean: Stat
@@ -38,6 +40,7 @@ class MeasureRow:
     gap: Stat
     test: Paired
     p_holm: float
+    known: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,36 +49,67 @@ class MethodRow:
 
     Args:
         member: the member.
-        measures: figures, the cases and structures being those that all members have.
+        measures: figures over the annotated structures of the cases that all members have.
         missed: annotated structures that it did not find, the mean over seeds; NaN when not evaluated.
         shown: of how many annotated ones.
+        invented: structures that it predicted where the annotation has none, the mean over seeds; NaN when not
+            evaluated or when it is told what to look for.
+        absent: of how many that the annotation does not have.
     """
 
     member: Member
     measures: Mapping[str, MeasureRow]
     missed: float
     shown: int
+    invented: float = math.nan
+    absent: int = 0
+
+
+def annotated_values(comparison: Comparison, measure: str) -> dict[str, Values]:
+    """Each member's values on the annotated structures of the cases that all have.
+
+    A structure that a case does not show has no agreement: who rightly finds nothing would be left out of a mean that
+    counts another's invention as 0. Inventions are counted by themselves, see :class:`MethodRow`.
+    """
+    shown = {_key(r) for m in comparison.models for run in m.runs for r in run.rows if r["volume_label_ml"] > 0}
+    return {k: {c: x for c, x in v.items() if c in shown} for k, v in common(comparison.models, measure).items()}
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return row["task"], row["case"], row["structure"]
+
+
+def top(comparison: Comparison, rows: Mapping[str, MeasureRow], measure: str) -> str | None:
+    """Key of the best mean among those that are not prompted; None where these found different structures.
+
+    A distance has no value where a structure was not found: a mean over fewer of them is no better for being smaller.
+    """
+    own = {m.model.key: rows[m.model.key] for m in comparison.members if not m.prompted}
+    if len({r.known for r in own.values() if r.mean.n}) > 1:
+        return None
+    return best({k: r.mean for k, r in own.items()}, measure)
 
 
 def method_rows(comparison: Comparison) -> list[MethodRow]:
     """A row for each member, in their order; of one that was not evaluated without figures."""
-    every = {measure: common(comparison.models, measure) for measure in MEASURES}
+    every = {measure: annotated_values(comparison, measure) for measure in MEASURES}
     table = {measure: _measure(comparison, values) for measure, values in every.items()}
     for measure in MEASURES:
         for member in comparison.members:
             row = table[measure][member.model.key]
             spread, seeds = _spread(member, measure, every[measure].get(member.model.key, {}))
-            table[measure][member.model.key] = MeasureRow(row.mean, spread, seeds, row.gap, row.test, row.p_holm)
+            table[measure][member.model.key] = replace(row, spread=spread, seeds=seeds)
     rows = []
     for member in comparison.members:
         missed, shown = _missed(member.model, every["dice"].get(member.model.key, {}))
-        rows.append(MethodRow(member, {m: table[m][member.model.key] for m in MEASURES}, missed, shown))
+        figures = {m: table[m][member.model.key] for m in MEASURES}
+        rows.append(MethodRow(member, figures, missed, shown, *_invented(member)))
     return rows
 
 
 def structure_rows(comparison: Comparison) -> dict[Row, dict[str, dict[str, MeasureRow]]]:
     """``{(task, structure): {measure: {member's key: figures}}}``; p values are corrected within measure and row."""
-    every = {measure: common(comparison.models, measure) for measure in MEASURES}
+    every = {measure: annotated_values(comparison, measure) for measure in MEASURES}
     pairs = list(dict.fromkeys((t, s) for v in every["dice"].values() for t, _, s in v))
     found = {}
     for pair in sorted(pairs, key=pairs.index):
@@ -100,7 +134,8 @@ def _measure(comparison: Comparison, values: Mapping[str, Values], pair: Row | N
         mean = (statistic(own) if pair is None else of_row(own, pair)) if own else NOTHING
         gap = difference(own, against) if key in tests else NOTHING
         test = tests.get(key, Paired(math.nan, 0, 0, 0))
-        rows[key] = MeasureRow(mean, math.nan, 0, gap, test, corrected.get(key, math.nan))
+        known = sum(math.isfinite(v) for v in own.values())
+        rows[key] = MeasureRow(mean, math.nan, 0, gap, test, corrected.get(key, math.nan), known)
     return rows
 
 
@@ -122,13 +157,24 @@ def _missed(model: Model, shared: Values) -> tuple[float, int]:
     shown: set[tuple[str, str, str]] = set()
     seeds = [r for r in model.runs if r.rows]
     for run in seeds:
-        rows = [r for r in run.rows if (r["task"], r["case"], r["structure"]) in shared and r["volume_label_ml"] > 0]
-        shown |= {(r["task"], r["case"], r["structure"]) for r in rows}
+        rows = [r for r in run.rows if _key(r) in shared and r["volume_label_ml"] > 0]
+        shown |= {_key(r) for r in rows}
         counts.append(sum(not r["volume_pred_ml"] > 0 for r in rows))
     if not counts:
         return math.nan, 0
     experts = any(r.kind == "expert" for r in seeds)
     return (float(sum(counts)) if experts else sum(counts) / len(counts)), len(shown)
+
+
+def _invented(member: Member) -> tuple[float, int]:
+    """Predictions of structures that the annotation does not have; who is told what to look for invents none."""
+    seeds = [[r for r in run.rows if not r["volume_label_ml"] > 0] for run in member.model.runs if run.rows]
+    if not seeds or member.prompted:
+        return math.nan, 0
+    counts = [sum(r["volume_pred_ml"] > 0 for r in rows) for rows in seeds]
+    absent = {_key(r) for rows in seeds for r in rows}
+    experts = any(r.kind == "expert" for r in member.model.runs)
+    return (float(sum(counts)) if experts else sum(counts) / len(counts)), len(absent)
 
 
 def ordered(rows: Sequence[MethodRow], measure: str = "dice") -> list[MethodRow]:

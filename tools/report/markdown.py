@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from .numbers import LOWER_IS_BETTER, Model, Stat, best, difference, difference_title, models_of, of_row, statistic
 from .results import Study
-from .sections import MEASURE_NAMES, Values, common, pair, signed
+from .sections import Values, common, distance_of, measure_name, pair, signed
 
 __all__ = ["plain", "tables"]
 
@@ -23,7 +23,9 @@ def tables(study: Study, facts: Sequence[tuple[str, str]] = (), measures: Sequen
     parts = ["\n".join(f"- {name}: {value}" if name else f"  - {value}" for name, value in facts if value)]
     parts = [p for p in parts if p]
     for measure in measures if models else ():
-        parts.append(f"**{MEASURE_NAMES[measure]}**\n\n{_table(models, measure)}")
+        parts.append(
+            f"**{measure_name(measure, distance_of((study.chain or {}).get('tasks')))}**\n\n{_table(models, measure)}"
+        )
     return "\n\n".join(parts) + "\n"
 
 

@@ -14,7 +14,7 @@ from .frame import document
 from .gallery import gallery, pictures
 from .numbers import Model, models_of, statistic, variant_keys
 from .results import Run, Study
-from .sections import cases, common, finding, hero, key, legend, tables
+from .sections import cases, common, distance_of, finding, hero, key, legend, tables
 
 __all__ = ["duration", "facts", "render", "step_row"]
 
@@ -24,7 +24,7 @@ def render(study: Study, title: str | None = None) -> str:
     models = models_of(study)
     sections = [
         ("overview", "Overview", _overview(study, models, title)),
-        ("structures", "Structures", _structures(models)),
+        ("structures", "Structures", _structures(models, distance_of((study.chain or {}).get("tasks")))),
         ("cases", "Cases", _cases(models)),
         ("training", "Training", _training(study)),
         ("overlays", "Overlays", gallery(study)),
@@ -60,7 +60,7 @@ def _unfinished(chain: dict[str, Any]) -> str:
     return f'<p class="notice">This chain is not finished: {names}{more}. The same command continues it.</p>'
 
 
-def _structures(models: Sequence[Model]) -> str:
+def _structures(models: Sequence[Model], distance: str) -> str:
     if not models:
         return ""
     rules = models[0].runs[0].rules
@@ -74,7 +74,7 @@ def _structures(models: Sequence[Model]) -> str:
         f"A structure {rule}. Surface Dice at {rules.get('surface_tolerance_mm', 2.0)} mm.{asked} "
         "Click a heading to sort."
     )
-    return f'<h2>Structure by structure</h2><p class="sub">{note}</p>{tables(models)}'
+    return f'<h2>Structure by structure</h2><p class="sub">{note}</p>{tables(models, distance)}'
 
 
 def _cases(models: Sequence[Model]) -> str:

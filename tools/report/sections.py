@@ -9,9 +9,9 @@ from html import escape
 from .figures import bar, dumbbells, intervals, scale, scatter
 from .numbers import LOWER_IS_BETTER, Model, Row, Stat, best, difference, difference_title, of_row, statistic
 
-__all__ = ["MEASURE_NAMES", "cases", "finding", "hero", "legend", "tables"]
+__all__ = ["cases", "distance_of", "finding", "hero", "legend", "measure_name", "tables"]
 
-MEASURE_NAMES = {"dice": "Dice", "hd95": "HD95 (mm)", "surface_dice": "Surface Dice", "iou": "IoU"}
+MEASURE_NAMES = {"dice": "Dice", "hd95": "HD95", "surface_dice": "Surface Dice", "iou": "IoU"}
 Values = Mapping[tuple[str, str, str], float]
 
 
@@ -108,10 +108,21 @@ def _tile(model: Model, stat: Stat) -> str:
     )
 
 
-def tables(models: Sequence[Model]) -> str:
+def measure_name(measure: str, distance: str) -> str:
+    """A measure's name, with the unit of distances."""
+    return MEASURE_NAMES[measure] + (f" ({distance})" if measure in LOWER_IS_BETTER else "")
+
+
+def distance_of(tasks: Mapping[str, Mapping[str, object]] | None) -> str:
+    """Unit of distances on these tasks: pictures have no millimetres."""
+    return "pixels" if {task.get("dim", 3) for task in (tasks or {}).values()} == {2} else "mm"
+
+
+def tables(models: Sequence[Model], distance: str = "mm") -> str:
     """One sortable table per measure; buttons choose."""
     buttons, parts = "", ""
-    for i, (measure, name) in enumerate(MEASURE_NAMES.items()):
+    for i, measure in enumerate(MEASURE_NAMES):
+        name = measure_name(measure, distance)
         pressed = "true" if i == 0 else "false"
         buttons += f'<button value="{measure}" aria-pressed="{pressed}">{name}</button>'
         hidden = "" if i == 0 else " hidden"

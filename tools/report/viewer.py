@@ -36,8 +36,9 @@ def viewer(volumes: Mapping[str, Any]) -> str:
     planes = {"MULTIPLANAR": "Three planes and 3-D", "AXIAL": "Axial", "CORONAL": "Coronal", "SAGITTAL": "Sagittal"}
     options = "".join(f'<option value="{k}">{v}</option>' for k, v in {**planes, "RENDER": "3-D"}.items())
     note = (
-        "The worst and the best case of each task by the methods’ mean Dice, with each method’s answer of its first "
-        "seed. Drag to move, scroll to change the slice, right button for contrast. Volumes are coarsened for the page."
+        "The worst and the best case of a task by the methods’ mean Dice, of three tasks at most, with each method’s "
+        "answer of its first seed. Drag to move, scroll to change the slice, right button for contrast. Volumes are "
+        "coarsened for the page."
     )
     return (
         f'<h2>Look inside</h2><p class="sub">{note}</p><div class="card viewer">'

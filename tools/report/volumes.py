@@ -23,8 +23,8 @@ from common.engine.case_pictures import COLOURS
 from common.errors import AmalgamationError
 
 from .comparison import Comparison, Member
+from .comparison_rows import annotated_values
 from .results import Run
-from .sections import common
 
 __all__ = ["viewer_cases", "viewer_volumes"]
 
@@ -42,7 +42,7 @@ def viewer_cases(comparison: Comparison, most: int = 6) -> list[tuple[Case, str]
         ``((task, case), "worst" or "best")``.
     """
     values: dict[Case, list[float]] = {}
-    for own in common(comparison.models, "dice").values():
+    for own in annotated_values(comparison, "dice").values():
         for (task, case, _), dice in own.items():
             if math.isfinite(dice):
                 values.setdefault((task, case), []).append(dice)
