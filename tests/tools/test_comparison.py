@@ -178,6 +178,8 @@ def test_what_members_do_not_share_is_said(folder, tmp_path):
     for path, threads in ((copy / "one" / "alone" / "seed0", 8), (copy / "one" / "alone" / "seed1", 1)):
         costs = json.loads((path / "training_costs.json").read_text()) | {"device": "cpu", "threads": threads}
         (path / "training_costs.json").write_text(json.dumps(costs))
+    summary = copy / "two" / "alone" / "seed0" / "evaluation" / "summary.json"
+    summary.write_text(json.dumps(json.loads(summary.read_text()) | {"prompt": "points", "clicks": 5}))
     page = Path(comparison_report(str(copy))).read_text()
     for words in (
         "Left out of every figure: cases 1 of toy, as they lack in Plain.",
@@ -187,6 +189,7 @@ def test_what_members_do_not_share_is_said(folder, tmp_path):
         "Scored on the validation cases",
         "HD95 (pixels)",
         "told where to look, Plain <b>",
+        "methods are told by 5 clicks for each structure",
     ):
         assert words in page, words
     untouched = Path(comparison_report(str(folder), out=str(tmp_path / "page"))).read_text()

@@ -87,9 +87,17 @@ def _overview(comparison: Comparison, rows: Sequence[MethodRow], title: str | No
 def _prompts(rows: Sequence[MethodRow]) -> str:
     if not any(r.member.prompted for r in rows):
         return ""
+    told = {
+        "a box" if run.rules.get("prompt") == "box" else f"{run.rules['clicks']} clicks"
+        for r in rows
+        if r.member.prompted
+        for run in r.member.model.runs
+        if run.rules.get("clicks")
+    }
+    by = escape(" or ".join(sorted(told)) or "boxes or clicks")
     return (
-        "<b>Prompted</b> methods are told by boxes or clicks made from the annotation where to look, as no user could; "
-        "the others are not, and only these compete for the best mean. "
+        f"<b>Prompted</b> methods are told by {by} for each structure, made from the annotation as no user could, where "
+        "to look; the others are not, and only these compete for the best mean. "
     )
 
 
