@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import itertools
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -92,7 +93,7 @@ def measured(step: Step, budget: Budget, rules: Mapping[str, Mapping[str, Any]])
         knobs = _knobs(step, budget.steps, rules)
     if budget.minutes is not None:
         knobs = {"max_minutes": budget.minutes}
-    if knobs and _config(step).get("patience") is not None:
+    if knobs and _may_stop(step):
         knobs["patience"] = None
     return with_words(step, knobs, (HERE / "costs_train.json",))
 
@@ -115,6 +116,12 @@ def _knobs(step: Step, steps: int, rules: Mapping[str, Mapping[str, Any]]) -> di
     for name in rule.get("at_most_quarter", ()):
         knobs[name] = min(_number(config, name, files[0]), epochs * length // 4)
     return knobs
+
+
+def _may_stop(step: Step) -> bool:
+    """Whether the training could end for want of progress: it has patience, and validates at all."""
+    config = {**_config(step), **_given(step.argv)}
+    return config.get("patience") is not None and config.get("val_interval", 1) <= config.get("max_epochs", math.inf)
 
 
 def _config(step: Step) -> Mapping[str, Any]:

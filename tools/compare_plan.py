@@ -75,7 +75,9 @@ def parts(settings: CompareSettings) -> list[Part]:
         chain = _chain(settings, bundle, own)
         steps = _needed(plan(chain), own)
         rules = recipe(chain).get("budget", {})
-        found.append(Part(chain, tuple(_with_knobs(measured(s, settings.budget, rules), settings) for s in steps)))
+        # knobs come first for what the budget makes of them, and last as they count more than the budget
+        known = (_with_knobs(s, settings) for s in steps)
+        found.append(Part(chain, tuple(_with_knobs(measured(s, settings.budget, rules), settings) for s in known)))
     trained = {_bundle(s) for part in found for s in part.steps if trains(s)}
     strange = {bundle for bundle, _, _ in settings.knobs} - trained
     if strange:

@@ -166,7 +166,8 @@ def test_minutes_become_the_stop_handlers(collection, tmp_path):
     text = Compare().run(str(collection), methods="swin_unet", preset="smoke", budget_minutes=1.5, dry_run=True,
                          output_dir=str(tmp_path))  # fmt: skip
     training, evaluation = (line for line in text.splitlines() if "monai.bundle" in line)
-    assert training.endswith("--max_minutes 1.5 --patience None") and "tools/costs_train.json" in training
+    assert training.endswith("--max_minutes 1.5 --patience None"), "smoke validates after each epoch"
+    assert "tools/costs_train.json" in training
     assert "tools/costs_evaluate.json" in evaluation and "max_minutes" not in evaluation
 
 

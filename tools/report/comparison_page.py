@@ -96,8 +96,8 @@ def _prompts(rows: Sequence[MethodRow]) -> str:
     }
     by = escape(" or ".join(sorted(told)) or "boxes or clicks")
     return (
-        f"<b>Prompted</b> methods are told by {by} for each structure, made from the annotation as no user could, where "
-        "to look; the others are not, and only these compete for the best mean. "
+        f"<b>Prompted</b> methods are told by {by} for each structure, made from the annotation as no user could, "
+        "where to look; the others are not, and only these compete for the best mean. "
     )
 
 
