@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import AmalgamationError, ExpertError
+from .experts_fit import check_expert
 from .experts_sources import Opened, files_of, hash_files, open_source
 from .experts_spec import ExpertSpec, read_manifest, train_hint, write_manifest
 from .labels import LabelSpace
@@ -261,13 +262,20 @@ def load_experts(
         if spec.role not in only:
             continue
         _check_unchanged(spec)
-        wanted = channels.get(spec.task) if isinstance(channels, Mapping) else channels
         source = open_source(spec)
-        _check_channels(spec, source, wanted)
-        _check_labels(spec, source, labels)
+        _check_description(spec, source)
+        check_expert(spec, _channels_for(spec, channels), labels)
         loaded.append(Expert(spec=spec, source=source, resample=resample))
         logger.info("expert %r (%s, %s): %s", spec.name, spec.kind, spec.role, ", ".join(spec.labels.names))
     return ExpertSet(loaded)
+
+
+def _channels_for(
+    spec: ExpertSpec, channels: Sequence[str] | Mapping[str, Sequence[str]] | None
+) -> Sequence[str] | None:
+    if not isinstance(channels, Mapping):
+        return channels
+    return channels.get(spec.task) if spec.role == "task" else next(iter(channels.values()), None)
 
 
 def _check_unchanged(spec: ExpertSpec) -> None:
@@ -282,7 +290,7 @@ def _check_unchanged(spec: ExpertSpec) -> None:
         )
 
 
-def _check_channels(spec: ExpertSpec, source: Opened, wanted: Sequence[str] | None) -> None:
+def _check_description(spec: ExpertSpec, source: Opened) -> None:
     reads = source.channels or spec.channels
     known = tuple(c.casefold() for c in spec.channels)
     if len(reads) != len(known) or (spec.kind == "nnunet" and tuple(c.casefold() for c in reads) != known):
@@ -293,20 +301,6 @@ def _check_channels(spec: ExpertSpec, source: Opened, wanted: Sequence[str] | No
             expected=spec.channels,
             hint=train_hint(spec.task),
         )
-    if wanted is None:
-        return
-    given = tuple(c.casefold() for c in wanted)
-    if len(given) != len(known) or (spec.role == "task" and given != known):
-        raise ExpertError(
-            "the expert does not read the channels of this data",
-            where=f"expert {spec.name!r}",
-            got=", ".join(spec.channels),
-            expected=", ".join(wanted),
-            hint="channels are compared by name and order; " + train_hint(spec.task),
-        )
-
-
-def _check_labels(spec: ExpertSpec, source: Opened, labels: LabelSpace | None) -> None:
     if source.labels is not None and source.labels.names != spec.labels.names:
         raise ExpertError(
             "the expert's files and its description name different structures",
@@ -314,15 +308,4 @@ def _check_labels(spec: ExpertSpec, source: Opened, labels: LabelSpace | None) -
             got=", ".join(source.labels.names),
             expected=", ".join(spec.labels.names),
             hint=train_hint(spec.task),
-        )
-    if labels is None or spec.role != "task":
-        return
-    unknown = [n for n in spec.labels.names if n not in labels.names]
-    if unknown or spec.labels.exclusive != labels.exclusive:
-        raise ExpertError(
-            "the expert predicts structures that the student does not know",
-            where=f"expert {spec.name!r}",
-            got=", ".join(unknown) or f"exclusive={spec.labels.exclusive}",
-            expected=", ".join(labels.names),
-            hint="rename them under `tasks` in collection.json, or leave the expert out",
         )

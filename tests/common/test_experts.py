@@ -282,8 +282,9 @@ def test_channel_mismatch(nnunet_folder):
         load_experts([spec], channels=("T2",))
     external = replace(spec, role="external", task="")
     assert len(load_experts([external], channels=("T2",))) == 1
-    with pytest.raises(ExpertError, match="does not read the channels"):
-        load_experts([external], channels=("T1", "T2"))
+    for two in (("T1", "T2"), {"ct": ("T1", "T2")}):
+        with pytest.raises(ExpertError, match="does not read the channels"):
+            load_experts([external], channels=two)
     with pytest.raises(ExpertError, match="different image channels"):
         load_experts([replace(spec, channels=("CT",))])
 

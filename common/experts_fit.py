@@ -1,0 +1,96 @@
+"""Whether an expert fits the data that it is asked about: their image channels and their structures."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+
+from .errors import ExpertError
+from .experts_spec import ExpertSpec
+from .labels import LabelSpace
+
+__all__ = ["check_expert"]
+
+_EXTERNAL = "describe it as a task-agnostic expert: python -m tools experts describe ... --external True"
+
+
+def check_expert(spec: ExpertSpec, channels: Sequence[str] | None, labels: LabelSpace | None) -> None:
+    """Refuse an expert that does not read the data's channels, or predicts structures that the data do not have.
+
+    Channels are compared by name and order without regard to case, of a task-agnostic expert only their number;
+    structures by name, those of task experts only.
+
+    Args:
+        spec: the expert's description.
+        channels: names of the data's image channels, in order; None is not compared.
+        labels: the structures that the student learns, those of all tasks; None is not compared.
+
+    Raises:
+        ExpertError: for the first thing that does not fit, with what to rename where a name is all that differs.
+    """
+    if channels is not None:
+        _check_channels(spec, channels)
+    if labels is not None and spec.role == "task":
+        _check_labels(spec, labels)
+
+
+def _check_channels(spec: ExpertSpec, channels: Sequence[str]) -> None:
+    given, known = ([c.casefold() for c in names] for names in (channels, spec.channels))
+    if len(given) == len(known) and (given == known or spec.role != "task"):
+        return
+    named = json.dumps({str(i): c for i, c in enumerate(spec.channels)}, ensure_ascii=False)
+    place = f'"channel_names": {named} in the dataset.json of {spec.task!r}'
+    if len(given) != len(known):
+        hint = "leave this expert out, or give it data with the channels that it reads"
+    elif sorted(given) == sorted(known):
+        hint = f"list the channels, and each case's files, in the expert's order: {place}"
+    else:
+        hint = (f"if these are the same, give the data the expert's names: python -m tools data convert ... --channels "
+                f'"{",".join(spec.channels)}", or {place}; if not, leave this expert out')  # fmt: skip
+    raise ExpertError(
+        "the expert does not read the channels of this data",
+        where=f"expert {spec.name!r}",
+        got=", ".join(spec.channels),
+        expected=", ".join(channels),
+        hint=hint,
+    )
+
+
+def _check_labels(spec: ExpertSpec, labels: LabelSpace) -> None:
+    unknown = [n for n in spec.labels.names if n not in labels.names]
+    if unknown:
+        raise ExpertError(
+            "the expert predicts structures that the student does not know",
+            where=f"expert {spec.name!r}",
+            got=", ".join(unknown),
+            expected=", ".join(labels.names),
+            hint=_names_hint(spec, unknown, [n for n in labels.names if n not in spec.labels.names]),
+        )
+    if spec.labels.exclusive != labels.exclusive:
+        kinds = {True: "exclude each other", False: "overlap"}
+        raise ExpertError(
+            "the expert's structures are not of the data's kind",
+            where=f"expert {spec.name!r}",
+            got=f"structures that {kinds[spec.labels.exclusive]}",
+            expected=f"structures that {kinds[labels.exclusive]}",
+            hint=_EXTERNAL,
+        )
+
+
+def _names_hint(spec: ExpertSpec, unknown: Sequence[str], free: list[str]) -> str:
+    """What to rename in the data, for those that have a near name there that the expert does not use otherwise."""
+    renamed: dict[str, str] = {}
+    for name in unknown:
+        folded = {n.casefold(): n for n in free if n not in renamed}
+        near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.8)  # left and right are no near names
+        if near:
+            renamed[folded[near[0]]] = name
+    if not renamed:
+        return _EXTERNAL
+    old, new = next(iter(renamed.items()))
+    entry = json.dumps({spec.task: {"labels": renamed}}, ensure_ascii=False)
+    return (
+        f"did you mean the data's {old!r}? Name it as the expert does: python -m tools data convert ... "
+        f'--structures "{new}=<value>", or "tasks": {entry} in collection.json, in every task that has it'
+    )

@@ -1,0 +1,79 @@
+"""An expert that does not fit the data is refused with what to rename, where a name is all that differs."""
+
+from dataclasses import replace
+
+import pytest
+
+from common.errors import ExpertError
+from common.experts_fit import check_expert
+from common.experts_spec import ExpertSpec
+from common.labels import LabelSpace
+
+LABELS = LabelSpace(("Liver", "spleen"))
+SPEC = ExpertSpec("e", "nnunet", "nowhere", LABELS, ("CT",), task="ct")
+TWO = replace(SPEC, channels=("T1", "FLAIR"))
+
+
+def refusal(spec, channels=None, labels=None):
+    with pytest.raises(ExpertError) as caught:
+        check_expert(spec, channels, labels)
+    return caught.value
+
+
+def test_what_fits_is_taken():
+    check_expert(SPEC, ("ct",), LabelSpace(("aorta", "spleen", "Liver")))
+    check_expert(SPEC, None, None)
+    check_expert(TWO, ("t1", "flair"), LABELS)
+
+
+def test_other_channels_are_to_be_given_the_expert_s_names():
+    error = refusal(SPEC, ("image",))
+    assert error.got == "CT" and error.expected == "image" and "'e'" in str(error.where)
+    assert (
+        '--channels "CT"' in error.hint and """"channel_names": {"0": "CT"} in the dataset.json of 'ct'""" in error.hint
+    )
+    assert "monai.bundle" not in error.hint  # the expert is trained already
+
+
+def test_the_same_channels_in_another_order_are_not_renamed():
+    hint = refusal(TWO, ("FLAIR", "T1")).hint
+    assert "in the expert's order" in hint and '{"0": "T1", "1": "FLAIR"}' in hint and "--channels" not in hint
+
+
+@pytest.mark.parametrize("role", ["task", "external"])
+def test_no_name_helps_against_another_number_of_channels(role):
+    hint = refusal(replace(SPEC, role=role), ("CT", "PET")).hint
+    assert "leave this expert out" in hint and "--channels" not in hint
+
+
+def test_of_a_task_agnostic_expert_only_the_number_of_channels_counts():
+    check_expert(replace(TWO, role="external", task=""), ("T2", "DWI"), LabelSpace(("heart",)))
+
+
+@pytest.mark.parametrize("name", ["liver", "LIVER", "Liver_"])
+def test_a_structure_of_a_near_name_is_to_be_renamed(name):
+    error = refusal(SPEC, ("CT",), LabelSpace((name, "spleen")))
+    assert error.got == "Liver" and f"did you mean the data's {name!r}?" in error.hint
+    assert '--structures "Liver=' in error.hint
+    assert f'"tasks": {{"ct": {{"labels": {{"{name}": "Liver"}}}}}}' in error.hint
+
+
+def test_every_structure_of_a_near_name_is_listed_once():
+    spec = replace(SPEC, labels=LabelSpace(("Liver", "Liver tumour", "spleen")))
+    hint = refusal(spec, None, LabelSpace(("liver", "liver tumour", "spleen"))).hint
+    assert '{"liver": "Liver", "liver tumour": "Liver tumour"}' in hint
+
+
+@pytest.mark.parametrize("names", [("spleen", "aorta"), ("spleen", "right kidney")])
+def test_a_structure_that_the_data_do_not_have_makes_the_expert_task_agnostic(names):
+    spec = replace(SPEC, labels=LabelSpace(("left kidney", "spleen")))
+    hint = refusal(spec, None, LabelSpace(names)).hint
+    assert "did you mean" not in hint and "--external True" in hint
+
+
+def test_overlapping_and_exclusive_structures_are_not_mixed():
+    regions = replace(SPEC, labels=LabelSpace(("Liver", "spleen"), exclusive=False))
+    error = refusal(regions, None, LABELS)
+    assert "overlap" in error.got and "exclude each other" in error.expected and "--external True" in error.hint
+    assert "overlap" in refusal(SPEC, None, replace(LABELS, exclusive=False)).expected
+    check_expert(regions, None, replace(LABELS, exclusive=False))
