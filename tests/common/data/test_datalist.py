@@ -211,6 +211,22 @@ class TestCollections:
             assert collection.name == "both"
             assert collection.dataset("mr").labels.to_json() == {"background": 0, "left kidney": 2, "liver": 3}
 
+    def test_one_task_alone_keeps_the_collection_s_names(self, pair, tmp_path):
+        options = {"ct": {"labels": {"liver": "Liver"}, "modality": "X-ray"}}
+        (tmp_path / "collection.json").write_text(json.dumps({"datasets": ["ct", "mr"], "tasks": options}))
+        for path in (f"{tmp_path}#ct", tmp_path / "collection.json#ct"):
+            alone = read_collection(path)
+            assert alone.datasets == (read_collection(tmp_path).dataset("ct"),)
+            assert alone.labels.names == ("Liver", "spleen") and datalist.modalities(path) == ("X-ray",)
+        assert [i["task"] for i in datalist.items(f"{tmp_path}#mr", "training")] == ["mr", "mr"]
+        with pytest.raises(DataError, match="no task 'pet'"):
+            read_collection(f"{tmp_path}#pet")
+        with pytest.raises(DataError, match="does not exist"):
+            read_collection(tmp_path / "none#ct")
+
+    def test_a_folder_may_have_the_sign_in_its_name(self, make_dataset):
+        assert read_collection(make_dataset("a#b")).tasks == ("a#b",)
+
     @pytest.mark.parametrize(
         ("listing", "word"),
         [
