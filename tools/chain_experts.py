@@ -9,9 +9,10 @@ from typing import Any
 
 from common.data.datalist import Collection, read_collection
 from common.errors import ConfigError
+from common.experts_fit import check_expert
 from common.experts_spec import read_manifest
 
-from .chain_step import ChainSettings, Step, config_argument, data_files, run_words
+from .chain_step import ChainSettings, Step, config_argument, data_files, own_data, run_words
 
 __all__ = ["expert_steps", "given_expert", "stage_one_runs", "taken"]
 
@@ -171,17 +172,22 @@ def _experts(settings: ChainSettings, recipe: Mapping[str, Any], collection: Col
     own = dict(settings.given)
     unknown = sorted(set(own) - {d.name for d in collection.datasets})
     if unknown:
-        raise ConfigError("an expert is given for a task that the collection does not have", where="given",
+        hint = ("tasks are called as their dataset.json says, python -m tools data list <collection> shows the names; "
+                "describe the expert with --task <name>, or convert the data with --name <name>")  # fmt: skip
+        raise ConfigError("an expert is given for a task that the collection does not have", where="given", hint=hint,
                           got=", ".join(unknown), expected=", ".join(d.name for d in collection.datasets))  # fmt: skip
     for task, path in own.items():
-        _check_description(task, path)
+        _check_description(path, task, collection)
+    for path in given_expert(settings):
+        _check_description(path, None, collection)
     members = [(d, "task") for d in collection.datasets if d.name not in own]
     if settings.external is not None and not given_expert(settings):
         members += [(d, "external") for d in read_collection(settings.external).datasets]
     for dataset, role in members:
+        place, files = own_data(settings, dataset) if role == "task" else (dataset.root, data_files(dataset))
         folder = settings.output_dir / "experts" / dataset.name
         overrides = {
-            "dataset_dir": dataset.root,
+            "dataset_dir": place,
             "output_dir": folder,
             "ckpt_dir": folder,
             "name": dataset.name,
@@ -191,15 +197,20 @@ def _experts(settings: ChainSettings, recipe: Mapping[str, Any], collection: Col
         kind = "expert" if role == "task" else "external"
         title = f"Expert {dataset.name}" if role == "task" else f"Task-agnostic expert {dataset.name}"
         argv = run_words(settings, config, overrides, f"{kind}:{dataset.name}")
-        yield Step(f"{kind}:{dataset.name}", kind, title, folder, argv, data_files(dataset))
+        yield Step(f"{kind}:{dataset.name}", kind, title, folder, argv, files)
 
 
-def _check_description(task: str, path: Path) -> None:
-    found = [spec.task or spec.role for spec in read_manifest(path)]
-    if found != [task]:
-        hint = f"python -m tools experts describe <expert> {path} --task {task}"
-        raise ConfigError("this is not the description of the task's expert", where=path, got=", ".join(found),
-                          expected=task, hint=hint)  # fmt: skip
+def _check_description(path: Path, task: str | None, collection: Collection) -> None:
+    """Refuse what is not the description of the task's expert (of a task-agnostic one: None), or does not fit."""
+    specs = read_manifest(path)
+    found = [spec.task or spec.role for spec in specs]
+    if found != [task or "external"]:
+        own = f"--task {task}" if task else "--external True"
+        hint = f"python -m tools experts describe <expert> {path} {own} --overwrite True"
+        problem = "this is not the description of " + ("the task's expert" if task else "a task-agnostic expert")
+        raise ConfigError(problem, where=path, got=", ".join(found), expected=task or "external", hint=hint)
+    data = collection.dataset(task) if task else collection.datasets[0]
+    check_expert(specs[0], data.channels, collection.labels)
 
 
 def given_expert(settings: ChainSettings) -> tuple[Path, ...]:

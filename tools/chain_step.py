@@ -11,10 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.data.datalist import Dataset
+from common.data.datalist import Dataset, read_dataset
 from common.errors import ConfigError
 
-__all__ = ["ChainSettings", "Step", "config_argument", "data_files", "fingerprint", "recipe", "run_words", "step_files"]
+__all__ = [
+    "ChainSettings",
+    "Step",
+    "config_argument",
+    "data_files",
+    "fingerprint",
+    "own_data",
+    "recipe",
+    "run_words",
+    "step_files",
+]
 
 
 @dataclass(frozen=True)
@@ -148,6 +158,18 @@ def data_files(dataset: Dataset) -> tuple[Path, ...]:
     cases = [case for split in dataset.splits.values() for case in split]
     files = {p for c in cases for p in (*c.images, *((c.label,) if c.label else ()))}
     return (dataset.root / "dataset.json", *sorted(files))
+
+
+def own_data(settings: ChainSettings, dataset: Dataset) -> tuple[str, tuple[Path, ...]]:
+    """The ``dataset_dir`` of a run on one task, and every file that this consists of.
+
+    It is the dataset's folder, or that task of the collection where the collection gives it names of its own.
+    """
+    if read_dataset(dataset.root) == dataset:
+        return str(dataset.root), data_files(dataset)
+    place = settings.dataset_dir
+    listing = place if place.is_file() else place / "collection.json"
+    return f"{place}#{dataset.name}", (listing, *data_files(dataset))
 
 
 def fingerprint(step: Step) -> str:

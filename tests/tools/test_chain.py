@@ -14,12 +14,10 @@ import numpy as np
 import pytest
 
 from common.errors import AmalgamationError, ConfigError, ExpertError
-from common.experts_spec import read_manifest
 from tools import chain_run
-from tools.chain import Chain, _given, _overrides
+from tools.chain import Chain, _overrides
 from tools.chain_plan import ChainSettings, fingerprint, plan
-from tools.chain_record import Record, write_manifest
-from tools.experts import Experts
+from tools.chain_record import Record
 
 ROOT = Path(__file__).parents[2]
 
@@ -311,34 +309,3 @@ def test_the_tracking_store_is_there_before_the_runs_that_share_it(settings: Cha
     client = MlflowClient(tracking_uri=settings.tracking_uri)
     assert client.get_experiment_by_name(settings.output_dir.name) is not None
     assert all("--tracking_uri" in s.argv for s in plan(settings) if s.kind in ("expert", "amalgamated"))
-
-
-def test_a_chain_trains_the_other_experts_only(settings: ChainSettings, nnunet_folder, tmp_path):
-    out = tmp_path / "b.json"
-    Experts().describe(str(nnunet_folder()), str(out), task="b")
-    given = dataclasses.replace(settings, given=(("b", out),))
-    steps = {s.id: s for s in plan(given)}
-    assert "expert:a" in steps and "expert:b" not in steps and "evaluate:expert:b" not in steps
-    manifest = steps["manifest"]
-    assert out in manifest.inputs and manifest.needs == ("expert:a",)
-    given.output_dir.mkdir()
-    write_manifest(dataclasses.replace(manifest, inputs=(out,)))
-    (spec,) = read_manifest(given.output_dir / "experts.json")
-    assert spec == dataclasses.replace(read_manifest(out)[0], path=spec.path)
-    assert spec.path == read_manifest(out)[0].path
-
-
-def test_an_expert_of_another_task_is_refused(settings: ChainSettings, nnunet_folder, tmp_path):
-    out = tmp_path / "b.json"
-    Experts().describe(str(nnunet_folder()), str(out), task="b")
-    for task, message in (
-        ("c", r"(?s)that the collection does not have.*c.*a, b"),
-        ("a", r"(?s)not the description.*b.*a"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            plan(dataclasses.replace(settings, given=((task, out),)))
-    with pytest.raises(ConfigError, match=r"(?s)a given result is no file.*experts describe .* a\.json --task a"):
-        _given(f"a={tmp_path}")
-    out.write_text(json.dumps({"format": 7}))
-    with pytest.raises(AmalgamationError, match="unknown format"):
-        plan(dataclasses.replace(settings, given=(("b", out),)))

@@ -1,0 +1,113 @@
+"""Experts that are given take the place of trainings, and are refused before anything is trained if they do not fit."""
+
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from common.data.datalist import read_collection
+from common.errors import AmalgamationError, ConfigError, ExpertError
+from common.experts_spec import read_manifest
+from tests.tools.test_chain import _dataset
+from tools.chain import _given
+from tools.chain_plan import ChainSettings, fingerprint, plan
+from tools.chain_record import write_manifest
+from tools.experts import Experts
+
+ROOT = Path(__file__).parents[2]
+STRUCTURES = {"background": 0, "liver": 1, "spleen": 2}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> ChainSettings:
+    _dataset(tmp_path / "data" / "a", {"liver": 1})
+    _dataset(tmp_path / "data" / "b", {"liver": 1, "spleen": 2})
+    return ChainSettings("ka2er", tmp_path / "data", tmp_path / "out", preset="smoke", bundles=ROOT / "bundles")
+
+
+@pytest.fixture
+def described(nnunet_folder, tmp_path):
+    """``described(labels, channels, **options)`` writes and describes an nnU-Net, task b's unless told otherwise."""
+    number = itertools.count()
+
+    def describe(labels=None, channels=("CT",), **options):
+        out = tmp_path / f"expert{next(number)}.json"
+        folder = nnunet_folder(out.stem, labels=labels or STRUCTURES, channel_names=channels)
+        Experts().describe(str(folder), str(out), **({"task": "b"} | options))
+        return out
+
+    return describe
+
+
+def _with(settings, out):
+    return dataclasses.replace(settings, given=(("b", out),))
+
+
+def _words(step):
+    return dict(itertools.pairwise(step.argv))
+
+
+def test_a_chain_trains_the_other_experts_only(settings, described, tmp_path):
+    out = described()
+    given = _with(settings, out)
+    steps = {s.id: s for s in plan(given)}
+    assert "expert:a" in steps and "expert:b" not in steps and "evaluate:expert:b" not in steps
+    manifest = steps["manifest"]
+    assert out in manifest.inputs and manifest.needs == ("expert:a",)
+    given.output_dir.mkdir()
+    write_manifest(dataclasses.replace(manifest, inputs=(out,)))
+    (spec,) = read_manifest(given.output_dir / "experts.json")
+    assert spec == dataclasses.replace(read_manifest(out)[0], path=spec.path)
+    assert spec.path == read_manifest(out)[0].path
+
+
+def test_an_expert_of_another_task_is_refused(settings, described, tmp_path):
+    out = described()
+    for task, message in (
+        ("c", r"(?s)that the collection does not have.*c.*a, b.*tools data list.*--task <name>.*--name <name>"),
+        ("a", r"(?s)not the description.*b.*a.*expert0\.json --task a --overwrite True"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            plan(dataclasses.replace(settings, given=((task, out),)))
+    with pytest.raises(ConfigError, match=r"(?s)a given result is no file.*experts describe .* a\.json --task a"):
+        _given(f"a={tmp_path}")
+    out.write_text(json.dumps({"format": 7}))
+    with pytest.raises(AmalgamationError, match="unknown format"):
+        plan(_with(settings, out))
+
+
+def test_an_expert_that_does_not_fit_the_data_is_refused_before_anything_is_trained(settings, described):
+    with pytest.raises(ExpertError, match=r"(?s)does not read the channels.*T1.*CT.*'b'"):
+        plan(_with(settings, described(channels=("T1",))))
+    renamed = {"background": 0, "Liver": 1, "spleen": 2}
+    with pytest.raises(ExpertError, match=r"(?s)does not know.*got: +Liver.*did you mean the data's 'liver'"):
+        plan(_with(settings, described(renamed)))
+
+
+def test_a_task_agnostic_expert_that_does_not_fit_is_refused_as_early(settings, described):
+    general = dataclasses.replace(settings, external=described(channels=("T1",), task="", external=True))
+    assert general.external in next(s for s in plan(general) if s.kind == "manifest").inputs
+    two = described(channels=("T1", "T2"), task="", external=True)
+    with pytest.raises(ExpertError, match="does not read the channels"):
+        plan(dataclasses.replace(settings, external=two))
+    with pytest.raises(ConfigError, match=r"(?s)a task-agnostic expert.*b.*external.*--external True --overwrite True"):
+        plan(dataclasses.replace(settings, external=described()))
+
+
+def test_the_names_of_the_collection_reach_the_experts(settings, described):
+    """The rename that the refusal proposes works for given experts and for those that the chain trains."""
+    renamed = described({"background": 0, "Liver": 1, "spleen": 2})
+    listing = settings.dataset_dir / "collection.json"
+    entry = {name: {"labels": {"liver": "Liver"}} for name in "ab"}
+    listing.write_text(json.dumps({"datasets": ["a", "b"], "tasks": entry}))
+    steps = {s.id: s for s in plan(_with(settings, renamed))}
+    trained = steps["expert:a"]
+    assert read_collection(_words(trained)["--dataset_dir"]).labels.names == ("Liver",)
+    before = fingerprint(trained)
+    entry["a"]["labels"]["liver"] = "hepar"
+    listing.write_text(json.dumps({"datasets": ["a", "b"], "tasks": entry}))
+    assert fingerprint(trained) != before
+    listing.unlink()
+    assert _words(plan(settings)[0])["--dataset_dir"] == str(settings.dataset_dir / "a")
