@@ -22,6 +22,7 @@ from .splits import hashed_split
 
 __all__ = ["convert_nnunet", "convert_pairs", "split_dataset", "write_collection", "write_dataset", "write_json"]
 
+_IGNORE = "ignore"
 _LABEL_ENDINGS = ("_seg", "_mask", "_label", "_labels", "_gt", "-seg", "-mask", "-label", "_segmentation")
 
 
@@ -75,12 +76,18 @@ def convert_nnunet(raw: str | Path, out: str | Path, *, name: str | None = None,
         val: fraction of subjects for validation, by hash.
 
     Raises:
-        DataError: when folders or channel files are missing.
+        DataError: when folders or channel files are missing, or voxels are to be ignored.
     """
     raw, name = Path(raw), name or Path(raw).resolve().name
     data = read_json(raw / "dataset.json")
     channels = channel_names(data, raw / "dataset.json")
     labels = LabelSpace.from_json(data.get("labels", {}), where=raw / "dataset.json")
+    if _IGNORE in labels.names:
+        value = dict(zip(labels.names, labels.values, strict=True))[_IGNORE]
+        hint = (f"take {_IGNORE!r} out of its labels, and move the cases whose maps hold {value} to another folder or "
+                "annotate them: python -m tools data check <dataset> then names those that are left")  # fmt: skip
+        raise DataError("voxels without annotation, nnU-Net's ignore label, cannot be left out", hint=hint,
+                        where=raw / "dataset.json", got=f'"{_IGNORE}": {value}')  # fmt: skip
     training = _paired(raw / "imagesTr", raw / "labelsTr", channels)
     held = _paired(raw / "imagesTs", raw / "labelsTs", channels) if (raw / "imagesTs").is_dir() else []
     return _with_split(name, Path(out), channels, labels, training, held, val, dim=_dim(training[0]))

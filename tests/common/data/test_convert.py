@@ -53,6 +53,19 @@ def test_nnunet_missing_channel(raw, tmp_path):
         convert_nnunet(raw, tmp_path / "new")
 
 
+def test_nnunet_s_ignore_label_is_no_structure(raw, tmp_path):
+    data = json.loads((raw / "dataset.json").read_text())
+    labels = data["labels"]
+    (raw / "dataset.json").write_text(json.dumps(data | {"labels": {**labels, "ignore": 3}}))
+    with pytest.raises(DataError, match=r"(?s)Dataset007_Brain.*without annotation.*\"ignore\": 3.*tools data check"):
+        convert_nnunet(raw, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    del labels["core"]  # what the refusal proposes: a map that still holds the value is found afterwards
+    (raw / "dataset.json").write_text(json.dumps(data))
+    convert_nnunet(raw, tmp_path / "new")
+    assert {p.got for p in check(tmp_path / "new")} == {"undeclared values 2"}
+
+
 @pytest.mark.parametrize("ending", ["", "_seg", "_mask"])
 def test_folder_pairs(nifti, tmp_path, ending):
     for i in range(4):
