@@ -57,7 +57,8 @@ def describe_expert(
         given: further fields of :class:`~common.experts_spec.ExpertSpec`.
 
     Raises:
-        ExpertError: when it cannot be opened, or something must be told that its files do not tell.
+        ExpertError: when it cannot be opened, something must be told that its files do not tell, or a task's expert
+            has structures that overlap.
     """
     kind, told = kind_of(path), {k: v for k, v in given.items() if v is not None}
     if "spacing" in told:
@@ -67,7 +68,7 @@ def describe_expert(
         spec = describe_nnunet(
             Path(path).resolve(), name=name, role=role, task=task, **told, **{k: v for k, v in more.items() if v}
         )
-        open_source(spec)
+        _check_regions(spec, open_source(spec).labels)
         return spec
     known = bundle_metadata(Path(path) / "configs" / "metadata.json") if kind == "bundle" else (None, None)
     labels, channels = labels or known[0], channels or known[1]
@@ -79,3 +80,15 @@ def describe_expert(
                       channels=tuple(channels), **told)  # fmt: skip
     open_source(spec)
     return replace(spec, sha256=hash_expert(spec))
+
+
+def _check_regions(spec: ExpertSpec, labels: LabelSpace | None) -> None:
+    """Refuse regions of a task's expert: the task's label maps have one structure per voxel, regions overlap."""
+    if spec.role == "task" and labels is not None and not labels.exclusive:
+        raise ExpertError(
+            "a region-based nnU-Net cannot be a task's expert: its structures overlap",
+            where=spec.path,
+            got=f"regions {', '.join(labels.names)}",
+            expected="labels of one value each, as in the task's label maps",
+            hint="take it as a task-agnostic expert: --external True in the place of --task",
+        )

@@ -223,10 +223,20 @@ def read_results_folder(
     plan_managers(plans, configuration)
     weights = folder / f"fold_{fold}" / checkpoint
     if not weights.is_file():
-        here = [str(p.relative_to(folder)) for p in sorted(folder.glob("fold_*/*.pth"))]
-        raise WeightError("the weights are missing", where=weights, got=here or "no fold_*/*.pth in the folder")
+        here = [p.relative_to(folder) for p in sorted(folder.glob("fold_*/*.pth"))]
+        raise WeightError("the weights are missing", where=weights, hint=_other_weights(here, fold, checkpoint),
+                          got=", ".join(p.as_posix() for p in here) or "no fold_*/*.pth in the folder")  # fmt: skip
     trainer = folder.name.split("__")[0]
     return NNUNetResults(folder, configuration, fold, weights, plans, dataset_json, trainer)
+
+
+def _other_weights(here: list[Path], fold: int | str, checkpoint: str) -> str | None:
+    """The options that take weights that are there, the same file of another fold first."""
+    folds = [p.parts[0].removeprefix("fold_") for p in here if p.name == checkpoint]
+    files = [p.name for p in here if p.parts[0] == f"fold_{fold}"]
+    options = [f"--fold {name}" for name in folds] or [f"--checkpoint {name}" for name in files]
+    options = options or [f"--fold {p.parts[0].removeprefix('fold_')} --checkpoint {p.name}" for p in here]
+    return "take what is there: " + " or ".join(options) if options else None
 
 
 def load_network(results: NNUNetResults) -> nn.Module:

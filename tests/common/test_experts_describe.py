@@ -7,9 +7,10 @@ import torch
 from monai.networks.nets import UNet
 from torch import nn
 
-from common.errors import ExpertError
+from common.errors import AmalgamationError, ExpertError
 from common.experts import describe_nnunet, load_experts
 from common.experts_describe import describe_expert, kind_of
+from common.experts_spec import ExpertSpec
 from common.labels import LabelSpace
 
 LABELS = LabelSpace(("liver", "spleen"))
@@ -76,3 +77,25 @@ def test_what_cannot_be_opened_is_refused(bundle, script, tmp_path, nnunet_folde
     folder = nnunet_folder()
     with pytest.raises(ExpertError, match=f"did you mean .*{folder.name}"):
         kind_of(folder.parent)
+
+
+REGIONS = {"labels": {"background": 0, "whole": [1, 2], "core": [2]}, "extra": {"regions_class_order": [1, 2]}}
+
+
+def test_regions_overlap_and_are_no_task_s_structures(nnunet_folder):
+    folder = nnunet_folder(**REGIONS)
+    with pytest.raises(ExpertError, match=r"(?s)region-based.*overlap.*whole, core.*--external True"):
+        describe_expert(folder, name="ct", task="ct")
+    with pytest.raises(ExpertError, match="region-based"):
+        describe_expert(folder, name="ct", task="ct", labels=LabelSpace(("whole", "core")))
+    spec = describe_expert(folder, name="any", role="external")
+    assert not load_experts([spec]).external[0].spec.labels.exclusive
+
+
+@pytest.mark.parametrize("fold", ["all", 1])
+def test_the_fold_that_is_there_is_proposed_and_can_be_taken(nnunet_folder, fold):
+    folder = nnunet_folder(fold=fold)
+    with pytest.raises(AmalgamationError, match=rf"(?s)weights are missing.*fold_{fold}.*--fold {fold}$"):
+        describe_expert(folder, name="ct", task="ct")
+    spec = describe_expert(folder, name="ct", task="ct", fold=fold)
+    assert spec.fold == fold and load_experts([ExpertSpec.from_dict(spec.to_dict())]).for_task("ct").spec == spec

@@ -80,6 +80,23 @@ def test_missing_fold_lists_what_is_there(nnunet_folder):
         read_results_folder(nnunet_folder(), fold=3)
 
 
+def test_weights_that_are_there_are_proposed(nnunet_folder):
+    folder = nnunet_folder(fold="all")
+    for given, options in (
+        ({}, "--fold all"),
+        ({"fold": "all", "checkpoint": "best.pth"}, "--checkpoint checkpoint_final.pth"),
+        ({"fold": 2, "checkpoint": "best.pth"}, "--fold all --checkpoint checkpoint_final.pth"),
+    ):
+        with pytest.raises(WeightError) as caught:
+            read_results_folder(folder, **given)
+        assert caught.value.hint == f"take what is there: {options}"
+    assert read_results_folder(folder, fold="all").checkpoint.is_file()
+    (folder / "fold_all" / "checkpoint_final.pth").unlink()
+    with pytest.raises(WeightError) as caught:
+        read_results_folder(folder)
+    assert caught.value.hint is None and "no fold_*" in caught.value.got
+
+
 def test_missing_configuration_lists_what_is_there(nnunet_folder):
     with pytest.raises(WeightError, match="3d_fullres"):
         read_results_folder(nnunet_folder(), "3d_lowres")
