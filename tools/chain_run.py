@@ -198,6 +198,9 @@ def _call(step: Step, processes: Processes) -> None:
             got=_reason(log),
             hint=f"read {log}, mend the cause and type the same chain command again: finished steps are kept",
         )
+    if not (step.output_dir / step.produces).is_file():
+        raise AmalgamationError("the command ended well but left no result", where=step.title, got=_reason(log),
+                                expected=step.output_dir / step.produces, hint=f"read {log}")  # fmt: skip
 
 
 def _log(step: Step) -> Path:
