@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import ConfigError
 
+from .chain_evaluate import unscored
 from .chain_plan import ChainSettings, Step, plan, takes_external
 from .chain_record import Record, install_model, prepare_tracking
 from .chain_run import default_jobs, execute
@@ -91,6 +93,8 @@ class Chain:
             stage2=_overrides(stage2),
         )
         steps = plan(settings)
+        for line in unscored(settings):
+            print(line, file=sys.stderr)
         if dry_run:
             return _plan_text(steps, Record.read(folder))
         record = Record.open(folder, settings, steps)

@@ -10,24 +10,25 @@ from typing import Any
 from common.data.datalist import Collection, read_collection
 from common.errors import ConfigError
 
+from .chain_evaluate import check_split, evaluation, given_evaluations, together
 from .chain_experts import expert_steps, given_expert, stage_one_runs, taken
-from .chain_step import ChainSettings, Step, config_argument, data_files, fingerprint, recipe, run_words
+from .chain_step import ChainSettings, Step, config_argument, data_files, fingerprint, own_data, recipe, run_words
 
 __all__ = ["ChainSettings", "Step", "fingerprint", "plan", "recipe", "takes_external"]
-
-SCORES = "evaluation/summary.json"
 
 
 def plan(settings: ChainSettings) -> list[Step]:
     """All steps of a chain, in an order that respects their needs.
 
     Raises:
-        ConfigError: for an unknown preset, bundle or configuration file.
+        ConfigError: for an unknown preset, bundle or configuration file, or a split with nothing to evaluate on.
+        ExpertError: when an expert that is given does not fit the data.
         DataError: when the collection cannot be read.
     """
     content = recipe(settings)
     collection = read_collection(settings.dataset_dir)
     _check_dimensions(settings, content, collection)
+    check_split(settings, collection)
     stage1 = list(expert_steps(settings, content, collection))
     manifest = Step(
         "manifest",
@@ -40,17 +41,23 @@ def plan(settings: ChainSettings) -> list[Step]:
         needs=tuple(s.id for s in stage1),
         produces="experts.json",
     )
-    tasks = [_evaluation(settings, s, content["stage1"]["bundle"], _task_dir(collection, s)) for s in stage1]
+    tasks = [
+        evaluation(settings, s, content["stage1"]["bundle"], own_data(settings, d)[0])
+        for s in stage1
+        for d in collection.datasets
+        if s.id == f"expert:{d.name}" and d.cases(settings.split)
+    ]
+    tasks += given_evaluations(settings, content, collection)
     stage2 = list(_students(settings, content, collection, stage1))
     bundles = {run["id"]: run.get("bundle", settings.bundle) for run in content["stage2"]}
     students = [
-        _evaluation(settings, s, bundles[s.id.split(":")[0]], (settings.dataset_dir,))
+        evaluation(settings, s, bundles[s.id.split(":")[0]], settings.dataset_dir)
         for s in stage2
         if s.produces == Step.produces
     ]
     listed = [manifest] if "phase1" not in content.get("stage1", ("phase1",)) else []
     # the longest runs first: evaluations fill the gaps
-    return [*stage1, *listed, *stage2, *[e for e in (*tasks, *students) if e]]
+    return [*stage1, *listed, *stage2, *tasks, *students]
 
 
 def _check_dimensions(settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection) -> None:
@@ -67,10 +74,6 @@ def takes_external(bundle: str, bundles: Path = Path("bundles")) -> bool:
     return path.is_file() and "external" in json.loads(path.read_text()).get("stage1", {})
 
 
-def _task_dir(collection: Collection, step: Step) -> tuple[Path, ...]:
-    return tuple(d.root for d in collection.datasets if step.id == f"expert:{d.name}")
-
-
 def _students(
     settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection, stage1: Sequence[Step]
 ) -> Iterable[Step]:
@@ -83,7 +86,7 @@ def _students(
     for run in _wanted(settings, recipe):
         own, given, needs = _given(settings, recipe, run, stage1, collection)
         if not run.get("trained", True):
-            yield _together(settings, run, own, (*given, *data), needs)
+            yield together(settings, run, own, (*given, *data), needs)
             continue
         config = config_argument(settings, run.get("bundle", settings.bundle), _overlays(settings, recipe, run))
         kind = "variant" if run.get("optional") else run["id"]
@@ -108,20 +111,6 @@ def _overlays(settings: ChainSettings, recipe: Mapping[str, Any], run: Mapping[s
         return ["train.json", *preset["stage1"], *run.get("presets", {}).get(settings.preset, []), *run["overlays"]]
     fewer = recipe.get("without_external", []) if settings.external is None else []
     return ["train.json", *preset["stage2"], *fewer, *run["overlays"]]
-
-
-def _together(
-    settings: ChainSettings,
-    run: Mapping[str, Any],
-    own: Mapping[str, Any],
-    inputs: tuple[Path, ...],
-    needs: tuple[str, ...],
-) -> Step:
-    config = config_argument(settings, settings.bundle, ("inference.json", "evaluate.json", *run["overlays"]))
-    folder = settings.output_dir / run["id"]
-    overrides = {"dataset_dir": settings.dataset_dir, **own, "output_dir": folder, "split": settings.split}
-    argv = run_words(settings, config, overrides, "")
-    return Step(run["id"], "variant", run["title"], folder, argv, inputs, needs, produces=SCORES)
 
 
 def _given(
@@ -158,26 +147,3 @@ def _wanted(settings: ChainSettings, recipe: Mapping[str, Any]) -> list[dict[str
                           expected=", ".join(known) or "none")  # fmt: skip
     chosen = {*settings.variants, "amalgamated", *(["alone"] if settings.alone else [])}
     return [run for run in recipe["stage2"] if run["id"] in chosen]
-
-
-def _evaluation(settings: ChainSettings, of: Step, bundle: str, dataset_dir: tuple[Path, ...]) -> Step | None:
-    if not dataset_dir:
-        return None
-    config = config_argument(settings, bundle, ("inference.json", "evaluate.json"))
-    overrides = {
-        "dataset_dir": dataset_dir[0],
-        "output_dir": of.output_dir,
-        "ckpt_dir": of.output_dir,
-        "split": settings.split,
-    }
-    return Step(
-        f"evaluate:{of.id}",
-        "evaluate",
-        f"Evaluation of {of.title}",
-        of.output_dir,
-        run_words(settings, config, overrides, ""),
-        (of.output_dir / "model.pt",),
-        (of.id,),
-        of.id,
-        SCORES,
-    )

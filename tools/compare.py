@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from common.data.datalist import read_collection
 from common.errors import AmalgamationError, ConfigError
 
+from .chain_evaluate import unscored
 from .chain_record import Record
 from .chain_run import default_jobs
 from .compare_budget import Budget
@@ -92,6 +94,8 @@ class Compare:
             settings = dataclasses.replace(settings, members=tuple(m for m in members if m.name not in lacking))
         settings = dataclasses.replace(settings, reference=_reference(reference, settings.members))
         plan = parts(settings)
+        for line in unscored(plan[0].settings):
+            print(line, file=sys.stderr)
         if dry_run:
             return _plan_text(plan, left_out)
         unfinished = run_parts(plan, settings, left_out, default_jobs() if jobs == "auto" else int(jobs))

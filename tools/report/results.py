@@ -157,12 +157,24 @@ def _chain(folder: Path) -> Study:
         own = folder / step["output_dir"]
         scored = [folder / s["output_dir"] for s in steps if _scores(s, step["id"])]
         runs.append(_run(step["id"], step["kind"], step.get("title", step["id"]), own, [*scored, own], step))
+    runs += [_given(s, folder) for s in steps if _scores_given(s, {r.id for r in runs})]
     return Study(record.get("name", folder.name), runs, record)
 
 
 def _scores(step: dict[str, Any], subject: str) -> bool:
     named = step.get("subject") or step["id"].removeprefix("evaluate:")
     return bool(step.get("kind") == "evaluate" and named == subject)
+
+
+def _scores_given(step: dict[str, Any], known: set[str]) -> bool:
+    subject = step.get("subject", "")
+    return step.get("kind") == "evaluate" and subject.startswith("expert:") and subject not in known
+
+
+def _given(step: dict[str, Any], folder: Path) -> Run:
+    """An expert that the chain evaluated but did not train."""
+    own, name = folder / step["output_dir"], step["subject"].removeprefix("expert:")
+    return _run(step["subject"], "expert", f"Expert {name} (given)", own, [own], {"status": step.get("status")})
 
 
 def _run(
