@@ -169,7 +169,7 @@ def own_data(settings: ChainSettings, dataset: Dataset) -> tuple[str, tuple[Path
         return str(dataset.root), data_files(dataset)
     place = settings.dataset_dir
     listing = place if place.is_file() else place / "collection.json"
-    return f"{place}#{dataset.name}", (listing, *data_files(dataset))
+    return f"{place}::{dataset.name}", (listing, *data_files(dataset))
 
 
 def fingerprint(step: Step) -> str:

@@ -85,7 +85,7 @@ def read_collection(path: str | Path | Sequence[str | Path] | Collection) -> Col
     Args:
         path: a folder with ``dataset.json`` (collection of one), a folder of such folders, a folder with (or a file)
             ``collection.json`` ``{"name", "datasets": [paths], "tasks": {name: {"labels": {name: new name},
-            "modality": new name}}}``, a list of folders, or the same separated by commas. ``<path>#<task>`` is that
+            "modality": new name}}}``, a list of folders, or the same separated by commas. ``<path>::<task>`` is that
             task of a collection alone, with the names that the collection gives it.
 
     Raises:
@@ -99,7 +99,7 @@ def read_collection(path: str | Path | Sequence[str | Path] | Collection) -> Col
         found = [d for p in path for d in read_collection(p).datasets]
         return _collection("+".join(d.name for d in found), Path(str(path[0])).parent if path else Path(), found)
     path = Path(path)
-    place, sign, task = str(path).rpartition("#")
+    place, sign, task = str(path).rpartition("::")
     if sign and not path.exists():
         whole = read_collection(Path(place))
         return _collection(whole.name, whole.root, [whole.dataset(task)])

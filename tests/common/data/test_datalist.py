@@ -214,18 +214,18 @@ class TestCollections:
     def test_one_task_alone_keeps_the_collection_s_names(self, pair, tmp_path):
         options = {"ct": {"labels": {"liver": "Liver"}, "modality": "X-ray"}}
         (tmp_path / "collection.json").write_text(json.dumps({"datasets": ["ct", "mr"], "tasks": options}))
-        for path in (f"{tmp_path}#ct", tmp_path / "collection.json#ct"):
+        for path in (f"{tmp_path}::ct", tmp_path / "collection.json::ct"):
             alone = read_collection(path)
             assert alone.datasets == (read_collection(tmp_path).dataset("ct"),)
             assert alone.labels.names == ("Liver", "spleen") and datalist.modalities(path) == ("X-ray",)
-        assert [i["task"] for i in datalist.items(f"{tmp_path}#mr", "training")] == ["mr", "mr"]
+        assert [i["task"] for i in datalist.items(f"{tmp_path}::mr", "training")] == ["mr", "mr"]
         with pytest.raises(DataError, match="no task 'pet'"):
-            read_collection(f"{tmp_path}#pet")
+            read_collection(f"{tmp_path}::pet")
         with pytest.raises(DataError, match="does not exist"):
-            read_collection(tmp_path / "none#ct")
+            read_collection(tmp_path / "none::ct")
 
     def test_a_folder_may_have_the_sign_in_its_name(self, make_dataset):
-        assert read_collection(make_dataset("a#b")).tasks == ("a#b",)
+        assert read_collection(make_dataset("a::b")).tasks == ("a::b",)
 
     @pytest.mark.parametrize(
         ("listing", "word"),
