@@ -205,7 +205,9 @@ def invented(row: MethodRow) -> str:
     """How many structures were predicted that the annotation does not have."""
     if row.member.prompted:
         return "not asked"
-    return f"{row.invented:.3g} of {row.absent}" if math.isfinite(row.invented) else NOT_MEASURED
+    if not math.isfinite(row.invented):
+        return NOT_MEASURED
+    return f"{row.invented:.3g} of {row.absent}" if row.absent else "none absent"
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> str:
