@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from ..errors import DataError, GeometryError
 from .dicom_grid import regular, series_grid, stacks
 from .dicom_pixels import decodable, read_planes, read_stack
-from .dicom_slices import Refused, Slice, is_dicom, scan_files
+from .dicom_slices import Refused, Slice, is_dicom, predict_takes, scan_files
 
 __all__ = ["DicomVolume", "SeriesOptions", "Slice", "is_dicom", "list_series", "read_dicom", "read_series"]
 
@@ -138,14 +138,14 @@ def _choose(
         if refused and not options.skip_broken:
             raise refused[0].error
         if not found:
-            raise DataError("no DICOM image series here", where=folder)
+            raise DataError("no DICOM image series here", where=folder, hint="give the folder of the slices itself")
         if len(found) > 1:
             raise DataError(
                 f"the folder holds {len(found)} series",
                 where=folder,
                 got=_listing(found),
                 expected="one series",
-                hint="give each series its own folder, or choose one by UID, number or description: --series ...",
+                hint=f"give each series its own folder; {predict_takes('--series UID, NUMBER or DESCRIPTION')}",
             )
         return next(iter(found.values()))
     matches = [u for u, s in found.items() if wanted in (u, str(s[0].number), s[0].description)]
@@ -209,5 +209,5 @@ def _one_stack(slices: Sequence[Slice], number: int | None, folder: Path) -> lis
         where=folder,
         got=listing,
         expected="one stack of slices",
-        hint="choose a stack by its number: --stack 1, or give each its own folder",
+        hint=f"give each stack its own folder; {predict_takes('--stack 1')}, by its number",
     )  # fmt: skip

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from ..errors import GeometryError
 from ..geometry import Grid
-from .dicom_slices import CONVERT, Slice
+from .dicom_slices import CONVERT, Slice, predict_takes
 
 __all__ = ["Regular", "on_slices", "regular", "series_grid", "slice_affine", "stacks"]
 
@@ -182,7 +182,8 @@ def _refuse_repeats(slices: Sequence[Slice], folder: Path) -> None:
             "two slices have one position (several phases or a repeated export?)",
             where=folder,
             got=f"{slices[i].name} and {slices[i + 1].name}",
-            hint="give each phase its own folder; slices that are there twice can be dropped: --skip_repeated True",
+            hint="give each phase its own folder; to drop slices that are there twice, "
+            + predict_takes("--skip_repeated True"),
         )
 
 
@@ -200,7 +201,7 @@ def _refuse_gaps(slices: Sequence[Slice], folder: Path) -> None:
             where=folder,
             got="; ".join(named),
             expected=f"{usual:.3g} mm everywhere ({len(slices)} slices found)",
-            hint="export the complete series again, or let predict interpolate: --fill_gaps True",
+            hint=f"export the complete series again; to interpolate, {predict_takes('--fill_gaps True')}",
         )
 
 
@@ -213,7 +214,7 @@ def _refuse_tilt(step: NDArray[np.float64], first: Slice, folder: Path) -> None:
             where=folder,
             got=f"{90 - np.degrees(np.arccos(min(1.0, cosine))):.1f} degrees",
             expected="slices stacked along their normal",
-            hint="let predict straighten them: --straighten True, or correct the tilt with dcm2niix",
+            hint=predict_takes("--straighten True"),
         )
 
 
@@ -228,7 +229,7 @@ def _refuse_shifts(slices: Sequence[Slice]) -> None:
             "a slice is shifted sideways",
             where=slices[worst].path,
             got=f"{beside[worst]:.3g} pixels beside its neighbours",
-            hint=f"{CONVERT}, or let predict shift it back: --straighten True",
+            hint=predict_takes("--straighten True"),
         )
 
 

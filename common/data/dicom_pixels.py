@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydicom.uid import UID, RLELossless, SecondaryCaptureImageStorage
 
 from ..errors import DataError, GeometryError
-from .dicom_slices import Slice
+from .dicom_slices import Slice, predict_takes
 
 __all__ = ["decodable", "read_planes", "read_stack"]
 
@@ -21,7 +21,7 @@ _PIXEL_TAGS = [
     "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
     "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "PixelData",
 ]  # fmt: skip
-_AGAIN = "export the slice again, it may have been cut off; or leave it out: --skip_broken True"
+_AGAIN = f"export the slice again, it may have been cut off; to leave it out, {predict_takes('--skip_broken True')}"
 
 
 def read_stack(slices: Sequence[Slice], folder: Path) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from pydicom.filereader import read_file_meta_info
 
 from ..errors import DataError, GeometryError
 
-__all__ = ["CONVERT", "Refused", "Slice", "is_dicom", "read_slices", "scan_files"]
+__all__ = ["CONVERT", "Refused", "Slice", "holds_dicom", "is_dicom", "predict_takes", "read_slices", "scan_files"]
 
 CONVERT = "convert the series to NIfTI with dcm2niix and check the result"
 
@@ -109,6 +109,20 @@ def is_dicom(path: Path) -> bool:
         return handle.read(132)[128:] == b"DICM"
 
 
+def holds_dicom(folder: Path) -> bool:
+    """Whether a DICOM file lies in a folder (not below it); a ``DICOMDIR`` alone is none."""
+    return any(p.is_file() and p.name.upper() != "DICOMDIR" and is_dicom(p) for p in folder.iterdir())
+
+
+def predict_takes(option: str) -> str:
+    """How a fault of a series is accepted: by an option that ``predict`` alone has.
+
+    Args:
+        option: as it is typed, for example ``--stack 1``.
+    """
+    return f"python -m tools predict takes {option}; for everything else {CONVERT} first"
+
+
 def scan_files(folder: Path) -> tuple[list[Slice], list[Refused]]:
     """All slices of a folder (not below it) or of one file, in file order, and what was refused."""
     files = [folder] if folder.is_file() else sorted(p for p in folder.iterdir() if p.is_file())
@@ -149,7 +163,8 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(
         f"not a readable DICOM file ({type(error).__name__}: {str(error)[:120]})",
         where=path,
-        hint="copy or export the file again, it may have been cut off; or leave it out: --skip_broken True",
+        hint="copy or export the file again, it may have been cut off; to leave it out, "
+        + predict_takes("--skip_broken True"),
     )
 
 
@@ -177,7 +192,7 @@ def read_slices(path: Path, data: pydicom.Dataset) -> list[Slice]:
             "colour DICOM is not read",
             where=path,
             got=f"{data.SamplesPerPixel} samples per pixel",
-            hint="when the folder holds another series, choose that one: --series NUMBER",
+            hint=f"when the folder holds another series, {predict_takes('--series NUMBER')}",
         )
     pixels = int(data.Rows) * int(data.Columns)
     if not 0 < pixels <= _MOST_PIXELS or not 0 < frames * pixels <= _MOST_VOXELS:

@@ -34,7 +34,7 @@ def test_missing_slices_are_interpolated_and_named(dicom_series, tmp_path, caplo
     folder = drop(tmp_path / "s", 3, 6, 7)
     with pytest.raises(GeometryError, match=r"missing \(about 3\)") as refusal:
         read_series(folder)
-    assert "--fill_gaps True" in str(refusal.value)
+    assert "python -m tools predict takes --fill_gaps True; for everything else convert" in str(refusal.value)
     found = read_dicom(folder, SeriesOptions(fill_gaps=True))
     assert Grid.of(found.image).same_as(Grid.of(whole), tol_mm=1e-3)
     np.testing.assert_allclose(found.image.numpy(), whole.numpy(), atol=1e-3)

@@ -9,6 +9,7 @@ import pytest
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from common.data.dicom import SeriesOptions, list_series, read_dicom, read_series
+from common.data.dicom_slices import holds_dicom, predict_takes
 from common.errors import AmalgamationError, DataError, GeometryError
 from common.geometry import Grid
 
@@ -153,3 +154,21 @@ def test_mutated_series_with_every_option(dicom_series, enhanced_series, tmp_pat
         path.write_bytes(originals[path])
         assert time.process_time() - begin < 5
     assert outcomes == {True, "refused"}
+
+
+def test_folders_that_hold_dicom(dicom_series, tmp_path):
+    for name in ("labels", "disc", "study"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "labels" / "a.nii.gz").write_bytes(b"x")
+    (tmp_path / "labels" / "notes").write_text("short")
+    (tmp_path / "disc" / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
+    series = dicom_series(tmp_path / "study" / "series", np.zeros((4, 4, 3)))
+    assert [holds_dicom(tmp_path / n) for n in ("labels", "disc", "study")] == [False, False, False]
+    assert holds_dicom(series)
+    (tmp_path / "labels" / "IM0001").write_bytes(b"\0" * 128 + b"DICM")
+    assert holds_dicom(tmp_path / "labels")
+
+
+def test_what_predict_alone_can_do_is_said_so():
+    assert predict_takes("--stack 1").startswith("python -m tools predict takes --stack 1;")
+    assert "dcm2niix" in predict_takes("--stack 1")
