@@ -5,6 +5,8 @@ Every message says what was got, what was expected, which file, case or expert i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 __all__ = [
     "AmalgamationError",
     "CheckpointError",
@@ -15,7 +17,13 @@ __all__ = [
     "LabelError",
     "PromptError",
     "WeightError",
+    "few",
 ]
+
+
+def few(names: Sequence[str]) -> str:
+    """The first five names, and how many there are when there are more."""
+    return ", ".join(names[:5]) + (f", ... ({len(names)})" if len(names) > 5 else "")
 
 
 class AmalgamationError(Exception):

@@ -13,11 +13,12 @@ from rich.table import Table
 
 from common.data.convert import convert_nnunet, convert_pairs, split_dataset, write_collection
 from common.data.datalist import read_collection
+from common.data.dataset import Dataset
 from common.data.dataset_json import SPLITS
 from common.data.io import read_volume, write_volume
 from common.data.merge import merge_datasets
 from common.data.verify import Problem, check
-from common.errors import ConfigError
+from common.errors import ConfigError, few
 
 __all__ = ["Data", "read_structures"]
 
@@ -103,7 +104,7 @@ class Data:
                 channels=tuple(_text(channels).split(",")),
                 val=val,
             )
-        print(f"wrote {dataset.root / 'dataset.json'} with {len(dataset.cases())} cases")
+        print(f"wrote {dataset.root / 'dataset.json'}, {_counts(dataset)}")
         print(f"next: python -m tools data check {out}")
 
     def split(self, dataset_dir: str, val: float = 0.2, test: float = 0.0, out: str | None = None) -> None:
@@ -130,6 +131,13 @@ class Data:
     def extract(self, source: str, volume: int, out: str) -> None:
         """Write volume number VOLUME (from 0) of a 4-D file as a file of its own."""
         print(f"wrote {write_volume(read_volume(source, volume=volume), out)}")
+
+
+def _counts(dataset: Dataset) -> str:
+    """How many cases have a label map, and which have none."""
+    count, bare = len(dataset.cases()), [c.id for c in dataset.cases() if c.label is None]
+    told = f"{count} cases: {count - len(bare)} with a label map, {len(bare)} without"
+    return f"{told} ({few(bare)})" if bare else told
 
 
 def _table(problems: list[Problem]) -> Table:

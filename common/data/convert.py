@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, few
 from ..labels import BACKGROUND, LabelSpace
 from .convert_seg import seg_cases
 from .dataset import Dataset, read_dataset
-from .dataset_json import SPLITS, VOLUME_SUFFIXES, Case, base_name, channel_names, read_json
+from .dataset_json import SPLITS, Case, channel_names, channel_number, read_json
 from .io import read_volume
+from .pairs import label_maps, paired
 from .pictures import is_picture
 from .splits import hashed_split
 
 __all__ = ["convert_nnunet", "convert_pairs", "split_dataset", "write_collection", "write_dataset", "write_json"]
 
 _IGNORE = "ignore"
-_LABEL_ENDINGS = ("_seg", "_mask", "_label", "_labels", "_gt", "-seg", "-mask", "-label", "_segmentation")
 
 
 def write_json(path: str | Path, data: Mapping[str, Any]) -> Path:
@@ -48,8 +48,12 @@ def write_dataset(dataset: Dataset, folder: str | Path) -> Dataset:
     Args:
         dataset: what to write; its files are referred to, not copied.
         folder: where the ``dataset.json`` goes; made when needed.
+
+    Raises:
+        DataError: when what was written is no valid dataset; an earlier file is then back in its place.
     """
     folder = Path(folder)
+    file = folder / "dataset.json"
     folder.mkdir(parents=True, exist_ok=True)
     data: dict[str, Any] = {
         "name": dataset.name,
@@ -62,8 +66,16 @@ def write_dataset(dataset: Dataset, folder: str | Path) -> Dataset:
     for split in SPLITS:
         data[split] = [_entry(case, folder) for case in dataset.splits[split]]
         data[f"num{split.capitalize()}"] = len(data[split])
-    write_json(folder / "dataset.json", data)
-    return read_dataset(folder)
+    before = file.read_bytes() if file.is_file() else None
+    write_json(file, data)
+    try:
+        return read_dataset(folder)
+    except DataError:
+        if before is None:
+            file.unlink()
+        else:
+            file.write_bytes(before)
+        raise
 
 
 def convert_nnunet(raw: str | Path, out: str | Path, *, name: str | None = None, val: float = 0.2) -> Dataset:
@@ -76,7 +88,8 @@ def convert_nnunet(raw: str | Path, out: str | Path, *, name: str | None = None,
         val: fraction of subjects for validation, by hash.
 
     Raises:
-        DataError: when folders or channel files are missing, or voxels are to be ignored.
+        DataError: when folders or channel files are missing, a scan of ``imagesTr`` has no label map, or voxels are to be
+            ignored.
     """
     raw, name = Path(raw), name or Path(raw).resolve().name
     data = read_json(raw / "dataset.json")
@@ -88,8 +101,19 @@ def convert_nnunet(raw: str | Path, out: str | Path, *, name: str | None = None,
                 "annotate them: python -m tools data check <dataset> then names those that are left")  # fmt: skip
         raise DataError("voxels without annotation, nnU-Net's ignore label, cannot be left out", hint=hint,
                         where=raw / "dataset.json", got=f'"{_IGNORE}": {value}')  # fmt: skip
-    training = _paired(raw / "imagesTr", raw / "labelsTr", channels)
-    held = _paired(raw / "imagesTs", raw / "labelsTs", channels) if (raw / "imagesTs").is_dir() else []
+    training = paired(raw / "imagesTr", label_maps(raw / "labelsTr"), channels)
+    bare = [c.id for c in training if c.label is None]
+    if bare:
+        raise DataError(
+            "scans for training have no label map",
+            where=raw / "labelsTr",
+            got=f"none of the names {few(bare)}",
+            expected=f"one file per case, such as {bare[0]}.nii.gz",
+            hint=f"correct the names, or convert with --labels: python -m tools data convert {raw / 'imagesTr'} {out} "
+            f"--labels {raw / 'labelsTr'}",
+        )
+    held_maps = label_maps(raw / "labelsTs") if (raw / "labelsTs").is_dir() else {}
+    held = paired(raw / "imagesTs", held_maps, channels) if (raw / "imagesTs").is_dir() else []
     return _with_split(name, Path(out), channels, labels, training, held, val, dim=_dim(training[0]))
 
 
@@ -105,8 +129,11 @@ def convert_pairs(
 ) -> Dataset:
     """Make a dataset of a folder of scans and a folder of label maps with the same base names.
 
+    Scans without a label map go to the split ``unlabelled``; label maps that match no scan are logged.
+
     Args:
-        images: files ``<case>.<suffix>``, or ``<case>_0000`` ... for several channels.
+        images: files ``<case>.<suffix>``, folders ``<case>`` of DICOM series, or ``<case>_0000`` ... for exactly the
+            channels of ``channels``.
         labels: files ``<case>.<suffix>``; endings such as ``_seg`` and ``_mask`` are ignored. DICOM SEGs of series in
             ``images/<case>/`` are written as NIfTI below ``out``.
         out: folder of the new dataset.
@@ -116,13 +143,20 @@ def convert_pairs(
         val: fraction of subjects for validation, by hash.
 
     Raises:
-        DataError: when a folder is missing, no names match or a scan has no label map.
+        DataError: when a folder is missing, a case lacks a channel file or no scan has a label map.
     """
-    cases = _paired(Path(images), Path(labels), tuple(channels))
-    bare = [c.id for c in cases if c.label is None]
+    maps = label_maps(Path(labels))
+    cases = paired(Path(images), maps, tuple(channels))
     training = [c for c in cases if c.label is not None]
     if not training:
-        raise DataError("no scan has a label map of its name", where=labels, got=", ".join(bare[:5]))
+        scans, numbered = [c.id for c in cases], any(channel_number(c.images[0]) is not None for c in cases)
+        raise DataError(
+            "no scan has a label map of its name",
+            where=labels,
+            got=f"label maps {few([p.name for p in maps.values()])}; scans {few(scans)}",
+            expected=f"{scans[0]}.nii.gz or {scans[0]}_seg.nii.gz",
+            hint="when _0000, _0001 are channels of one case, name as many: --channels T1,FLAIR" if numbered else None,
+        )
     dim = _dim(training[0])
     training, structures = seg_cases(training, out, structures)
     space = LabelSpace.from_json({BACKGROUND: 0, **(structures or _found_structures(training, dim))}, where=labels)
@@ -182,39 +216,6 @@ def _entry(case: Case, folder: Path) -> dict[str, Any]:
 
 def _relative(path: Path, folder: Path) -> str:
     return Path(os.path.relpath(path.parent.resolve() / path.name, folder.resolve())).as_posix()
-
-
-def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise DataError("the folder does not exist", where=folder)
-    found = [p for p in sorted(folder.iterdir()) if p.name.lower().endswith(VOLUME_SUFFIXES) or p.is_dir()]
-    if not found:
-        raise DataError("the folder holds no volumes", where=folder, expected=", ".join(VOLUME_SUFFIXES))
-    return found
-
-
-def _stem(path: Path) -> str:
-    name = base_name(path)
-    return next((name[: -len(e)] for e in _LABEL_ENDINGS if name.lower().endswith(e)), name)
-
-
-def _paired(images: Path, labels: Path, channels: tuple[str, ...]) -> list[Case]:
-    """Cases of a folder of scans with the label maps of the same names, where there are any."""
-    maps = {_stem(p): p for p in (_files(labels) if labels.is_dir() else [])}
-    groups: dict[str, list[Path]] = {}
-    for path in _files(images):
-        groups.setdefault(base_name(path), []).append(path)
-    cases = []
-    for case_id, files in groups.items():
-        if len(files) not in (1, len(channels)):
-            raise DataError(
-                "a case has not one file per channel",
-                where=f"{images}, case {case_id}",
-                got=", ".join(f.name for f in files),
-                expected=", ".join(channels),
-            )
-        cases.append(Case(case_id, tuple(files), maps.get(case_id), case_id))
-    return cases
 
 
 def _found_structures(cases: Sequence[Case], dim: int) -> dict[str, int]:

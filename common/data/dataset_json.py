@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
 
-__all__ = ["SPLITS", "VOLUME_SUFFIXES", "Case", "base_name", "case_name", "channel_names", "read_case", "read_json"]
+__all__ = [
+    "SPLITS",
+    "VOLUME_SUFFIXES",
+    "Case",
+    "base_name",
+    "case_id",
+    "case_name",
+    "channel_groups",
+    "channel_names",
+    "channel_number",
+    "read_case",
+    "read_json",
+]
 
 SPLITS = ("training", "validation", "test", "unlabelled")
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".bmp", ".tif",
                    ".tiff", ".dcm")  # fmt: skip
-_CHANNEL_SUFFIX = re.compile(r"_(\d{4})$")
+_CHANNEL_SUFFIX = re.compile(r"(?<=.)_(\d{4})$")
 _BIDS_SUBJECT = re.compile(r"(?:^|[_/])(sub-[A-Za-z0-9]+)")
 
 
@@ -35,17 +47,52 @@ class Case:
 
 
 def base_name(path: str | Path) -> str:
-    """File name without its volume suffix (``.nii.gz`` counts as one) and without nnU-Net's ``_0000``."""
+    """File name without its volume suffix (``.nii.gz`` counts as one)."""
     name = Path(path).name
-    for suffix in VOLUME_SUFFIXES:
-        if name.lower().endswith(suffix):
-            name = name[: -len(suffix)]
-            break
-    return _CHANNEL_SUFFIX.sub("", name)
+    return next((name[: -len(s)] for s in VOLUME_SUFFIXES if name.lower().endswith(s)), name)
+
+
+def channel_number(path: str | Path) -> int | None:
+    """The number at the end of ``<name>_dddd.<suffix>``: nnU-Net's channel, or what others number their cases with."""
+    match = _CHANNEL_SUFFIX.search(base_name(path))
+    return int(match.group(1)) if match else None
+
+
+def case_id(path: str | Path) -> str:
+    """What a case is called after its first (or only) file: the base name without nnU-Net's ``_0000``.
+
+    Other numbers stay: ``amos_0001.nii.gz`` and ``amos_0002.nii.gz`` are two cases.
+    """
+    return base_name(path).removesuffix("_0000") or base_name(path)
+
+
+def channel_groups(files: Iterable[Path], count: int | None = None) -> dict[str, tuple[Path, ...]]:
+    """Files of one folder that are the channels of one case: ``<case>_0000`` to ``<case>_{count - 1}``, none missing.
+
+    Every other file, also one that is numbered in another way, is a case of its own.
+
+    Args:
+        files: what the folder holds.
+        count: channels >= 1 of the dataset or the network; any number from two on when None.
+
+    Returns:
+        ``{case: files in channel order}``; a case whose name is that of another file is left out.
+    """
+    files = sorted(files)
+    taken = {base_name(p) for p in files}
+    numbered: dict[str, list[Path]] = {}
+    for path in files:
+        if channel_number(path) is not None:
+            numbered.setdefault(_CHANNEL_SUFFIX.sub("", base_name(path)), []).append(path)
+    return {
+        name: tuple(paths)
+        for name, paths in numbered.items()
+        if name not in taken and [channel_number(p) for p in paths] == list(range(count or max(2, len(paths))))
+    }
 
 
 def case_name(data: Mapping[Hashable, Any], key: Hashable = "image") -> str:
-    """The case's id: its ``case`` entry, else the base name of the image file, else ``"unknown case"``."""
+    """The case's id: its ``case`` entry, else :func:`case_id` of the image file, else ``"unknown case"``."""
     if isinstance(data.get("case"), str):
         return str(data["case"])
     image = data.get(key, data.get("image"))
@@ -55,7 +102,7 @@ def case_name(data: Mapping[Hashable, Any], key: Hashable = "image") -> str:
         image = image[0]
     if not isinstance(image, (str, Path)):
         image = data.get(f"{key}_path")
-    return base_name(image) if isinstance(image, (str, Path)) and str(image) else "unknown case"
+    return case_id(image) if isinstance(image, (str, Path)) and str(image) else "unknown case"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -117,8 +164,8 @@ def read_case(entry: Any, root: Path, channels: tuple[str, ...], where: object) 
     image = entry["image"]
     first = next(iter(image.values()), "") if isinstance(image, Mapping) else image
     first = str(first if isinstance(first, str) else first[0])
-    case_id = str(entry.get("id") or base_name(first))
-    place = f"{where}, case {case_id}"
+    name = str(entry.get("id") or case_id(first))
+    place = f"{where}, case {name}"
     images = _channel_files(image, root, channels, place)
     label = entry.get("label")
     if label is not None and not isinstance(label, str):
@@ -130,11 +177,11 @@ def read_case(entry: Any, root: Path, channels: tuple[str, ...], where: object) 
             hint="merge single-structure masks into one integer map first",
         )
     bids = _BIDS_SUBJECT.search(first)
-    subject = entry.get("subject") or entry.get("patient") or (bids.group(1) if bids else case_id)
+    subject = entry.get("subject") or entry.get("patient") or (bids.group(1) if bids else name)
     modality = entry.get("modality")
     if modality is not None and not isinstance(modality, str):
         raise DataError("a case has one modality", where=place, got=modality, expected="its name")
-    return Case(case_id, images, root / label if label else None, str(subject), modality)
+    return Case(name, images, root / label if label else None, str(subject), modality)
 
 
 def _channel_files(image: Any, root: Path, channels: tuple[str, ...], where: str) -> tuple[Path, ...]:
@@ -147,7 +194,7 @@ def _channel_files(image: Any, root: Path, channels: tuple[str, ...], where: str
     paths = [image] if isinstance(image, str) else [str(p) for p in image]
     if len(paths) == 1 and len(channels) > 1:
         return _siblings(root / paths[0], channels, where)
-    numbers = [_channel_number(p) for p in paths]
+    numbers = [channel_number(p) for p in paths]
     numbered = len(paths) > 1 and None not in numbers
     if len(paths) != len(channels):
         present = set(numbers) if numbered else set(range(len(paths)))
@@ -166,25 +213,14 @@ def _channel_files(image: Any, root: Path, channels: tuple[str, ...], where: str
 
 def _siblings(path: Path, channels: tuple[str, ...], where: str) -> tuple[Path, ...]:
     """All channels of a file called ``*_0000``; another single file holds all channels itself (4-D)."""
-    number = _channel_number(path)
-    if number is None:
+    if channel_number(path) != 0:
         return (path,)
-    stem = path.name.replace(f"_{number:04d}", "_{:04d}") if number == 0 else None
-    files = [path.with_name(stem.format(i)) for i in range(len(channels))] if stem else [path]
-    missing = [c for c, f in zip(channels, files, strict=False) if not f.exists()] if stem else list(channels[:number])
+    head, tail = path.name.rsplit("_0000", 1)
+    files = [path.with_name(f"{head}_{i:04d}{tail}") for i in range(len(channels))]
+    missing = [c for c, f in zip(channels, files, strict=True) if not f.exists()]
     if missing:
         raise _wrong_channels(missing, [path.name], channels, where)
     return tuple(files)
-
-
-def _channel_number(path: str | Path) -> int | None:
-    name = Path(path).name
-    for suffix in VOLUME_SUFFIXES:
-        if name.lower().endswith(suffix):
-            name = name[: -len(suffix)]
-            break
-    match = _CHANNEL_SUFFIX.search(name)
-    return int(match.group(1)) if match else None
 
 
 def _wrong_channels(missing: list[str], got: list[str], channels: tuple[str, ...], where: str) -> DataError:

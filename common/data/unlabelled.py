@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import ConfigError, DataError
 from ..labels import LabelSpace
 from .datalist import items, read_collection
-from .dataset_json import VOLUME_SUFFIXES, base_name
+from .dataset_json import VOLUME_SUFFIXES, case_id
 from .modality_intensity import intensities, window_of
 from .pictures import is_picture
 
@@ -102,7 +102,7 @@ def _plain_folder(folder: Path, modality: str | None, ct_window: Sequence[float]
                             hint="choose bounds in HU, for example --ct_window [-125,275]")  # fmt: skip
         scheme |= window_of(ct_window)
     chosen = volumes or pictures
-    names = ["/".join((*p.relative_to(folder).parts[:-1], base_name(p))) for p in chosen]
+    names = ["/".join((*p.relative_to(folder).parts[:-1], case_id(p))) for p in chosen]
     found = [{"image": str(p), "case": n, "task": folder.name, "modality": modality}
              for p, n in zip(chosen, names, strict=True)]  # fmt: skip
     channels = _channels(pictures[0]) if pictures else ("image",)

@@ -16,7 +16,7 @@ def test_message_lists_what_is_known():
     assert str(errors.DataError("it is broken")) == "it is broken"
 
 
-@pytest.mark.parametrize("name", [n for n in errors.__all__ if n != "AmalgamationError"])
+@pytest.mark.parametrize("name", [n for n in errors.__all__ if n[0].isupper() and n != "AmalgamationError"])
 def test_one_base(name):
     assert issubclass(getattr(errors, name), errors.AmalgamationError)
 
@@ -24,3 +24,8 @@ def test_one_base(name):
 def test_geometry_and_labels_are_data_errors():
     assert issubclass(errors.GeometryError, errors.DataError)
     assert issubclass(errors.LabelError, errors.DataError)
+
+
+def test_few_names():
+    assert errors.few([]) == "" and errors.few(list("abcde")) == "a, b, c, d, e"
+    assert errors.few(list("abcdef")) == "a, b, c, d, e, ... (6)"

@@ -78,6 +78,27 @@ def test_convert_split_collection_merge(dataset, tmp_path, capsys):
     assert "merged" in capsys.readouterr().out
 
 
+def test_convert_counts_the_label_maps(dataset, tmp_path, capsys):
+    arguments = ["convert", dataset / "images", tmp_path / "n", "--labels", dataset / "labels"]
+    assert run(*arguments) == 0
+    assert "3 cases: 3 with a label map, 0 without\n" in capsys.readouterr().out
+    for i in (1, 2):
+        (dataset / "labels" / f"c{i}.nii.gz").rename(dataset / "labels" / f"case{i}.nii.gz")
+    assert run(*arguments) == 0
+    assert "3 cases: 1 with a label map, 2 without (c1, c2)" in capsys.readouterr().out
+
+
+def test_convert_of_cases_that_end_in_four_digits(dataset, tmp_path):
+    for part in ("images", "labels"):
+        for i in range(3):
+            (dataset / part / f"c{i}.nii.gz").rename(dataset / part / f"amos_{i:04d}.nii.gz")
+    assert run("convert", dataset / "images", tmp_path / "n", "--labels", dataset / "labels") == 0
+    assert run("check", tmp_path / "n", "--quiet") == 0
+    data = json.loads((tmp_path / "n" / "dataset.json").read_text())
+    named = {e["id"]: e["label"].rsplit("/", 1)[1] for e in data["training"] + data["validation"]}
+    assert named == {f"amos_{i:04d}": f"amos_{i:04d}.nii.gz" for i in range(3)}
+
+
 def test_convert_refuses_bad_structures(dataset, tmp_path, capsys):
     arguments = ["convert", dataset / "images", tmp_path / "n", "--labels", dataset / "labels", "--structures", "liver"]
     assert run(*arguments) == 2

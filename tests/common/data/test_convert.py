@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,6 +90,39 @@ def test_folder_pairs_refusals(nifti, tmp_path):
                                  ("empty", "masks", "no volumes")):  # fmt: skip
         with pytest.raises(DataError, match=word):
             convert_pairs(tmp_path / images, tmp_path / labels, tmp_path / "new", name="x")
+
+
+def test_what_is_said_when_no_name_matches(nifti, tmp_path):
+    nifti(tmp_path / "scans" / "a_0000.nii", VOLUME)
+    nifti(tmp_path / "scans" / "a_0001.nii", VOLUME)
+    nifti(tmp_path / "masks" / "a.nii", VOLUME)
+    with pytest.raises(DataError, match="of its name") as caught:
+        convert_pairs(tmp_path / "scans", tmp_path / "masks", tmp_path / "new", name="x")
+    assert caught.value.got == "label maps a.nii; scans a_0000, a_0001"
+    assert caught.value.expected == "a_0000.nii.gz or a_0000_seg.nii.gz" and "--channels" in caught.value.hint
+    with pytest.raises(DataError, match="no such folder of label maps"):
+        convert_pairs(tmp_path / "scans", tmp_path / "none", tmp_path / "new", name="x")
+    assert not (tmp_path / "new").exists()
+
+
+def test_nnunet_cases_without_a_label_map_are_refused(raw, tmp_path):
+    for file in (raw / "labelsTr").iterdir():
+        file.rename(file.with_name(f"wrong_{file.name}"))
+    with pytest.raises(DataError, match="no label map") as caught:
+        convert_nnunet(raw, tmp_path / "new")
+    assert "BR_000" in caught.value.got and not (tmp_path / "new").exists()
+
+
+def test_an_invalid_dataset_is_not_left_behind(make_dataset, tmp_path):
+    dataset = read_dataset(make_dataset())
+    twice = replace(dataset, splits={**dataset.splits, "test": dataset.splits["training"]})
+    with pytest.raises(DataError, match="repeats"):
+        write_dataset(twice, tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+    before = (dataset.root / "dataset.json").read_bytes()
+    with pytest.raises(DataError, match="repeats"):
+        write_dataset(twice, dataset.root)
+    assert (dataset.root / "dataset.json").read_bytes() == before
 
 
 def test_split_is_by_subject_and_cures_leakage(make_dataset, edit_json):

@@ -57,6 +57,15 @@ def test_values_go_by_the_names_of_the_segments(study):
     assert torch.equal(found["label"] == 1, found["image"] == 200)
 
 
+def test_segments_of_a_study_that_ends_in_four_digits(tmp_path):
+    """MONAI Label records it by its whole name."""
+    for name in ("amos_0001", "amos_0000"):
+        info = {"label_info": [{"name": f"spleen of {name}"}]}
+        record = {"objects": {name: {"labels": {"final": {"info": info}}}}}
+        (tmp_path / "datastore_v2.json").write_text(json.dumps(record))
+        assert segment_names(tmp_path / "labels" / "final" / f"{name}.nii.gz") == [f"spleen of {name}"]
+
+
 def test_unknown_or_not_annotated_segments_are_refused(study):
     study[1]("liver", "cyst")
     with pytest.raises(LabelError, match="does not learn here"):

@@ -143,6 +143,7 @@ class TestDescribeCased:
             ({"case": "c"}, "c"),
             ({"image": ["/a/x_0000.nii.gz", "/a/x_0001.nii.gz"]}, "x"),
             ({"image": meta(np.zeros((1, 2, 2, 2)), filename_or_obj="/a/y.nrrd")}, "y"),
+            ({"image": "/a/amos_0001.nii.gz"}, "amos_0001"),
             ({"image": torch.zeros(1), "image_path": "/a/z.mha"}, "z"),
             ({}, "unknown case"),
         ],

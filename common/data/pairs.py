@@ -1,0 +1,106 @@
+"""Which files of a folder of scans make a case, and which label map is whose."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..errors import DataError, few
+from .dataset_json import VOLUME_SUFFIXES, Case, base_name, channel_groups, channel_number
+from .dicom_slices import holds_dicom
+
+__all__ = ["label_maps", "paired"]
+
+logger = logging.getLogger(__name__)
+
+_LABEL_ENDINGS = ("_seg", "_mask", "_label", "_labels", "_gt", "-seg", "-mask", "-label", "_segmentation")
+
+
+def label_maps(folder: Path) -> dict[str, Path]:
+    """Label maps by the name of their case: endings such as ``_seg`` and ``_mask`` are ignored.
+
+    Args:
+        folder: of files, DICOM SEGs among them.
+
+    Raises:
+        DataError: when there is no such folder, or nothing in it.
+    """
+    if not folder.is_dir():
+        raise DataError("there is no such folder of label maps", where=folder)
+    return {_stem(p): p for p in _files(folder)}
+
+
+def paired(images: Path, maps: Mapping[str, Path], channels: tuple[str, ...]) -> list[Case]:
+    """Cases of a folder of scans with the label maps of the same names, where there are any.
+
+    Label maps that match no scan are logged, unless none matches.
+
+    Args:
+        images: folder of files and of folders of DICOM series; ``<case>_0000`` ... are one case when there are exactly
+            as many as channels.
+        maps: what :func:`label_maps` found.
+        channels: names, one or more.
+
+    Raises:
+        DataError: when there are no scans, two have one name, or a case has not one file per channel.
+    """
+    files = _files(images)
+    groups = channel_groups(files, len(channels))
+    grouped = {p for paths in groups.values() for p in paths}
+    for path in files:
+        if path not in grouped:
+            name = base_name(path)
+            if name in groups:
+                raise DataError("two scans have one name", where=images, got=f"{groups[name][0].name}, {path.name}")
+            _refuse_incomplete(path, files, channels)
+            groups[name] = (path,)
+    cases = []
+    for name, paths in groups.items():
+        label = maps.get(name) or maps.get(base_name(paths[0]))  # a map may be called as its scan, _0000 included
+        cases.append(Case(name, paths, label, name))
+    used = {c.label for c in cases}
+    unused = [p.name for p in maps.values() if p not in used]
+    if unused and len(used - {None}):
+        logger.warning("%s: label maps that match no scan: %s", next(iter(maps.values())).parent, ", ".join(unused))
+    return cases
+
+
+def _files(folder: Path) -> list[Path]:
+    """Volume files and folders of DICOM series; other sub-folders, such as a label server's, are left out."""
+    if not folder.is_dir():
+        raise DataError("the folder does not exist", where=folder)
+    entries = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
+    found = [p for p in entries if (holds_dicom(p) if p.is_dir() else p.name.lower().endswith(VOLUME_SUFFIXES))]
+    left = [p.name for p in entries if p.is_dir() and p not in found]
+    if not found:
+        raise DataError(
+            "the folder holds no volumes",
+            where=folder,
+            got=f"folders without DICOM slices: {few(left)}" if left else None,
+            expected=f"{', '.join(VOLUME_SUFFIXES)}, or one folder of DICOM slices per series",
+        )
+    if left:
+        logger.warning("%s: folders without DICOM slices left out: %s", folder, ", ".join(left))
+    return found
+
+
+def _stem(path: Path) -> str:
+    name = base_name(path)
+    return next((name[: -len(e)] for e in _LABEL_ENDINGS if name.lower().endswith(e)), name)
+
+
+def _refuse_incomplete(path: Path, files: Sequence[Path], channels: tuple[str, ...]) -> None:
+    """Refuse a file whose number says that it is a channel of a case that lacks others, or has too many."""
+    number, stem = channel_number(path), base_name(path)[:-5]
+    if len(channels) == 1 or number is None:
+        return
+    siblings = [p for p in files if channel_number(p) is not None and base_name(p)[:-5] == stem]
+    numbers = [channel_number(p) or 0 for p in siblings]
+    if 0 in numbers or max(numbers) < len(channels):
+        raise DataError(
+            "a case has not one file per channel",
+            where=f"{path.parent}, case {stem}",
+            got=", ".join(p.name for p in siblings[:5]),
+            expected=", ".join(f"{stem}_{i:04d} ({c})" for i, c in enumerate(channels)),
+        )
