@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError, DataError
+from common.errors import ConfigError
 
 from .bundle_files import find_bundle
 from .label_config import kinds_of, modalities_of, read_model
 from .label_layout import code_folder, copy_app, lay_out
-from .label_server import Server, dicomweb, find_python
+from .label_server import Server, check_studies, dicomweb, find_python
 
 __all__ = ["Label"]
 
@@ -47,7 +47,8 @@ class Label:
 
         Args:
             bundle: name or folder.
-            studies: folder of images (corrected label maps go to its ``labels``), or a DICOMweb address.
+            studies: folder of NIfTI, NRRD, PNG, JPEG (``.jpg``) or TIFF (``.tif``) files (corrected label maps go to
+                its ``labels``; an empty one is filled from the viewer), or a DICOMweb address.
             weights: a ``model.pt`` other than the bundle's own.
             kind: ``segmentation`` (automatic), ``deepgrow`` (clicks and a box for one structure) or ``deepedit``
                 (clicks for all structures); several with commas. What suits the bundle when left out.
@@ -63,8 +64,7 @@ class Label:
                 model's modalities say when left out.
         """
         interpreter = find_python(python)
-        if "://" not in studies and not Path(studies).is_dir():
-            raise DataError("there is no such folder of studies", where=studies, expected="a folder of images")
+        notice = None if "://" in studies else check_studies(Path(studies))
         place = Path(app or f"runs/label/{find_bundle(bundle).name}").absolute()
         folders = _lay_out(bundle, place / "model", weights, kind, name, modality, head, fresh)
         copy_app(interpreter.parent.parent, place)
@@ -80,6 +80,8 @@ class Label:
         print(f"starting, usually within half a minute; the server's words go to {server.log}", flush=True)
         try:
             print(_directions(server.start(), server.url), flush=True)
+            if notice:
+                print(notice, flush=True)
             server.wait()
         finally:
             server.stop()

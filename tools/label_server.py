@@ -12,11 +12,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError
+from common.errors import ConfigError, DataError, few
 
-__all__ = ["Server", "dicomweb", "find_python"]
+__all__ = ["Server", "check_studies", "dicomweb", "find_python"]
 
 ENVIRONMENT = ".venv-label"
+# of MONAI Label's MONAI_LABEL_DATASTORE_FILE_EXT, those that a bundle reads
+LISTED = (".nii.gz", ".nii", ".nrrd", ".jpg", ".png", ".tif")
+_OWN = ("labels", "datastore_v2.json")
 
 
 def find_python(python: str | Path | None = None) -> Path:
@@ -38,6 +41,36 @@ def find_python(python: str | Path | None = None) -> Path:
     if not any(found.parent.parent.glob("lib/python3*/site-packages/monailabel/main.py")):
         raise ConfigError("this environment has no MONAI Label", where=found, hint=hint)
     return found  # not resolved: a link's target would not know its environment
+
+
+def check_studies(folder: Path) -> str | None:
+    """Refuse a folder of which the viewers would show nothing: the server lists the files in it, not those below.
+
+    Args:
+        folder: of images; what the server keeps there itself does not count.
+
+    Returns:
+        a notice when the folder is empty, which is fine for who uploads scans from the viewer.
+
+    Raises:
+        DataError: when there is no such folder, or only what the server does not list.
+    """
+    if not folder.is_dir():
+        raise DataError("there is no such folder of studies", where=folder, expected="a folder of images")
+    there = sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name not in _OWN)
+    if not there:
+        return f"{folder} is empty: upload scans from the viewer, or put files there ({', '.join(LISTED)})"
+    if any(p.is_file() and p.name.endswith(LISTED) for p in there):
+        return None
+    names = [f"{p.name}/" if p.is_dir() else p.name for p in there]
+    raise DataError(
+        "the label server would list nothing of this folder",
+        where=folder,
+        got=few(names),
+        expected=f"files in the folder itself that end in {', '.join(LISTED)}",
+        hint="convert DICOM series with dcm2niix and other files to NIfTI, or serve DICOM: "
+        "--studies http://HOST/dicom-web",
+    )
 
 
 class Server:

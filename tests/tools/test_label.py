@@ -16,7 +16,7 @@ from tools.bundle_closure import named_modules
 from tools.label import Label
 from tools.label_config import kinds_of, read_model
 from tools.label_layout import copy_app, folder_name, lay_out
-from tools.label_server import Server, find_python
+from tools.label_server import Server, check_studies, find_python
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 GIVEN = {"m4oe": {"modality": "CT", "head": "abdomen"}}
@@ -213,6 +213,32 @@ def test_the_settings_that_work_offline(environment, tmp_path):
         found.environment["PYTHONPATH"].startswith(str(tmp_path))
         and "," not in found.environment["CUDA_VISIBLE_DEVICES"]
     )
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nii", "a.nrrd", "a.png", "a.jpg", "a.tif"])
+def test_studies_that_the_server_lists(tmp_path, name):
+    (tmp_path / "series").mkdir()
+    (tmp_path / name).write_bytes(b"x")
+    assert check_studies(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["a.mha", "a.NII", "a.dcm", "a.jpeg", "series/a.nii.gz"])
+def test_studies_that_the_server_would_not_list(environment, tmp_path, name):
+    studies = tmp_path / "s"
+    (studies / name).parent.mkdir(parents=True)
+    (studies / name).write_bytes(b"x")
+    with pytest.raises(DataError, match="would list nothing") as caught:
+        Label().start("ka2er", str(studies), python=str(environment("exit 0")))
+    assert caught.value.got == name.replace("series/a.nii.gz", "series/")
+    assert ".nrrd" in caught.value.expected and "dicom-web" in caught.value.hint
+
+
+def test_an_empty_folder_of_studies_is_allowed_and_said(tmp_path):
+    assert "is empty" in check_studies(tmp_path)
+    (tmp_path / "labels" / "final").mkdir(parents=True)
+    for own in ("datastore_v2.json", ".lock"):
+        (tmp_path / own).write_text("{}")
+    assert "is empty" in check_studies(tmp_path)
 
 
 def test_studies_must_be_there(environment, tmp_path):
