@@ -22,7 +22,16 @@ from common.labels import BACKGROUND, LabelSpace
 
 from .bundle_files import read_json
 
-__all__ = ["RESULT_KINDS", "Source", "check_results", "result_kind", "series_options", "structures", "write_results"]
+__all__ = [
+    "RESULT_KINDS",
+    "Source",
+    "check_results",
+    "result_kind",
+    "series_options",
+    "structure_names",
+    "structures",
+    "write_results",
+]
 
 RESULT_KINDS = ("dicom_seg", "nifti", "both")
 
@@ -122,17 +131,24 @@ def structures(config: ConfigParser, bundle: Path, highest: int) -> LabelSpace:
 
     A bundle of somebody else's may say neither; its structures are then called by their numbers.
     """
+    names = structure_names(config, bundle)
+    return LabelSpace(names or tuple(f"structure {i}" for i in range(1, max(1, highest) + 1)))
+
+
+def structure_names(config: ConfigParser, bundle: Path) -> tuple[str, ...]:
+    """Names of a label map's values from 1 on, as :func:`structures`; empty when nobody says them."""
     for key in ("labels", "names"):
         found = config.get_parsed_content(key) if key in config.get() else None
         if isinstance(found, LabelSpace):
-            return LabelSpace(found.names)
+            return found.names
         if isinstance(found, Sequence) and found and all(isinstance(n, str) for n in found):
-            return LabelSpace(tuple(found))
+            return tuple(found)
     outputs = _metadata(bundle).get("network_data_format", {}).get("outputs", {})
     first: dict[str, Any] = next(iter(outputs.values()), {})
     channels = first.get("channel_def", {})
-    names = [str(channels[i]) for i in sorted(channels, key=int) if str(channels[i]).lower() != BACKGROUND]
-    return LabelSpace(tuple(names or (f"structure {i}" for i in range(1, max(1, highest) + 1))))
+    if str(channels.get("0", "")).lower() != BACKGROUND:
+        return ()  # an image, or masks that may overlap
+    return tuple(str(channels[i]) for i in sorted(channels, key=int) if str(channels[i]).lower() != BACKGROUND)
 
 
 def _metadata(bundle: Path) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from typing import Any
 from common.data.dicom import SeriesOptions
 from common.data.io import read_volume
 from common.data.pictures import is_picture, read_picture
-from common.errors import ConfigError, DataError, GeometryError
+from common.errors import AmalgamationError, ConfigError, DataError, GeometryError
 from common.geometry import Grid
+from common.weights import read_card
 
 from .bundle_files import find_bundle
-from .dicom_results import check_results, result_kind, series_options, write_results
+from .dicom_results import check_results, result_kind, series_options, structure_names, write_results
 from .prompt_options import GivenPrompts, given_prompts, prompt_entries, reads
 from .scans import Scan, find_scans, readable
 from .workflow import config_files, read_config, run_bundle
@@ -116,6 +117,8 @@ def segment(
     root = find_bundle(bundle)
     files = config_files(root, "inference")
     scans = find_scans(source)
+    if any(len(s.files) > 1 for s in scans):  # channels of one scan, or scans that are numbered so
+        scans = find_scans(source, _channels(root, weights))
     kind = result_kind(result, Path(output), dicom=all(s.dicom for s in scans))
     pages = {} if page is None else _pages(scans, Path(page), read_config(files).get(), bundle)
     targets = _targets(scans, Path(source), Path(output), overwrite, kind)
@@ -138,12 +141,30 @@ def segment(
         results = {s.name: _result(s, hidden / "out") for s in scans}
         for name, path in results.items():
             _check_grid(inputs[name][0], path)
+        if kind != "dicom_seg":
+            _print_names(structure_names(config, root))
         segs = {} if kind == "nifti" else write_results(results, sources, config, root, hidden / "seg")
         return _deliver(
             segs if kind == "dicom_seg" else results, targets, segs if kind == "both" else {}, pages, hidden
         )
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _channels(root: Path, weights: str | Path | None) -> int | None:
+    """How many channels the network reads, when its weights say so."""
+    path = root / "models" / "model.pt" if weights is None else Path(weights)
+    try:
+        card = read_card(path) if path.is_file() else None
+    except AmalgamationError:
+        return None  # the run says what is wrong with the file
+    return len(card.channels) if card is not None and card.channels else None
+
+
+def _print_names(names: Sequence[str]) -> None:
+    """Which number of a label map is which structure."""
+    if names:
+        print(", ".join(f"{i} {name}" for i, name in enumerate(names, start=1)))
 
 
 def _deliver(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel
 import numpy as np
 
+from common.data.dataset_json import channel_groups
 from common.data.dicom import SeriesOptions, is_dicom, read_dicom
 from common.data.dicom_slices import scan_files
 from common.data.io import check_volume, read_volume
@@ -20,7 +20,6 @@ from .dicom_results import Source
 __all__ = ["Scan", "find_scans", "readable"]
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", *PICTURES)
-_CHANNEL = re.compile(r"(.+)_(\d{4})$")
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,15 @@ def _stem(path: Path) -> str | None:
     return None
 
 
-def find_scans(source: str | Path) -> list[Scan]:
+def find_scans(source: str | Path, channels: int | None = None) -> list[Scan]:
     """All scans at a path, sorted by name.
 
-    Files ``name_0000``, ``name_0001``, ... are the channels of one scan (nnU-Net's naming) when more than one is there.
+    Files ``name_0000`` to ``name_{channels - 1}``, none missing, are the channels of one scan (nnU-Net's naming); files
+    that are numbered in another way are scans of their own.
+
+    Args:
+        source: file or folder.
+        channels: what the network reads, >= 1; any number from two on when None.
 
     Raises:
         DataError: when nothing is there, nothing is an image, or two scans have one base name.
@@ -72,7 +76,7 @@ def find_scans(source: str | Path) -> list[Scan]:
         if stem is None and len(scan_files(path)[0]) == 1:
             raise DataError("one DICOM slice is not a scan", where=path, hint=f"give the series' folder: {path.parent}")
         return [Scan(path.stem if stem is None else stem, (path,))]
-    scans = _in_folder(path)
+    scans = _in_folder(path, channels)
     if not scans:
         raise DataError("the folder holds no scan", where=path, expected=", ".join(SUFFIXES) + " or DICOM series")
     _refuse_twins(scans)
@@ -83,23 +87,18 @@ def _name(scan: Scan) -> str:
     return scan.name
 
 
-def _in_folder(folder: Path) -> list[Scan]:
+def _in_folder(folder: Path, channels: int | None) -> list[Scan]:
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     images = [p for p in files if _stem(p) is not None]
     if not images and any(is_dicom(p) for p in files):
         return [Scan(folder.resolve().name, (folder,))]
-    channels: dict[str, list[Path]] = {}
-    for p in images:
-        match = _CHANNEL.match(_stem(p) or "")
-        if match:
-            channels.setdefault(match[1], []).append(p)
-    several = {name: tuple(sorted(ps)) for name, ps in channels.items() if len(ps) > 1}
-    taken = {p for ps in several.values() for p in ps}
-    scans = [Scan(name, ps) for name, ps in several.items()]
+    several = channel_groups(images, channels) if channels != 1 else {}
+    taken = {p for paths in several.values() for p in paths}
+    scans = [Scan(name, paths) for name, paths in several.items()]
     scans += [Scan(_stem(p) or p.name, (p,)) for p in images if p not in taken]
     if not scans:
         for sub in sorted(p for p in folder.iterdir() if p.is_dir()):
-            scans += [s for s in _in_folder(sub) if s.dicom]
+            scans += [s for s in _in_folder(sub, channels) if s.dicom]
     return scans
 
 

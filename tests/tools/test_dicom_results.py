@@ -16,7 +16,7 @@ from common.data.dicom_seg_masks import read_seg
 from common.errors import ConfigError, DataError
 from common.labels import LabelSpace
 from tools.__main__ import main
-from tools.dicom_results import result_kind, series_options, structures
+from tools.dicom_results import result_kind, series_options, structure_names, structures
 from tools.predict import segment
 from tools.workflow import read_config
 
@@ -174,7 +174,10 @@ def test_names_of_the_structures(toy_bundle):
     assert structures(config, toy_bundle, 2).names == ("structure 1", "structure 2")
     outputs = {"pred": {"channel_def": {"0": "background", "10": "b", "9": "a"}}}
     (toy_bundle / "configs" / "metadata.json").write_text(json.dumps({"network_data_format": {"outputs": outputs}}))
-    assert structures(config, toy_bundle, 1).names == ("a", "b")
+    assert structures(config, toy_bundle, 1).names == structure_names(config, toy_bundle) == ("a", "b")
+    outputs["pred"]["channel_def"] = {"0": "image"}
+    (toy_bundle / "configs" / "metadata.json").write_text(json.dumps({"network_data_format": {"outputs": outputs}}))
+    assert structure_names(config, toy_bundle) == ()
 
 
 @pytest.mark.data

@@ -6,10 +6,13 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import torch
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from common.card import ModelCard, save_weights
 from common.errors import AmalgamationError, ConfigError, DataError, GeometryError
+from common.labels import LabelSpace
 from tools.predict import predict, segment
 from tools.scans import find_scans
 
@@ -111,6 +114,35 @@ def test_channels_of_one_scan_and_names_that_clash(tmp_path):
     (tmp_path / "x.txt").write_text("x")
     with pytest.raises(DataError, match="not an image"):
         find_scans(tmp_path / "x.txt")
+
+
+def test_scans_that_end_in_four_digits(toy_bundle, tmp_path, capsys):
+    """They are channels only when the network reads as many."""
+    for name in ("amos_0001.nii.gz", "amos_0002.nii.gz"):
+        scan(tmp_path / "amos" / name)
+    assert [s.name for s in find_scans(tmp_path / "amos")] == ["amos_0001", "amos_0002"]
+    for name in ("b_0000.nii.gz", "b_0001.nii.gz"):
+        scan(tmp_path / "two" / name)
+    assert [len(s.files) for s in find_scans(tmp_path / "two", 2)] == [2]
+    assert [s.name for s in find_scans(tmp_path / "two", 1)] == ["b_0000", "b_0001"]
+    file = toy_bundle / "models" / "model.pt"
+    save_weights(file, torch.load(file, weights_only=True), ModelCard(LabelSpace(("bright",)), ("CT",), "toy"))
+    predict(str(toy_bundle), str(tmp_path / "two"), str(tmp_path / "out"))
+    assert files(tmp_path / "out") == ["b_0000.nii.gz", "b_0001.nii.gz"]
+    assert capsys.readouterr().out.splitlines()[0] == "1 bright"
+
+
+def test_the_numbers_of_the_structures_are_said_where_numbers_are_written(toy_bundle, tmp_path, capsys):
+    voxels = np.zeros((20, 18, 10))
+    voxels[4:12, 5:14, 3:8] = 100
+    dicom(tmp_path / "series", voxels)
+    for result, lines in (("nifti", 1), ("dicom_seg", 0), ("both", 1)):
+        predict(str(toy_bundle), str(tmp_path / "series"), str(tmp_path / result), result=result)
+        assert capsys.readouterr().out.count("1 bright\n") == lines
+    network = json.loads((toy_bundle / "configs" / "inference.json").read_text())["network_def"]
+    rewrite(toy_bundle, network_def={**network, "out_channels": 2}, names=None)
+    predict(str(toy_bundle), str(tmp_path / "series"), str(tmp_path / "unnamed"), result="nifti")
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "unnamed" / "series.nii.gz")]
 
 
 def test_existing_results_are_refused_unless_told(toy_bundle, tmp_path):
