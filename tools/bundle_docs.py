@@ -7,6 +7,8 @@ from pathlib import Path
 
 from common.errors import ConfigError
 
+from .bundle_files import read_json
+
 __all__ = ["NOTHING_SHIPPED", "REQUIRED_SECTIONS", "Weights", "missing_sections", "write_documents"]
 
 from typing import NamedTuple
@@ -14,6 +16,12 @@ from typing import NamedTuple
 REQUIRED_SECTIONS = ("Authors", "Tags", "Model Description", "Data", "Performance", "System Configuration")
 NOTHING_SHIPPED = "No data and no trained weights are shipped with this bundle."
 COMMANDS = "## Commands"
+RUN = "python -m monai.bundle run --config_file"
+ONE_SCAN = """The first line takes scans where they lie: an entry for each, with a list of files where each channel has
+one of its own. Capitals stand for names of yours; one that the model does not know is refused with those that it knows,
+and a model of one modality needs none.
+
+"""
 
 
 class Weights(NamedTuple):
@@ -61,7 +69,7 @@ def write_documents(folder: Path, *, bundle: str, package: str, weights: Weights
     if missing or COMMANDS not in text:
         raise ConfigError("the document lacks sections that the zoo wants", where=readme.name,
                           got=", ".join(missing) or "no Commands")  # fmt: skip
-    added = [_commands(bundle, package), _weights(weights)]
+    added = [_commands(folder, bundle, package), _weights(weights)]
     if torchscript:
         added.append(f"## TorchScript file\n`models/model.ts`: {torchscript}.\n")
     text = text.replace(f"{COMMANDS}\n", "\n".join(added) + "\n## Commands in the collection\n", 1)
@@ -78,16 +86,36 @@ def write_documents(folder: Path, *, bundle: str, package: str, weights: Weights
         licence.write_text(terms.replace(NOTHING_SHIPPED, told, 1), encoding="utf-8")
 
 
-def _commands(bundle: str, package: str) -> str:
+def _on_one_scan(folder: Path) -> tuple[str, str]:
+    """The command that segments a file as it lies, and what is said of it; neither where nothing is segmented."""
+    config = read_json(folder / "configs" / "inference.json")
+    data = read_json(folder / "configs" / "metadata.json")["network_data_format"]
+    (image, *_), (pred, *_) = data["inputs"].values(), data["outputs"].values()
+    if pred.get("format") == "magnitude":  # an expert that learns without labels
+        return "", ""
+    file = "picture.png" if len(image["spatial_shape"]) == 2 else "scan.nii.gz"
+    words = [f"{RUN} configs/inference.json --dataset::data \"[{{'image': '{file}'}}]\""]
+    words += [f"--{key} {key.upper()}" for key in ("modality", "head") if key in config]
+    if "prompts" in config:
+        words.append("--prompts \"{'liver': {'inside': [[120, 80, 40]]}}\"")
+    return " ".join(words) + "\n", ONE_SCAN
+
+
+def _commands(folder: Path, bundle: str, package: str) -> str:
+    command, told = _on_one_scan(folder)
     return f"""{COMMANDS}
 This folder needs nothing but the packages of `configs/metadata.json`: the code that it names lies in `{package}/`
 ([VENDORED.json](VENDORED.json) lists it with hashes). In this folder:
 
 ```bash
-python -m monai.bundle run --config_file configs/inference.json --dataset_dir DATASET
-python -m monai.bundle run --config_file "['configs/inference.json','configs/evaluate.json']" --dataset_dir DATASET
-python -m monai.bundle run --config_file configs/train.json --dataset_dir DATASETS
+{command}{RUN} configs/inference.json --dataset_dir DATASET
+{RUN} "['configs/inference.json','configs/evaluate.json']" --dataset_dir DATASET
+{RUN} configs/train.json --dataset_dir DATASETS
 ```
+
+{told}`DATASET` is a folder with a `dataset.json` as in the Medical Segmentation Decathlon: `name`, `modality`, `labels`
+and lists `test`, `training` and `validation` of `{{"image": ..., "label": ...}}`; `DATASETS` is a folder of such
+folders.
 
 From anywhere else, add `--bundle_root {bundle}` and name the files by their paths. Results go to `eval/`, weights to
 `models/`. In Python, `sys.path.insert(0, "{bundle}")` comes before `monai.bundle.load("{bundle}", bundle_dir=".",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from common.data.datalist import items
@@ -80,6 +83,19 @@ def test_the_student_passes_the_zoo(ka2er: Path, phantom_dir: Path) -> None:
                                  "check_workflow": {"kind": "inference", "dataset_dir": str(phantom_dir)}})  # fmt: skip
     assert found.count("passed") == len(CHECKS) + 3
     assert check_bundle(ka2er) == []
+
+
+@pytest.mark.slow
+def test_its_documents_command_segments_one_scan(ka2er: Path, tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).normal(size=(20, 18, 10)).astype(np.float32)
+    nib.save(nib.Nifti1Image(voxels, np.diag([-3.0, 3, 5, 1])), tmp_path / "scan.nii.gz")
+    text = (ka2er / "docs" / "README.md").read_text(encoding="utf-8")
+    line = next(line for line in text.splitlines() if "--dataset::data" in line)
+    words = [w.replace("scan.nii.gz", str(tmp_path / "scan.nii.gz")) for w in shlex.split(line)]
+    assert words[:2] == ["python", "-m"]
+    bare.done(ka2er, *words[2:], cwd=ka2er)
+    found = nib.load(ka2er / "eval" / "predictions" / "scan.nii.gz")
+    assert found.shape == voxels.shape and np.allclose(found.affine, np.diag([-3.0, 3, 5, 1]))
 
 
 @pytest.mark.slow

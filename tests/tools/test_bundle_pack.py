@@ -113,6 +113,36 @@ def test_configurations_are_at_home(toy: Path, tmp_path: Path) -> None:
     assert type(parser.get_parsed_content("train::handlers")[0]).__name__ == "StatsHandler"
 
 
+SCAN = "--dataset::data \"[{'image': 'scan.nii.gz'}]\""
+CLICK = "--prompts \"{'liver': {'inside': [[120, 80, 40]]}}\""
+
+
+@pytest.mark.parametrize(
+    ("keys", "shape", "options"),
+    [
+        ((), 3, [SCAN]),
+        ((), 2, [SCAN.replace("scan.nii.gz", "picture.png")]),
+        (("modality", "head"), 3, [f"{SCAN} --modality MODALITY --head HEAD"]),
+        (("prompts",), 3, [f"{SCAN} {CLICK}"]),
+        (("no labels",), 3, []),
+    ],
+)
+def test_the_document_says_how_one_scan_is_segmented(
+    toy: Path, tmp_path: Path, keys: tuple[str, ...], shape: int, options: list[str]
+) -> None:
+    inference, metadata = (toy / "configs" / f"{n}.json" for n in ("inference", "metadata"))
+    inference.write_text(json.dumps({**json.loads(inference.read_text()), **dict.fromkeys(keys)}))
+    content = json.loads(metadata.read_text())
+    content["network_data_format"]["inputs"]["image"]["spatial_shape"] = [8] * shape
+    if "no labels" in keys:
+        content["network_data_format"]["outputs"]["pred"]["format"] = "magnitude"
+    metadata.write_text(json.dumps(content))
+    text = (pack_bundle(toy, tmp_path / "out").folder / "docs" / "README.md").read_text()
+    start = "python -m monai.bundle run --config_file configs/inference.json"
+    assert [line for line in text.splitlines() if "dataset::data" in line] == [f"{start} {o}" for o in options]
+    assert ("takes scans where they lie" in text) == bool(options) and "`DATASET` is a folder" in text
+
+
 def test_rewriting() -> None:
     def changed(content: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = rewritten_config(content, "b_bundle")
