@@ -88,8 +88,8 @@ def convert_nnunet(raw: str | Path, out: str | Path, *, name: str | None = None,
         val: fraction of subjects for validation, by hash.
 
     Raises:
-        DataError: when folders or channel files are missing, a scan of ``imagesTr`` has no label map, or the labels tell
-            to ignore voxels.
+        DataError: when folders or channel files are missing, a scan of ``imagesTr`` has no label map, or the labels
+            tell to ignore voxels.
     """
     raw, name = Path(raw), name or Path(raw).resolve().name
     data = read_json(raw / "dataset.json")
