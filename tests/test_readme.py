@@ -144,7 +144,7 @@ def test_commands_run(folder: Path, dicom_series: Callable[..., Path]) -> None:
             spacing = tuple(float(s) for s in scan.header.get_zooms()[:3])
             dicom_series(folder / "my_series", np.asarray(scan.dataobj), spacing=spacing)
         if "nnUNet_results" in command and not (folder / "nnUNet_results").exists():
-            (trained,) = (folder / "runs" / "ka2er" / "experts" / "ct" / "nnunet").glob("*/*")
+            (trained,) = (folder / "runs" / "mine" / "experts" / "ct" / "nnunet").glob("*/*")
             shutil.copytree(trained, folder / next(w for w in command.split() if w.startswith("nnUNet_results")))
         seconds = run(smaller(command), folder)
         print(f"{seconds:6.1f} s  {command}")

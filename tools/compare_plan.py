@@ -170,7 +170,9 @@ def experts_of(member: Member, steps: Sequence[Step]) -> list[str]:
         if identity not in found:
             found[identity] = None
             open_ids += every[identity].needs
-    return [i for i in found if i not in own and every[i].argv]
+    # who trains nothing asks the tasks' experts only; the manifest lists a task-agnostic one, too
+    unasked = () if any(trains(every[i]) for i in own) else ("external",)
+    return [i for i in found if i not in own and every[i].argv and every[i].kind not in unasked]
 
 
 def _needed(steps: Sequence[Step], members: Sequence[Member]) -> list[Step]:

@@ -229,6 +229,17 @@ def test_the_record_names_experts_and_who_trains(collection, tmp_path, calls):
     assert read_comparison(tmp_path / "out").members[1].costs.training_s == 0.0
 
 
+def test_a_task_agnostic_expert_costs_the_ensemble_nothing(tmp_path, collection):
+    from tools.chain_plan import ChainSettings, plan
+
+    general = collection.with_name("general")
+    _dataset(general, {"liver": 1})
+    steps = plan(ChainSettings("ka2er", collection, tmp_path, preset="smoke", external=general, variants=("ensemble",)))
+    found = {name: experts_of(known_members()[name], steps) for name in ("ka2er", "ensemble")}
+    assert found["ka2er"] == ["expert:a", "expert:b", "external:general"]
+    assert found["ensemble"] == ["expert:a", "expert:b"]
+
+
 def test_experts_of_experts_count(tmp_path, collection):
     from tools.chain_plan import ChainSettings, plan
 
