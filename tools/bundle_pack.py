@@ -168,6 +168,8 @@ def _describe(folder: Path, card: ModelCard) -> None:
         plans = {**settings["plans"], "configuration": settings["configuration"]}
         write_json(folder / "configs" / "plans" / "plans.json", plans)
         write_json(folder / "configs" / "plans" / "dataset.json", settings["dataset_json"])
+        inference["plan"]["fallback"] = {k: settings[k] for k in ("plans", "dataset_json", "configuration")}
+        write_json(folder / "configs" / "inference.json", inference)
     image, pred = (meta["network_data_format"][k][n] for k, n in (("inputs", "image"), ("outputs", "pred")))
     if pred.get("channel_def", {}).get("0") == BACKGROUND and card.labels.exclusive:
         pred["channel_def"], pred["num_channels"] = card.labels.channel_def(), card.labels.num_classes

@@ -98,12 +98,13 @@ def read_plan(folder: str | Path, configuration: str | None = None) -> Plan:
     return Plan(plans, read_json(place / "dataset.json"), chosen, place)
 
 
-def plan_of_model(model: str | Path, fallback: str | Path) -> Plan:
+def plan_of_model(model: str | Path, fallback: str | Path | Mapping[str, Any]) -> Plan:
     """The plan that a model was trained with: from its card, from beside it, or (no model yet) from ``fallback``.
 
     Args:
         model: ``model.pt``.
-        fallback: folder with the plans that a bundle ships.
+        fallback: folder with the plans that a bundle ships; or the plans themselves as :attr:`Plan.settings`, which
+            need no file: ``monai.bundle.load`` builds the network in whatever folder it is called in.
 
     Raises:
         WeightError: when the model exists and nothing says how it was planned.
@@ -115,6 +116,8 @@ def plan_of_model(model: str | Path, fallback: str | Path) -> Plan:
         if "plans" in known:
             return Plan(known["plans"], known["dataset_json"], known["configuration"], path.parent)
         return read_plan(path.parent)
+    if isinstance(fallback, Mapping):
+        return Plan(fallback["plans"], fallback["dataset_json"], fallback["configuration"], path.parent)
     return read_plan(fallback)
 
 

@@ -109,6 +109,8 @@ def test_plan_travels_with_the_model(planned, tmp_path):
     import torch
 
     assert plan_of_model(tmp_path / "model.pt", planned.folder) == read_plan(planned.folder)
+    inside = plan_of_model(tmp_path / "model.pt", planned.settings)
+    assert inside.settings == planned.settings and inside.patch_size == planned.patch_size
     card = ModelCard(planned.labels, planned.channels, extra={"settings": planned.settings})
     save_weights(tmp_path / "model.pt", {"w": torch.zeros(1)}, card)
     found = plan_of_model(tmp_path / "model.pt", tmp_path / "nothing")
