@@ -12,6 +12,7 @@ import torch
 from common.engine.case_pictures import draw_planes, three_planes
 from common.engine.score_summary import summary, write_case_csv, write_summary_json
 from common.labels import LabelSpace
+from tests.tools.empty_dataset import empty_dataset
 
 TASKS = {
     "phantom_ct": ("CT", ("liver", "spleen", "left kidney", "right kidney", "aorta", "tumour")),
@@ -258,6 +259,14 @@ def threshold_weights(path, classes=1, at=50.0):
     weight[1], bias[0], bias[1] = 1.0, 0.0, -at
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"weight": weight, "bias": bias}, path)
+
+
+@pytest.fixture
+def collection(tmp_path):
+    """Two tasks, ``a`` (liver) and ``b`` (liver, spleen), with a case in each split."""
+    empty_dataset(tmp_path / "data" / "a", {"liver": 1})
+    empty_dataset(tmp_path / "data" / "b", {"liver": 1, "spleen": 2})
+    return tmp_path / "data"
 
 
 @pytest.fixture

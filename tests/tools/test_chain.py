@@ -14,34 +14,13 @@ import numpy as np
 import pytest
 
 from common.errors import AmalgamationError, ConfigError, ExpertError
+from tests.tools.empty_dataset import empty_dataset
 from tools import chain_run
 from tools.chain import Chain, _overrides
 from tools.chain_plan import ChainSettings, fingerprint, plan
 from tools.chain_record import Record
 
 ROOT = Path(__file__).parents[2]
-
-
-def _dataset(folder: Path, labels: dict[str, int]) -> Path:
-    for part in ("imagesTr", "labelsTr"):
-        (folder / part).mkdir(parents=True)
-    entries = []
-    for number in range(3):
-        name = f"{folder.name}_{number}.nii.gz"
-        for part in ("imagesTr", "labelsTr"):
-            nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), folder / part / name)
-        entries.append({"image": f"imagesTr/{name}", "label": f"labelsTr/{name}", "id": f"{folder.name}_{number}"})
-    description = {"name": folder.name, "channel_names": {"0": "CT"}, "labels": {"background": 0, **labels}}
-    description |= {"training": entries[:1], "validation": entries[1:2], "test": entries[2:]}
-    (folder / "dataset.json").write_text(json.dumps(description))
-    return folder
-
-
-@pytest.fixture
-def collection(tmp_path: Path) -> Path:
-    _dataset(tmp_path / "data" / "a", {"liver": 1})
-    _dataset(tmp_path / "data" / "b", {"liver": 1, "spleen": 2})
-    return tmp_path / "data"
 
 
 @pytest.fixture
@@ -91,7 +70,7 @@ def test_one_run_of_each_kind_per_seed_and_none_alone_on_request(settings: Chain
 
 
 def test_external_dataset_becomes_a_task_agnostic_expert(settings: ChainSettings, tmp_path: Path) -> None:
-    general = _dataset(tmp_path / "general", {"liver": 1})
+    general = empty_dataset(tmp_path / "general", {"liver": 1})
     steps = plan(dataclasses.replace(settings, external=general))
     step = next(s for s in steps if s.kind == "external")
     assert "external" in step.argv and "evaluate:external:general" not in [s.id for s in steps]
@@ -100,7 +79,7 @@ def test_external_dataset_becomes_a_task_agnostic_expert(settings: ChainSettings
 def test_without_an_external_expert_the_student_asks_its_task_expert_only(
     settings: ChainSettings, tmp_path: Path
 ) -> None:
-    general = _dataset(tmp_path / "general", {"liver": 1})
+    general = empty_dataset(tmp_path / "general", {"liver": 1})
     both = dataclasses.replace(settings, external=general)
     configs = {
         name: next(s for s in plan(chosen) if s.kind == "amalgamated").command
@@ -229,9 +208,10 @@ def test_no_process_outlives_the_chain_and_each_may_finish_what_it_writes(
         "    while not job.done(): time.sleep(0.05)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", chain], cwd=ROOT, stderr=subprocess.PIPE, process_group=0)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not ready.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
+    assert ready.exists(), "the chain did not start its process in time"
     (os.killpg if whole_group else os.kill)(process.pid, number)  # a terminal signals the whole group
     process.communicate(timeout=30)
     assert process.returncode == (-signal.SIGINT if number == signal.SIGINT else 128 + number)

@@ -11,7 +11,6 @@ import pytest
 from common.data.datalist import read_collection
 from common.engine.metrics import MEASURES, write_case_csv, write_summary_json
 from common.errors import AmalgamationError, ConfigError, DataError
-from tests.tools.test_chain import _dataset
 from tools import chain_run
 from tools.chain import Chain
 from tools.chain_evaluate import unscored
@@ -32,10 +31,8 @@ def _at_the_root(monkeypatch):
 
 
 @pytest.fixture
-def settings(tmp_path):
-    _dataset(tmp_path / "data" / "a", {"liver": 1})
-    _dataset(tmp_path / "data" / "b", {"liver": 1, "spleen": 2})
-    return ChainSettings("ka2er", tmp_path / "data", tmp_path / "out", preset="smoke", tracking="none")
+def settings(collection, tmp_path):
+    return ChainSettings("ka2er", collection, tmp_path / "out", preset="smoke", tracking="none")
 
 
 def _without_test(settings, *tasks, test=()):

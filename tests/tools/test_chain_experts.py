@@ -10,7 +10,6 @@ import pytest
 from common.data.datalist import read_collection
 from common.errors import AmalgamationError, ConfigError, ExpertError
 from common.experts_spec import read_manifest
-from tests.tools.test_chain import _dataset
 from tools.chain import _given
 from tools.chain_plan import ChainSettings, fingerprint, plan
 from tools.chain_record import write_manifest
@@ -21,10 +20,8 @@ STRUCTURES = {"background": 0, "liver": 1, "spleen": 2}
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> ChainSettings:
-    _dataset(tmp_path / "data" / "a", {"liver": 1})
-    _dataset(tmp_path / "data" / "b", {"liver": 1, "spleen": 2})
-    return ChainSettings("ka2er", tmp_path / "data", tmp_path / "out", preset="smoke", bundles=ROOT / "bundles")
+def settings(collection: Path, tmp_path: Path) -> ChainSettings:
+    return ChainSettings("ka2er", collection, tmp_path / "out", preset="smoke", bundles=ROOT / "bundles")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from common.data.datalist import read_collection
 from common.errors import AmalgamationError, ConfigError, ExpertError
-from tests.tools.test_chain import _dataset
+from tests.tools.empty_dataset import empty_dataset
 from tools import chain_run
 from tools.compare import Compare, _knobs, _presets, _seeds
 from tools.compare_budget import Budget, measured, schedule
@@ -28,13 +28,6 @@ ALL_3D |= {"samed", "hsam", "sam_decoder"}
 @pytest.fixture(autouse=True)
 def _at_the_root(monkeypatch):
     monkeypatch.chdir(ROOT)
-
-
-@pytest.fixture
-def collection(tmp_path):
-    _dataset(tmp_path / "data" / "a", {"liver": 1})
-    _dataset(tmp_path / "data" / "b", {"liver": 1, "spleen": 2})
-    return tmp_path / "data"
 
 
 @pytest.fixture
@@ -233,7 +226,7 @@ def test_a_task_agnostic_expert_costs_the_ensemble_nothing(tmp_path, collection)
     from tools.chain_plan import ChainSettings, plan
 
     general = collection.with_name("general")
-    _dataset(general, {"liver": 1})
+    empty_dataset(general, {"liver": 1})
     steps = plan(ChainSettings("ka2er", collection, tmp_path, preset="smoke", external=general, variants=("ensemble",)))
     found = {name: experts_of(known_members()[name], steps) for name in ("ka2er", "ensemble")}
     assert found["ka2er"] == ["expert:a", "expert:b", "external:general"]
