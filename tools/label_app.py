@@ -37,9 +37,8 @@ class MyApp(_bundle_app(), MONAILabelApp):  # type: ignore[misc]  # the server l
             if refusal is None:
                 raise
             raise HTTPException(status_code=422, detail=f"{type(refusal).__name__}: {refusal}") from error
-        mask = (
-            "deepgrow" in str(request.get("model")).lower()
-        )  # 1 in the structure that was asked for, whatever its number
+        # a mask is 1 in the structure that was asked for, whatever its number
+        mask = "deepgrow" in str(request.get("model")).lower()
         if request.get("label_info") and not mask:
             _put_in_order(request["label_info"], result)
         return result
