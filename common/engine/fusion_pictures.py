@@ -77,7 +77,8 @@ class FusionPictures(FirstCases):
         views = self.network.views(image[..., number])
         draw_views(path, image[0, 0, ..., number].float().cpu().numpy(), views, title=title)
         rows = [{"slice": number, **row} for row in view_rows(views)]
-        return "what the fusion looks at, and what each expert changes", rows
+        told = "what the fusion looks at, and what each expert changes" if views.changed else "the answer"
+        return told, rows
 
 
 def view_rows(views: Views) -> list[dict[str, Any]]:

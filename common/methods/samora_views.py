@@ -19,7 +19,8 @@ class ExpertViews(NamedTuple):
     """One slice as the network sees it with all experts, without each one, and without any.
 
     Args:
-        answers: ``{"all experts": [S, S], "without image": ..., "no expert": ...}`` class indices.
+        answers: ``{"all experts": [S, S], "without image": ..., "no expert": ...}`` class indices; of a network without
+            experts ``{"no experts": ...}``.
         asked: the same names, each ``{"image asks fused": [S, S], ...}``: how much a place is asked, mean over blocks,
             1 where all places of a window are asked alike; empty without attention.
         changed: the same names but the first: ``[S, S]`` distance ``1 - cos`` (0 .. 2) of what the decoder is given.
@@ -38,7 +39,7 @@ def expert_views(network: Any, image: Tensor) -> ExpertViews:
         network: :class:`~common.methods.samora.SAMora`, in evaluation.
         image: ``[1, 1 or 3, S, S]``.
     """
-    runs: dict[str, tuple[str, ...]] = {"all experts": ()}
+    runs: dict[str, tuple[str, ...]] = {"all experts" if network.levels else "no experts": ()}
     if len(network.levels) > 1:
         runs |= {f"without {level}": (level,) for level in network.levels}
     if network.levels:

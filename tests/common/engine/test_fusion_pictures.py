@@ -66,6 +66,16 @@ def test_an_empty_answer_shows_the_middle(tmp_path):
     assert torch.equal(network.seen[0], image[..., 2]) and (tmp_path / "pictures" / "fusion_case_case1.png").is_file()
 
 
+def test_the_caption_speaks_of_experts_where_there_are_some(tmp_path):
+    alone = SimpleNamespace(answers={"no experts": torch.zeros(SIZE, SIZE, dtype=torch.long)}, asked={}, changed={})
+    for task, seen, told in (("with", views(), "what each expert changes"), ("without", alone, "case x: the answer")):
+        network = SimpleNamespace(views=lambda image, seen=seen: seen)
+        handler = FusionPictures(network=network, output_dir=tmp_path)
+        handler(engine(task, "x", torch.zeros(1, 2, SIZE, SIZE, 5), torch.rand(1, 1, SIZE, SIZE, 5)))
+        captions = json.loads((tmp_path / "pictures" / "captions.json").read_text())
+        assert captions[f"fusion_{task}_x.png"].endswith(told)
+
+
 def test_no_pictures_and_no_attention(tmp_path):
     calls = []
     FusionPictures(network=Network(), output_dir=tmp_path, cases=0).attach(

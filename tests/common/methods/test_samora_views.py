@@ -55,7 +55,7 @@ def test_attention_is_the_mean_over_blocks():
 @pytest.mark.parametrize(
     ("options", "runs"),
     [
-        ({"fuser": "none", "levels": []}, ["all experts"]),
+        ({"fuser": "none", "levels": []}, ["no experts"]),
         ({"fuser": "single", "levels": ["pixel"]}, ["all experts", "no expert"]),
         (
             {"fuser": "mole", "levels": ["image", "pixel"]},
