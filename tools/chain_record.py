@@ -11,7 +11,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from common.engine.lock import RunLock
 from common.errors import ExpertError
 
 from .chain_plan import ChainSettings, Step, fingerprint, recipe
+from .chain_step import this_command
 
 __all__ = ["Record", "install_model", "prepare_tracking", "write_manifest"]
 
@@ -53,7 +53,7 @@ class Record:
             "bundle": settings.bundle,
             "words": recipe(settings).get("words", {}),
             "created": earlier.data["created"] if earlier else _now(),
-            "command": "python -m tools " + " ".join(sys.argv[1:]),
+            "command": this_command(),
             "preset": settings.preset,
             "split": settings.split,
             "commit": _commit(),

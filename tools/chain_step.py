@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from common.errors import ConfigError
 __all__ = [
     "ChainSettings",
     "Step",
+    "as_typed",
     "config_argument",
     "data_files",
     "fingerprint",
@@ -24,6 +26,7 @@ __all__ = [
     "recipe",
     "run_words",
     "step_files",
+    "this_command",
 ]
 
 
@@ -103,7 +106,18 @@ class Step:
     def command(self) -> str:
         """The command as a user would type it."""
         shown = ("python", *self.argv[1:]) if self.argv[:1] == (sys.executable,) else self.argv
-        return " ".join(f'"{word}"' if word.startswith("[") else shlex.quote(word) for word in shown)
+        return as_typed(shown)
+
+
+def as_typed(words: Sequence[str]) -> str:
+    """Words as a line for a shell; lists of files in double quotes, as documents have them."""
+    plain = re.compile(r"\[[^\"$`\\!]*")
+    return " ".join(f'"{word}"' if plain.fullmatch(word) else shlex.quote(word) for word in words)
+
+
+def this_command() -> str:
+    """The line that a user typed to start this process."""
+    return "python -m tools " + as_typed(sys.argv[1:])
 
 
 def recipe(settings: ChainSettings) -> dict[str, Any]:

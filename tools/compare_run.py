@@ -14,6 +14,7 @@ from common.errors import AmalgamationError
 
 from .chain_record import Record, prepare_tracking
 from .chain_run import execute
+from .chain_step import this_command
 from .compare_plan import CompareSettings, Part, experts_of, preset_of, runs_of, trains
 
 __all__ = ["run_parts", "write_comparison"]
@@ -87,7 +88,7 @@ def write_comparison(
     content = {
         "format": 1,
         "name": settings.output_dir.name,
-        "command": "python -m tools " + " ".join(sys.argv[1:]),
+        "command": this_command(),
         **same,
         "dataset_dir": str(settings.dataset_dir),
         "split": settings.split,
