@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +13,11 @@ from typing import Any
 from common.data.datalist import Dataset, read_dataset
 from common.errors import ConfigError
 
+from .train import typed
+
 __all__ = [
     "ChainSettings",
     "Step",
-    "as_typed",
     "config_argument",
     "data_files",
     "fingerprint",
@@ -105,19 +104,12 @@ class Step:
     @property
     def command(self) -> str:
         """The command as a user would type it."""
-        shown = ("python", *self.argv[1:]) if self.argv[:1] == (sys.executable,) else self.argv
-        return as_typed(shown)
-
-
-def as_typed(words: Sequence[str]) -> str:
-    """Words as a line for a shell; lists of files in double quotes, as documents have them."""
-    plain = re.compile(r"\[[^\"$`\\!]*")
-    return " ".join(f'"{word}"' if plain.fullmatch(word) else shlex.quote(word) for word in words)
+        return typed(self.argv) if self.argv else ""
 
 
 def this_command() -> str:
     """The line that a user typed to start this process."""
-    return "python -m tools " + as_typed(sys.argv[1:])
+    return typed([sys.executable, "-m", "tools", *sys.argv[1:]])
 
 
 def recipe(settings: ChainSettings) -> dict[str, Any]:
