@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,10 @@ def test_a_bundle_elsewhere_is_told_where_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("word", ["plain", "['a','b']", "a b", '"', "it's $HOME", "`x`"])
 def test_typed_is_read_back_by_a_shell(word: str) -> None:
-    assert shlex.split(typed(["python3", word])) == ["python", word]
+    line = typed(["python3", word])
+    assert shlex.split(line) == ["python", word]
+    told = subprocess.check_output(["sh", "-c", line.replace("python", "printf %s", 1)], text=True)
+    assert told == word  # shlex.split alone expands nothing
 
 
 def test_dry_run_prints_and_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
