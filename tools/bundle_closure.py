@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import re
+import functools
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,11 +12,11 @@ from typing import NamedTuple
 import common
 from common.errors import ConfigError
 
+from .bundle_names import ROOT, expression_spots, module_file, module_of, spots
+
 __all__ = ["SOURCE", "Closure", "closure", "imports", "named_modules"]
 
 SOURCE = Path(common.__file__).resolve().parent
-ROOT = "common"
-NAME = re.compile(r"(?<![\w./])common((?:\.[A-Za-z_]\w*)+)")
 
 
 class Closure(NamedTuple):
@@ -35,6 +35,14 @@ class Closure(NamedTuple):
     optional: frozenset[str]
 
 
+class Read(NamedTuple):
+    """What a file of code says: its imports, all texts in it, and whether it looks for files beside itself."""
+
+    imports: tuple[Import, ...]
+    texts: frozenset[str]
+    beside: bool
+
+
 class Import(NamedTuple):
     """One import: the absolute name, and whether it happens when the module is imported."""
 
@@ -42,39 +50,45 @@ class Import(NamedTuple):
     early: bool
 
 
-def _file(module: str, source: Path) -> Path | None:
-    path = source.joinpath(*module.split(".")[1:])
-    for candidate in (path.with_suffix(".py") if path != source else path, path / "__init__.py"):
-        if candidate.is_file():
-            return candidate
-    return None
-
-
 def named_modules(texts: Iterable[str], source: Path = SOURCE) -> set[str]:
-    """Modules that texts name: the longest part of each ``common.a.b.C`` that is a module.
+    """Modules that ``_target_`` values and ``$`` expressions name: of each ``common.a.b.C`` the part that is a module.
 
     Raises:
-        ConfigError: when a text names something that is in no module.
+        ConfigError: when a text names something that is in no module, or is no expression.
     """
     found = set()
     for text in texts:
-        for match in NAME.finditer(text):
-            parts = [ROOT, *match.group(1)[1:].split(".")]
-            module = next((".".join(parts[:n]) for n in range(len(parts), 1, -1) if _file(".".join(parts[:n]), source)),
-                          None)  # fmt: skip
+        names = [s.name for s in expression_spots(text[1:], source)] if text.startswith("$") else [text]
+        for name in names:
+            if name.split(".")[0] != ROOT:
+                continue
+            module = module_of(name, source, defined=False)
             if module is None:
-                raise ConfigError("names a module that there is not", where=text[:80], got=".".join(parts))
+                raise ConfigError("names a module that there is not", where=text[:80], got=name)
             found.add(module)
     return found
 
 
-def imports(path: Path, module: str) -> Iterator[Import]:
+def imports(path: Path, module: str, source: Path = SOURCE) -> Iterator[Import]:
     """Every import of a file as absolute names; ``from a import b`` gives ``a`` and ``a.b``.
 
+    Texts that name a module of ours, as importlib takes them, count as well.
+
     Raises:
-        ConfigError: for a bare ``import common``, which a renamed package could not offer.
+        ConfigError: for a bare ``import common.x``, which a renamed package could not offer under that name.
     """
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    yield from _imports(tree, path, module)
+    for spot in spots(tree, text, source):
+        if isinstance(spot.node, ast.Constant):
+            named = module_of(spot.name, source)
+            if named is None:
+                raise ConfigError("names a module that there is not", where=path, got=spot.name)
+            yield Import(named, False)
+
+
+def _imports(tree: ast.AST, path: Path, module: str) -> Iterator[Import]:
     inside = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef)
               for n in ast.walk(f)}  # fmt: skip
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
@@ -82,10 +96,9 @@ def imports(path: Path, module: str) -> Iterator[Import]:
         early = id(node) not in inside
         if isinstance(node, ast.Import):
             for alias in node.names:
-                if alias.name.split(".")[0] == ROOT:
-                    raise ConfigError(
-                        "cannot be vendored: write 'from common.x import y'", where=f"{path}:{node.lineno}"
-                    )
+                if alias.name.split(".")[0] == ROOT and alias.asname is None:
+                    raise ConfigError("cannot be vendored: write 'from common.x import y' or 'import common.x as x'",
+                                      where=f"{path}:{node.lineno}", got=ast.unparse(node))  # fmt: skip
                 yield Import(alias.name, early)
         elif isinstance(node, ast.ImportFrom):
             parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
@@ -93,6 +106,16 @@ def imports(path: Path, module: str) -> Iterator[Import]:
             yield Import(base, early)
             for alias in node.names:
                 yield Import(f"{base}.{alias.name}", early)
+
+
+@functools.lru_cache(maxsize=1024)
+def _read(path: Path, module: str, source: Path, state: tuple[int, int]) -> Read:
+    """A file read once, however many bundles take it; ``state`` (size and time) tells one version from another."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = list(ast.walk(tree))
+    texts = frozenset(n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str))
+    beside = any(isinstance(n, ast.Name) and n.id == "__file__" for n in nodes)
+    return Read(tuple(imports(path, module, source)), texts, beside)
 
 
 def closure(texts: Iterable[str], source: Path = SOURCE) -> Closure:
@@ -109,34 +132,35 @@ def closure(texts: Iterable[str], source: Path = SOURCE) -> Closure:
     modules: dict[str, Path] = {}
     early: set[str] = set()
     late: set[str] = set()
+    files: set[str] = set()
     while waiting:
         module = waiting.pop()
-        path = _file(module, source)
+        path = module_file(module, source)
         if module in modules or path is None:
             continue
         modules[module] = path
         waiting += [module.rpartition(".")[0]] if "." in module else []
-        for found in imports(path, module):
+        status = path.stat()
+        read = _read(path, module, source, (status.st_size, status.st_mtime_ns))
+        files.update(_read_beside(path, read, source))
+        for found in read.imports:
             root = found.name.split(".")[0]
             if root == ROOT:
                 waiting.append(found.name)
             elif root not in sys.stdlib_module_names:
                 (early if found.early else late).add(root)
-    files = sorted({f for p in modules.values() for f in _read_beside(p, source)})
-    return Closure(dict(sorted(modules.items())), tuple(files), frozenset(early), frozenset(late - early))
+    return Closure(dict(sorted(modules.items())), tuple(sorted(files)), frozenset(early), frozenset(late - early))
 
 
-def _read_beside(path: Path, source: Path) -> Iterator[str]:
+def _read_beside(path: Path, read: Read, source: Path) -> Iterator[str]:
     """Files beside a module that it reads: those that it names in full, and those that have its own name.
 
     Raises:
         ConfigError: when it looks for files beside itself and none is known.
     """
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    named = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
     beside = [p for p in sorted(path.parent.iterdir()) if p.is_file() and p.suffix not in (".py", ".pyc")]
-    found = [p for p in beside if p.name in named or p.stem == path.stem]
-    if not found and any(isinstance(n, ast.Name) and n.id == "__file__" for n in ast.walk(tree)):
+    found = [p for p in beside if p.name in read.texts or p.stem == path.stem]
+    if not found and read.beside:
         raise ConfigError("reads files beside itself that cannot be told from its code", where=path,
                           hint="give the files the module's name, or name them in full")  # fmt: skip
     yield from (p.relative_to(source).as_posix() for p in found)

@@ -13,8 +13,10 @@ from typing import Any
 import common
 from common.errors import ConfigError
 
-from .bundle_closure import NAME, SOURCE, Closure, closure
+from .bundle_closure import SOURCE, Closure, closure
 from .bundle_files import read_json, walk
+from .bundle_names import expression_spots, module_of, spots
+from .bundle_rename import named_in_code, renamed_code, renamed_document, renamed_expression, renamed_target
 
 __all__ = [
     "VENDORED",
@@ -29,17 +31,14 @@ __all__ = [
 
 RUNS = re.compile(r"runs/\w+(?=/|'|$)")
 TEXT = (".py", ".json", ".md", ".txt", ".conf", ".yml")
-LEFT = re.compile(r"(?<![\w./-])(?:common|tools)\.[A-Za-z_]")
+OURS = ("common", "tools")
+LEFT = re.compile(rf"(?<![\w./-])(?:{'|'.join(OURS)})(?:\.[A-Za-z_]\w*)+")
 VENDORED = "docs/VENDORED.json"
 
 
 def package_name(bundle: str) -> str:
     """The importable package of a packed bundle; unique, so that several packed bundles live in one process."""
     return f"{bundle}_bundle"
-
-
-def _renamed(text: str, package: str) -> str:
-    return NAME.sub(lambda m: f"{package}.common{m.group(1)}", text)
 
 
 def texts_of(configs: Path) -> Iterator[str]:
@@ -50,12 +49,12 @@ def texts_of(configs: Path) -> Iterator[str]:
                 yield value
 
 
-def rewritten_config(content: Any, package: str, key: str = "") -> Any:
+def rewritten_config(content: Any, package: str, key: str = "", source: Path = SOURCE) -> Any:
     """A packed bundle's configuration: own package, own folder, results below ``eval/``, weights in ``models/``."""
     if isinstance(content, dict):
-        return {k: rewritten_config(v, package, k) for k, v in _named_transform(content, key).items()}
+        return {k: rewritten_config(v, package, k, source) for k, v in _named_transform(content, key).items()}
     if isinstance(content, list):
-        entries = [rewritten_config(v, package) for v in content]
+        entries = [rewritten_config(v, package, source=source) for v in content]
         return [_as_component(v) for v in entries] if key.split("::")[-1] == "handlers" else entries
     if not isinstance(content, str):
         return content
@@ -67,7 +66,9 @@ def rewritten_config(content: Any, package: str, key: str = "") -> Any:
         if not content.startswith("$"):
             content = f"$'{content}'"
         return RUNS.sub("eval", content, count=1).replace("'eval", "@bundle_root + '/eval", 1)
-    return _renamed(content, package) if content.startswith("$") or key == "_target_" else content
+    if content.startswith("$"):
+        return "$" + renamed_expression(content[1:], package, source)
+    return renamed_target(content, package) if key == "_target_" else content
 
 
 def _named_transform(content: dict[str, Any], key: str) -> dict[str, Any]:
@@ -112,9 +113,9 @@ def vendor(folder: Path, bundle: str, source: Path = SOURCE, also: Iterable[str]
     needed = closure([*texts_of(folder / "configs"), *also], source)
     for path in sorted((folder / "configs").glob("*.json")):
         if path.name != "metadata.json":
-            write_json(path, rewritten_config(read_json(path), package))
+            write_json(path, rewritten_config(read_json(path), package, source=source))
     for path in sorted((folder / "docs").glob("*.md")):
-        path.write_text(_renamed(path.read_text(encoding="utf-8"), package), encoding="utf-8")
+        _write(path, renamed_document(path.read_text(encoding="utf-8"), package, source))
     target = folder / package / "common"
     target.mkdir(parents=True)
     (folder / package / "__init__.py").write_text(
@@ -122,8 +123,8 @@ def vendor(folder: Path, bundle: str, source: Path = SOURCE, also: Iterable[str]
         encoding="utf-8",
     )
     for module, path in needed.modules.items():
-        _write(target / path.relative_to(source), _renamed(path.read_text(encoding="utf-8"), package))
-        _no_absolute(target / path.relative_to(source), module)
+        code = renamed_code(path.read_text(encoding="utf-8"), package, source, where=module)
+        _write(target / path.relative_to(source), code)
     for name in needed.data:
         _write(target / name, (source / name).read_text(encoding="utf-8"))
     files = sorted(p for p in (folder / package).rglob("*") if p.is_file())
@@ -142,16 +143,39 @@ def vendor(folder: Path, bundle: str, source: Path = SOURCE, also: Iterable[str]
 
 
 def leftovers(folder: Path) -> list[str]:
-    """``file:line: text`` of everything in a packed folder that names ``common.`` or ``tools.``."""
+    """``file:line: text`` of everything in a packed folder that names a module of the repository's packages."""
     found = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in TEXT):
         name = path.relative_to(folder).as_posix()
-        if name == VENDORED:
-            continue
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            if LEFT.search(line):
-                found.append(f"{name}:{number}: {line.strip()[:120]}")
+        text = "" if name == VENDORED else path.read_text(encoding="utf-8")
+        if any(root in text for root in OURS):
+            lines = text.splitlines()
+            found += [f"{name}:{n}: {lines[n - 1].strip()[:120]}" for n in sorted(set(_left(path, text)))]
     return found
+
+
+def _left(path: Path, text: str) -> Iterator[int]:
+    """Numbers of the lines that name our packages, each kind of file read as what it is."""
+    if path.suffix == ".py":
+        try:
+            yield from (getattr(s.node, "lineno", 1) for s in spots(ast.parse(text), text, SOURCE, OURS))
+        except SyntaxError as error:
+            yield error.lineno or 1
+    elif path.suffix == ".json":
+        values = [(w, v) for w, v in walk(json.loads(text)) if isinstance(v, str)]
+        for where, value in values:
+            target = where.split("::")[-1] == "_target_" and value.split(".")[0] in OURS
+            if target or (value.startswith("$") and any(expression_spots(value[1:], SOURCE, OURS))):
+                yield next((n for n, line in enumerate(text.splitlines(), 1) if json.dumps(value) in line), 1)
+    else:
+        pieces = named_in_code(text) if path.suffix == ".md" else [(1, text)]
+        for first, piece in pieces:
+            yield from (first + piece.count("\n", 0, m.start()) for m in LEFT.finditer(piece) if _ours(m.group()))
+
+
+def _ours(name: str) -> bool:
+    root, _, rest = name.partition(".")
+    return module_of(f"common.{rest}", SOURCE.parent / root) is not None
 
 
 def verify_vendored(folder: Path) -> dict[str, Any]:
@@ -186,13 +210,3 @@ def _write(path: Path, text: str) -> None:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _no_absolute(path: Path, module: str) -> None:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and not node.level:
-            names = [node.module or ""]
-        wrong = [n for n in names if n.split(".")[0] in ("common", "tools")]
-        if wrong:
-            raise ConfigError("an import of the repository's code remains", where=module, got=", ".join(wrong))
