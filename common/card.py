@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .atomic import atomic_write
 from .errors import WeightError
+from .integrity import sealed_write
 from .labels import LabelSpace
 
 __all__ = ["CARD_ATTRIBUTE", "ModelCard", "save_weights", "tensor_bytes"]
@@ -96,7 +96,7 @@ def tensor_bytes(state: Mapping[str, Any]) -> int:
 
 
 def save_weights(path: Path | str, state_dict: Mapping[str, Tensor], card: ModelCard | None = None) -> Path:
-    """Write a flat state dict atomically, with its card inside.
+    """Write a flat state dict atomically, with its card inside and its sha256 beside it.
 
     ``.pt``/``.pth`` files are what ``torch.load(weights_only=True)``, ``CheckpointLoader`` and ``monai.bundle.load``
     read: the card is an attribute of the dict and never one of its keys. ``.safetensors`` keeps the card as metadata.
@@ -115,7 +115,7 @@ def save_weights(path: Path | str, state_dict: Mapping[str, Tensor], card: Model
     if wrong:
         raise WeightError("only tensors can be stored as weights", where=path, got=", ".join(wrong[:5]))
     tensors = OrderedDict((k, v.detach().cpu().as_subclass(Tensor)) for k, v in state_dict.items())
-    with atomic_write(path, needed=tensor_bytes(tensors)) as temporary:
+    with sealed_write(path, needed=tensor_bytes(tensors)) as temporary:
         if path.suffix == ".safetensors":
             _write_safetensors(temporary, tensors, card)
         elif path.suffix in (".pt", ".pth"):

@@ -18,6 +18,7 @@ from .errors import AmalgamationError, ExpertError
 from .experts_frame import Frame, nnunet_order
 from .experts_normalise import Normalise, of_plans
 from .experts_spec import ExpertSpec
+from .integrity import file_hash
 from .labels import LabelSpace
 from .weights import load_weights
 
@@ -255,8 +256,7 @@ def hash_files(files: tuple[Path, ...]) -> str:
     digest = hashlib.sha256()
     for path in files:
         try:
-            with path.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+            digest.update(bytes.fromhex(file_hash(path)))
         except OSError as error:
             raise ExpertError("a file of the expert is missing", where=path, got=error.strerror) from error
     return digest.hexdigest()

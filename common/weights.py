@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .card import CARD_ATTRIBUTE, ModelCard, save_weights
 from .errors import WeightError
+from .integrity import verify
 
 __all__ = ["Coverage", "ModelCard", "digest", "load_weights", "read_card", "read_state_dict", "save_weights"]
 
@@ -79,7 +80,8 @@ def read_state_dict(path: Path | str) -> tuple[dict[str, Tensor], ModelCard | No
     Known wrappers (``state_dict``, ``model``, ``network_weights``, ``model_state_dict``, and our own run checkpoints)
     are taken off; state dicts side by side (SimCLRv2's ``{"resnet": ..., "head": ...}``) become one, their names before
     those of the tensors. nnU-Net's checkpoints contain numpy scalars and SAM-Med3D's the command line that it was
-    trained with (`argparse.Namespace`); these are admitted by name and nothing else is.
+    trained with (`argparse.Namespace`); these are admitted by name and nothing else is. A file that has its sha256
+    beside it (``model.pt.sha256``) is compared with that first.
 
     Args:
         path: the weights file.
@@ -88,11 +90,12 @@ def read_state_dict(path: Path | str) -> tuple[dict[str, Tensor], ModelCard | No
         the flat state dict on the CPU, and the card when the file has one.
 
     Raises:
-        WeightError: for a missing, damaged or hostile file, or one that holds no tensors.
+        WeightError: for a missing, damaged, changed or hostile file, or one that holds no tensors.
     """
     path = Path(path)
     if not path.is_file():
         raise WeightError("there is no such weights file", where=path, hint="check the path, or train it first")
+    verify(path)
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     content = _unpickle(path)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +14,10 @@ from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 from torch import nn
 
-from ..atomic import atomic_write, remove_stale
+from ..atomic import remove_stale
 from ..card import ModelCard, save_weights
-from ..errors import ConfigError
+from ..errors import ConfigError, WeightError
+from ..integrity import keep_previous, verify
 from .interrupt import interrupts
 from .plain import bare
 
@@ -87,12 +86,20 @@ class KeepBest:
         return {"best": self.best, "epoch": self.epoch, "own": self._own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`; when the file has gone, the search for the best starts again."""
-        self._own = bool(state["own"]) and self.path.exists()
-        if state["own"] and not self.path.exists():
-            logger.warning("%s has gone; the next validation writes it again", self.path)
+        """Continue from :meth:`state_dict`; when the file has gone or changed, the search for the best starts again."""
+        self._own = bool(state["own"]) and self.path.exists() and self._unchanged()
+        if state["own"] and not self._own:
+            logger.warning("%s has gone or was changed; the next validation writes it again", self.path)
             return
         self.best, self.epoch = state["best"], int(state["epoch"])
+
+    def _unchanged(self) -> bool:
+        try:
+            verify(self.path)
+        except WeightError as error:
+            logger.warning("%s", error)
+            return False
+        return self.path.stat().st_size > 0
 
     def _validated(self, engine: Engine) -> None:
         name = self.metric or str(getattr(engine.state, "key_metric_name", None))
@@ -129,32 +136,12 @@ class KeepBest:
         if idist.get_rank() == 0:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             remove_stale(self.path.parent)
-            if not self._own:
-                _keep_foreign(self.path)
+            kept = None if self._own else keep_previous(self.path)  # weights of another run are not overwritten
+            if kept is not None:
+                logger.info("the earlier %s was kept as %s", self.path.name, kept)
             card = self.card
             if card is not None:
                 card = replace(card, config_hash=card.config_hash or self.config_hash).with_extra(epoch=epoch, **extra)
             with interrupts.protected():
                 save_weights(self.path, bare(self.network).state_dict(), card)
         self._own = True
-
-
-def _keep_foreign(path: Path) -> None:
-    """Weights of another run are kept, not overwritten; ``.pth`` so that no server offers them as a model."""
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:8]
-    target = path.parent / "previous" / f"{path.stem}_{digest}.pth"
-    target.parent.mkdir(exist_ok=True)
-    if not target.exists():
-        _second_name(path, target)  # the first one stays until the new file takes it: somebody may be reading
-    logger.info("the earlier %s was kept as %s", path.name, target)
-
-
-def _second_name(path: Path, target: Path) -> None:
-    try:
-        target.hardlink_to(path)
-    except OSError:  # a file system without links
-        with atomic_write(target, needed=path.stat().st_size) as temporary:
-            shutil.copyfile(path, temporary)

@@ -10,6 +10,7 @@ from torch import nn
 
 from common.backbones.sam import sam_encoder
 from common.errors import CheckpointError, WeightError
+from common.integrity import seal
 from common.layers.lora import (
     add_experts,
     expert_names,
@@ -51,6 +52,7 @@ def edit(folder, change):
     tensors = load_file(folder / WEIGHTS)
     change(tensors)
     save_file(tensors, folder / WEIGHTS)
+    seal(folder / WEIGHTS)
 
 
 def edit_config(folder, **changes):
@@ -62,7 +64,7 @@ def edit_config(folder, **changes):
 def test_there_and_back_again_and_through_peft(tmp_path, options):
     encoder = with_experts(**options)
     save_adapter(encoder, "patch", tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [CONFIG, WEIGHTS]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [CONFIG, WEIGHTS, f"{WEIGHTS}.sha256"]
     set_expert(encoder, "patch")
     expected = encoder(IMAGE).tokens
 
