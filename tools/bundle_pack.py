@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import shutil
 import tempfile
@@ -15,6 +14,7 @@ import torch
 
 from common.card import ModelCard
 from common.errors import AmalgamationError, ConfigError
+from common.integrity import copy_sealed, file_hash, remove_seal
 from common.labels import BACKGROUND
 from common.weights import read_state_dict, save_weights
 
@@ -130,7 +130,7 @@ def _add_weights(folder: Path, file: Path, licence: str, url: str | None) -> Wei
     target = folder / MODEL
     content = None if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
     if isinstance(content, Mapping) and all(isinstance(v, torch.Tensor) for v in content.values()):
-        shutil.copyfile(file, target)
+        copy_sealed(file, target)
     else:
         save_weights(target, state, card)
     if card is not None:
@@ -151,7 +151,7 @@ def _add_weights(folder: Path, file: Path, licence: str, url: str | None) -> Wei
     write_json(folder / "configs" / "metadata.json", meta)
     structures = () if card is None else card.labels.names
     trained = "" if card is None else f", trained by {card.bundle} {card.version}"
-    sha256 = hashlib.sha256(target.read_bytes()).hexdigest()
+    sha256 = file_hash(target)
     return Weights(sha256, target.stat().st_size, licence, structures, url or "", trained)
 
 
@@ -205,6 +205,7 @@ def _add_torchscript(origin: Path, folder: Path) -> str:
 def _move_weights(folder: Path, told: Weights | None) -> None:
     if told is None or not told.url:
         return
+    remove_seal(folder / MODEL)  # large_files.yml has the hash
     (folder / MODEL).unlink()
     entry = {"path": MODEL, "url": told.url, "hash_val": told.sha256, "hash_type": "sha256"}
     lines = "".join(f"{'  - ' if i == 0 else '    '}{k}: {json.dumps(v)}\n" for i, (k, v) in enumerate(entry.items()))

@@ -20,7 +20,7 @@ __all__ = ["packed_files", "push_bundle"]
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 TOP = ("LICENSE", "large_files.yml")
 FOLDERS = ("configs", "docs")
-MODELS = ("models/model.pt", "models/model.ts")
+MODELS = ("models/model.pt", "models/model.pt.sha256", "models/model.ts")
 
 
 def packed_files(folder: Path, package: str) -> list[str]:

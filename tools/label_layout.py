@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 from common.atomic import atomic_write
 from common.errors import ConfigError
+from common.integrity import copy_sealed, file_hash, keep_previous
 
 from .label_config import KINDS, Model, kinds_of, served_inference, served_metadata
 from .label_refine import served_training
@@ -131,23 +131,13 @@ def _targeting(content: Any, package: str | None) -> Any:
 
 def _place_weights(model: Model, folder: Path, fresh: bool) -> None:
     target, record = folder / "models" / "model.pt", folder / RECORD
-    digest = _digest(model.weights)
+    digest = file_hash(model.weights)
     before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     if target.is_file() and before.get("weights") == digest and not fresh:
         return  # the server's training may have gone on from these
-    if target.is_file():
-        earlier = folder / "models" / "previous" / f"model_{_digest(target)[:8]}.pth"
-        earlier.parent.mkdir(exist_ok=True)
-        target.replace(earlier)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(target, needed=model.weights.stat().st_size) as temporary:
-        shutil.copyfile(model.weights, temporary)
+    keep_previous(target)
+    copy_sealed(model.weights, target)
     _write_json(record, {"weights": digest, "source": str(model.weights)})
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
