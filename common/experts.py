@@ -22,6 +22,7 @@ __all__ = [
     "Expert",
     "ExpertSet",
     "ExpertSpec",
+    "check_unchanged",
     "describe_nnunet",
     "hash_expert",
     "load_experts",
@@ -261,7 +262,7 @@ def load_experts(
     for spec in specs:
         if spec.role not in only:
             continue
-        _check_unchanged(spec)
+        check_unchanged(spec)
         source = open_source(spec)
         _check_description(spec, source)
         check_expert(spec, _channels_for(spec, channels), labels)
@@ -278,7 +279,14 @@ def _channels_for(
     return channels.get(spec.task) if spec.role == "task" else next(iter(channels.values()), None)
 
 
-def _check_unchanged(spec: ExpertSpec) -> None:
+def check_unchanged(
+    spec: ExpertSpec, hint: str = "run the chain again, so that what was built on the old expert is rebuilt"
+) -> None:
+    """Compare an expert's files with the hash that its description has; one without a hash is not compared.
+
+    Raises:
+        ExpertError: when a file is missing, or they changed.
+    """
     found = hash_expert(spec)
     if spec.sha256 and found != spec.sha256:
         raise ExpertError(
@@ -286,7 +294,7 @@ def _check_unchanged(spec: ExpertSpec) -> None:
             where=f"expert {spec.name!r} ({spec.path})",
             got=f"sha256 {found[:12]}...",
             expected=f"sha256 {spec.sha256[:12]}...",
-            hint="run the chain again, so that what was built on the old expert is rebuilt",
+            hint=hint,
         )
 
 

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import ConfigError
+from common.integrity import verify
 
 from .chain_evaluate import unscored
-from .chain_plan import ChainSettings, Step, plan, takes_external
-from .chain_record import Record, install_model, prepare_tracking
+from .chain_plan import ChainSettings, plan, takes_external
+from .chain_record import Record, prepare_tracking
 from .chain_run import default_jobs, execute
+from .chain_text import plan_text, status_text
+from .trained import install_model, installs
 
 __all__ = ["Chain"]
 
@@ -36,7 +39,7 @@ class Chain:
         tracking: str = "mlflow",
         stage1: str = "",
         stage2: str = "",
-        install: bool = True,
+        install: bool | None = None,
         report: bool = True,
         jobs: int | str = "auto",
         dry_run: bool = False,
@@ -44,8 +47,8 @@ class Chain:
         """Train the missing experts, then the student with and without them, evaluate all, report.
 
         The command can be interrupted at any moment and typed again: finished steps are kept, an unfinished run goes
-        on from its last checkpoint, and a step whose command, configuration or inputs changed is done anew (its
-        earlier result is moved aside, never deleted).
+        on from its last checkpoint, and a step whose command, configuration or inputs changed, or whose result was
+        damaged or deleted since, is done anew (what is there is moved aside, never deleted). ``--dry_run`` says why.
 
         Args:
             bundle: stage-2 bundle.
@@ -66,15 +69,16 @@ class Chain:
             tracking: ``mlflow`` (local store in the output folder) or ``none``.
             stage1: further overrides for every expert, e.g. ``"--max_epochs 5"``.
             stage2: further overrides for every student.
-            install: put the first seed's amalgamated weights into the bundle's ``models`` folder.
+            install: put the first seed's amalgamated weights into the bundle's ``models`` folder (those that were there
+                are kept); when omitted only the preset ``paper`` does.
             report: write ``report/index.html`` at the end.
             jobs: processes at a time; ``auto`` is one with a GPU, else two (experts do not need each other).
             dry_run: print the plan and do nothing.
 
         Returns:
-            One line that says where to look next.
+            What became of the model, and where to look next.
         """
-        folder = Path(output_dir or Path("runs") / bundle)
+        folder, wanted = Path(output_dir or Path("runs") / bundle), installs(install, preset)
         settings = ChainSettings(
             bundle=bundle,
             dataset_dir=Path(dataset_dir),
@@ -96,27 +100,25 @@ class Chain:
         for line in unscored(settings):
             print(line, file=sys.stderr)
         if dry_run:
-            return _plan_text(steps, Record.read(folder))
+            return plan_text(steps, Record.read(folder))
         record = Record.open(folder, settings, steps)
         with record.lock():
             prepare_tracking(settings)
             execute(steps, record, settings, default_jobs() if jobs == "auto" else int(jobs))
-            if install:
-                install_model(steps, settings)
+            said = install_model(steps, settings, install=wanted)
             if report:
                 from .report import report as write_report
 
                 write_report(str(folder), out=str(folder / "report"))
-                return f"The report is {folder / 'report' / 'index.html'}"
-        return f"Everything is in {folder}"
+                return f"{said}\nThe report is {folder / 'report' / 'index.html'}"
+        return f"{said}\nEverything is in {folder}"
 
     def status(self, output_dir: str = "runs/ka2er") -> str:
         """Say what a chain has done so far."""
         record = Record.read(Path(output_dir))
         if record is None:
             raise ConfigError("no chain was started here", where=output_dir, hint="python -m tools chain run ka2er")
-        rows = [f"{s['status']:>8}  {s['seconds'] or 0:>7.0f} s  {s['title']}" for s in record.data["steps"]]
-        return "\n".join(rows)
+        return status_text(record)
 
 
 def _external(value: str | None, dataset_dir: str, bundle: str) -> Path | None:
@@ -142,6 +144,7 @@ def _given(value: str | Sequence[str]) -> tuple[tuple[str, Path], ...]:
             folder = Path(file).is_dir()
             raise ConfigError("a given result is no file", where="given", got=f"{run}={file}", expected="<run>=<file>",
                               hint=_DESCRIBE.format(file, run) if folder else None)  # fmt: skip
+        verify(Path(file))
     return tuple((run, Path(file)) for run, _, file in pairs)
 
 
@@ -150,13 +153,3 @@ def _overrides(text: str) -> tuple[tuple[str, str], ...]:
     if len(words) % 2 or any(not w.startswith("--") for w in words[::2]):
         raise ConfigError("overrides must be pairs", got=text, expected='"--key value --other value"')
     return tuple((key[2:], value) for key, value in zip(words[::2], words[1::2], strict=True))
-
-
-def _plan_text(steps: Sequence[Step], record: Record | None) -> str:
-    lines = []
-    for step in steps:
-        done = record is not None and record.holds(step)
-        lines.append(f"{'done' if done else 'to do':>6}  {step.title}")
-        if step.argv:
-            lines.append(f"        {step.command}")
-    return "\n".join(lines)

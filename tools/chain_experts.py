@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.data.datalist import Collection, read_collection
 from common.errors import ConfigError
+from common.experts import check_unchanged
 from common.experts_fit import check_expert
 from common.experts_spec import read_manifest
 
 from .chain_step import ChainSettings, Step, config_argument, data_files, own_data, run_words
+from .train import typed
 
 __all__ = ["expert_steps", "given_expert", "stage_one_runs", "taken"]
 
@@ -197,7 +200,7 @@ def _experts(settings: ChainSettings, recipe: Mapping[str, Any], collection: Col
         kind = "expert" if role == "task" else "external"
         title = f"Expert {dataset.name}" if role == "task" else f"Task-agnostic expert {dataset.name}"
         argv = run_words(settings, config, overrides, f"{kind}:{dataset.name}")
-        yield Step(f"{kind}:{dataset.name}", kind, title, folder, argv, files)
+        yield Step(f"{kind}:{dataset.name}", kind, title, folder, argv, files, also=("expert.json",))
 
 
 def _check_description(path: Path, task: str | None, collection: Collection) -> None:
@@ -211,6 +214,9 @@ def _check_description(path: Path, task: str | None, collection: Collection) -> 
         raise ConfigError(problem, where=path, got=", ".join(found), expected=task or "external", hint=hint)
     data = collection.dataset(task) if task else collection.datasets[0]
     check_expert(specs[0], data.channels, collection.labels)
+    again = typed([sys.executable, "-m", "tools", "experts", "describe", specs[0].path, str(path),
+                   *(["--task", task] if task else ["--external", "True"]), "--overwrite", "True"])  # fmt: skip
+    check_unchanged(specs[0], f"put its files back; or, where the change is meant, describe it again: {again}")
 
 
 def given_expert(settings: ChainSettings) -> tuple[Path, ...]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
 import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,13 +18,15 @@ import torch
 from common.atomic import atomic_write
 from common.data.datalist import read_collection
 from common.engine.lock import RunLock
-from common.errors import ExpertError
+from common.errors import CheckpointError, ExpertError
 
+from .chain_artefacts import artefacts, changed, kept_together, unfit
 from .chain_plan import ChainSettings, Step, fingerprint, recipe
 from .chain_step import this_command
 
-__all__ = ["Record", "install_model", "prepare_tracking", "write_manifest"]
+__all__ = ["CHANGED", "Record", "prepare_tracking", "write_manifest"]
 
+CHANGED = "its command, configuration or inputs changed"
 _PACKAGES = ("monai", "torch", "numpy", "nnunetv2", "nibabel", "pytorch-ignite", "mlflow")
 
 
@@ -38,9 +38,25 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:
-        """The record of an earlier run, None where there is none."""
+        """The record of an earlier run, None where there is none.
+
+        Raises:
+            CheckpointError: when it was emptied or damaged.
+        """
         path = folder / "chain.json"
-        return cls(folder, json.loads(path.read_text())) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            wrong = [row for row in data["steps"] if not {"id", "status", "kind", "output_dir"} <= set(row)]
+        except (ValueError, KeyError, TypeError) as error:
+            data, wrong = {}, [f"{error!r:.200}"]
+        if wrong:
+            raise CheckpointError("the chain's record cannot be read", where=path, got=wrong[0],
+                                  expected="what a chain wrote",
+                                  hint="choose another --output_dir: nothing else says which results in this folder "
+                                  "belong to the chain")  # fmt: skip
+        return cls(folder, data)
 
     @classmethod
     def open(cls, folder: Path, settings: ChainSettings, steps: Sequence[Step]) -> Record:
@@ -79,21 +95,49 @@ class Record:
         return next((s for s in self.data["steps"] if s["id"] == step.id), {})
 
     def holds(self, step: Step) -> bool:
-        """True when the step is done and neither its command nor its inputs changed since."""
+        """True when the step is done, what it made is unchanged, and so are its command and its inputs."""
+        return self.lacks(step) is None
+
+    def lacks(self, step: Step) -> str | None:
+        """Why a step is to do; empty when it was never started, None when there is nothing to do."""
         row = self.row(step)
-        return row.get("status") == "done" and row.get("fingerprint") == fingerprint(step) and _complete(step)
+        status = row.get("status", "pending")
+        if status != "done":
+            return {"running": "it was not finished", "failed": "it failed"}.get(status, "")
+        found = self._spoilt(step)
+        if not found and row.get("fingerprint") != fingerprint(step):
+            return CHANGED
+        return found or None
+
+    def _spoilt(self, step: Step) -> str:
+        """What became of the result of a step that was done; of earlier versions' records there are no hashes."""
+        hashes = self.row(step).get("sha256")
+        return unfit(step) if hashes is None else changed(step.output_dir, hashes)
+
+    def confirm(self, step: Step) -> None:
+        """Add the hashes of a finished step to a record that has none yet."""
+        row = self.row(step)
+        if "sha256" not in row:
+            row["sha256"] = artefacts(step)
+            self._write()
 
     def begin(self, step: Step) -> None:
-        """Note that a step starts; results of another configuration are moved aside first."""
+        """Note that a step starts; what is damaged, or of another configuration, is moved aside first."""
         row, mark = self.row(step), fingerprint(step)
-        if step.kind not in ("manifest", "evaluate") and row.get("fingerprint") not in (None, mark):
-            _move_aside(step.output_dir, row["fingerprint"])
+        before = row.get("fingerprint")
+        other = before not in (None, mark) and step.kind not in ("manifest", "evaluate")
+        spoilt = self._spoilt(step) if row.get("status") == "done" else unfit(step, absent=False)
+        if before is not None and (other or spoilt):
+            _move_aside(step.output_dir if other else kept_together(step), before)
+        row.pop("sha256", None)
         row.update(status="running", fingerprint=mark, started=_now(), commit=self.data["commit"])
         self._write()
 
     def end(self, step: Step, status: str, seconds: float) -> None:
-        """Note how a step ended."""
+        """Note how a step ended, and the hashes of what it made."""
         row = self.row(step)
+        if status == "done":
+            row["sha256"] = artefacts(step)
         row.update(status=status, seconds=round(seconds + (row.get("seconds") or 0.0), 1), metrics=_metrics(step))
         self._write()
 
@@ -132,20 +176,6 @@ def prepare_tracking(settings: ChainSettings) -> None:
         client.create_experiment(settings.output_dir.name)
 
 
-def install_model(steps: Sequence[Step], settings: ChainSettings) -> None:
-    """Copy the first amalgamated model into the bundle, so that ``inference.json`` finds it; the old one is kept."""
-    run = next(s for s in steps if s.kind == "amalgamated")
-    source, models = run.output_dir / "model.pt", settings.bundles / settings.bundle / "models"
-    target = models / "model.pt"
-    if target.is_file() and target.read_bytes() != source.read_bytes():
-        previous = models / "previous"
-        previous.mkdir(parents=True, exist_ok=True)
-        target.replace(previous / f"model_{_file_hash(target)[:8]}.pth")
-    models.mkdir(parents=True, exist_ok=True)
-    with atomic_write(target) as temporary:
-        shutil.copyfile(source, temporary)
-
-
 def _row(step: Step, folder: Path, earlier: dict[str, Any] | None) -> dict[str, Any]:
     row = {"status": "pending", "seconds": None, "metrics": {}, "fingerprint": None, **(earlier or {})}
     row.update(id=step.id, kind=step.kind, title=step.title, subject=step.subject, command=step.command)
@@ -153,20 +183,19 @@ def _row(step: Step, folder: Path, earlier: dict[str, Any] | None) -> dict[str, 
     return row
 
 
-def _complete(step: Step) -> bool:
-    return (step.output_dir / step.produces).is_file()
-
-
 def _metrics(step: Step) -> dict[str, Any]:
     path = step.output_dir / "evaluation" / "summary.json"
     if step.kind != "evaluate" or not path.is_file():
         return {}
-    summary: dict[str, Any] = json.loads(path.read_text())
-    return summary
+    with contextlib.suppress(ValueError):  # of an evaluation that did not end well
+        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return summary
+    return {}
 
 
 def _move_aside(folder: Path, mark: str) -> None:
-    if not folder.is_dir():
+    """Give a folder, or a file, a name that nothing looks for."""
+    if not folder.exists() or (folder.is_dir() and not any(p.is_file() for p in folder.rglob("*"))):
         return
     target = folder.with_name(f"{folder.name}.before-{mark[:8]}")
     number = 1
@@ -213,10 +242,6 @@ def _commit() -> str | None:
         cwd=Path(__file__).parent,
     )
     return answer.stdout.strip() or None
-
-
-def _file_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _now() -> str:

@@ -21,6 +21,7 @@ import torch
 
 from common.errors import AmalgamationError, ConfigError, ExpertError
 
+from .chain_artefacts import unfit
 from .chain_plan import ChainSettings, Step
 from .chain_record import Record, write_manifest
 
@@ -163,10 +164,12 @@ def _do(
     step: Step, record: Record, settings: ChainSettings, position: str, lock: threading.Lock, processes: Processes
 ) -> None:
     with lock:
-        if record.holds(step):
+        why = record.lacks(step)
+        if why is None:
+            record.confirm(step)
             _say(f"{position} {step.title}: done before")
             return
-        _say(f"{position} {step.title}" + (f"\n    {step.command}" if step.argv else ""))
+        _say(f"{position} {step.title}" + (f" ({why})" if why else "") + (f"\n    {step.command}" if step.argv else ""))
         record.begin(step)
     started, status = time.monotonic(), "failed"
     try:
@@ -174,6 +177,7 @@ def _do(
             write_manifest(step)
         else:
             _call(step, processes)
+        _check_result(step)
         status = "done"
     finally:
         with lock:
@@ -198,8 +202,14 @@ def _call(step: Step, processes: Processes) -> None:
             got=_reason(log),
             hint=f"read {log}, mend the cause and type the same chain command again: finished steps are kept",
         )
-    if not (step.output_dir / step.produces).is_file():
-        raise AmalgamationError("the command ended well but left no result", where=step.title, got=_reason(log),
+
+
+def _check_result(step: Step) -> None:
+    wrong = unfit(step)
+    if wrong:
+        log = _log(step)
+        last = f"; its last words: {_reason(log)}" if log.is_file() else ""
+        raise AmalgamationError("the command ended well but left no result", where=step.title, got=f"{wrong}{last}",
                                 expected=step.output_dir / step.produces, hint=f"read {log}")  # fmt: skip
 
 

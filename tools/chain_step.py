@@ -12,6 +12,7 @@ from typing import Any
 
 from common.data.datalist import Dataset, read_dataset
 from common.errors import ConfigError
+from common.integrity import file_hash
 
 from .train import typed
 
@@ -89,6 +90,7 @@ class Step:
         needs: steps that must be done before.
         subject: for ``evaluate``, the step whose model is evaluated.
         produces: file in ``output_dir`` without which the step is not done.
+        also: further such files.
     """
 
     id: str
@@ -100,6 +102,7 @@ class Step:
     needs: tuple[str, ...] = ()
     subject: str = ""
     produces: str = "model.pt"
+    also: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
@@ -190,10 +193,7 @@ def fingerprint(step: Step) -> str:
 
 
 def _content(path: Path) -> bytes:
-    if not path.is_file():
-        return b"missing"
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    return bytes.fromhex(file_hash(path)) if path.is_file() else b"missing"
 
 
 def step_files(argv: Sequence[str]) -> list[Path]:

@@ -13,6 +13,7 @@ from common.errors import AmalgamationError, ConfigError
 from .chain_evaluate import unscored
 from .chain_record import Record
 from .chain_run import default_jobs
+from .chain_text import plan_text
 from .compare_budget import Budget
 from .compare_members import Member, choose, known_members, why_not
 from .compare_plan import CompareSettings, Part, lacking_structures, parts
@@ -181,8 +182,5 @@ def _plan_text(plan: Sequence[Part], left_out: dict[str, str]) -> str:
     for part in plan:
         record = Record.read(part.settings.output_dir)
         lines.append(f"{part.settings.bundle} ({part.settings.preset})")
-        for step in part.steps:
-            done = record is not None and record.holds(step)
-            lines.append(f"{'done' if done else 'to do':>8}  {step.title}")
-            lines += [f"          {step.command}"] if step.argv else []
+        lines.append(plan_text(part.steps, record, indent=2))
     return "\n".join([*lines, *(f"left out: {name} {reason}" for name, reason in left_out.items())])

@@ -14,6 +14,7 @@ from common.engine.score_summary import summary, write_case_csv, write_summary_j
 from common.labels import LabelSpace
 from tests.tools.empty_dataset import empty_dataset
 
+ROOT = Path(__file__).parents[2]
 TASKS = {
     "phantom_ct": ("CT", ("liver", "spleen", "left kidney", "right kidney", "aorta", "tumour")),
     "phantom_mr": ("T2 MR", ("liver", "spleen", "left kidney", "right kidney", "gallbladder")),
@@ -171,6 +172,33 @@ def make_chain():
 def full_chain(tmp_path_factory):
     """A finished chain with pictures; read only."""
     return write_chain(tmp_path_factory.mktemp("chain") / "demo", cases=4)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The ids of a chain's steps as they are done; their commands only leave the files that they would leave."""
+    from tools import chain_run
+
+    done = []
+
+    def pretend(step, processes):
+        done.append(step.id)
+        step.output_dir.mkdir(parents=True, exist_ok=True)
+        if step.kind == "evaluate":
+            (step.output_dir / "evaluation").mkdir(exist_ok=True)
+            (step.output_dir / "evaluation" / "summary.json").write_text("{}")
+            (step.output_dir / "evaluation" / "cases.csv").write_text("case,dice\n")
+            return
+        (step.output_dir / "model.pt").write_text(step.id)
+        if step.kind in ("expert", "external"):
+            fold = step.output_dir / "nnunet" / "Dataset001" / "fold_0"
+            fold.mkdir(parents=True, exist_ok=True)
+            (fold / "checkpoint_final.pth").write_text(step.id)
+            (step.output_dir / "expert.json").write_text(json.dumps({"name": step.id, "path": "model.pt"}))
+
+    monkeypatch.setattr(chain_run, "_call", pretend)
+    monkeypatch.chdir(ROOT)
+    return done
 
 
 LOAD = {"_target_": "LoadImaged", "keys": "image", "ensure_channel_first": True}

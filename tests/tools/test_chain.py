@@ -28,27 +28,6 @@ def settings(collection: Path, tmp_path: Path) -> ChainSettings:
     return ChainSettings("ka2er", collection, tmp_path / "out", preset="smoke", bundles=ROOT / "bundles")
 
 
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Replace the commands by something that leaves the files that they would leave."""
-    done: list[str] = []
-
-    def pretend(step, processes):  # type: ignore[no-untyped-def]
-        done.append(step.id)
-        step.output_dir.mkdir(parents=True, exist_ok=True)
-        if step.kind == "evaluate":
-            (step.output_dir / "evaluation").mkdir(exist_ok=True)
-            (step.output_dir / "evaluation" / "summary.json").write_text("{}")
-            return
-        (step.output_dir / "model.pt").write_text(step.id)
-        if step.kind in ("expert", "external"):
-            (step.output_dir / "expert.json").write_text(json.dumps({"name": step.id, "path": "model.pt"}))
-
-    monkeypatch.setattr(chain_run, "_call", pretend)
-    monkeypatch.chdir(ROOT)
-    return done
-
-
 def _run(collection: Path, tmp_path: Path, **more: object) -> str:
     arguments = {"preset": "smoke", "install": False, "report": False, "external": None, "tracking": "none"} | more
     return Chain().run("ka2er", dataset_dir=str(collection), output_dir=str(tmp_path / "out"), **arguments)  # type: ignore[arg-type]
@@ -131,17 +110,6 @@ def test_changed_expert_data_redoes_what_depends_on_it(collection: Path, tmp_pat
     assert "expert:b" in calls and "amalgamated:seed0" in calls and "expert:a" not in calls
     aside = list((tmp_path / "out" / "experts").glob("b.before-*"))
     assert len(aside) == 1 and (aside[0] / "model.pt").is_file()
-
-
-def test_changed_expert_weights_invalidate_the_amalgamation_only(
-    collection: Path, tmp_path: Path, calls: list[str]
-) -> None:
-    _run(collection, tmp_path)
-    calls.clear()
-    path = tmp_path / "out" / "experts" / "a" / "expert.json"
-    path.write_text(json.dumps({"name": "another", "path": "model.pt"}))
-    _run(collection, tmp_path)
-    assert "amalgamated:seed0" in calls and "alone:seed0" not in calls and "expert:a" not in calls
 
 
 def test_failed_step_is_named_and_done_again(

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from common.card import save_weights
 from common.data.datalist import read_collection
-from common.errors import AmalgamationError, ConfigError, ExpertError
+from common.errors import AmalgamationError, ConfigError, ExpertError, WeightError
 from common.experts_spec import read_manifest
-from tools.chain import _given
+from tools.chain import Chain, _given
 from tools.chain_plan import ChainSettings, fingerprint, plan
 from tools.chain_record import write_manifest
 from tools.experts import Experts
@@ -81,6 +82,33 @@ def test_an_expert_that_does_not_fit_the_data_is_refused_before_anything_is_trai
     renamed = {"background": 0, "Liver": 1, "spleen": 2}
     with pytest.raises(ExpertError, match=r"(?s)does not know.*got: +Liver.*did you mean the data's 'liver'"):
         plan(_with(settings, described(renamed)))
+
+
+def test_an_expert_that_changed_since_it_was_described_is_refused_as_early(settings, described):
+    task, general = described(), described(task="", external=True)
+    chains = {task: _with(settings, task), general: dataclasses.replace(settings, external=general)}
+    for out, chain in chains.items():
+        plan(chain)
+        (spec,) = read_manifest(out)
+        (checkpoint,) = Path(spec.path).rglob("checkpoint_final.pth")
+        content = checkpoint.read_bytes()
+        checkpoint.write_bytes(content + b"x")
+        again = rf"experts describe {spec.path} {out} --{'task b' if out == task else 'external True'} --overwrite True"
+        with pytest.raises(ExpertError, match=rf"(?s)files changed since they were recorded.*sha256.*{again}"):
+            plan(chain)
+        checkpoint.unlink()
+        with pytest.raises(ExpertError, match="checkpoint"):
+            plan(chain)
+        checkpoint.write_bytes(content)
+        plan(chain)
+
+
+def test_a_given_result_that_is_damaged_is_refused_as_early(collection, tmp_path):
+    file = save_weights(tmp_path / "general.pt", {})
+    arguments = {"dataset_dir": str(collection), "preset": "smoke", "given": f"general={file}", "dry_run": True}
+    file.write_bytes(file.read_bytes() + b"x")
+    with pytest.raises(WeightError, match=r"(?s)general\.pt.*not those that were saved"):
+        Chain().run("sam_med3d_moe", **arguments)
 
 
 def test_a_task_agnostic_expert_that_does_not_fit_is_refused_as_early(settings, described):

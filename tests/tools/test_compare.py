@@ -287,6 +287,21 @@ def test_what_is_done_is_kept_also_when_methods_are_added(collection, tmp_path, 
     assert len(calls) == 8
 
 
+def test_what_was_damaged_is_done_again(collection, tmp_path, calls):
+    _run(collection, tmp_path)
+    out = tmp_path / "out"
+    model, scores = (out / "ka2er" / n for n in ("amalgamated/seed0/model.pt", "alone/seed0/evaluation/summary.json"))
+    model.write_bytes(b"")
+    scores.write_text("{} ")
+    told = [line for line in _run(collection, tmp_path, dry_run=True).splitlines() if "to do" in line]
+    assert [line.partition(": ")[2] for line in told if "Evaluation" not in line] == ["model.pt was emptied"]
+    assert sum("evaluation/summary.json changed since it was made" in line for line in told) == 1
+    calls.clear()
+    _run(collection, tmp_path)
+    assert sorted(folder.parent.name for folder, _ in calls) == ["alone", "amalgamated", "amalgamated"]
+    assert "to do" not in _run(collection, tmp_path, dry_run=True) and model.stat().st_size
+
+
 def test_a_run_that_was_not_asked_for_meanwhile_is_not_taken_for_one_of_todays_data(collection, tmp_path, calls):
     _run(collection, tmp_path, methods="swin_unetr,ka2er")
     before = len(calls)

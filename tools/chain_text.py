@@ -1,0 +1,44 @@
+"""What a chain has done and has to do, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .chain_artefacts import changed
+from .chain_record import CHANGED, Record
+from .chain_step import Step
+
+__all__ = ["plan_text", "status_text"]
+
+
+def plan_text(steps: Sequence[Step], record: Record | None, indent: int = 0) -> str:
+    """Each step with its command, whether it is done, and why one that was done is to do again.
+
+    Args:
+        steps: in an order that respects their needs.
+        record: of the chain, None where there is none yet.
+        indent: blanks before each line.
+    """
+    lines, open_steps = [], dict[str, Step]()
+    for step in steps:
+        why = "" if record is None else record.lacks(step)
+        waits = next((open_steps[need] for need in step.needs if need in open_steps), None)
+        if waits and record is not None and record.row(step).get("status") == "done" and why in (None, CHANGED):
+            why = f"{waits.title}, which it needs, is to do"
+            if waits.output_dir != step.output_dir:
+                why += " (it stays if that comes out the same)"
+        if why is not None:
+            open_steps[step.id] = step
+        lines.append(f"{'to do' if why is not None else 'done':>6}  {step.title}" + (f": {why}" if why else ""))
+        lines += [f"        {step.command}"] if step.argv else []
+    return "\n".join(" " * indent + line for line in lines)
+
+
+def status_text(record: Record) -> str:
+    """The recorded state of every step, and what is no longer as it was recorded."""
+    lines = []
+    for row in record.data["steps"]:
+        wrong = changed(record.folder / row["output_dir"], row.get("sha256", {})) if row["status"] == "done" else ""
+        state = "damaged" if wrong else row["status"]
+        lines.append(f"{state:>8}  {row['seconds'] or 0:>7.0f} s  {row['title']}" + (f": {wrong}" if wrong else ""))
+    return "\n".join(lines)
