@@ -10,6 +10,7 @@ from typing import Any
 from common.errors import ConfigError
 
 from .bundle_files import find_bundle
+from .trained import require_model
 from .workflow import config_files, read_config, run_bundle
 
 __all__ = ["evaluate"]
@@ -56,6 +57,7 @@ def run_evaluation(
 
     Raises:
         ConfigError: for an unknown bundle or setting, or a run that left no summary.
+        WeightError: when the bundle has no model, with those that its runs left.
     """
     root = find_bundle(bundle)
     names = ["evaluate"]
@@ -63,6 +65,7 @@ def run_evaluation(
     if "network_def" not in read_config(files).get():
         files = config_files(root, "inference", *names)
     known = read_config(files).get()
+    require_model(root, known, weights, overrides or {})
     given = {"dataset_dir": dataset_dir, "split": split, "model_path": weights, "output_dir": output_dir}
     settings: dict[str, Any] = {k: str(v) for k, v in given.items() if v is not None}
     if "bundle_root" in known:

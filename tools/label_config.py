@@ -13,6 +13,7 @@ from common.weights import read_card
 
 from .bundle_files import read_json
 from .prompt_options import reads
+from .trained import model_hint
 from .workflow import config_files, read_config
 
 __all__ = ["KINDS", "Choice", "Model", "kinds_of", "modalities_of", "read_model", "served_inference", "served_metadata"]
@@ -72,7 +73,7 @@ def read_model(bundle: Path, weights: str | Path | None = None) -> Model:
     path = bundle / "models" / "model.pt" if weights is None else Path(weights)
     if not path.is_file():
         raise WeightError("there are no weights to serve", where=path,
-                          hint=f"python -m tools chain run {bundle.name} ..., or give --weights FILE")  # fmt: skip
+                          hint=model_hint(bundle.resolve().name))  # fmt: skip
     card = read_card(path)
     if card is None or not isinstance(card.extra.get("settings"), Mapping):
         raise WeightError("the weights do not say how they were trained", where=path,

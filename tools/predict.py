@@ -19,6 +19,7 @@ from .bundle_files import find_bundle
 from .dicom_results import check_results, result_kind, series_options, structure_names, write_results
 from .prompt_options import GivenPrompts, given_prompts, prompt_entries, reads
 from .scans import Scan, find_scans, readable
+from .trained import require_model
 from .workflow import config_files, read_config, run_bundle
 
 __all__ = ["predict"]
@@ -113,9 +114,11 @@ def segment(
         DataError: when a scan cannot be read, names clash, results exist already or one is missing after the run.
         GeometryError: when a result does not lie on its scan's grid.
         ConfigError: for an unknown bundle or setting.
+        WeightError: when the bundle has no model, with those that its runs left.
     """
     root = find_bundle(bundle)
     files = config_files(root, "inference")
+    require_model(root, read_config(files).get(), weights, overrides or {})
     scans = find_scans(source)
     if any(len(s.files) > 1 for s in scans):  # channels of one scan, or scans that are numbered so
         scans = find_scans(source, _channels(root, weights))

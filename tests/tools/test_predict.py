@@ -171,10 +171,19 @@ def test_nothing_looks_done_after_an_error(toy_bundle, tmp_path):
 def test_an_error_in_the_middle_of_the_run_removes_the_stale_result(toy_bundle, tmp_path):
     scan(tmp_path / "in" / "a.nii.gz")
     segment(toy_bundle, tmp_path / "in", tmp_path / "out")
-    (toy_bundle / "models" / "model.pt").unlink()
+    (toy_bundle / "models" / "model.pt").write_bytes(b"no weights")
     with pytest.raises(AmalgamationError):
         segment(toy_bundle, tmp_path / "in", tmp_path / "out", overwrite=True)
     assert files(tmp_path / "out") == []
+
+
+def test_without_a_model_nothing_is_touched(toy_bundle, tmp_path):
+    scan(tmp_path / "in" / "a.nii.gz")
+    segment(toy_bundle, tmp_path / "in", tmp_path / "out")
+    (toy_bundle / "models" / "model.pt").unlink()
+    with pytest.raises(AmalgamationError, match="no trained model"):
+        segment(toy_bundle, tmp_path / "in", tmp_path / "out", overwrite=True)
+    assert files(tmp_path / "out") == ["a.nii.gz"]
 
 
 def rewrite(bundle, **changes):
