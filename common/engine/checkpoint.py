@@ -17,7 +17,8 @@ from torch import nn
 
 from ..atomic import atomic_write, remove_stale, require_space
 from ..card import ModelCard, save_weights, tensor_bytes
-from ..errors import CheckpointError
+from ..errors import CheckpointError, WeightError
+from ..integrity import remove_seal, seal, sealed_hash, sealed_write, verify
 from ..weights import read_card
 from .best import KeepBest
 from .interrupt import interrupts
@@ -137,7 +138,7 @@ class RunCheckpoint:
             return
         for position, path in enumerate(found):
             try:
-                content = read_plain(path)
+                content = _read(path)
                 break
             except CheckpointError as error:
                 if position + 1 == len(found):
@@ -227,7 +228,7 @@ class RunCheckpoint:
             return
         last = self.folder / LAST
         content = self._content(engine)
-        with interrupts.protected(), atomic_write(last, needed=tensor_bytes(content)) as temporary:
+        with interrupts.protected(), sealed_write(last, needed=tensor_bytes(content)) as temporary:
             with temporary.open("wb") as stream:  # given a path, torch would store the temporary name
                 torch.save(content, stream)
             _keep_as(last, self.folder / PREVIOUS)
@@ -251,10 +252,33 @@ class RunCheckpoint:
         }
 
 
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        verify(path)
+    except WeightError as error:
+        raise CheckpointError(
+            "the checkpoint is not what was saved",
+            where=path,
+            got=error.got,
+            expected=error.expected,
+            hint="add --resume False to start anew (moves the checkpoints aside)",
+        ) from error
+    return read_plain(path)
+
+
 def _keep_as(current: Path, previous: Path) -> None:
     """Give the current file a second name, so that there is never a moment without a complete ``last.pth``."""
     if not current.exists():
         return
+    remove_seal(previous)
+    _second_name(current, previous)
+    with contextlib.suppress(WeightError):
+        digest = sealed_hash(current)
+        if digest is not None:
+            seal(previous, digest)
+
+
+def _second_name(current: Path, previous: Path) -> None:
     spare = previous.with_name(f".{previous.name}.link")
     spare.unlink(missing_ok=True)
     with contextlib.suppress(OSError):

@@ -12,6 +12,7 @@ from torch import nn
 from common.engine.checkpoint import KeepBest, ModelCard, RunCheckpoint, read_card
 from common.engine.plain import bare, plain, read_plain
 from common.errors import CheckpointError, ConfigError
+from common.integrity import verify
 from common.labels import LabelSpace
 from common.weights import read_state_dict
 
@@ -72,6 +73,23 @@ def test_it_saves_after_all_other_handlers_of_the_epoch(tmp_path) -> None:
     trainer.run()
     saved = read_plain(tmp_path / "last.pth")["objects"]["network"]["weight"]
     assert torch.equal(saved, torch.full((2, 1, 1, 1), 7.0))
+
+
+def test_a_flipped_bit_in_a_checkpoint_costs_an_epoch_and_changes_nothing(tmp_path) -> None:
+    train(tmp_path / "run", epochs=3)
+    last, previous = tmp_path / "run" / "last.pth", tmp_path / "run" / "previous.pth"
+    assert verify(last) and verify(previous) and verify(last) != verify(previous)
+    weight = read_plain(last)["objects"]["network"]["weight"]
+    content = bytearray(last.read_bytes())
+    content[content.index(weight.numpy().tobytes())] ^= 1
+    last.write_bytes(bytes(content))
+    assert not torch.equal(read_plain(last)["objects"]["network"]["weight"], weight)  # torch says nothing
+    on = train(tmp_path / "run", epochs=5, seed=1)
+    assert torch.equal(on.network.weight, train(tmp_path / "new", epochs=5).network.weight)
+    for path in (last, previous):
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"(?s)previous\.pth.*not what was saved.*--resume False"):
+        train(tmp_path / "run", epochs=6)
 
 
 def test_best_metric_and_scaler_travel(tmp_path) -> None:
