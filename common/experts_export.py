@@ -17,6 +17,7 @@ from .backbones.nnunet_plan import Plan, nnunet_name
 from .errors import ExpertError
 from .experts import hash_expert
 from .experts_spec import ExpertSpec
+from .integrity import sealed_write
 from .weights import read_state_dict
 
 __all__ = ["export_expert", "write_results_folder"]
@@ -62,7 +63,7 @@ def write_results_folder(
     for file, content in (("dataset.json", plan.dataset_json), ("plans.json", plans)):
         with atomic_write(folder / file) as temporary:
             temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
-    with atomic_write(folder / "fold_0" / "checkpoint_final.pth") as temporary, temporary.open("wb") as stream:
+    with sealed_write(folder / "fold_0" / "checkpoint_final.pth") as temporary, temporary.open("wb") as stream:
         torch.save(checkpoint, stream)  # given a path, torch stores its (temporary) name and the hash would change
     return folder
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from pydoc import ErrorDuringImport, locate
 from typing import Any, NamedTuple
 
-from common.errors import ConfigError
+from common.errors import ConfigError, WeightError
+from common.integrity import SUFFIX, verify
 
 from .bundle_docs import missing_sections
 from .bundle_files import Configuration, configurations, read_json, walk
@@ -68,6 +69,11 @@ def check_directory(folder: Path) -> Iterator[Finding]:
             yield Finding("directory", name, "a 'scripts' package collides with other bundles in one process")
         elif path.suffix == ".pt" and path.parent.name == "models" and path.name != "model.pt":
             yield Finding("directory", name, "only model.pt may end in .pt (MONAI Label would serve the others)")
+        elif path.suffix == SUFFIX and path.with_suffix("").is_file():
+            try:
+                verify(path.with_suffix(""))
+            except WeightError as error:
+                yield Finding("directory", name.removesuffix(SUFFIX), error.problem)
 
 
 def check_documents(folder: Path) -> Iterator[Finding]:

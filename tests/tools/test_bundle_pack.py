@@ -15,6 +15,7 @@ from monai.bundle.scripts import download_large_files
 
 from common.card import ModelCard, save_weights
 from common.errors import ConfigError, WeightError
+from common.integrity import file_hash, seal_of
 from common.labels import LabelSpace
 from tools.bundle import Bundle
 from tools.bundle_checks import check_bundle
@@ -166,7 +167,9 @@ def test_same_input_same_bytes(toy: Path, tmp_path: Path) -> None:
 def test_weights_bring_their_labels_window_and_licence(toy: Path, tmp_path: Path) -> None:
     weights = trained(tmp_path / "w.pt")
     done = pack_bundle(toy, tmp_path / "out", weights=weights, weights_licence="CC BY 4.0")
-    assert (done.folder / "models" / "model.pt").read_bytes() == weights.read_bytes()
+    packed = done.folder / "models" / "model.pt"
+    assert packed.read_bytes() == weights.read_bytes()
+    assert seal_of(packed).read_text() == f"{file_hash(weights)}  model.pt\n"
     meta = json.loads((done.folder / "configs" / "metadata.json").read_text())
     image, pred = (meta["network_data_format"][k][n] for k, n in (("inputs", "image"), ("outputs", "pred")))
     assert pred["num_channels"] == 4 and pred["channel_def"]["3"] == "structure 3"
@@ -175,6 +178,8 @@ def test_weights_bring_their_labels_window_and_licence(toy: Path, tmp_path: Path
     assert "CC BY 4.0" in (done.folder / "docs" / "data_license.txt").read_text()
     assert "structure 1, structure 2, structure 3" in (done.folder / "docs" / "README.md").read_text()
     assert [f.where for f in check_bundle(done.folder)] == ["configs/evaluate.json"]  # the toy has none
+    packed.write_bytes(packed.read_bytes()[:-1])
+    assert [f.where for f in check_bundle(done.folder) if f.severity == "error"] == ["models/model.pt"]
 
 
 def test_other_files_become_flat(toy: Path, tmp_path: Path) -> None:
