@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from .atomic import atomic_write
-from .errors import WeightError
+from .errors import LabelError, WeightError
 from .labels import LabelSpace
+from .literals import check_name
 
 __all__ = ["CARD_ATTRIBUTE", "ModelCard", "save_weights", "tensor_bytes"]
 
@@ -34,7 +35,7 @@ class ModelCard:
         extra: further plain values (metric, epoch, hashes of the experts, ...).
 
     Raises:
-        WeightError: when ``extra`` cannot be written as JSON.
+        WeightError: when ``extra`` cannot be written as JSON, or a channel or the bundle has a name that is none.
     """
 
     labels: LabelSpace
@@ -47,6 +48,10 @@ class ModelCard:
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(str(c) for c in self.channels))
         object.__setattr__(self, "extra", dict(self.extra))
+        for channel in self.channels:
+            check_name(channel, "channel", where=self.bundle, error=WeightError)
+        if self.bundle:
+            check_name(self.bundle, "bundle", error=WeightError)
         try:
             json.dumps(self.extra)
         except TypeError as error:
@@ -80,7 +85,7 @@ class ModelCard:
         try:
             data = json.loads(text)
             return cls(**{**data, "labels": LabelSpace.from_dict(data["labels"])})
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, LabelError) as error:
             raise WeightError(f"the card cannot be read: {error}", got=text[:200]) from error
 
 

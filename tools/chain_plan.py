@@ -12,7 +12,17 @@ from common.errors import ConfigError
 
 from .chain_evaluate import check_split, evaluation, given_evaluations, together
 from .chain_experts import expert_steps, given_expert, stage_one_runs, taken
-from .chain_step import ChainSettings, Step, config_argument, data_files, fingerprint, own_data, recipe, run_words
+from .chain_step import (
+    ChainSettings,
+    Step,
+    as_typed,
+    config_argument,
+    data_files,
+    fingerprint,
+    own_data,
+    recipe,
+    run_words,
+)
 
 __all__ = ["ChainSettings", "Step", "fingerprint", "plan", "recipe", "takes_external"]
 
@@ -98,7 +108,7 @@ def _students(
                 "output_dir": folder,
                 "ckpt_dir": folder,
                 "seed": seed,
-                **dict(settings.stage2),
+                **as_typed(settings.stage2),
             }
             argv = run_words(settings, config, overrides, f"{run['id']}:seed{seed}")
             title = f"{run['title']} (seed {seed})"

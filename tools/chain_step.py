@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import sys
@@ -12,20 +13,26 @@ from typing import Any
 
 from common.data.datalist import Dataset, read_dataset
 from common.errors import ConfigError
+from common.literals import is_plain, text_component
 
+from .command_line import guessed
 from .train import typed
 
 __all__ = [
     "ChainSettings",
     "Step",
+    "TypedText",
+    "as_typed",
     "config_argument",
     "data_files",
+    "files_word",
     "fingerprint",
     "own_data",
     "recipe",
     "run_words",
     "step_files",
     "this_command",
+    "word",
 ]
 
 
@@ -145,17 +152,57 @@ def config_argument(settings: ChainSettings, bundle: str, names: Iterable[str]) 
     for file in files:
         if not file.is_file():
             raise ConfigError("the configuration file does not exist", where=file)
-    return "[" + ",".join(f"'{f}'" for f in files) + "]" if len(files) > 1 else str(files[0])
+    return files_word(files)
+
+
+def files_word(files: Sequence[Path]) -> str:
+    """Configuration files as the value of ``--config_file``."""
+    plain = len(files) == 1 and guessed(str(files[0])) == str(files[0])
+    return str(files[0]) if plain else "[" + ",".join(repr(str(f)) for f in files) + "]"
+
+
+class TypedText(str):
+    """A value that a user typed for a configuration, which may mean it as an expression; all other text is data."""
+
+
+def as_typed(overrides: Iterable[tuple[str, str]]) -> dict[str, TypedText]:
+    """Overrides that a user typed."""
+    return {key: TypedText(value) for key, value in overrides}
+
+
+def word(value: object) -> str:
+    """A value as a word of a ``monai.bundle run`` command that is read as this value and nothing else.
+
+    Text that Fire would take for a number or a list, or MONAI for an expression, travels as the call of
+    :func:`common.literals.text`.
+    """
+    if isinstance(value, TypedText):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return repr([_value(entry) for entry in value])
+    content = _value(value)
+    return content if isinstance(content, str) and guessed(content) == content else repr(content)
+
+
+def _value(value: object) -> object:
+    if isinstance(value, Path):
+        value = str(value)
+    if not isinstance(value, str):
+        return value
+    return value if is_plain(value) else text_component(value)
 
 
 def run_words(settings: ChainSettings, config: str, overrides: Mapping[str, object], run_name: str) -> tuple[str, ...]:
     """The command of a run, tracked as the chain is."""
     words = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config]
-    for key, value in overrides.items():
-        words += [f"--{key}", str(value)]
+    tracked: dict[str, object] = {}
     if settings.tracking != "none" and run_name:
-        words += ["--tracking", settings.tracking, "--tracking_uri", settings.tracking_uri]
-        words += ["--experiment_name", settings.output_dir.name, "--run_name", run_name]
+        tracked = {"tracking": settings.tracking, "tracking_uri": settings.tracking_uri,
+                   "experiment_name": settings.output_dir.name, "run_name": run_name}  # fmt: skip
+        if "output_dir" in overrides and not is_plain(str(overrides["output_dir"])):
+            tracked["save_execute_config"] = False  # MONAI would put its name together from the text of output_dir
+    for key, value in {**overrides, **tracked}.items():
+        words += [f"--{key}", word(value)]
     return tuple(words)
 
 
@@ -201,5 +248,6 @@ def step_files(argv: Sequence[str]) -> list[Path]:
     words = list(argv)
     if "--config_file" not in words:
         return []
-    value = words[words.index("--config_file") + 1].strip("[]")
-    return [Path(part.strip(" '\"")) for part in value.split(",")]
+    value = words[words.index("--config_file") + 1]
+    named = ast.literal_eval(value) if value.startswith("[") and value.endswith("]") else [value]
+    return [Path(name) for name in named]

@@ -134,10 +134,10 @@ def segment(
         more = prompt_entries(
             prompts or GivenPrompts(), inputs, reads(read_config(files).get()), hidden / "prompts", bundle
         )
-        settings = _settings(files, root, inputs, more, hidden / "out", weights, task, overrides or {})
+        literals = _literals(files, root, inputs, more, hidden / "out", weights, task)
         if pages:
-            settings["page_dir"] = str((hidden / "pages").resolve())
-        config = run_bundle(files, settings)
+            literals["page_dir"] = str((hidden / "pages").resolve())
+        config = run_bundle(files, overrides or {}, literals)
         results = {s.name: _result(s, hidden / "out") for s in scans}
         for name, path in results.items():
             _check_grid(inputs[name][0], path)
@@ -191,7 +191,7 @@ def _beside(target: Path) -> Path:
     return target.with_name(target.name[: -len(_suffix(target))] + ".dcm")
 
 
-def _settings(
+def _literals(
     files: Sequence[str],
     root: Path,
     inputs: Mapping[str, list[str]],
@@ -199,18 +199,18 @@ def _settings(
     out: Path,
     weights: str | Path | None,
     task: str | None,
-    overrides: Mapping[str, Any],
 ) -> dict[str, Any]:
+    """What the run gets of the user's files: as values, since the name of a file is no part of a configuration."""
     known = read_config(files).get()
     more = {} if task is None else {"task": task}
     items = [{"image": p[0] if len(p) == 1 else p, "case": name, **more, **entries[name]}
              for name, p in inputs.items()]  # fmt: skip
-    settings: dict[str, Any] = {"dataset::data": items, "output_dir": str(out.resolve())}
+    values: dict[str, Any] = {"dataset::data": items, "output_dir": str(out.resolve())}
     if "bundle_root" in known:
-        settings["bundle_root"] = str(root.resolve())
+        values["bundle_root"] = str(root.resolve())
     if weights is not None:
-        settings["model_path"] = str(Path(weights).resolve())
-    return {**settings, **overrides}
+        values["model_path"] = str(Path(weights).resolve())
+    return values
 
 
 def _pages(scans: Sequence[Scan], page: Path, config: Mapping[str, Any], bundle: str) -> dict[str, Path]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import DataError, LabelError
 from ..labels import LabelSpace, union
+from ..literals import check_name
 from .dataset import PHANTOM_HINT, Dataset, read_dataset
 from .dataset_json import Case, read_json
 
@@ -202,8 +203,8 @@ def _read_listing(file: Path) -> Collection:
         )
     renamed = [_renamed(d, options.get(d.name, {}).get("labels", {}), file) for d in datasets]
     for name, option in options.items():
-        if not isinstance(option.get("modality", ""), str):
-            raise DataError("a modality is a name", where=f"{file}, task {name}", got=option["modality"])
+        if "modality" in option:
+            check_name(option["modality"], "modality", where=f"{file}, task {name}", error=DataError)
     renamed = [replace(d, modality=options.get(d.name, {}).get("modality", d.modality)) for d in renamed]
     return _collection(str(data.get("name") or file.parent.name), file.parent, renamed)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import DataError, LabelError
 from ..labels import LabelSpace
+from ..literals import check_name
 from .dataset_json import SPLITS, Case, channel_names, read_case, read_json
 from .splits import hashed_split
 
@@ -73,7 +74,7 @@ def read_dataset(path: str | Path, report: Callable[[DataError], None] | None = 
     if not file.is_file():
         raise DataError("no dataset here", where=path, expected=f"a file {file.name}", hint=PHANTOM_HINT)
     data, root = read_json(file), file.parent
-    name = str(data.get("name") or root.resolve().name)
+    name = check_name(str(data.get("name") or root.resolve().name), "task", where=file)
     if not isinstance(data.get("labels"), Mapping):
         raise LabelError("the dataset names no labels", where=file, expected='"labels": {"background": 0, "liver": 1}')
     labels = LabelSpace.from_json(data["labels"], where=file, exclusive=bool(data.get("exclusive", True)))

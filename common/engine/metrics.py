@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,18 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+
+def metric_word(structure: str) -> str:
+    """A structure as a part of a metric's name that every tracker takes: other signs become ``_`` and their number.
+
+    ``"left kidney"`` is ``left_kidney``, ``"GTV+"`` is ``GTV_x2B``.
+    """
+    return re.sub(r"[^\w.-]", _sign_word, structure)
+
+
+def _sign_word(sign: re.Match[str]) -> str:
+    return "_" if sign.group() == " " else f"_x{ord(sign.group()):02X}"
 
 
 def _space(labels: LabelSpace | Mapping[str, Any]) -> LabelSpace:
@@ -180,7 +193,7 @@ class AnnotatedDice(Metric):
         if self.per_class:
             for structure, value in zip(self.labels.names, self._means().tolist(), strict=True):
                 if math.isfinite(value):
-                    engine.state.metrics[f"{name}_{structure.replace(' ', '_')}"] = value
+                    engine.state.metrics[f"{name}_{metric_word(structure)}"] = value
 
 
 class CaseMetrics:
