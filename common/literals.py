@@ -20,6 +20,7 @@ from .atomic import atomic_write
 from .errors import AmalgamationError, ConfigError, LabelError
 
 __all__ = [
+    "as_text",
     "check_file_name",
     "check_name",
     "component",
@@ -29,7 +30,6 @@ __all__ = [
     "odd_in",
     "spreadsheet_cell",
     "text",
-    "text_component",
     "write_literals",
 ]
 
@@ -37,6 +37,7 @@ LONGEST = 128
 _CODE = ("$", "@", "%", "#", "::")
 _PATHS = ("/", "\\")
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, direction and invisible characters, lone surrogates, line ends
+_SCHEME = "data:,"
 _PLAIN_START = ("$", "@", "%")
 _DEVICES = {
     "con",
@@ -126,38 +127,48 @@ def literal(file: str, key: str) -> Any:
     """The value that :func:`write_literals` has kept: what a configuration's ``_target_`` calls in the place of text.
 
     Args:
-        file: path of the JSON file, percent-encoded as in a URL.
+        file: path of the JSON file, as it is or encoded as in :func:`text`.
         key: of the value.
 
     Raises:
         ConfigError: when the file or the key is missing.
     """
-    path = Path(unquote(file))
+    path = Path(text(file) if file.startswith(_SCHEME) else file)
     try:
         return json.loads(path.read_text(encoding="utf-8"))[key]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError("a value cannot be read from its file", where=path, got=repr(error), expected=f"an entry {key!r}",
-                          hint="type the command that wrote the file again") from error  # fmt: skip
+        hint = "type the command that wrote the file again"
+        raise ConfigError("a value cannot be read from its file", where=path, got=repr(error), hint=hint) from error
 
 
 def component(file: str | Path, key: str) -> dict[str, str]:
     """What a configuration holds in the place of a text: the call of :func:`literal`."""
-    return {"_target_": "common.literals.literal", "file": quote(str(file), safe="/._-"), "key": key}
+    return {"_target_": "common.literals.literal", "file": _encoded(str(file)), "key": key}
 
 
-def text(quoted: str) -> str:
-    """The text of :func:`text_component`: what a configuration's ``_target_`` calls in the place of a single text.
+def text(encoded: str) -> str:
+    """The text of :func:`as_text`: what a configuration's ``_target_`` calls in the place of a single text.
 
     Args:
-        quoted: percent-encoded as in a URL.
+        encoded: as a URL of the scheme ``data``: ``data:,`` and the text, percent-encoded.
+
+    Raises:
+        ConfigError: for another text.
     """
-    return unquote(quoted)
+    if not encoded.startswith(_SCHEME):
+        raise ConfigError("this is no encoded text", got=encoded, expected=f"{_SCHEME}...")
+    return unquote(encoded.removeprefix(_SCHEME))
 
 
-def text_component(value: str) -> dict[str, str]:
-    """What a configuration holds in the place of a text that it would misread: the call of :func:`text`."""
-    quoted = "".join(c if c.isalnum() or c in "/._- " else quote(c, safe="") for c in value)
-    return {"_target_": "common.literals.text", "quoted": quoted}
+def _encoded(value: str) -> str:
+    return _SCHEME + "".join(c if c.isalnum() or c in "/._- " else quote(c, safe="") for c in value)
+
+
+def as_text(value: str) -> str | dict[str, str]:
+    """What a configuration holds for a text: itself, or the call of :func:`text` where it would be misread."""
+    if is_plain(value):
+        return value
+    return {"_target_": "common.literals.text", "encoded": _encoded(value)}
 
 
 def write_literals(file: Path, values: Mapping[str, Any]) -> dict[str, dict[str, str]]:

@@ -12,7 +12,8 @@ from common.experts_fit import check_expert
 from common.experts_spec import read_manifest
 from common.literals import folder_names
 
-from .chain_step import ChainSettings, Step, as_typed, config_argument, data_files, own_data, run_words
+from .chain_step import ChainSettings, Step, config_argument, data_files, own_data, run_words
+from .command_line import as_typed
 
 __all__ = ["expert_steps", "given_expert", "stage_one_runs", "taken"]
 

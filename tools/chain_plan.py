@@ -15,7 +15,6 @@ from .chain_experts import expert_steps, given_expert, stage_one_runs, taken
 from .chain_step import (
     ChainSettings,
     Step,
-    as_typed,
     config_argument,
     data_files,
     fingerprint,
@@ -23,6 +22,7 @@ from .chain_step import (
     recipe,
     run_words,
 )
+from .command_line import as_typed
 
 __all__ = ["ChainSettings", "Step", "fingerprint", "plan", "recipe", "takes_external"]
 
