@@ -210,7 +210,8 @@ def _read_listing(file: Path) -> Collection:
         if "modality" in option:
             check_name(option["modality"], "modality", where=f"{file}, task {name}", error=DataError)
     renamed = [replace(d, modality=options.get(d.name, {}).get("modality", d.modality)) for d in renamed]
-    return _collection(str(data.get("name") or file.parent.name), file.parent, renamed)
+    title = data.get("name") or file.parent.resolve().name
+    return _collection(check_name(title, "collection", where=file) if "name" in data else title, file.parent, renamed)
 
 
 def _renamed(dataset: Dataset, names: Mapping[str, str], file: Path) -> Dataset:
