@@ -24,6 +24,7 @@ __all__ = [
     "check_file_name",
     "check_name",
     "component",
+    "file_name",
     "folder_names",
     "is_plain",
     "literal",
@@ -206,6 +207,16 @@ def folder_names(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, s
         used.add(slug.casefold())
         found[name] = slug
     return {name: found[name] for name in listed}
+
+
+def file_name(text: str) -> str:
+    """A part of a file's name that every file system takes, for a text of any kind.
+
+    Spaces become ``_``; where other signs had to go as well, a part of the text's hash tells it from similar ones.
+    """
+    plain = re.sub(r"[^\w.+-]+", "_", text.replace(" ", "_")).lstrip(".-")
+    same = plain == text.replace(" ", "_") and len(plain) <= LONGEST
+    return plain if same else f"{plain[:LONGEST]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def spreadsheet_cell(value: Any) -> Any:

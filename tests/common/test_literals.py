@@ -12,6 +12,7 @@ from common.literals import (
     as_text,
     check_file_name,
     check_name,
+    file_name,
     folder_names,
     is_plain,
     literal,
@@ -139,6 +140,28 @@ def test_every_name_has_a_safe_folder_of_its_own():
     assert found["NUL"].casefold() != "nul"
     assert folder_names(["general"], taken=["general"])["general"] != "general"
     assert folder_names(["liver+"]) == {"liver+": "liver"}
+
+
+def test_pictures_of_similar_names_are_different_files():
+    texts = [
+        "ct",
+        "left kidney",
+        "a/b",
+        "a\\b",
+        "a:b",
+        "a?b",
+        "..",
+        "../x",
+        "",
+        "é",
+        "x" * 300,
+        "x" * 301,
+        "-rf",
+        "a\nb",
+    ]
+    names = [file_name(text) for text in texts]
+    assert len(set(names)) == len(texts) and names[:2] == ["ct", "left_kidney"]
+    assert all(n and n[0] not in ".-" and "/" not in n and "\\" not in n and len(n) < 150 for n in names)
 
 
 @pytest.mark.parametrize("cell", ["=1+2", "+1+2", "-2+3", "@SUM(A1)", "\tx", "\r=1", "=cmd|'/c calc'!A0"])
