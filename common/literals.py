@@ -215,7 +215,7 @@ def file_name(text: str) -> str:
     Spaces become ``_``; where other signs had to go as well, a part of the text's hash tells it from similar ones.
     """
     plain = re.sub(r"[^\w.+-]+", "_", text).lstrip(".-")
-    same = plain == text.replace(" ", "_") and len(plain) <= LONGEST
+    same = text and plain == text.replace(" ", "_") and len(plain) <= LONGEST
     return plain if same else f"{plain[:LONGEST]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 

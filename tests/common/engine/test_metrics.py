@@ -194,8 +194,8 @@ def test_case_metrics_works_in_two_dimensions(tmp_path):
 
 @pytest.mark.parametrize(
     ("structure", "word"),
-    [("left kidney", "left_kidney"), ("GTV+", "GTV_x2B"), ("liver (whole)", "liver__x28whole_x29"), ("[x]", "_x5Bx_x5D"),
-     ("Größe", "Größe"), ("a,b", "a_x2Cb"), ("a.b-c", "a.b-c")],
+    [("left kidney", "left_kidney"), ("GTV+", "GTV_x2B"), ("liver (whole)", "liver__x28whole_x29"),
+     ("[x]", "_x5Bx_x5D"), ("Größe", "Größe"), ("a,b", "a_x2Cb"), ("a.b-c", "a.b-c")],
 )  # fmt: skip
 def test_every_structure_can_be_a_part_of_a_metrics_name(structure, word):
     """MLflow is the judge."""
