@@ -10,6 +10,7 @@ from typing import Any
 
 from .errors import ExpertError
 from .labels import LabelSpace
+from .literals import check_name
 
 __all__ = ["ExpertSpec", "read_manifest", "train_hint", "write_manifest"]
 
@@ -40,7 +41,7 @@ class ExpertSpec:
         extra: ``normalise`` (scheme, low, high, ...), ``divisor`` for bundles and TorchScript.
 
     Raises:
-        ExpertError: for an unknown kind or role, or a task expert without a task.
+        ExpertError: for an unknown kind or role, a task expert without a task, or a name that is none.
     """
 
     name: str
@@ -62,6 +63,9 @@ class ExpertSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", str(self.path))
         object.__setattr__(self, "channels", tuple(str(c) for c in self.channels))
+        named = [(self.name, "expert"), *((c, "channel") for c in self.channels)]
+        for name, what in [*named, *([(self.task, "task")] if self.task else [])]:
+            check_name(name, what, where=f"expert {self.name!a}", error=ExpertError)
         if self.kind not in KINDS:
             raise ExpertError("unknown kind of expert", where=self.name, got=self.kind, expected=", ".join(KINDS))
         if self.role not in ROLES:

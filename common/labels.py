@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import LabelError
+from .literals import check_name
 
 __all__ = ["BACKGROUND", "LabelSpace", "union"]
 
@@ -30,7 +31,7 @@ class LabelSpace:
         exclusive: True when a voxel belongs to one structure at most (softmax), False when they overlap (sigmoid).
 
     Raises:
-        LabelError: for empty, repeated or non-positive entries.
+        LabelError: for empty, repeated or non-positive entries, or a name that is none (:func:`.literals.check_name`).
     """
 
     names: tuple[str, ...]
@@ -44,6 +45,8 @@ class LabelSpace:
             raise LabelError("a label space needs at least one foreground structure", got="no names")
         if BACKGROUND in self.names:
             raise LabelError("the background is implied and must not be listed", got=self.names)
+        for name in self.names:
+            check_name(name, "structure")
         if len(set(self.names)) != len(self.names):
             raise LabelError("structure names repeat", got=self.names)
         if len(self.values) != len(self.names) or len(set(self.values)) != len(self.values) or min(self.values) < 1:
@@ -73,6 +76,8 @@ class LabelSpace:
         foreground = sorted((v, n) for n, v in pairs if v != 0)
         if not foreground:
             raise LabelError("the label mapping names no foreground structure", where=where, got=dict(labels))
+        for _, name in foreground:
+            check_name(name, "structure", where=where)
         return cls(tuple(n for _, n in foreground), tuple(v for v, _ in foreground), exclusive)
 
     @classmethod

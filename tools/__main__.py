@@ -12,6 +12,8 @@ from typing import Any
 
 from common.errors import AmalgamationError, ConfigError
 
+from .command_line import parse_by_annotations, with_values
+
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS: dict[str, str] = {
@@ -74,13 +76,10 @@ def refuse_unknown_flags(component: Any, arguments: Sequence[str], *, where: str
     """
     if {"--help", "-h"} & set(arguments) or "--" in arguments:
         return
-    target: Any = component
-    if not inspect.isroutine(component):
-        named = [a for a in arguments if not a.startswith("-")][:1]
-        target = getattr(component, named[0].replace("-", "_"), None) if named else None
-        if not callable(target):
-            return
-        where = f"{where} {named[0]}"
+    target, named = _function(component, arguments)
+    if target is None:
+        return
+    where = " ".join([where, *named])
     parameters = inspect.signature(target).parameters
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return
@@ -95,6 +94,15 @@ def refuse_unknown_flags(component: Any, arguments: Sequence[str], *, where: str
             )
 
 
+def _function(component: Any, arguments: Sequence[str]) -> tuple[Any, list[str]]:
+    """The function that a command line means, and the sub-command's name; no function when it names none."""
+    if inspect.isroutine(component):
+        return component, []
+    named = [a for a in arguments if not a.startswith("-")][:1]
+    target = getattr(component, named[0].replace("-", "_"), None) if named else None
+    return (target, named) if callable(target) else (None, [])
+
+
 def call(arguments: Sequence[str]) -> None:
     """Run one command line (without the program's name)."""
     if not arguments or arguments[0] in ("--help", "-h", "help"):
@@ -102,6 +110,10 @@ def call(arguments: Sequence[str]) -> None:
         return
     name, *rest = arguments
     component = find(name)
+    function, _ = _function(component, rest)
+    if function is not None:
+        rest = with_values(rest, function)
+        parse_by_annotations(function)
     refuse_unknown_flags(component, rest, where=name)
     import fire
 

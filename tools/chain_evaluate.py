@@ -9,6 +9,7 @@ from typing import Any
 from common.data.datalist import Collection, Dataset, read_collection
 from common.errors import ConfigError
 from common.experts_spec import ExpertSpec, read_manifest
+from common.literals import folder_names
 
 from .chain_step import ChainSettings, Step, config_argument, own_data, recipe, run_words
 
@@ -114,7 +115,7 @@ def given_evaluations(settings: ChainSettings, recipe: Mapping[str, Any], collec
         if set(spec.labels.names) != set(dataset.labels.names):
             continue
         place, files = own_data(settings, dataset)
-        folder = settings.output_dir / "experts" / dataset.name
+        folder = settings.output_dir / "experts" / folder_names(collection.tasks)[dataset.name]
         overrides = {"dataset_dir": place, "experts": path, "output_dir": folder, "split": settings.split}
         argv = _asked(settings, run, {**overrides, "keep_largest": False})  # as the bundle of trained experts
         title, subject = f"Evaluation of Expert {dataset.name} (given)", f"expert:{dataset.name}"

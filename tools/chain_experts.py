@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,11 +12,13 @@ from common.errors import ConfigError
 from common.experts import check_unchanged
 from common.experts_fit import check_expert
 from common.experts_spec import read_manifest
+from common.literals import folder_names
 
 from .chain_step import ChainSettings, Step, config_argument, data_files, own_data, run_words
+from .command_line import as_typed
 from .train import typed
 
-__all__ = ["expert_steps", "given_expert", "stage_one_runs", "taken"]
+__all__ = ["expert_steps", "given_expert", "several", "stage_one_runs", "taken"]
 
 
 def expert_steps(settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection) -> Iterable[Step]:
@@ -74,6 +75,7 @@ def stage_one_runs(
     listed = ways[settings.phase1 or next(iter(ways))]
     each = any("each" in run for run in listed)
     names = settings.structures or tuple(recipe["presets"][settings.preset].get("structures", ()))
+    folders = folder_names(names, [run["id"] for run in listed if "each" not in run])
     known = collection.labels.names
     if (each and not names) or (not each and settings.structures) or set(names) - set(known):
         raise ConfigError("which structures get an expert?" if each else "no expert here is of a single structure",
@@ -82,7 +84,7 @@ def stage_one_runs(
     runs: list[Mapping[str, Any]] = []
     for run in listed:
         for name in names if "each" in run else (None,):
-            runs.append(_filled(run, name, names))
+            runs.append(_filled(run, name, names, "" if name is None else folders[name]))
     unknown = {run for run, _ in settings.given} - {run["id"] for run in runs}
     if unknown:
         raise ConfigError("a result is given for a run that there is not", where="given", got=", ".join(unknown),
@@ -90,13 +92,13 @@ def stage_one_runs(
     return runs if also_given else [run for run in runs if run["id"] not in dict(settings.given)]
 
 
-def _filled(run: Mapping[str, Any], name: str | None, names: Sequence[str]) -> Mapping[str, Any]:
+def _filled(run: Mapping[str, Any], name: str | None, names: Sequence[str], folder: str) -> Mapping[str, Any]:
     if name is None:
         own = {k: list(names) if v == "{structures}" else v for k, v in run.get("set", {}).items()}
         return {**run, "set": own}
-    own = {k: [name] if v == ["{structure}"] else str(v).format(structure=name) for k, v in run.get("set", {}).items()}
-    title = str(run["title"]).format(structure=name)
-    return {**run, "id": re.sub(r"\W+", "_", name).strip("_"), "title": title, "set": own}
+    own = {k: [name] if v == ["{structure}"] else str(v).replace("{structure}", name) for k, v in
+           run.get("set", {}).items()}  # fmt: skip
+    return {**run, "id": folder, "title": str(run["title"]).replace("{structure}", name), "set": own}
 
 
 def _named_experts(
@@ -120,7 +122,7 @@ def _named_experts(
             "ckpt_dir": folder,
             **knobs,
             **run.get("set", {}),
-            **dict(settings.stage1),
+            **as_typed(settings.stage1),
         }
         argv = run_words(settings, config_argument(settings, stage1["bundle"], names), overrides, f"expert:{run['id']}")
         yield Step(f"expert:{run['id']}", "expert", run["title"], folder, argv, (*data, *inputs), needs)
@@ -131,7 +133,7 @@ def taken(
 ) -> tuple[dict[str, Any], tuple[Path, ...], tuple[str, ...]]:
     """Knobs that name what stage-1 runs left, the files whose change matters, and the steps to wait for.
 
-    ``*`` stands for all runs of single structures, whose folders are joined by commas.
+    ``*`` stands for all runs of single structures.
     """
     folder, given = settings.output_dir / "experts", dict(settings.given)
     knobs: dict[str, Any] = {}
@@ -141,9 +143,15 @@ def taken(
         for name in (Path(part).parts[0] for part in sources):
             needed[name] = given.get(name, folder / name / "model.pt")
         paths = [given.get(Path(part).parts[0], folder / part) for part in sources]
-        knobs[knob] = paths[0] if source != "*" else ",".join(map(str, paths))
+        knobs[knob] = paths[0] if source != "*" else several(paths)
     waits = tuple(f"expert:{name}" for name in needed if name not in given)
     return knobs, tuple(needed.values()), waits
+
+
+def several(paths: Sequence[Path]) -> str | list[str]:
+    """Files or folders for one knob: joined by commas where none has one in its own name."""
+    listed = [str(path) for path in paths]
+    return listed if any("," in path for path in listed) else ",".join(listed)
 
 
 def _shared_experts(
@@ -152,8 +160,9 @@ def _shared_experts(
     stage1 = recipe["stage1"]
     config = config_argument(settings, stage1["bundle"], ["train.json", *recipe["presets"][settings.preset]["stage1"]])
     data = tuple(f for d in collection.datasets for f in data_files(d))
+    folders = folder_names(collection.modalities, ["joint"])
     for modality in (None,) if phase1 == "joint" else collection.modalities:
-        name = "joint" if modality is None else re.sub(r"\W+", "_", modality).strip("_")
+        name = "joint" if modality is None else folders[modality]
         folder = settings.output_dir / "experts" / name
         own = {} if modality is None else {"modality": modality}
         overrides = {
@@ -161,7 +170,7 @@ def _shared_experts(
             "output_dir": folder,
             "ckpt_dir": folder,
             **own,
-            **dict(settings.stage1),
+            **as_typed(settings.stage1),
         }
         argv = run_words(settings, config, overrides, f"expert:{name}")
         title = "Experts of all modalities" if modality is None else f"Experts of {modality}"
@@ -185,17 +194,24 @@ def _experts(settings: ChainSettings, recipe: Mapping[str, Any], collection: Col
         _check_description(path, None, collection)
     members = [(d, "task") for d in collection.datasets if d.name not in own]
     if settings.external is not None and not given_expert(settings):
-        members += [(d, "external") for d in read_collection(settings.external).datasets]
+        others = read_collection(settings.external).datasets
+        members += [(d, "external") for d in others]
+        both = sorted(set(collection.tasks) & {d.name for d in others})
+        if both:
+            raise ConfigError("a task-agnostic expert's data set is called like a task", where=settings.external,
+                              got=", ".join(both), hint='change "name" in its dataset.json')  # fmt: skip
+    folders = folder_names(collection.tasks)
+    folders |= folder_names((d.name for d, role in members if role != "task"), folders.values())
     for dataset, role in members:
         place, files = own_data(settings, dataset) if role == "task" else (dataset.root, data_files(dataset))
-        folder = settings.output_dir / "experts" / dataset.name
+        folder = settings.output_dir / "experts" / folders[dataset.name]
         overrides = {
             "dataset_dir": place,
             "output_dir": folder,
             "ckpt_dir": folder,
             "name": dataset.name,
             "role": role,
-            **dict(settings.stage1),
+            **as_typed(settings.stage1),
         }
         kind = "expert" if role == "task" else "external"
         title = f"Expert {dataset.name}" if role == "task" else f"Task-agnostic expert {dataset.name}"

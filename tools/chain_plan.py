@@ -11,8 +11,18 @@ from common.data.datalist import Collection, read_collection
 from common.errors import ConfigError
 
 from .chain_evaluate import check_split, evaluation, given_evaluations, together
-from .chain_experts import expert_steps, given_expert, stage_one_runs, taken
-from .chain_step import ChainSettings, Step, config_argument, data_files, fingerprint, own_data, recipe, run_words
+from .chain_experts import expert_steps, given_expert, several, stage_one_runs, taken
+from .chain_step import (
+    ChainSettings,
+    Step,
+    config_argument,
+    data_files,
+    fingerprint,
+    own_data,
+    recipe,
+    run_words,
+)
+from .command_line import as_typed
 
 __all__ = ["ChainSettings", "Step", "fingerprint", "plan", "recipe", "takes_external"]
 
@@ -98,7 +108,7 @@ def _students(
                 "output_dir": folder,
                 "ckpt_dir": folder,
                 "seed": seed,
-                **dict(settings.stage2),
+                **as_typed(settings.stage2),
             }
             argv = run_words(settings, config, overrides, f"{run['id']}:seed{seed}")
             title = f"{run['title']} (seed {seed})"
@@ -134,7 +144,7 @@ def _given(
         return dict(knobs), files, needs
     if ways is not None:
         files = tuple(s.output_dir / "model.pt" for s in stage1)
-        return {"pretrained": ",".join(map(str, files))}, files, tuple(s.id for s in stage1)
+        return {"pretrained": several(files)}, files, tuple(s.id for s in stage1)
     manifest = settings.output_dir / "experts.json"
     return {"experts": str(manifest)}, (manifest,), ("manifest",)
 

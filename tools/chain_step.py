@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import sys
@@ -13,7 +14,9 @@ from typing import Any
 from common.data.datalist import Dataset, read_dataset
 from common.errors import ConfigError
 from common.integrity import file_hash
+from common.literals import is_plain
 
+from .command_line import files_word, word
 from .train import typed
 
 __all__ = [
@@ -148,17 +151,20 @@ def config_argument(settings: ChainSettings, bundle: str, names: Iterable[str]) 
     for file in files:
         if not file.is_file():
             raise ConfigError("the configuration file does not exist", where=file)
-    return "[" + ",".join(f"'{f}'" for f in files) + "]" if len(files) > 1 else str(files[0])
+    return files_word(files)
 
 
 def run_words(settings: ChainSettings, config: str, overrides: Mapping[str, object], run_name: str) -> tuple[str, ...]:
     """The command of a run, tracked as the chain is."""
     words = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config]
-    for key, value in overrides.items():
-        words += [f"--{key}", str(value)]
+    tracked: dict[str, object] = {}
     if settings.tracking != "none" and run_name:
-        words += ["--tracking", settings.tracking, "--tracking_uri", settings.tracking_uri]
-        words += ["--experiment_name", settings.output_dir.name, "--run_name", run_name]
+        tracked = {"tracking": settings.tracking, "tracking_uri": settings.tracking_uri,
+                   "experiment_name": settings.output_dir.name, "run_name": run_name}  # fmt: skip
+        if "output_dir" in overrides and not is_plain(str(overrides["output_dir"])):
+            tracked["save_execute_config"] = False  # MONAI would put its name together from the text of output_dir
+    for key, value in {**overrides, **tracked}.items():
+        words += [f"--{key}", word(value)]
     return tuple(words)
 
 
@@ -184,8 +190,8 @@ def own_data(settings: ChainSettings, dataset: Dataset) -> tuple[str, tuple[Path
 def fingerprint(step: Step) -> str:
     """Hash of the command, the configuration files that it names and the content of its inputs."""
     digest = hashlib.sha256()
-    for word in step.argv[1:]:
-        digest.update(word.encode() + b"\0")
+    for argument in step.argv[1:]:
+        digest.update(argument.encode() + b"\0")
     for path in sorted({*step_files(step.argv), *step.inputs}):
         digest.update(path.name.encode() + b"\0")
         digest.update(_content(path))
@@ -201,5 +207,6 @@ def step_files(argv: Sequence[str]) -> list[Path]:
     words = list(argv)
     if "--config_file" not in words:
         return []
-    value = words[words.index("--config_file") + 1].strip("[]")
-    return [Path(part.strip(" '\"")) for part in value.split(",")]
+    value = words[words.index("--config_file") + 1]
+    named = ast.literal_eval(value) if value.startswith("[") and value.endswith("]") else [value]
+    return [Path(name) for name in named]

@@ -14,6 +14,7 @@ from typing import Any
 from common.errors import ConfigError
 
 from .chain_step import Step, step_files
+from .command_line import TypedText, files_word, word
 from .workflow import read_config
 
 __all__ = ["Budget", "measured", "schedule", "with_words"]
@@ -132,10 +133,10 @@ def _config(step: Step) -> Mapping[str, Any]:
 def _given(argv: Sequence[str]) -> dict[str, Any]:
     """The plain numbers and lists among a command's overrides."""
     found = {}
-    for word, value in itertools.pairwise(argv):
-        if word.startswith("--"):
+    for option, value in itertools.pairwise(argv):
+        if option.startswith("--"):
             try:
-                found[word[2:]] = ast.literal_eval(value)
+                found[option[2:]] = ast.literal_eval(value)
             except (ValueError, SyntaxError):
                 continue
     return found
@@ -153,13 +154,13 @@ def with_words(step: Step, knobs: Mapping[str, object] | None = None, files: Seq
     """The same command with further overrides (the last one counts) and configuration files."""
     words = list(step.argv)
     at = words.index("--config_file") + 1
-    named = [*map(str, step_files(words)), *(_short(f) for f in files)]
-    words[at] = "[" + ",".join(f"'{f}'" for f in named) + "]" if len(named) > 1 else named[0]
+    words[at] = files_word([*step_files(words), *(Path(_short(f)) for f in files)])
     for name, value in (knobs or {}).items():
+        given = word(TypedText(value) if isinstance(value, str) else value)
         if f"--{name}" in words:
-            words[words.index(f"--{name}") + 1] = str(value)
+            words[words.index(f"--{name}") + 1] = given
         else:
-            words += [f"--{name}", str(value)]
+            words += [f"--{name}", given]
     return dataclasses.replace(step, argv=tuple(words))
 
 

@@ -67,16 +67,16 @@ def run_evaluation(
     known = read_config(files).get()
     require_model(root, known, weights, overrides or {})
     given = {"dataset_dir": dataset_dir, "split": split, "model_path": weights, "output_dir": output_dir}
-    settings: dict[str, Any] = {k: str(v) for k, v in given.items() if v is not None}
+    literals: dict[str, Any] = {k: str(v) for k, v in given.items() if v is not None}
     if "bundle_root" in known:
-        settings["bundle_root"] = str(root.resolve())
-    settings.update(overrides or {})
-    target = settings.get("output_dir", known.get("output_dir"))
-    if not isinstance(target, str) or target.startswith("$"):
+        literals["bundle_root"] = str(root.resolve())
+    typed = dict(overrides or {})
+    target = typed.get("output_dir", literals.get("output_dir", known.get("output_dir")))
+    if not isinstance(target, str) or (target.startswith("$") and "output_dir" not in literals):
         raise ConfigError("say where the evaluation goes", where=files[-1], got=target, hint="--output_dir FOLDER")
     folder = Path(target) / "evaluation"
     (folder / "summary.json").unlink(missing_ok=True)
-    run_bundle(files, settings)
+    run_bundle(files, typed, literals)
     if not (folder / "summary.json").is_file():
         raise ConfigError(
             "the run ended without a summary", where=folder, hint="evaluate.json needs the handler CaseMetrics"

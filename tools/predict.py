@@ -13,6 +13,7 @@ from common.data.io import read_volume
 from common.data.pictures import is_picture, read_picture
 from common.errors import AmalgamationError, ConfigError, DataError, GeometryError
 from common.geometry import Grid
+from common.literals import file_name
 from common.weights import read_card
 
 from .bundle_files import find_bundle
@@ -137,10 +138,10 @@ def segment(
         more = prompt_entries(
             prompts or GivenPrompts(), inputs, reads(read_config(files).get()), hidden / "prompts", bundle
         )
-        settings = _settings(files, root, inputs, more, hidden / "out", weights, task, overrides or {})
+        literals = _literals(files, root, inputs, more, hidden / "out", weights, task)
         if pages:
-            settings["page_dir"] = str((hidden / "pages").resolve())
-        config = run_bundle(files, settings)
+            literals["page_dir"] = str((hidden / "pages").resolve())
+        config = run_bundle(files, overrides or {}, literals)
         results = {s.name: _result(s, hidden / "out") for s in scans}
         for name, path in results.items():
             _check_grid(inputs[name][0], path)
@@ -185,7 +186,7 @@ def _deliver(
         path.replace(delivered[name])
     for name, path in pages.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(hidden / "pages" / f"{name}.html", path)
+        shutil.copyfile(hidden / "pages" / f"{file_name(name)}.html", path)
     return delivered
 
 
@@ -194,7 +195,7 @@ def _beside(target: Path) -> Path:
     return target.with_name(target.name[: -len(_suffix(target))] + ".dcm")
 
 
-def _settings(
+def _literals(
     files: Sequence[str],
     root: Path,
     inputs: Mapping[str, list[str]],
@@ -202,18 +203,18 @@ def _settings(
     out: Path,
     weights: str | Path | None,
     task: str | None,
-    overrides: Mapping[str, Any],
 ) -> dict[str, Any]:
+    """What the run gets of the user's files: as values, since the name of a file is no part of a configuration."""
     known = read_config(files).get()
     more = {} if task is None else {"task": task}
     items = [{"image": p[0] if len(p) == 1 else p, "case": name, **more, **entries[name]}
              for name, p in inputs.items()]  # fmt: skip
-    settings: dict[str, Any] = {"dataset::data": items, "output_dir": str(out.resolve())}
+    values: dict[str, Any] = {"dataset::data": items, "output_dir": str(out.resolve())}
     if "bundle_root" in known:
-        settings["bundle_root"] = str(root.resolve())
+        values["bundle_root"] = str(root.resolve())
     if weights is not None:
-        settings["model_path"] = str(Path(weights).resolve())
-    return {**settings, **overrides}
+        values["model_path"] = str(Path(weights).resolve())
+    return values
 
 
 def _pages(scans: Sequence[Scan], page: Path, config: Mapping[str, Any], bundle: str) -> dict[str, Path]:
@@ -222,7 +223,7 @@ def _pages(scans: Sequence[Scan], page: Path, config: Mapping[str, Any], bundle:
         raise ConfigError("this bundle has no session to show", where=bundle, got="--page",
                           expected="a promptable bundle")  # fmt: skip
     if page.suffix.lower() != ".html":
-        return {s.name: page / f"{s.name}.html" for s in scans}
+        return {s.name: page / f"{file_name(s.name)}.html" for s in scans}
     if len(scans) > 1:
         raise DataError("several scans need a folder for their pages", where=page, got=f"{len(scans)} scans")
     return {scans[0].name: page}

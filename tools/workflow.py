@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from monai.bundle import ConfigParser, create_workflow
 
 from common.errors import AmalgamationError, ConfigError
+from common.literals import write_literals
 
 __all__ = ["config_files", "read_config", "run_bundle"]
 
@@ -56,12 +58,19 @@ def check_keys(parser: ConfigParser, overrides: Mapping[str, Any], where: object
             node = node[part] if isinstance(node, dict) else node[int(part)]
 
 
-def run_bundle(files: Sequence[str], overrides: Mapping[str, Any], workflow_type: str = "infer") -> ConfigParser:
+def run_bundle(
+    files: Sequence[str],
+    overrides: Mapping[str, Any],
+    literals: Mapping[str, Any] | None = None,
+    workflow_type: str = "infer",
+) -> ConfigParser:
     """Read, override and run configurations through MONAI's workflow; our own errors come out unwrapped.
 
     Args:
         files: configuration files in merging order.
-        overrides: ``{"key::sub": value}``; every key must exist in the files.
+        overrides: ``{"key::sub": value}``; every key must exist in the files. Text in it is evaluated, as a user of
+            the configuration may want it.
+        literals: the same for values that are what they are: names and paths, lists and mappings of them.
         workflow_type: "infer" or "train", which properties MONAI expects.
 
     Returns:
@@ -71,12 +80,17 @@ def run_bundle(files: Sequence[str], overrides: Mapping[str, Any], workflow_type
         ConfigError: for an unknown override.
         AmalgamationError: whatever the run refuses.
     """
-    check_keys(read_config(files), overrides, where=files[-1])
+    kept = {key: value for key, value in (literals or {}).items() if key not in overrides}
+    check_keys(read_config(files), {**kept, **overrides}, where=files[-1])
     try:
-        workflow = create_workflow(config_file=list(files), workflow_type=workflow_type, **overrides)
-        workflow.run()
-        workflow.finalize()
-        parser: ConfigParser = workflow.parser
+        with tempfile.TemporaryDirectory(prefix="amalgam-") as folder:
+            every: dict[str, Any] = {**write_literals(Path(folder) / "literals.json", kept), **overrides}
+            workflow = create_workflow(config_file=list(files), workflow_type=workflow_type, **every)
+            workflow.run()
+            workflow.finalize()
+            parser: ConfigParser = workflow.parser
+            for key in kept:
+                parser.get_parsed_content(key)  # later the file is gone
         return parser
     except AmalgamationError:
         raise

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..literals import check_file_name, check_name
 
 __all__ = [
     "SPLITS",
@@ -126,7 +127,7 @@ def channel_names(data: Mapping[str, Any], where: Path) -> tuple[str, ...]:
     """Channel names in channel order from ``channel_names`` or ``modality`` (a mapping by index, a list or a name)."""
     found = data.get("channel_names", data.get("modality"))
     if isinstance(found, str):
-        return (found,)
+        found = [found]
     if isinstance(found, Mapping):
         found = [str(v) for _, v in sorted(found.items(), key=_index_of)]
     if not isinstance(found, Sequence) or not found:
@@ -136,7 +137,7 @@ def channel_names(data: Mapping[str, Any], where: Path) -> tuple[str, ...]:
             got=found,
             expected='"channel_names": {"0": "CT"} or "modality": {"0": "CT"}',
         )
-    names = tuple(str(n) for n in found)
+    names = tuple(check_name(str(n), "channel", where=where) for n in found)
     return names if len(set(names)) == len(names) else tuple(f"{n} {i}" for i, n in enumerate(names))
 
 
@@ -164,7 +165,7 @@ def read_case(entry: Any, root: Path, channels: tuple[str, ...], where: object) 
     image = entry["image"]
     first = next(iter(image.values()), "") if isinstance(image, Mapping) else image
     first = str(first if isinstance(first, str) else first[0])
-    name = str(entry.get("id") or case_id(first))
+    name = check_file_name(str(entry.get("id") or case_id(first)), "case", where=where)
     place = f"{where}, case {name}"
     images = _channel_files(image, root, channels, place)
     label = entry.get("label")
@@ -181,6 +182,8 @@ def read_case(entry: Any, root: Path, channels: tuple[str, ...], where: object) 
     modality = entry.get("modality")
     if modality is not None and not isinstance(modality, str):
         raise DataError("a case has one modality", where=place, got=modality, expected="its name")
+    if modality is not None:
+        check_name(modality, "modality", where=place)
     return Case(name, images, root / label if label else None, str(subject), modality)
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..atomic import atomic_write
 from ..errors import ConfigError
-from .gate_pictures import add_captions, file_name
+from ..literals import file_name
+from .gate_pictures import add_captions
 
 __all__ = ["FirstCases", "first_of", "plain_tensor"]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +31,7 @@ __all__ = [
     "CaseMetrics",
     "bootstrap_interval",
     "case_metrics",
+    "metric_word",
     "read_case_csv",
     "summary",
     "write_case_csv",
@@ -36,6 +39,22 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+_LONGEST_WORD = 128
+
+
+def metric_word(structure: str) -> str:
+    """A structure as a part of a metric's name that every tracker takes: other signs become ``_`` and their number.
+
+    ``"left kidney"`` is ``left_kidney``, ``"GTV+"`` is ``GTV_x2B``; a long one ends with a part of its hash.
+    """
+    whole = re.sub(r"[^\w.-]", _sign_word, structure)
+    digest = hashlib.sha256(structure.encode()).hexdigest()
+    return whole if len(whole) <= _LONGEST_WORD else f"{whole[:_LONGEST_WORD]}_{digest[:8]}"
+
+
+def _sign_word(sign: re.Match[str]) -> str:
+    return "_" if sign.group() == " " else f"_x{ord(sign.group()):02X}"
 
 
 def _space(labels: LabelSpace | Mapping[str, Any]) -> LabelSpace:
@@ -180,7 +199,7 @@ class AnnotatedDice(Metric):
         if self.per_class:
             for structure, value in zip(self.labels.names, self._means().tolist(), strict=True):
                 if math.isfinite(value):
-                    engine.state.metrics[f"{name}_{structure.replace(' ', '_')}"] = value
+                    engine.state.metrics[f"{name}_{metric_word(structure)}"] = value
 
 
 class CaseMetrics:

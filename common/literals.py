@@ -1,0 +1,233 @@
+"""Text that comes from data: what a name may hold, and how text reaches a configuration without being read as code.
+
+MONAI evaluates the strings of a configuration (``$`` expressions, ``@`` references, ``%`` macros), and a command line
+turns words into numbers, lists or options. So text from data is never put into either: it lies in a JSON file of
+literals, and the configuration holds the :func:`component` that reads it from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+from .atomic import atomic_write
+from .errors import AmalgamationError, ConfigError, LabelError
+
+__all__ = [
+    "as_text",
+    "check_file_name",
+    "check_name",
+    "component",
+    "file_name",
+    "folder_names",
+    "is_plain",
+    "literal",
+    "odd_in",
+    "spreadsheet_cell",
+    "text",
+    "write_literals",
+]
+
+LONGEST = 128
+_CODE = ("$", "@", "%", "#", "::")
+_PATHS = ("/", "\\")
+_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, direction and invisible characters, lone surrogates, line ends
+_SCHEME = "data:,"
+_PLAIN_START = ("$", "@", "%")
+_DEVICES = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10)),
+}  # no files on Windows
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def odd_in(text: str, *, file_name: bool = False) -> str | None:
+    """Why a text cannot be a name, None when it can.
+
+    Args:
+        text: the name of a task, structure, channel, modality, model, ...
+        file_name: it is that of a file or case, which may hold the signs that configurations evaluate (they are only
+            kept out of configurations).
+    """
+    if not text or text != text.strip():
+        return "it is empty" if not text.strip() else "it begins or ends with a space"
+    if len(text) > LONGEST and not file_name:
+        return f"it has {len(text)} characters, more than {LONGEST}"
+    hidden = next((c for c in text if unicodedata.category(c) in _HIDDEN), None)
+    if hidden is not None:
+        return f"it holds the invisible character U+{ord(hidden):04X}"
+    signs = _PATHS if file_name else (*_CODE, *_PATHS)
+    sign = next((s for s in signs if s in text), None)
+    if sign is not None:
+        return f"it holds {sign!r}"
+    return "it stands for a folder" if text.strip(".") == "" else None
+
+
+def check_name(
+    text: object, what: str, *, where: object | None = None, error: type[AmalgamationError] = LabelError
+) -> str:
+    """The gate for names that come from data: refuse what a configuration, a path or a command could take for its own.
+
+    Refused are ``$``, ``@``, ``%``, ``#``, ``::``, path separators, control, direction and other invisible characters,
+    spaces at either end, names of dots and names of more than 128 characters.
+
+    Args:
+        text: the name.
+        what: of which thing, for the message: ``"structure"``, ``"task"``, ...
+        where: the file or case that it comes from.
+        error: class of the refusal.
+
+    Returns:
+        the name, unchanged.
+
+    Raises:
+        AmalgamationError: of the class ``error``, for a name that is refused or no text.
+    """
+    return _checked(text, what, where, error, file_name=False)
+
+
+def check_file_name(
+    text: object, what: str, *, where: object | None = None, error: type[AmalgamationError] = LabelError
+) -> str:
+    """The gate for the names of files and cases, which become the names of results: as :func:`check_name`, but any
+    sign is allowed that does not lead out of a folder.
+    """
+    return _checked(text, what, where, error, file_name=True)
+
+
+def _checked(text: object, what: str, where: object | None, error: type[AmalgamationError], *, file_name: bool) -> str:
+    reason = odd_in(text, file_name=file_name) if isinstance(text, str) else f"it is {type(text).__name__}, not text"
+    if reason is None:
+        return str(text)
+    shown = ascii(text)
+    raise error(
+        f"this cannot be the name of a {what}: {reason}",
+        where=where,
+        got=shown if len(shown) < 100 else shown[:97] + "...",
+        expected="letters, digits, spaces and signs such as - _ . , + ( )"
+        + ("" if file_name else f"; none of {' '.join(_CODE)} / \\"),
+        hint=f"rename the {what} where it is declared",
+    )
+
+
+def is_plain(text: str) -> bool:
+    """Whether MONAI takes a configuration's string for just this text."""
+    return not text.startswith(_PLAIN_START) and not any(s in text for s in ("#", "@::", "%::"))
+
+
+def literal(file: str, key: str) -> Any:
+    """The value that :func:`write_literals` has kept: what a configuration's ``_target_`` calls in the place of text.
+
+    Args:
+        file: path of the JSON file, as it is or encoded as in :func:`text`.
+        key: of the value.
+
+    Raises:
+        ConfigError: when the file or the key is missing.
+    """
+    path = Path(text(file) if file.startswith(_SCHEME) else file)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))[key]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        hint = "type the command that wrote the file again"
+        raise ConfigError("a value cannot be read from its file", where=path, got=repr(error), hint=hint) from error
+
+
+def component(file: str | Path, key: str) -> dict[str, str]:
+    """What a configuration holds in the place of a text: the call of :func:`literal`."""
+    return {"_target_": "common.literals.literal", "file": _encoded(str(file)), "key": key}
+
+
+def text(encoded: str) -> str:
+    """The text of :func:`as_text`: what a configuration's ``_target_`` calls in the place of a single text.
+
+    Args:
+        encoded: as a URL of the scheme ``data``: ``data:,`` and the text, percent-encoded.
+
+    Raises:
+        ConfigError: for another text.
+    """
+    if not encoded.startswith(_SCHEME):
+        raise ConfigError("this is no encoded text", got=encoded, expected=f"{_SCHEME}...")
+    return unquote(encoded.removeprefix(_SCHEME))
+
+
+def _encoded(value: str) -> str:
+    return _SCHEME + "".join(c if c.isalnum() or c in "/._- " else quote(c, safe="") for c in value)
+
+
+def as_text(value: str) -> str | dict[str, str]:
+    """What a configuration holds for a text: itself, or the call of :func:`text` where it would be misread."""
+    if is_plain(value):
+        return value
+    return {"_target_": "common.literals.text", "encoded": _encoded(value)}
+
+
+def write_literals(file: Path, values: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Keep plain values for a configuration.
+
+    Args:
+        file: the JSON file to write.
+        values: by key; text, numbers, lists and mappings.
+
+    Returns:
+        The component for each key.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(file) as temporary:
+        temporary.write_text(json.dumps(dict(values), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return {key: component(file, key) for key in values}
+
+
+def folder_names(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
+    """A folder name for each name: letters, digits and ``_`` alone, each its own also where capitals do not count.
+
+    A name without other signs is its own folder; where two would share one, the others end with a part of their hash.
+
+    Args:
+        names: different from each other.
+        taken: folders that are somebody else's.
+    """
+    listed = list(dict.fromkeys(names))
+    slugs = {name: re.sub(r"\W+", "_", name).strip("_") for name in listed}
+    used, found = {t.casefold() for t in taken}, dict[str, str]()
+    for name in sorted(listed, key=lambda n: (slugs[n] != n, listed.index(n))):
+        slug = slugs[name]
+        if not slug or len(slug) > LONGEST or slug.casefold() in used or slug.casefold() in _DEVICES:
+            slug = f"{slug[:LONGEST]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}".strip("_")
+        used.add(slug.casefold())
+        found[name] = slug
+    return {name: found[name] for name in listed}
+
+
+def file_name(text: str) -> str:
+    """A part of a file's name that every file system takes, for a text of any kind.
+
+    Spaces become ``_``; where other signs had to go as well, a part of the text's hash tells it from similar ones.
+    """
+    plain = re.sub(r"[^\w.+-]+", "_", text).lstrip(".-")
+    same = text and plain == text.replace(" ", "_") and len(plain) <= LONGEST
+    return plain if same else f"{plain[:LONGEST]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def spreadsheet_cell(value: Any) -> Any:
+    """A cell of a CSV file that no spreadsheet takes for a formula: text that begins like one gets a ``'`` in front.
+
+    Numbers, also as text, stay as they are.
+    """
+    if not isinstance(value, str) or not value.startswith(_FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return "'" + value
+    return value

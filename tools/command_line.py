@@ -1,0 +1,185 @@
+"""Words of a command line: ours mean what their argument's annotation says, and those that we write mean one thing."""
+
+from __future__ import annotations
+
+import ast
+import collections.abc
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from common.errors import ConfigError
+from common.literals import as_text
+
+__all__ = [
+    "TypedText",
+    "as_typed",
+    "files_word",
+    "guessed",
+    "parse_by_annotations",
+    "parsed",
+    "with_values",
+    "word",
+]
+
+_SWITCH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_VALUE = re.compile(r"-+[\w:#]+\s|-\d")  # "--key value" as one word, or a negative number
+
+
+def parse_by_annotations(function: Callable[..., Any]) -> None:
+    """Tell Fire how to read the arguments of a function; what has no annotation stays Fire's guess.
+
+    Args:
+        function: a command, or a method that is one.
+    """
+    from fire.decorators import SetParseFns
+
+    plain = function.__func__ if inspect.ismethod(function) else function
+    hints = typing.get_type_hints(plain)
+    named, default = {}, None
+    for name, parameter in inspect.signature(plain).parameters.items():
+        if name not in hints or parameter.kind is parameter.VAR_KEYWORD:
+            continue
+        read = partial(parsed, hint=hints[name], option=name)
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            default = read
+        else:
+            named[name] = read
+    SetParseFns(**named)(plain)
+    if default is not None:
+        vars(plain)["FIRE_METADATA"]["FIRE_PARSE_FNS"]["default"] = default
+
+
+def parsed(text: str, *, hint: Any, option: str) -> Any:
+    """A word as what an annotation says.
+
+    Text stays text, also ``12345``, ``a,b`` and ``[x]``; ``None`` is none where that is allowed. Where both text and a
+    list are, only a list of quoted entries is a list.
+
+    Args:
+        text: the word.
+        hint: the annotation: ``str``, ``bool``, ``int``, ``float``, lists and mappings of them, and unions.
+        option: the argument's name, for the message.
+
+    Raises:
+        ConfigError: for a word that cannot be what is wanted.
+    """
+    kinds = _kinds(hint)
+    if Any in kinds:
+        return guessed(text)
+    if type(None) in kinds and text == "None":
+        return None
+    for kind in (k for k in (bool, int, float) if k in kinds):
+        value = _simple(text, kind)
+        if value is not None:
+            return value
+    if str in kinds or Path in kinds:
+        mapping = dict in kinds and text.startswith("{")
+        value = guessed(text) if mapping else _literally(text) if Sequence in kinds and text[:1] in "[(" else None
+        listed = isinstance(value, (list, tuple)) and all(isinstance(entry, str) for entry in value)
+        return value if listed or isinstance(value, dict) else text
+    value = _literally(text) if Sequence not in kinds and dict not in kinds else guessed(text)
+    if (dict in kinds and isinstance(value, dict)) or (Sequence in kinds and isinstance(value, (list, tuple))):
+        return value
+    if Sequence in kinds and not isinstance(value, dict):
+        return (value,)
+    wanted = " or ".join(sorted(_words(k) for k in kinds if k is not type(None)))
+    raise ConfigError(f"this is not {wanted}", where=f"--{option}", got=text, expected=wanted)
+
+
+def with_values(arguments: Sequence[str], function: Callable[..., Any]) -> list[str]:
+    """The words of a command with ``--option value`` joined by ``=`` where the value looks like an option itself.
+
+    ``--stage1 "--max_epochs 2"`` is one option with its value; Fire would take it for two.
+
+    Args:
+        arguments: what follows the command's name.
+        function: the command.
+    """
+    parameters = inspect.signature(function).parameters
+    words, result = list(arguments), []
+    while words:
+        word = words.pop(0)
+        known = word.startswith("--") and "=" not in word and word[2:].replace("-", "_") in parameters
+        if known and words and _VALUE.match(words[0]):
+            word = f"{word}={words.pop(0)}"
+        result.append(word)
+    return result
+
+
+def files_word(files: Sequence[Path]) -> str:
+    """Configuration files as the value of ``--config_file``."""
+    plain = len(files) == 1 and guessed(str(files[0])) == str(files[0])
+    return str(files[0]) if plain else "[" + ",".join(repr(str(f)) for f in files) + "]"
+
+
+class TypedText(str):
+    """A value that a user typed for a configuration, which may mean it as an expression; all other text is data."""
+
+
+def as_typed(overrides: Iterable[tuple[str, str]]) -> dict[str, TypedText]:
+    """Overrides that a user typed."""
+    return {key: TypedText(value) for key, value in overrides}
+
+
+def word(value: object) -> str:
+    """A value as a word of a ``monai.bundle run`` command that is read as this value and nothing else.
+
+    Text that Fire would take for a number or a list, or MONAI for an expression, travels as the call of
+    :func:`common.literals.text`.
+    """
+    if isinstance(value, TypedText):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return repr([_value(entry) for entry in value])
+    content = _value(value)
+    return content if isinstance(content, str) and guessed(content) == content else repr(content)
+
+
+def _value(value: object) -> object:
+    return as_text(str(value)) if isinstance(value, (str, Path)) else value
+
+
+def _kinds(hint: Any) -> set[Any]:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return set().union(*(_kinds(part) for part in typing.get_args(hint)))
+    if origin is None:
+        return {Sequence if hint in (list, tuple) else hint}
+    if origin in (list, tuple, collections.abc.Sequence):
+        return {Sequence}
+    return {dict} if origin in (dict, collections.abc.Mapping) else {origin}
+
+
+def _words(kind: Any) -> str:
+    names = {bool: "True or False", int: "a whole number", float: "a number", dict: "a mapping such as {'a': 1}",
+             Sequence: "a list such as 1,2,3"}  # fmt: skip
+    return names.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def _simple(text: str, kind: type) -> Any:
+    if kind is bool:
+        return _SWITCH.get(text.lower())
+    try:
+        return kind(text)
+    except ValueError:
+        return None
+
+
+def _literally(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
+def guessed(text: str) -> Any:
+    """What Fire takes a word for without an annotation: bare words inside lists and mappings are text."""
+    from fire.parser import DefaultParseValue
+
+    return DefaultParseValue(text)
