@@ -17,6 +17,8 @@ import nibabel
 import numpy as np
 import pytest
 
+from tests.warm_python import python
+
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = "bundles/ka2er/configs/train.json"
 SMOKE = "bundles/ka2er/configs/smoke.json"
@@ -59,7 +61,7 @@ def run(command: str, folder: Path) -> float:
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, *words[1:]], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [python(), *words[1:]], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     logs = (
         "".join(f"\n== {p}\n{p.read_text()[-3000:]}" for p in sorted(folder.rglob("*.log"))) if done.returncode else ""
