@@ -49,7 +49,7 @@ def smaller(command: str) -> str:
         return re.sub(r"--preset \w+ --budget_steps \d+ --seeds \S+", "--preset smoke --budget_steps 2", command)
     # a server does not end; tests/label starts it
     command = re.sub(r"label start (\S+) --studies \S+", r"label layout \1 laid_out", command)
-    command = re.sub(r"--preset \w+", "--preset smoke --alone False", command)
+    command = re.sub(r"--preset \w+", "--preset smoke --alone False --stage2='--max_epochs 1'", command)
     command = command.replace(f"--config_file {TRAIN}", f"--config_file \"['{TRAIN}','{SMOKE}']\" --max_epochs 1")
     return command
 
