@@ -3,6 +3,7 @@
 Nothing heavy is imported before a test asks for it: the process that only hands tests out reads this file, too.
 """
 
+import gc
 import json
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +19,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first, so that no worker is left with one at the end."""
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
+def pytest_collection_finish() -> None:
+    """What the imports made stays until the end; no collection of garbage has to look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
