@@ -1,12 +1,10 @@
 """Tiny nnU-Net results folders in every shape that experts come in."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 
 from common.backbones.nnunet import build_network, labels_of, output_channels
@@ -91,54 +89,44 @@ def tiny_plans(
     }
 
 
-@pytest.fixture
-def nnunet_plans() -> Callable[..., dict[str, Any]]:
-    """Builds the content of a tiny ``plans.json``."""
-    return tiny_plans
-
-
-@pytest.fixture
-def nnunet_folder(tmp_path: Path) -> Callable[..., Path]:
-    """Writes ``<name>/{trainer}__nnUNetPlans__{configuration}`` with random weights and returns that folder."""
-
-    def write(
-        name: str = "Dataset900_tiny",
-        *,
-        trainer: str = "nnUNetTrainer",
-        labels: dict[str, Any] | None = None,
-        channel_names: tuple[str, ...] = ("T1",),
-        prefix: str = "",
-        seed: int = 0,
-        fold: int | str = 0,
-        extra: dict[str, Any] | None = None,
-        **plans: Any,
-    ) -> Path:
-        content = tiny_plans(channels=len(channel_names), **plans)
-        configuration = next(iter(content["configurations"]))
-        names = {str(i): c for i, c in enumerate(channel_names)}
-        data = {
-            "channel_names": names,
-            "labels": labels or {"background": 0, "liver": 1, "spleen": 2},
-            "numTraining": 3,
-            "file_ending": ".nii.gz",
-            **(extra or {}),
-        }
-        torch.manual_seed(seed)
-        heads = output_channels(labels_of(data))
-        network = build_network(content, configuration, in_channels=len(channel_names), out_channels=heads)
-        folder = tmp_path / name / f"{trainer}__nnUNetPlans__{configuration}"
-        (folder / f"fold_{fold}").mkdir(parents=True)
-        (folder / "plans.json").write_text(json.dumps(content))
-        (folder / "dataset.json").write_text(json.dumps(data))
-        checkpoint = {
-            "network_weights": {prefix + k: v for k, v in network.state_dict().items()},
-            "logging": {"ema_fg_dice": [np.float32(0.5), np.float64(0.25)]},
-            "_best_ema": np.float64(0.5),
-            "trainer_name": trainer,
-            "init_args": {"configuration": configuration, "fold": fold},
-            "inference_allowed_mirroring_axes": (0, 1, 2),
-        }
-        torch.save(checkpoint, folder / f"fold_{fold}" / "checkpoint_final.pth")
-        return folder
-
-    return write
+def write_folder(
+    root: Path,
+    name: str = "Dataset900_tiny",
+    *,
+    trainer: str = "nnUNetTrainer",
+    labels: dict[str, Any] | None = None,
+    channel_names: tuple[str, ...] = ("T1",),
+    prefix: str = "",
+    seed: int = 0,
+    fold: int | str = 0,
+    extra: dict[str, Any] | None = None,
+    **plans: Any,
+) -> Path:
+    """Write ``<root>/<name>/{trainer}__nnUNetPlans__{configuration}`` with random weights and return that folder."""
+    content = tiny_plans(channels=len(channel_names), **plans)
+    configuration = next(iter(content["configurations"]))
+    names = {str(i): c for i, c in enumerate(channel_names)}
+    data = {
+        "channel_names": names,
+        "labels": labels or {"background": 0, "liver": 1, "spleen": 2},
+        "numTraining": 3,
+        "file_ending": ".nii.gz",
+        **(extra or {}),
+    }
+    torch.manual_seed(seed)
+    heads = output_channels(labels_of(data))
+    network = build_network(content, configuration, in_channels=len(channel_names), out_channels=heads)
+    folder = root / name / f"{trainer}__nnUNetPlans__{configuration}"
+    (folder / f"fold_{fold}").mkdir(parents=True)
+    (folder / "plans.json").write_text(json.dumps(content))
+    (folder / "dataset.json").write_text(json.dumps(data))
+    checkpoint = {
+        "network_weights": {prefix + k: v for k, v in network.state_dict().items()},
+        "logging": {"ema_fg_dice": [np.float32(0.5), np.float64(0.25)]},
+        "_best_ema": np.float64(0.5),
+        "trainer_name": trainer,
+        "init_args": {"configuration": configuration, "fold": fold},
+        "inference_allowed_mirroring_axes": (0, 1, 2),
+    }
+    torch.save(checkpoint, folder / f"fold_{fold}" / "checkpoint_final.pth")
+    return folder

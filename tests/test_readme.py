@@ -17,6 +17,8 @@ import nibabel
 import numpy as np
 import pytest
 
+from tests.warm_python import python
+
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = "bundles/ka2er/configs/train.json"
 SMOKE = "bundles/ka2er/configs/smoke.json"
@@ -47,7 +49,7 @@ def smaller(command: str) -> str:
         return re.sub(r"--preset \w+ --budget_steps \d+ --seeds \S+", "--preset smoke --budget_steps 2", command)
     # a server does not end; tests/label starts it
     command = re.sub(r"label start (\S+) --studies \S+", r"label layout \1 laid_out", command)
-    command = re.sub(r"--preset \w+", "--preset smoke --alone False", command)
+    command = re.sub(r"--preset \w+", "--preset smoke --alone False --stage2='--max_epochs 1'", command)
     command = command.replace(f"--config_file {TRAIN}", f"--config_file \"['{TRAIN}','{SMOKE}']\" --max_epochs 1")
     return command
 
@@ -59,7 +61,7 @@ def run(command: str, folder: Path) -> float:
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, *words[1:]], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [python(), *words[1:]], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     logs = (
         "".join(f"\n== {p}\n{p.read_text()[-3000:]}" for p in sorted(folder.rglob("*.log"))) if done.returncode else ""

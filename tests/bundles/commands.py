@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from monai.bundle import ConfigParser
 
+from tests.warm_python import python, start
+
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
@@ -17,7 +19,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 def words(bundle, configs, overrides):
     files = "[" + ",".join(f"'bundles/{bundle}/configs/{c}.json'" for c in configs) + "]"
     options = [str(w) for k, v in overrides.items() for w in (f"--{k}", v)]
-    return [sys.executable, "-m", "monai.bundle", "run", "--config_file", files, *options]
+    return [python(), "-m", "monai.bundle", "run", "--config_file", files, *options]
 
 
 def run(bundle, *configs, **overrides):
@@ -57,8 +59,7 @@ def killed_and_resumed(bundle, configs, options, folder, *, outputs=("output_dir
     """
     whole, cut = ({**options, **dict.fromkeys(outputs, folder / name)} for name in ("whole", "cut"))
     done(bundle, *configs, **whole)
-    process = subprocess.Popen(words(bundle, configs, cut), cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)  # fmt: skip
+    process = start(words(bundle, configs, cut), cwd=ROOT, env=ENVIRONMENT)
     until(folder / "cut" / "checkpoints" / "last.pth", process)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the training ended before it was killed"

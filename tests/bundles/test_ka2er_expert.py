@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -18,6 +17,7 @@ from common.backbones.nnunet import load_network, read_results_folder
 from common.experts import load_experts
 from common.labels import LabelSpace
 from common.weights import read_state_dict
+from tests.warm_python import python
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "bundles" / "ka2er_expert" / "configs"
@@ -25,7 +25,7 @@ CONFIGS = ROOT / "bundles" / "ka2er_expert" / "configs"
 
 def run(*configs: str, **overrides: object) -> subprocess.CompletedProcess:
     files = "[" + ",".join(f"'bundles/ka2er_expert/configs/{c}.json'" for c in configs) + "]"
-    words = [sys.executable, "-m", "monai.bundle", "run", "--config_file", files]
+    words = [python(), "-m", "monai.bundle", "run", "--config_file", files]
     for key, value in overrides.items():
         words += [f"--{key}", str(value)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

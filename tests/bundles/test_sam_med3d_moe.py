@@ -3,7 +3,6 @@
 import csv
 import json
 import subprocess
-import sys
 
 import nibabel as nib
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 
 from common.weights import read_state_dict
 from tests.bundles.commands import ENVIRONMENT, ROOT, done, killed_and_resumed, run
+from tests.warm_python import python
 from tools.predict import segment
 
 pytestmark = pytest.mark.slow  # whole commands, many of them
@@ -156,7 +156,7 @@ def test_one_command_adds_an_expert_and_another_trains_its_gate(trained, general
     second = tmp_path / "gall run"
     done(EXPERT, "train", "boxes", "smoke", dataset_dir=phantom_dir, output_dir=second, general=general / "model.pt",
          structures="['gallbladder']", name="gall", max_epochs=1)  # fmt: skip
-    command = [sys.executable, "-m", "tools", "experts", "add_decoder", "--model", str(trained[0] / "model.pt"),
+    command = [python(), "-m", "tools", "experts", "add_decoder", "--model", str(trained[0] / "model.pt"),
                "--expert", str(second), "--out", str(tmp_path / "new.pt")]  # fmt: skip
     result = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert result.returncode == 0 and "same bits" in result.stdout, result.stderr

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from common.methods.samora_base import frozen_encoder
 from common.weights import read_card, read_state_dict
 from tests.bundles import commands
 from tests.bundles.commands import ENVIRONMENT, ROOT, killed_and_resumed
+from tests.warm_python import python
 
 words = partial(commands.words, "samora_expert")
 run = partial(commands.run, "samora_expert")
@@ -180,7 +180,7 @@ def test_a_killed_training_ends_with_the_same_weights(level, trained, phantom_di
 
 @pytest.mark.slow
 def test_two_processes_train_one_expert(phantom_dir, tmp_path):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    launcher = [python(), "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     for configs, knobs in ((("image",), {"ssl": "scratch"}), (("teacher_image", "small"), {}), (("pixel",), {})):
         out = tmp_path / configs[0]
         given = {"dataset_dir": phantom_dir, "output_dir": out, "max_epochs": 1, **knobs}

@@ -3,13 +3,13 @@
 import csv
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from common.experts import read_manifest, write_manifest
+from tests.warm_python import python
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,7 +27,7 @@ def train(bundle: str, out: Path, processes: int, **overrides: object) -> dict[s
     files = "[" + ",".join(f"'bundles/{bundle}/configs/{c}.json'" for c in configs) + "]"
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     words = [w for k, v in {**overrides, "output_dir": out, "ckpt_dir": out}.items() for w in (f"--{k}", v)]
-    execute(sys.executable, *launcher, "-m", "monai.bundle", "run", "--config_file", files, *words)
+    execute(python(), *launcher, "-m", "monai.bundle", "run", "--config_file", files, *words)
     with (out / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(r["epoch"]) for r in rows] == [1, 2]

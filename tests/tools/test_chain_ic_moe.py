@@ -2,13 +2,13 @@
 
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from common.errors import ConfigError
+from tests.warm_python import python
 from tools.chain_plan import ChainSettings, plan, takes_external
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ def test_volumes_are_refused_with_the_place_of_pictures(settings, phantom_dir):
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_the_chain_runs_on_the_phantom(phantom_2d_dir, tmp_path):
-    command = [sys.executable, "-m", "tools", "chain", "run", "ic_moe", "--output_dir", str(tmp_path / "out"),
+    command = [python(), "-m", "tools", "chain", "run", "ic_moe", "--output_dir", str(tmp_path / "out"),
                "--dataset_dir", str(phantom_2d_dir / "phantom_2d_skin"), "--preset", "smoke", "--tracking", "none",
                "--install", "False", "--jobs", "1", "--variants", ",".join(ABLATION)]  # fmt: skip
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}

@@ -3,13 +3,13 @@
 import json
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from common.errors import ConfigError
+from tests.warm_python import python
 from tools.chain import Chain
 from tools.chain_plan import ChainSettings, plan, takes_external
 from tools.report.numbers import Model, difference_title, models_of
@@ -106,7 +106,7 @@ def test_the_chain_runs_on_the_phantom(phantom_dir, tmp_path):
     options = {"dataset_dir": phantom_dir, "output_dir": tmp_path / "out", "preset": "smoke", "variants": "hard",
                "tracking": "none", "install": False, "phase1": "separate"}  # fmt: skip
     words = ["chain", "run", "m4oe", *(w for k, v in options.items() for w in (f"--{k}", v))]
-    command = [sys.executable, "-m", "tools", *map(str, words)]
+    command = [python(), "-m", "tools", *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]

@@ -2,13 +2,13 @@
 
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from common.errors import ConfigError
+from tests.warm_python import python
 from tools.chain import Chain, _given
 from tools.chain_plan import ChainSettings, fingerprint, plan
 
@@ -137,7 +137,7 @@ def test_the_command_takes_structures_and_files(phantom_dir, tmp_path, monkeypat
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_the_chain_runs_on_the_phantom(phantom_dir, tmp_path):
-    command = [sys.executable, "-m", "tools", "chain", "run", "sam_med3d_moe", "--dataset_dir", str(phantom_dir),
+    command = [python(), "-m", "tools", "chain", "run", "sam_med3d_moe", "--dataset_dir", str(phantom_dir),
                "--output_dir", str(tmp_path / "out"), "--preset", "smoke", "--tracking", "none", "--install", "False",
                "--variants", "joint,literal_gate"]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

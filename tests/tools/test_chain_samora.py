@@ -2,13 +2,13 @@
 
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from common.errors import ConfigError
+from tests.warm_python import python
 from tools.chain_plan import ChainSettings, fingerprint, plan
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +85,7 @@ def test_a_run_that_takes_from_nobody_is_refused(settings, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_the_chain_runs_on_the_phantom(phantom_dir, tmp_path):
-    command = [sys.executable, "-m", "tools", "chain", "run", "samora", "--dataset_dir", str(phantom_dir),
+    command = [python(), "-m", "tools", "chain", "run", "samora", "--dataset_dir", str(phantom_dir),
                "--output_dir", str(tmp_path / "out"), "--preset", "smoke", "--tracking", "none",
                "--variants", "decoder_only,single_pixel,lac,mole,lorahub,hsam"]  # fmt: skip
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}

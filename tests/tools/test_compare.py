@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from common.data.datalist import read_collection
 from common.errors import AmalgamationError, ConfigError, ExpertError
 from tests.tools.empty_dataset import empty_dataset
+from tests.warm_python import python
 from tools import chain_run
 from tools.compare import Compare, _knobs, _presets, _seeds
 from tools.compare_budget import Budget, measured, schedule
@@ -368,7 +368,7 @@ def test_a_dry_run_writes_nothing(collection, tmp_path, calls):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_real_comparison_of_two_bundles(phantom_dir, tmp_path):
-    words = [sys.executable, "-m", "tools", "compare", "run", "--dataset_dir", str(phantom_dir), "--preset", "smoke"]
+    words = [python(), "-m", "tools", "compare", "run", "--dataset_dir", str(phantom_dir), "--preset", "smoke"]
     words += ["--methods", "swin_unet,sam_decoder,experts,ensemble", "--budget_steps", "4", "--seeds", "0"]
     words += ["--external", "none", "--output_dir", str(tmp_path / "out")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

@@ -3,7 +3,6 @@
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from torch import nn
 from common.engine.distributed import shared_norms, start
 from common.engine.history import read_history
 from common.errors import ConfigError
+from tests.warm_python import python
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -69,7 +69,7 @@ engine.run([1, 3], max_epochs=2)
 
 def launch(folder: Path, code: str, *words: object) -> subprocess.CompletedProcess[str]:
     (folder / "work.py").write_text(code)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    launcher = [python(), "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     command = [*launcher, str(folder / "work.py"), *map(str, words)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ import torch
 from common.losses.batch_dice import batch_dice_ce
 from common.losses.processes import over_processes
 from common.losses.segmentation import annotated_dice_ce
+from tests.warm_python import python
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -54,7 +54,7 @@ def losses(net, parts):
 
 def test_two_processes_have_the_loss_and_gradient_of_the_whole_batch(tmp_path):
     (tmp_path / "work.py").write_text(WORK)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    launch = [python(), "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run([*launch, str(tmp_path / "work.py"), str(tmp_path / "found.pt")], env=environment, check=True)
     found, alone, gradient = torch.load(tmp_path / "found.pt", weights_only=True)
