@@ -30,6 +30,7 @@ __all__ = [
     "spreadsheet_cell",
     "text",
     "text_component",
+    "text_of_cell",
     "write_literals",
 ]
 
@@ -45,7 +46,8 @@ _DEVICES = {
     "nul",
     *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10)),
 }  # no files on Windows
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20")  # the last four are the wide forms of the first
+_NUMBER = re.compile(r"[+-](\d+\.?\d*|\.\d+|inf|nan)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
 def odd_in(text: str, *, file_name: bool = False) -> str | None:
@@ -200,12 +202,18 @@ def folder_names(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, s
 def spreadsheet_cell(value: Any) -> Any:
     """A cell of a CSV file that no spreadsheet takes for a formula: text that begins like one gets a ``'`` in front.
 
-    Numbers, also as text, stay as they are.
+    Numbers, also as text, stay as they are. :func:`text_of_cell` gives the text back.
     """
-    if not isinstance(value, str) or not value.startswith(_FORMULA):
-        return value
-    try:
-        float(value)
-    except ValueError:
-        return "'" + value
-    return value
+    return "'" + value if isinstance(value, str) and _needs_quote(value) else value
+
+
+def text_of_cell(cell: str) -> str:
+    """Inverse of :func:`spreadsheet_cell`."""
+    return cell[1:] if cell.startswith("'") and _needs_quote(cell[1:]) else cell
+
+
+def _needs_quote(text: str) -> bool:
+    inner = text.lstrip("'")  # a text that begins with ' itself is told from one that got it here
+    if not inner.startswith(_FORMULA):
+        return False
+    return inner != text or _NUMBER.fullmatch(text) is None

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from common.weights import load_weights, read_state_dict
 
 from .experts_decoder import add
 from .experts_describe import describe
+from .terminal import console
 
 __all__ = ["Experts"]
 
@@ -279,8 +279,8 @@ def _report(
         ("parameters", [f"{sum(p.numel() for p in n.parameters()):,}" for n in (before, after)]),
     ):
         table.add_row(name, *rows)
-    console = Console()
-    console.print(table)
+    terminal = console()
+    terminal.print(table)
     added = [n for n in labels.names if n not in old.names]
     text = f"new structures: {', '.join(added) or 'none, the model knows all of them'}\n"
     text += f"largest difference of the old heads' probabilities on noise: {change.largest:.3g}"
@@ -294,4 +294,4 @@ def _report(
             "\n--copy_of MODALITY starts it as a copy, which leaves the old heads' outputs as they are when all"
             " experts are asked."
         )
-    console.print(text, markup=False, highlight=False)
+    terminal.print(text)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from common.atomic import atomic_write
@@ -17,6 +16,7 @@ from common.experts_spec import ExpertSpec
 from common.labels import LabelSpace
 
 from .data import read_structures
+from .terminal import console
 
 __all__ = ["describe"]
 
@@ -51,9 +51,9 @@ def describe(
                            labels=given, channels=order, **known)  # fmt: skip
     with atomic_write(target) as temporary:
         temporary.write_text(json.dumps(spec.to_dict(), indent=2) + "\n", encoding="utf-8")
-    Console().print(_table(spec))
+    console().print(_table(spec))
     use = f"--external {target}" if external else f"--given {task}={target}"
-    Console().print(f"{target}: now  python -m tools chain run ka2er --dataset_dir <collection> {use}", soft_wrap=True)
+    console().print(f"{target}: now  python -m tools chain run ka2er --dataset_dir <collection> {use}", soft_wrap=True)
     return spec
 
 
