@@ -18,6 +18,7 @@ from .errors import AmalgamationError, ExpertError
 from .experts_frame import Frame, nnunet_order
 from .experts_normalise import Normalise, of_plans
 from .experts_spec import ExpertSpec
+from .experts_trust import check_trusted
 from .labels import LabelSpace
 from .weights import load_weights
 
@@ -166,6 +167,7 @@ def _open_bundle(spec: ExpertSpec) -> Opened:
     from monai.bundle.config_parser import ConfigParser
 
     config, weights = _bundle_files(spec)
+    check_trusted(spec.path, spec.trusted, where=f"expert {spec.name!r}, {spec.path}")
     parser = ConfigParser()
     parser.read_config(str(config))
     parser["bundle_root"] = str(spec.path)

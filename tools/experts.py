@@ -54,6 +54,7 @@ class Experts:
         configuration: str | None = None,
         fold: int | str | None = None,
         checkpoint: str | None = None,
+        trust: bool = False,
         overwrite: bool = False,
     ) -> None:
         """Describe a trained nnU-Net, zoo bundle or TorchScript file, so that KA2ER can ask it.
@@ -77,6 +78,8 @@ class Experts:
             configuration: of an nnU-Net with several, such as ``3d_fullres``.
             fold: of an nnU-Net.
             checkpoint: weight file, relative to the fold or the bundle.
+            trust: of a MONAI bundle, whose code is run to open it: do so without asking. The description remembers the
+                code's hash, and no other code is run later.
             overwrite: replace --out.
         """
         target = Path(str(out))
@@ -85,7 +88,7 @@ class Experts:
         known = {"spacing": spacing, "orientation": orientation, "features": features, "configuration": configuration,
                  "fold": fold, "checkpoint": checkpoint, "extra": extra or None}  # fmt: skip
         describe(Path(str(path)), target, task=str(task), external=external, name=name, labels=labels,
-                 channels=channels, known=known)  # fmt: skip
+                 channels=channels, known=known, trust=trust)  # fmt: skip
 
     def add_decoder(
         self,
