@@ -24,6 +24,7 @@ __all__ = [
     "check_name",
     "component",
     "folder_names",
+    "inert",
     "is_plain",
     "literal",
     "odd_in",
@@ -31,6 +32,7 @@ __all__ = [
     "text",
     "text_component",
     "text_of_cell",
+    "value",
     "write_literals",
 ]
 
@@ -160,6 +162,47 @@ def text_component(value: str) -> dict[str, str]:
     """What a configuration holds in the place of a text that it would misread: the call of :func:`text`."""
     quoted = "".join(c if c.isalnum() or c in "/._- " else quote(c, safe="") for c in value)
     return {"_target_": "common.literals.text", "quoted": quoted}
+
+
+def value(text: str) -> Any:
+    """The value of :func:`inert`: what a configuration's ``_target_`` calls in the place of a value from data.
+
+    Args:
+        text: JSON.
+
+    Raises:
+        ConfigError: when it is none.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigError("a value cannot be read from the configuration", got=ascii(text)[:100]) from error
+
+
+def inert(data: Any) -> Any:
+    """What a configuration holds in the place of a value from data: itself, unless the configuration would misread it.
+
+    A text or key with a sign that configurations evaluate, or a key that they act on (``_target_``, ``_disabled_``),
+    makes the whole value the call of :func:`value`, on JSON in which these signs are escaped.
+
+    Args:
+        data: plain values: text, numbers, None, lists and mappings.
+    """
+    if _harmless(data):
+        return data
+    text = json.dumps(data)
+    for sign in _CODE:  # they occur in JSON within texts alone
+        text = text.replace(sign, "".join(f"\\u{ord(c):04x}" for c in sign))
+    return {"_target_": "common.literals.value", "text": text}
+
+
+def _harmless(data: Any) -> bool:
+    if isinstance(data, str):
+        return not any(sign in data for sign in _CODE)
+    if isinstance(data, Mapping):
+        told = any(str(key).startswith("_") and str(key).endswith("_") for key in data)
+        return not told and all(isinstance(k, str) and _harmless(k) and _harmless(v) for k, v in data.items())
+    return all(_harmless(entry) for entry in data) if isinstance(data, (list, tuple)) else True
 
 
 def write_literals(file: Path, values: Mapping[str, Any]) -> dict[str, dict[str, str]]:
