@@ -20,6 +20,7 @@ from .atomic import atomic_write
 from .errors import AmalgamationError, ConfigError, LabelError
 
 __all__ = [
+    "DEVICES",
     "check_file_name",
     "check_name",
     "component",
@@ -41,7 +42,7 @@ _CODE = ("$", "@", "%", "#", "::")
 _PATHS = ("/", "\\")
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, direction and invisible characters, lone surrogates, line ends
 _PLAIN_START = ("$", "@", "%")
-_DEVICES = {
+DEVICES = {
     "con",
     "prn",
     "aux",
@@ -235,7 +236,7 @@ def folder_names(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, s
     used, found = {t.casefold() for t in taken}, dict[str, str]()
     for name in sorted(listed, key=lambda n: (slugs[n] != n, listed.index(n))):
         slug = slugs[name]
-        if not slug or len(slug) > LONGEST or slug.casefold() in used or slug.casefold() in _DEVICES:
+        if not slug or len(slug) > LONGEST or slug.casefold() in used or slug.casefold() in DEVICES:
             slug = f"{slug[:LONGEST]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}".strip("_")
         used.add(slug.casefold())
         found[name] = slug

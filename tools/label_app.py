@@ -15,7 +15,7 @@ from monailabel.interfaces.app import MONAILabelApp
 
 def _beside(name: str) -> Any:
     """A module that was copied with this one."""
-    spec = importlib.util.spec_from_file_location(Path(name).stem, Path(__file__).with_name(name))
+    spec = importlib.util.spec_from_file_location(Path(name).stem, Path(__file__).parent / name)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(spec.name, module)

@@ -100,15 +100,14 @@ class Server:
             str(python), "-m", "monailabel.main", "start_server", "--app", str(app), "--studies", studies,
             "--host", host, "--port", str(port), "--conf", "models", ",".join(models),
             "--conf", "zoo_source", "local", "--conf", "sam2", "false",
+            # MONAI Label lets the pages of any web site ask and read; its own setting for that ends version 0.8.5
             "--uvicorn_app", "label_checks.label_guard:app",
         ]  # fmt: skip
         path = os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH", "")]))
         # the environment's own programs: without itkimage2segimage on the path the server would fetch it from GitHub
         programs = os.pathsep.join(filter(None, [str(python.absolute().parent), os.environ.get("PATH", "")]))
         self.url, self.app, self.log, self.models = f"http://{host}:{port}", app, log, tuple(models)
-        # MONAI Label would let the pages of any web site read the answers
-        origins = {"MONAI_LABEL_CORS_ORIGINS": json.dumps([self.url]), ADDRESS: host}
-        own = {"PYTHONPATH": path, "PATH": programs, **_one_gpu(), **origins, **(environment or {})}
+        own = {"PYTHONPATH": path, "PATH": programs, ADDRESS: host, **_one_gpu(), **(environment or {})}
         self.environment = {**os.environ, **own}
         self.process: subprocess.Popen[bytes] | None = None
 
