@@ -11,7 +11,7 @@ from typing import Any
 from .atomic import atomic_write
 from .literals import spreadsheet_cell, text_of_cell
 
-__all__ = ["csv_text", "markdown_table", "markdown_text", "read_csv", "write_csv"]
+__all__ = ["csv_text", "markdown_code", "markdown_table", "markdown_text", "read_csv", "write_csv"]
 
 _MARKUP = re.compile(r"[\\`*\[\]|~!]|(?<![^\W_])_|_(?![^\W_])")  # an underscore between letters is just that
 
@@ -28,7 +28,7 @@ def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = 
     unknown = [key for row in table for key in row if key not in names]
     if unknown:
         raise ValueError(f"no columns for {unknown[:5]}")
-    lines = [names, *([row.get(name) for name in names] for row in table)]
+    lines: list[list[Any]] = [list(names), *([row.get(name) for name in names] for row in table)]
     return "".join(",".join(map(_field, line)) + "\n" for line in lines)
 
 
@@ -57,7 +57,15 @@ def markdown_text(text: object) -> str:
     """Text from data in a Markdown line or cell: on one line, and nothing in it is markup or HTML."""
     line = " ".join(str(text).split())
     escaped = _MARKUP.sub(lambda found: "\\" + found.group(), line.replace("&", "&amp;"))
-    return escaped.replace("<", "&lt;").replace(">", "&gt;")
+    return escaped.replace("<", "&lt;")
+
+
+def markdown_code(text: object) -> str:
+    """Text from data as code in a line of Markdown, whatever backticks it holds."""
+    line = " ".join(str(text).split())
+    fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
+    space = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{space}{line}{space}{fence}"
 
 
 def markdown_table(head: Sequence[str], lines: Iterable[Sequence[str]], left: int) -> str:

@@ -10,7 +10,7 @@ import pytest
 from common.engine.forgetting_table import forgetting_table
 from common.engine.history import read_history, write_history
 from common.engine.score_summary import read_case_csv, write_case_csv
-from common.tables import csv_text, markdown_table, markdown_text, read_csv, write_csv
+from common.tables import csv_text, markdown_code, markdown_table, markdown_text, read_csv, write_csv
 from tools.terminal import console
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,8 +79,8 @@ def test_scores_and_histories_keep_their_names(tmp_path: Path) -> None:
         ("a|b", "a\\|b"),
         ("_a_", "\\_a\\_"),
         ("`x`", "\\`x\\`"),
-        ("<img src=x onerror=y>", "&lt;img src=x onerror=y&gt;"),
-        ("&lt;b>", "&amp;lt;b&gt;"),
+        ("<img src=x onerror=y>", "&lt;img src=x onerror=y>"),
+        ("&lt;b>", "&amp;lt;b>"),
         ("![x](http://y)", "\\!\\[x\\](http://y)"),
         ("a\n\n# b", "a # b"),
         ("\\|", "\\\\\\|"),
@@ -92,11 +92,18 @@ def test_a_name_is_no_markdown(text: str, shown: str) -> None:
     assert len(re.split(r"(?<!\\)(?:\\\\)*\|", line)) == 4
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"), [("a b", "`a b`"), ("a\nb", "`a b`"), ("a`b", "``a`b``"), ("``a", "``` ``a ```"), ("", "``")]
+)
+def test_a_command_is_code(text: str, shown: str) -> None:
+    assert markdown_code(text) == shown
+
+
 def test_the_forgetting_report_keeps_names_in_their_cells() -> None:
     own = {"dice": {"box": {"general": 0.5}}, "objects": 1, "expert": "a|b", "structures": 1}
     found = {"prompts": ["box"], "gate_right": 1.0, "groups": {"a|b": own}, "structures": {"<i>|": own}, "protocol": {}}
     text = forgetting_table(found)
-    assert "| **a\\|b** (1) | 1 |" in text and "| &lt;i&gt;\\| | 1 |" in text
+    assert "| **a\\|b** (1) | 1 |" in text and "| &lt;i>\\| | 1 |" in text
 
 
 def test_a_terminal_shows_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,8 +20,8 @@ from tools.label_layout import _targeting, folder_name, lay_out
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 RUN = "$__import__('os').environ.update(PWNED='1')"
 ODD = {
-    "note": RUN, "a#b": "@model", "more": [f"x {RUN}", "%inference.json::device", "a::b", "common.errors.few", 1.5, None],
-    "deep": {"_target_": "os.system", "command": "touch PWN", "_requires_": [RUN], "_disabled_": "true"},
+    "note": RUN, "a#b": "@model", "more": [f"x {RUN}", "%inference.json::device", "a::b", "common.errors.few", 1.5],
+    "none": None, "deep": {"_target_": "os.system", "command": "touch PWN", "_requires_": [RUN], "_disabled_": "true"},
 }  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def test_the_head_that_is_trained(hostile, tmp_path):
     assert step.known.tolist() == [True, True, False, True]  # background, liver, spleen, left kidney
     parser = parsed(folder, "train")
     parser["head"] = "feet"
-    with pytest.raises(Exception, match="ServerLabeld|annotated_by") as caught:
+    with pytest.raises(Exception, match=r"ServerLabeld|annotated_by") as caught:
         parser.get_parsed_content("train::transforms")
     cause = caught.value
     while cause is not None and not isinstance(cause, LabelError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from common.tables import markdown_table, markdown_text
+from common.tables import markdown_code, markdown_table, markdown_text
 
 from .numbers import LOWER_IS_BETTER, Model, Stat, best, difference, difference_title, models_of, of_row, statistic
 from .results import Study
@@ -73,5 +73,6 @@ def _shown(stat: Stat, digits: int) -> str:
 
 def markdown_facts(facts: Sequence[tuple[str, str]]) -> str:
     """Names and values as a list; one without a name belongs to the one above it."""
-    shown = [(markdown_text(name), markdown_text(value)) for name, value in facts if value]
+    marked = {"Command": markdown_code}
+    shown = [(markdown_text(name), marked.get(name, markdown_text)(value)) for name, value in facts if value]
     return "\n".join(f"- {name}: {value}" if name else f"  - {value}" for name, value in shown)
