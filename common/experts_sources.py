@@ -18,7 +18,7 @@ from .errors import AmalgamationError, ExpertError
 from .experts_frame import Frame, nnunet_order
 from .experts_normalise import Normalise, of_plans
 from .experts_spec import ExpertSpec
-from .experts_trust import check_trusted
+from .experts_trust import check_script, check_trusted
 from .labels import LabelSpace
 from .weights import load_weights
 
@@ -209,6 +209,7 @@ def bundle_metadata(path: Path) -> tuple[LabelSpace | None, tuple[str, ...] | No
 
 
 def _open_torchscript(spec: ExpertSpec) -> Opened:
+    check_script(spec.path)
     try:
         network = torch.jit.load(spec.path, map_location="cpu")
     except (RuntimeError, ValueError) as error:

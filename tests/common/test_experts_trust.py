@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 from monai.networks.nets import UNet
+from torch import nn
 
 from common.errors import ConfigError, ExpertError
 from common.experts import load_experts
 from common.experts_describe import describe_expert
 from common.experts_spec import ExpertSpec, read_manifest
-from common.experts_trust import check_trusted, code_hash
+from common.experts_trust import check_script, check_trusted, code_hash
 from common.labels import LabelSpace
 from tools import experts_describe
 from tools.experts import Experts
@@ -101,3 +102,48 @@ def test_a_checkpoint_lies_in_the_experts_folder(checkpoint):
     with pytest.raises(ExpertError, match="outside of the expert's folder"):
         ExpertSpec("a", "bundle", "/x", LabelSpace(("liver",)), ("CT",), task="ct", checkpoint=checkpoint)
     assert ExpertSpec("a", "bundle", "/x", LabelSpace(("liver",)), ("CT",), task="ct", checkpoint="models/$ ü.pt")
+
+
+class Writes(nn.Module):
+    """Leaves a file when it runs."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch.save(x, "written")
+        return x
+
+
+class Reads(nn.Module):
+    """Computes with a file."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.from_file("secret", False, 1)
+
+
+class Part(nn.Module):
+    """Hides another module."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x).relu()
+
+
+@pytest.mark.parametrize("network", [Writes(), Part(Writes()), Reads(), Part(Reads())])
+def test_torchscript_that_reads_or_writes_files_is_refused(network, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.jit.script(network).save("net.ts")
+    with pytest.raises(ExpertError, match=r"(?s)reads or writes files.*(save|from_file)"):
+        describe_expert("net.ts", name="ts", task="ct", **{**GIVEN, "features": "inner"})
+    assert not (tmp_path / "written").exists()
+
+
+def test_torchscript_of_a_network_is_opened(tmp_path):
+    torch.jit.script(Part(UNet(**ARGUMENTS))).save(str(tmp_path / "net.ts"))
+    torch.jit.trace(UNet(**ARGUMENTS).eval(), torch.zeros(1, 1, 8, 8, 8)).save(str(tmp_path / "traced.ts"))
+    check_script(tmp_path / "net.ts")
+    check_script(tmp_path / "traced.ts")
+    (tmp_path / "net.ts").write_bytes(b"nothing")
+    with pytest.raises(ExpertError, match="cannot read this TorchScript"):
+        check_script(tmp_path / "net.ts")
