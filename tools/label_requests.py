@@ -295,5 +295,6 @@ _TRAIN: dict[str, Callable[[str, Any], Any]] = {
     "val_batch_size": _between(1, 4096, whole=True),
     "dataset": _one_of(*_DATASETS),
     "run_id": _one_of("", "run"),
+    "local_rank": _between(0, 1024, whole=True),  # of the process that trains
     "gpus": _GPUS,
 }
