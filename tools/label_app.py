@@ -91,14 +91,14 @@ class MyApp(_beside("monaibundle.py").MyApp, MONAILabelApp):  # type: ignore[mis
         """Only studies of this server, sessions and uploads are opened, whatever path a request names."""
         image, session = request.get("image"), request.get("session")
         remote = self.studies.startswith(("http://", "https://"))
-        if not remote and isinstance(image, str) and image in datastore.list_images():
-            return
         try:
             if session is not None:
                 name = session.get("name") if isinstance(session, dict) else None
                 known = self.sessions().get_session(judging.check_name("session", name))
                 if known is None or known.image != image:
                     raise judging.RequestError("session", name, "a session of this server, with its image")
+                return
+            if not remote and isinstance(image, str) and image in datastore.list_images():
                 return
             if remote and isinstance(image, str) and not Path(image).exists():
                 judging.check_name("image", image)  # a series that the archive may have got since

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from .label_requests import Offer, RequestError, check_name, checked_infer, checked_train
+from .label_requests import Offer, RequestError, check_name, check_plain, checked_infer, checked_train
 
 __all__ = ["ADDRESS", "Guard"]
 
@@ -92,8 +92,7 @@ class Guard:
             checked_infer(content, offer)
             _check_images(content.get("images", "all"))
         else:
-            for key, value in content.items():
-                check_name(key, value, empty=True)
+            check_plain(content)
         return _Replay(body, receive)
 
 

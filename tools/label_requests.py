@@ -14,7 +14,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Offer", "RequestError", "check_name", "check_place", "checked_infer", "checked_train", "is_inert"]
+__all__ = [
+    "Offer",
+    "RequestError",
+    "check_name",
+    "check_place",
+    "check_plain",
+    "checked_infer",
+    "checked_train",
+    "is_inert",
+]
 
 _SIGNS = ("$", "@", "%", "#", "::", "/", "\\")
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -60,6 +69,17 @@ class Offer(NamedTuple):
     options: Mapping[str, Any]
     structures: Iterable[str] = ()
     models: Iterable[str] = ()
+
+
+def check_plain(request: Mapping[str, Any]) -> None:
+    """Refuse a request whose values are not plain: numbers, switches, and names."""
+    for key, value in request.items():
+        if key == "client_id":
+            _words(key, value)
+        elif isinstance(value, str):
+            check_name(key, value, empty=True)
+        else:
+            _entry(key, value, 4)  # no lists
 
 
 def is_inert(text: str) -> bool:
@@ -208,6 +228,14 @@ def _name(key: str, value: Any) -> str:
     return check_name(key, value, empty=True)
 
 
+def _words(key: str, value: Any) -> Any:
+    """Who asks, which no path or configuration is made of: an address of mail, too."""
+    if value is not None and not isinstance(value, str):
+        raise RequestError(key, value, "text")
+    _entry(key, value, 0)
+    return value
+
+
 def _label(key: str, value: Any) -> Any:
     """The structure that is asked for, or a map that was uploaded with the request."""
     if isinstance(value, str) and "/" in value:
@@ -272,7 +300,8 @@ _INFER: dict[str, Callable[[str, Any], Any]] = {
         ("result_compress", "result_write_to_file", "save_label", "restore_label_idx", "reset_state", "multi_gpu"),
         _switch,
     ),
-    **dict.fromkeys(("label_tag", "client_id"), _name),
+    "label_tag": _name,
+    "client_id": _words,
     **dict.fromkeys(("foreground", "background"), _points),
     "label": _label,
     "label_info": _segments,
@@ -288,7 +317,8 @@ _INFER: dict[str, Callable[[str, Any], Any]] = {
 }
 _TRAIN: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(("pretrained", "multi_gpu", "force_multi_gpu"), _switch),
-    **dict.fromkeys(("client_id", "tracking_experiment_name", "tracking_run_name", "name"), _name),
+    **dict.fromkeys(("tracking_experiment_name", "tracking_run_name", "name"), _name),
+    "client_id": _words,
     "max_epochs": _between(*_RANGES["max_epochs"], whole=True),
     "val_split": _between(*_RANGES["val_split"]),
     "train_batch_size": _between(1, 4096, whole=True),

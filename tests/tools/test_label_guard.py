@@ -101,7 +101,8 @@ def test_addresses_that_lead_elsewhere_are_refused(path, method, query):
     ("path", "content"),
     [("/train/a", {"max_epochs": RUN}), ("/train/", {"a": {"max_epochs": RUN}}), ("/train/a", {"network_def": {}}),
      ("/batch/infer/a", {"overlap": RUN}), ("/batch/infer/a", {"images": ["../x"]}), ("/batch/infer/a", {"images": 3}),
-     ("/scoring/dice", {"y": RUN}), ("/activelearning/random", {"label_tag": "../x"}), ("/train/a", [1]),
+     ("/scoring/dice", {"y": RUN}), ("/activelearning/random", {"label_tag": "../x"}),
+     ("/activelearning/random", {"a": [RUN]}), ("/train/a", [1]),
      ("/train/a", "x")],
 )  # fmt: skip
 def test_hostile_tasks_are_refused(path, content):

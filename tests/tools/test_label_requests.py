@@ -60,10 +60,17 @@ def test_hostile_values_of_every_key_are_refused(key, value):
 
 
 @pytest.mark.parametrize("value", [v for v in HOSTILE if v is not None])
-@pytest.mark.parametrize("key", ["label", "label_tag", "client_id", "words"])
+@pytest.mark.parametrize("key", ["label", "label_tag", "words"])
 def test_hostile_texts_are_refused(key, value):
     with pytest.raises(RequestError):
         checked_infer({key: value}, INFER)
+
+
+def test_who_asks_may_be_an_address_of_mail():
+    assert checked_infer({"client_id": "a@b.org"}, INFER) == {"client_id": "a@b.org"}
+    for value in (RUN, "@model", "a\x00", "a#b", ["a"], {"a": 1}, 3):
+        with pytest.raises(RequestError):
+            checked_infer({"client_id": value}, INFER)
 
 
 @pytest.mark.parametrize("entry", [RUN, "@a", "a\x00", "x" * 2000, float("nan"), [[[[[[1]]]]]], object()])
