@@ -54,7 +54,8 @@ def describe_expert(
         task: dataset name of a task expert.
         labels: its structures, with the values that they have in its output.
         channels: image channels in the order that it reads them.
-        given: further fields of :class:`~common.experts_spec.ExpertSpec`.
+        given: further fields of :class:`~common.experts_spec.ExpertSpec`; a bundle is code, and opened only when
+            ``trusted`` is its :func:`~common.experts_trust.code_hash`.
 
     Raises:
         ExpertError: when it cannot be opened, something must be told that its files do not tell, or a task's expert

@@ -18,6 +18,7 @@ from .errors import AmalgamationError, ExpertError
 from .experts_frame import Frame, nnunet_order
 from .experts_normalise import Normalise, of_plans
 from .experts_spec import ExpertSpec
+from .experts_trust import check_script, check_trusted
 from .integrity import file_hash
 from .labels import LabelSpace
 from .weights import load_weights
@@ -167,6 +168,7 @@ def _open_bundle(spec: ExpertSpec) -> Opened:
     from monai.bundle.config_parser import ConfigParser
 
     config, weights = _bundle_files(spec)
+    check_trusted(spec.path, spec.trusted, where=f"expert {spec.name!r}, {spec.path}")
     parser = ConfigParser()
     parser.read_config(str(config))
     parser["bundle_root"] = str(spec.path)
@@ -208,6 +210,7 @@ def bundle_metadata(path: Path) -> tuple[LabelSpace | None, tuple[str, ...] | No
 
 
 def _open_torchscript(spec: ExpertSpec) -> Opened:
+    check_script(spec.path)
     try:
         network = torch.jit.load(spec.path, map_location="cpu")
     except (RuntimeError, ValueError) as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 from .errors import ExpertError
 from .labels import LabelSpace
-from .literals import check_name
+from .literals import check_name, odd_in
 
 __all__ = ["ExpertSpec", "read_manifest", "train_hint", "write_manifest"]
 
@@ -38,10 +38,12 @@ class ExpertSpec:
         fold: nnU-Net fold.
         checkpoint: weight file, relative to the fold (nnU-Net) or to the bundle.
         sha256: hash of the files that decide what it computes; empty is not checked.
+        trusted: of a MONAI bundle, which is code: :func:`.experts_trust.code_hash` of what somebody agreed to run.
         extra: ``normalise`` (scheme, low, high, ...), ``divisor`` for bundles and TorchScript.
 
     Raises:
-        ExpertError: for an unknown kind or role, a task expert without a task, or a name that is none.
+        ExpertError: for an unknown kind or role, a task expert without a task, a name that is none, or a checkpoint
+            that lies outside of the expert.
     """
 
     name: str
@@ -58,6 +60,7 @@ class ExpertSpec:
     fold: int | str = 0
     checkpoint: str | None = None
     sha256: str = ""
+    trusted: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -66,6 +69,8 @@ class ExpertSpec:
         named = [(self.name, "expert"), *((c, "channel") for c in self.channels)]
         for name, what in [*named, *([(self.task, "task")] if self.task else [])]:
             check_name(name, what, where=f"expert {self.name!a}", error=ExpertError)
+        if self.checkpoint is not None:
+            _check_inside(str(self.checkpoint), self.name)
         if self.kind not in KINDS:
             raise ExpertError("unknown kind of expert", where=self.name, got=self.kind, expected=", ".join(KINDS))
         if self.role not in ROLES:
@@ -101,6 +106,15 @@ class ExpertSpec:
         data = asdict(self)
         spacing = None if self.spacing is None else list(self.spacing)
         return {**data, "labels": self.labels.to_dict(), "channels": list(self.channels), "spacing": spacing}
+
+
+def _check_inside(checkpoint: str, name: str) -> None:
+    """Refuse a weight file that is named by a path out of the expert's folder."""
+    parts = checkpoint.split("/")
+    if any(odd_in(p, file_name=True) for p in parts) or ":" in checkpoint:
+        raise ExpertError("the checkpoint lies outside of the expert's folder", where=f"expert {name!a}",
+                          got=ascii(checkpoint), expected="a relative path below it, such as models/model.pt",
+                          hint="copy the file there")  # fmt: skip
 
 
 def train_hint(task: str) -> str:

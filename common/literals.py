@@ -14,23 +14,24 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
 
 from .atomic import atomic_write
 from .errors import AmalgamationError, ConfigError, LabelError
 
 __all__ = [
-    "as_text",
+    "DEVICES",
     "check_file_name",
     "check_name",
     "component",
     "file_name",
     "folder_names",
+    "inert",
     "is_plain",
     "literal",
     "odd_in",
     "spreadsheet_cell",
-    "text",
+    "text_of_cell",
+    "value",
     "write_literals",
 ]
 
@@ -38,16 +39,16 @@ LONGEST = 128
 _CODE = ("$", "@", "%", "#", "::")
 _PATHS = ("/", "\\")
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, direction and invisible characters, lone surrogates, line ends
-_SCHEME = "data:,"
 _PLAIN_START = ("$", "@", "%")
-_DEVICES = {
+DEVICES = {
     "con",
     "prn",
     "aux",
     "nul",
     *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10)),
 }  # no files on Windows
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20")  # the last four are the wide forms of the first
+_NUMBER = re.compile(r"[+-](\d+\.?\d*|\.\d+|inf|nan)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
 def odd_in(text: str, *, file_name: bool = False) -> str | None:
@@ -128,13 +129,13 @@ def literal(file: str, key: str) -> Any:
     """The value that :func:`write_literals` has kept: what a configuration's ``_target_`` calls in the place of text.
 
     Args:
-        file: path of the JSON file, as it is or encoded as in :func:`text`.
+        file: path of the JSON file.
         key: of the value.
 
     Raises:
         ConfigError: when the file or the key is missing.
     """
-    path = Path(text(file) if file.startswith(_SCHEME) else file)
+    path = Path(file)
     try:
         return json.loads(path.read_text(encoding="utf-8"))[key]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -142,37 +143,58 @@ def literal(file: str, key: str) -> Any:
         raise ConfigError("a value cannot be read from its file", where=path, got=repr(error), hint=hint) from error
 
 
-def component(file: str | Path, key: str) -> dict[str, str]:
+def component(file: str | Path, key: str) -> dict[str, Any]:
     """What a configuration holds in the place of a text: the call of :func:`literal`."""
-    return {"_target_": "common.literals.literal", "file": _encoded(str(file)), "key": key}
+    return {"_target_": "common.literals.literal", "file": inert(str(file)), "key": inert(key)}
 
 
-def text(encoded: str) -> str:
-    """The text of :func:`as_text`: what a configuration's ``_target_`` calls in the place of a single text.
+def value(text: str) -> Any:
+    """The value of :func:`inert`: what a configuration's ``_target_`` calls in the place of a value from data.
 
     Args:
-        encoded: as a URL of the scheme ``data``: ``data:,`` and the text, percent-encoded.
+        text: JSON.
 
     Raises:
-        ConfigError: for another text.
+        ConfigError: when it is none.
     """
-    if not encoded.startswith(_SCHEME):
-        raise ConfigError("this is no encoded text", got=encoded, expected=f"{_SCHEME}...")
-    return unquote(encoded.removeprefix(_SCHEME))
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigError("a value cannot be read from the configuration", got=ascii(text)[:100]) from error
 
 
-def _encoded(value: str) -> str:
-    return _SCHEME + "".join(c if c.isalnum() or c in "/._- " else quote(c, safe="") for c in value)
+def inert(data: Any) -> Any:
+    """What a configuration holds in the place of a value from data: itself, unless the configuration would misread it.
+
+    A text or key that a configuration would not take for itself, or a key that it acts on (``_target_``), makes the whole
+    value the call of :func:`value`, on JSON in which the signs are escaped.
+
+    Args:
+        data: plain values: text, numbers, None, lists and mappings with text as keys.
+    """
+    if _harmless(data):
+        return data
+    text = json.dumps(data)
+    for sign in _CODE:  # they occur in JSON within texts alone
+        text = text.replace(sign, "".join(f"\\u{ord(c):04x}" for c in sign))
+    return {"_target_": "common.literals.value", "text": text}
 
 
-def as_text(value: str) -> str | dict[str, str]:
-    """What a configuration holds for a text: itself, or the call of :func:`text` where it would be misread."""
-    if is_plain(value):
-        return value
-    return {"_target_": "common.literals.text", "encoded": _encoded(value)}
+def _harmless(data: Any) -> bool:
+    if isinstance(data, str):
+        return is_plain(data)
+    if isinstance(data, Mapping):
+        return all(_harmless_key(k) and _harmless(v) for k, v in data.items())
+    return all(_harmless(entry) for entry in data) if isinstance(data, (list, tuple)) else True
 
 
-def write_literals(file: Path, values: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+def _harmless_key(key: Any) -> bool:
+    if not isinstance(key, str) or any(sign in key for sign in _CODE):
+        return False
+    return not (key.startswith("_") and key.endswith("_"))
+
+
+def write_literals(file: Path, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Keep plain values for a configuration.
 
     Args:
@@ -202,7 +224,7 @@ def folder_names(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, s
     used, found = {t.casefold() for t in taken}, dict[str, str]()
     for name in sorted(listed, key=lambda n: (slugs[n] != n, listed.index(n))):
         slug = slugs[name]
-        if not slug or len(slug) > LONGEST or slug.casefold() in used or slug.casefold() in _DEVICES:
+        if not slug or len(slug) > LONGEST or slug.casefold() in used or slug.casefold() in DEVICES:
             slug = f"{slug[:LONGEST]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}".strip("_")
         used.add(slug.casefold())
         found[name] = slug
@@ -222,12 +244,18 @@ def file_name(text: str) -> str:
 def spreadsheet_cell(value: Any) -> Any:
     """A cell of a CSV file that no spreadsheet takes for a formula: text that begins like one gets a ``'`` in front.
 
-    Numbers, also as text, stay as they are.
+    Numbers, also as text, stay as they are. :func:`text_of_cell` gives the text back.
     """
-    if not isinstance(value, str) or not value.startswith(_FORMULA):
-        return value
-    try:
-        float(value)
-    except ValueError:
-        return "'" + value
-    return value
+    return "'" + value if isinstance(value, str) and _needs_quote(value) else value
+
+
+def text_of_cell(cell: str) -> str:
+    """Inverse of :func:`spreadsheet_cell`."""
+    return cell[1:] if cell.startswith("'") and _needs_quote(cell[1:]) else cell
+
+
+def _needs_quote(text: str) -> bool:
+    inner = text.lstrip("'")  # a text that begins with ' itself is told from one that got it here
+    if not inner.startswith(_FORMULA):
+        return False
+    return inner != text or _NUMBER.fullmatch(text) is None

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from common.errors import ConfigError
+from common.tables import markdown_text
 
 from .bundle_files import read_json
 
@@ -127,7 +128,8 @@ def _weights(weights: Weights | None) -> str:
     if weights is None:
         return "## Weights\nNone are shipped: train, or put your own into `models/model.pt`.\n"
     where = f"fetched from <{weights.url}>" if weights.url else "`models/model.pt`"
+    trained, structures = markdown_text(weights.trained), ", ".join(map(markdown_text, weights.structures))
     return (
-        f"## Weights\n{where}, {weights.size / 1e6:.1f} MB, sha256 `{weights.sha256}`{weights.trained}.\n"
-        f"Structures: {', '.join(weights.structures)}.\nLicence: {weights.licence}.\n"
+        f"## Weights\n{where}, {weights.size / 1e6:.1f} MB, sha256 `{weights.sha256}`{trained}.\n"
+        f"Structures: {structures}.\nLicence: {weights.licence}.\n"
     )

@@ -16,6 +16,7 @@ from common.card import ModelCard
 from common.errors import AmalgamationError, ConfigError
 from common.integrity import copy_sealed, file_hash, remove_seal
 from common.labels import BACKGROUND
+from common.literals import inert
 from common.weights import read_state_dict, save_weights
 
 from .bundle_checks import check_bundle
@@ -162,13 +163,13 @@ def _describe(folder: Path, card: ModelCard) -> None:
     before: dict[str, Any] = copy.deepcopy(inference.get("model", {}).get("defaults", {}))
     if before:
         said = {"structures": list(card.labels.names), "channels": list(card.channels), **settings}
-        inference["model"]["defaults"] = {**before, **said, "exclusive": card.labels.exclusive}
+        inference["model"]["defaults"] = inert({**before, **said, "exclusive": card.labels.exclusive})
         write_json(folder / "configs" / "inference.json", inference)
     if "plans" in settings:
         plans = {**settings["plans"], "configuration": settings["configuration"]}
         write_json(folder / "configs" / "plans" / "plans.json", plans)
         write_json(folder / "configs" / "plans" / "dataset.json", settings["dataset_json"])
-        inference["plan"]["fallback"] = {k: settings[k] for k in ("plans", "dataset_json", "configuration")}
+        inference["plan"]["fallback"] = inert({k: settings[k] for k in ("plans", "dataset_json", "configuration")})
         write_json(folder / "configs" / "inference.json", inference)
     image, pred = (meta["network_data_format"][k][n] for k, n in (("inputs", "image"), ("outputs", "pred")))
     if pred.get("channel_def", {}).get("0") == BACKGROUND and card.labels.exclusive:

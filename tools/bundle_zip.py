@@ -5,11 +5,16 @@ from __future__ import annotations
 import shutil
 import stat
 import tempfile
+import unicodedata
 import zipfile
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from monai.bundle import ConfigParser
 
 from common.atomic import atomic_write
 from common.errors import ConfigError
+from common.literals import DEVICES, odd_in
 
 __all__ = ["MAX_BYTES", "MAX_FILES", "MAX_RATIO", "unpack", "zip_folder"]
 
@@ -18,6 +23,7 @@ MAX_BYTES = 20_000_000_000
 MAX_RATIO = 200  # JSON shrinks about 20 times
 _STAMP = (1980, 1, 1, 0, 0, 0)
 _CHUNK = 1 << 20
+_LARGE = ("path", "url", "hash_val", "hash_type")
 _FREE = 10_000_000  # below this nobody is harmed, whatever the ratio
 
 
@@ -55,8 +61,8 @@ def unpack(file: Path | str, out: Path | str, *, max_files: int = MAX_FILES, max
         the bundle's folder.
 
     Raises:
-        ConfigError: for no zip, a damaged one, links, paths that leave the folder, more than the limits, or a folder
-            that exists.
+        ConfigError: for no zip, a damaged one, links, paths that leave the folder, names that something misreads, more
+            than the limits, a ``large_files.yml`` that names other places, or a folder that exists.
     """
     file, out = Path(file), Path(out)
     try:
@@ -69,6 +75,7 @@ def unpack(file: Path | str, out: Path | str, *, max_files: int = MAX_FILES, max
             out.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=out, prefix=".unpack-") as temporary:
                 _extract(archive, entries, Path(temporary), file, max_bytes)
+                _check_large_files(Path(temporary) / name, file)
                 (Path(temporary) / name).rename(target)
             return target
     except FileNotFoundError:
@@ -88,7 +95,7 @@ def _checked(file: Path, entries: list[zipfile.ZipInfo], max_files: int, max_byt
         problem = _path_problem(entry)
         if problem:
             raise ConfigError(problem, where=file, got=repr(entry.filename)[:200])
-        key = entry.filename.rstrip("/").casefold()
+        key = unicodedata.normalize("NFKC", entry.filename.rstrip("/")).casefold()
         if key in seen:
             raise ConfigError("two files of one name", where=file, got=repr(entry.filename)[:200])
         seen.add(key)
@@ -104,7 +111,7 @@ def _checked(file: Path, entries: list[zipfile.ZipInfo], max_files: int, max_byt
 
 def _path_problem(entry: zipfile.ZipInfo) -> str | None:
     name, kind = entry.filename, stat.S_IFMT(entry.external_attr >> 16)
-    parts = name.rstrip("/").split("/")
+    parts = name.removesuffix("/").split("/")
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "a link or special file"
     if entry.flag_bits & 1:
@@ -113,7 +120,17 @@ def _path_problem(entry: zipfile.ZipInfo) -> str | None:
         return "a path that leads out of the folder"
     if any(p in ("", ".", "..") for p in parts) or any(ord(c) < 32 for c in name) or "\0" in entry.orig_filename:
         return "a path that leads out of the folder"
-    return None
+    odd = next((reason for reason in map(_odd_part, parts) if reason), None)
+    return None if odd is None else f"a name that a configuration, a command or another system misreads: {odd}"
+
+
+def _odd_part(part: str) -> str | None:
+    stem = part.split(".")[0].rstrip(" ").casefold()
+    if stem in DEVICES:
+        return "it is a device on Windows"
+    if part.endswith(".") or any(c in '<>"|?*' for c in part):
+        return "Windows has no such name"
+    return odd_in(part)
 
 
 def _extract(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo], folder: Path, file: Path, most: int) -> None:
@@ -130,3 +147,33 @@ def _extract(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo], folder: P
                 if left < 0:
                     raise ConfigError("unpacks to more than is accepted", where=file, expected=f"at most {most} bytes")
                 target.write(chunk)
+
+
+def _check_large_files(folder: Path, file: Path) -> None:
+    """Refuse a list of files to fetch that lie outside of the folder, or come from elsewhere than the web.
+
+    MONAI writes what the addresses give to the paths, unseen.
+    """
+    for path in sorted(p for p in folder.glob("large_files*") if p.suffix in (".yml", ".yaml", ".json")):
+        where = f"{file}, {path.name}"
+        try:
+            entries = list(ConfigParser.load_config_file(str(path))["large_files"])  # evaluates nothing
+        except Exception as error:  # of the YAML reader
+            raise ConfigError("the list of large files cannot be read", where=where, got=ascii(error)[:200]) from error
+        for entry in entries:
+            _check_large_file(entry, where)
+
+
+def _check_large_file(entry: object, where: str) -> None:
+    told = entry if isinstance(entry, dict) else {}
+    plain = all(isinstance(value, str) or (value is None and key in _LARGE[2:]) for key, value in told.items())
+    if not {*_LARGE[:2]} <= set(told) <= set(_LARGE) or not plain:
+        raise ConfigError("the list of large files cannot be read", where=where, got=ascii(entry)[:200],
+                          expected=", ".join(_LARGE))  # fmt: skip
+    path, url = str(told["path"]), str(told["url"])
+    if ":" in path or any(map(_odd_part, path.split("/"))):
+        raise ConfigError("a large file lies outside of the bundle", where=where, got=ascii(path),
+                          expected="a relative path such as models/model.pt")  # fmt: skip
+    if not url.isprintable() or urlsplit(url).scheme != "https" or not urlsplit(url).hostname:
+        raise ConfigError("a large file comes from elsewhere than the web", where=where, got=ascii(url),
+                          expected="an address that begins with https://")  # fmt: skip

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
-from common.literals import as_text
+from common.literals import inert
 
 __all__ = [
     "TypedText",
@@ -131,18 +131,18 @@ def word(value: object) -> str:
     """A value as a word of a ``monai.bundle run`` command that is read as this value and nothing else.
 
     Text that Fire would take for a number or a list, or MONAI for an expression, travels as the call of
-    :func:`common.literals.text`.
+    :func:`common.literals.value`.
     """
     if isinstance(value, TypedText):
         return str(value)
-    if isinstance(value, (list, tuple)):
-        return repr([_value(entry) for entry in value])
-    content = _value(value)
+    content = inert(_plain(value))
     return content if isinstance(content, str) and guessed(content) == content else repr(content)
 
 
-def _value(value: object) -> object:
-    return as_text(str(value)) if isinstance(value, (str, Path)) else value
+def _plain(value: object) -> object:
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _kinds(hint: Any) -> set[Any]:

@@ -7,9 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from common.data.convert import convert_nnunet, convert_pairs, split_dataset, write_collection
 from common.data.datalist import read_collection
@@ -20,6 +20,8 @@ from common.data.merge import merge_datasets
 from common.data.verify import Problem, check
 from common.errors import ConfigError, few
 
+from .terminal import console
+
 __all__ = ["Data", "read_structures"]
 
 
@@ -29,7 +31,7 @@ class Data:
     def list(self, dataset_dir: str = "data/phantom") -> None:
         """Show the tasks, channels, structures and numbers of cases of a dataset or collection."""
         collection = read_collection(_text(dataset_dir))
-        console = Console()
+        terminal = console()
         table = Table(title=f"{collection.name}: {len(collection.labels)} structures, {len(collection.tasks)} tasks")
         for column in ("task", "channels", "train", "val", "test", "no label", "structures (file value)"):
             table.add_column(column, min_width=34 if column.startswith("structures") else None)
@@ -38,7 +40,7 @@ class Data:
             counts = [str(len(dataset.splits[s])) for s in SPLITS]
             structures = ", ".join(f"{n} ({v})" for n, v in named)
             table.add_row(dataset.name, ", ".join(dataset.channels), *counts, structures)
-        console.print(table)
+        terminal.print(table)
 
     def check(
         self,
@@ -55,9 +57,10 @@ class Data:
             largest_mm: largest plausible spacing in mm.
             quiet: no progress bar.
         """
-        console = Console()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as progress:
+        terminal = console()
+        told = TextColumn("{task.description}", markup=False)
+        columns = (told, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console(stderr=True), transient=True, disable=quiet) as progress:
             bar = progress.add_task("reading", total=None)
             problems = check(
                 _text(dataset_dir),
@@ -66,8 +69,8 @@ class Data:
             )
         count = Counter(p.severity for p in problems)
         if problems:
-            console.print(_table(problems))
-        console.print(f"{_text(dataset_dir)}: {count['error']} errors, {count['warning']} warnings", soft_wrap=True)
+            terminal.print(_table(problems))
+        terminal.print(f"{_text(dataset_dir)}: {count['error']} errors, {count['warning']} warnings", soft_wrap=True)
         if count["error"]:
             sys.exit(1)
 
@@ -146,7 +149,7 @@ def _table(problems: list[Problem]) -> Table:
         table.add_column(column, overflow="fold")
     for p in sorted(problems, key=lambda p: (p.severity, p.case)):
         style = "red" if p.severity == "error" else "yellow"
-        table.add_row(p.case, Path(p.file).name, p.kind, f"[{style}]{p.severity}[/]", p.got, p.expected, p.hint)
+        table.add_row(p.case, Path(p.file).name, p.kind, Text(p.severity, style=style), p.got, p.expected, p.hint)
     return table
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from common.weights import load_weights, read_state_dict
 
 from .experts_decoder import add
 from .experts_describe import describe
+from .terminal import console
 
 __all__ = ["Experts"]
 
@@ -54,6 +54,7 @@ class Experts:
         configuration: str | None = None,
         fold: int | str | None = None,
         checkpoint: str | None = None,
+        trust: bool = False,
         overwrite: bool = False,
     ) -> None:
         """Describe a trained nnU-Net, zoo bundle or TorchScript file, so that KA2ER can ask it.
@@ -77,6 +78,8 @@ class Experts:
             configuration: of an nnU-Net with several, such as ``3d_fullres``.
             fold: of an nnU-Net.
             checkpoint: weight file, relative to the fold or the bundle.
+            trust: of a MONAI bundle, whose code is run to open it: do so without asking. The description remembers the
+                code's hash, and no other code is run later.
             overwrite: replace --out.
         """
         target = Path(str(out))
@@ -85,7 +88,7 @@ class Experts:
         known = {"spacing": spacing, "orientation": orientation, "features": features, "configuration": configuration,
                  "fold": fold, "checkpoint": checkpoint, "extra": extra or None}  # fmt: skip
         describe(Path(str(path)), target, task=str(task), external=external, name=name, labels=labels,
-                 channels=channels, known=known)  # fmt: skip
+                 channels=channels, known=known, trust=trust)  # fmt: skip
 
     def add_decoder(
         self,
@@ -279,8 +282,8 @@ def _report(
         ("parameters", [f"{sum(p.numel() for p in n.parameters()):,}" for n in (before, after)]),
     ):
         table.add_row(name, *rows)
-    console = Console()
-    console.print(table)
+    terminal = console()
+    terminal.print(table)
     added = [n for n in labels.names if n not in old.names]
     text = f"new structures: {', '.join(added) or 'none, the model knows all of them'}\n"
     text += f"largest difference of the old heads' probabilities on noise: {change.largest:.3g}"
@@ -294,4 +297,4 @@ def _report(
             "\n--copy_of MODALITY starts it as a copy, which leaves the old heads' outputs as they are when all"
             " experts are asked."
         )
-    console.print(text, markup=False, highlight=False)
+    terminal.print(text)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
@@ -19,6 +18,8 @@ from common.labels import LabelSpace, union
 from common.methods.sam_med3d_moe import MoELogits, SAMMed3DMoE
 from common.methods.sam_med3d_start import DecoderExpert, read_decoders
 from common.methods.sam_med3d_trained import Mixture, read_mixture
+
+from .terminal import console
 
 __all__ = ["Proof", "add", "compare"]
 
@@ -146,13 +147,11 @@ def _report(
     table.add_row("experts", ", ".join(network.names[:-1]), ", ".join(network.names))
     table.add_row("structures", *(str(len(space)) for space in labels))
     table.add_row("parameters", *(f"{count:,}" for count in parameters))
-    console = Console()
-    console.print(table)
-    console.print(
+    terminal = console()
+    terminal.print(table)
+    terminal.print(
         f"{proof.prompts} random prompts: every one is answered by whom it was; the {proof.general} that the general "
         f"decoder answers alone have the same bits, the others differ by {proof.largest:.3g} at most (rounding).\n"
         f"Nobody asks {new.name} yet. Train the gate further: python -m monai.bundle run --config_file "
         f"bundles/sam_med3d_moe/configs/train.json --start_from {target}",
-        markup=False,
-        highlight=False,
     )

@@ -7,23 +7,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from monai.bundle import ConfigParser
 from rich.table import Table
 
 from common.atomic import atomic_write
 from common.errors import ConfigError
-from common.experts_describe import describe_expert
+from common.experts_describe import describe_expert, kind_of
 from common.experts_spec import ExpertSpec
+from common.experts_trust import code_hash
 from common.labels import LabelSpace
 
+from .bundle_files import walk
+from .bundle_push import ask
 from .data import read_structures
+from .terminal import console
 
-__all__ = ["describe"]
+__all__ = ["agreed", "describe", "foreign_calls"]
+
+_SHOWN = 60
 
 
 def describe(
     path: Path, target: Path, *, task: str, external: bool, name: str | None, labels: Any,
-    channels: str | Sequence[str] | None, known: Mapping[str, Any],
+    channels: str | Sequence[str] | None, known: Mapping[str, Any], trust: bool = False,
 ) -> ExpertSpec:  # fmt: skip
     """Write ``target`` and print a table of it.
 
@@ -36,9 +42,11 @@ def describe(
         labels: ``"liver=1,spleen=2"`` or None.
         channels: names, or a text with commas between them.
         known: further fields of :class:`~common.experts_spec.ExpertSpec`, None for what is not given.
+        trust: run the code of a MONAI bundle without asking.
 
     Raises:
-        ConfigError: when it is not said whose expert it is, or something cannot be read.
+        ConfigError: when it is not said whose expert it is, something cannot be read, or nobody agrees to run a
+            bundle's code.
         ExpertError: when the expert cannot be opened.
     """
     if external == bool(task):
@@ -47,14 +55,57 @@ def describe(
     structures = read_structures(labels)
     given = None if structures is None else LabelSpace.from_json(structures, where="--labels")
     order = [c.strip() for c in channels.split(",")] if isinstance(channels, str) else channels
+    if kind_of(path) == "bundle":
+        known = {**known, "trusted": agreed(path, trust)}
     spec = describe_expert(path, name=name or task or path.stem, role="external" if external else "task", task=task,
                            labels=given, channels=order, **known)  # fmt: skip
     with atomic_write(target) as temporary:
         temporary.write_text(json.dumps(spec.to_dict(), indent=2) + "\n", encoding="utf-8")
-    Console().print(_table(spec))
+    console().print(_table(spec))
     use = f"--external {target}" if external else f"--given {task}={target}"
-    Console().print(f"{target}: now  python -m tools chain run ka2er --dataset_dir <collection> {use}", soft_wrap=True)
+    console().print(f"{target}: now  python -m tools chain run ka2er --dataset_dir <collection> {use}", soft_wrap=True)
     return spec
+
+
+def agreed(bundle: Path, trust: bool) -> str:
+    """The hash of a bundle's code, after saying what it would run and asking whether it may.
+
+    Args:
+        bundle: folder.
+        trust: the answer was given already.
+
+    Raises:
+        ConfigError: when the answer is no; without a terminal it is.
+    """
+    found = code_hash(bundle)
+    lines = foreign_calls(bundle)
+    shown = "\n".join(f"  {line}" for line in lines[:_SHOWN])
+    more = f"\n  ... and {len(lines) - _SHOWN} more: python -m tools bundle check DIR" if len(lines) > _SHOWN else ""
+    console().print(f"{bundle}: a MONAI bundle is code. Opening it may run:\n{shown}{more}", soft_wrap=True)
+    if not trust and not ask(f"run the code of this bundle ({found[:12]}...)?"):
+        raise ConfigError("the bundle's code was not run, and nothing was written", where=bundle,
+                          got=f"code {found[:12]}...", expected="a yes",
+                          hint="look at the list above; add --trust True if you trust those who made it")  # fmt: skip
+    return found
+
+
+def foreign_calls(bundle: Path) -> list[str]:
+    """What a bundle's inference configuration would import, call and evaluate, read as plain data."""
+    files = [bundle / "configs" / f"inference.{suffix}" for suffix in ("json", "yaml", "yml")]
+    config = next(f for f in files if f.is_file())
+    try:
+        content = ConfigParser.load_config_file(str(config))  # evaluates nothing
+    except Exception as error:  # of the JSON or YAML reader
+        raise ConfigError("the configuration cannot be read", where=config, got=ascii(error)[:200]) from error
+    found = []
+    for _, value in walk(content):
+        if isinstance(value, dict) and "_target_" in value:
+            found.append(f"call      {ascii(value['_target_'])[1:-1]}")
+        elif isinstance(value, str) and value.startswith("$"):
+            found.append(f"evaluate  {ascii(value[1:])[1:-1]}")
+        elif isinstance(value, str) and value.startswith("%"):
+            found.append(f"read      {ascii(value[1:])[1:-1]}")
+    return list(dict.fromkeys(found))
 
 
 def _table(spec: ExpertSpec) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,37 @@ from monai.transforms import LoadImage
 from monailabel.interfaces.app import MONAILabelApp
 
 
-def _bundle_app() -> Any:
-    """The class of the app as it comes, which lies beside this file under another name."""
-    spec = importlib.util.spec_from_file_location("monaibundle", Path(__file__).with_name("monaibundle.py"))
+def _beside(name: str) -> Any:
+    """A module that was copied with this one."""
+    spec = importlib.util.spec_from_file_location(Path(name).stem, Path(__file__).parent / name)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(spec.name, module)
     spec.loader.exec_module(module)
-    return module.MyApp
+    return module
 
 
-class MyApp(_bundle_app(), MONAILabelApp):  # type: ignore[misc]  # the server looks for a direct child of the second
-    """The app as it comes, but for requests that a bundle refuses: 422 with its words, where 500 says nothing."""
+judging = _beside("label_checks/label_requests.py")
+
+
+class MyApp(_beside("monaibundle.py").MyApp, MONAILabelApp):  # type: ignore[misc]  # a direct child of the second
+    """The app as it comes, but for requests that are refused, by what is offered or by a bundle: 422 says why."""
+
+    def offer(self, model: str = "") -> Any:
+        """What requests to a model may hold, to be compared with them before anything of them is used."""
+        task, trainer = self._infers.get(model), self._trainers.get(model)
+        options = {**(task.config() if task else {}), **(trainer.config() if trainer else {})}
+        labels = [name for other in self._infers.values() for name in other.labels or ()]
+        return judging.Offer(options, labels, {*self._infers, *self._trainers})
 
     def infer(self, request: dict[str, Any], datastore: Any = None) -> Any:
         """Answer a request.
 
         Raises:
-            HTTPException: for what the bundle refuses.
+            HTTPException: for what is not offered, or the bundle refuses.
         """
+        request = self._judged(judging.checked_infer, request, self._infers)
+        self._judge_image(request, datastore or self.datastore())
         try:
             result = super().infer(request, datastore)
         except Exception as error:
@@ -42,6 +56,60 @@ class MyApp(_bundle_app(), MONAILabelApp):  # type: ignore[misc]  # the server l
         if request.get("label_info") and not mask:
             _put_in_order(request["label_info"], result)
         return result
+
+    def batch_infer(self, request: dict[str, Any], datastore: Any = None) -> Any:
+        """Answer for many studies.
+
+        Raises:
+            HTTPException: for what is not offered.
+        """
+        return super().batch_infer(self._judged(judging.checked_infer, request, self._infers), datastore)
+
+    def train(self, request: dict[str, Any]) -> Any:
+        """Train on submitted label maps.
+
+        Raises:
+            HTTPException: for what is not offered, or files whose names a configuration would not keep.
+        """
+        request = self._judged(judging.checked_train, request, self._trainers)
+        for path in (p for pair in self.datastore().datalist() for p in pair.values()):
+            if isinstance(path, str) and not judging.is_inert(path):
+                raise _refused(judging.RequestError("study", path, "a file name without #, @:: and %::: rename it"))
+        return super().train(request)
+
+    def _judged(self, check: Any, request: dict[str, Any], models: Any) -> dict[str, Any]:
+        model = request.get("model")
+        if not isinstance(model, str) or model not in models:
+            raise _refused(judging.RequestError("model", model, "one of " + ", ".join(models)))
+        try:
+            judged: dict[str, Any] = check(request, self.offer(model))
+        except judging.RequestError as error:
+            raise _refused(error) from error
+        return judged
+
+    def _judge_image(self, request: dict[str, Any], datastore: Any) -> None:
+        """Only studies of this server, sessions and uploads are opened, whatever path a request names."""
+        image, session = request.get("image"), request.get("session")
+        remote = self.studies.startswith(("http://", "https://"))
+        try:
+            if session is not None:
+                name = session.get("name") if isinstance(session, dict) else None
+                known = self.sessions().get_session(judging.check_name("session", name))
+                if known is None or known.image != image:
+                    raise judging.RequestError("session", name, "a session of this server, with its image")
+                return
+            if not remote and isinstance(image, str) and image in datastore.list_images():
+                return
+            if remote and isinstance(image, str) and not Path(image).exists():
+                judging.check_name("image", image)  # a series that the archive may have got since
+                return
+            judging.check_place("image", image, [] if remote else [self.studies])
+        except judging.RequestError as error:
+            raise _refused(error) from error
+
+
+def _refused(error: Exception) -> HTTPException:
+    return HTTPException(status_code=422, detail=str(error))
 
 
 def _put_in_order(segments: list[dict[str, Any]], result: dict[str, Any]) -> None:

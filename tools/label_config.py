@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from common.card import ModelCard
 from common.errors import ConfigError, WeightError
+from common.literals import check_name, inert
 from common.weights import read_card
 
 from .bundle_files import read_json
@@ -97,7 +98,8 @@ def choices(model: Model, given: Mapping[str, str | None]) -> list[Choice]:
     """What a user has to say about each scan, with the default that was given.
 
     Raises:
-        ConfigError: when there is a choice without a default: a server's user would not notice a wrong one.
+        ConfigError: when there is a choice without a default (a server's user would not notice a wrong one), or one
+            with a name that is none.
     """
     found, config = [], read_config(config_files(model.bundle, "inference")).get()
     options = {
@@ -113,6 +115,8 @@ def choices(model: Model, given: Mapping[str, str | None]) -> list[Choice]:
                               hint=f"add --{key} NAME; each request may still choose another")  # fmt: skip
         if default not in names:
             raise ConfigError(f"the model has no such {key}", where=f"--{key}", got=default, expected=", ".join(names))
+        for name in names:  # a viewer sends one of them back
+            check_name(name, key, where=model.weights, error=ConfigError)
         found.append(Choice(key, (default, *(n for n in names if n != default))))
     return found
 
@@ -140,8 +144,8 @@ def served_inference(model: Model, kind: str, given: Mapping[str, str | None]) -
     config = {k: v for k, v in config.items() if k not in _OWN}
     card = model.card
     config["model"]["path"] = ""
-    config["model"]["defaults"] |= {**model.settings, "structures": list(card.labels.names),
-                                    "channels": list(card.channels), "exclusive": card.labels.exclusive}  # fmt: skip
+    told = {"structures": list(card.labels.names), "channels": list(card.channels), "exclusive": card.labels.exclusive}
+    config["model"]["defaults"] = inert({**config["model"]["defaults"], **model.settings, **told})
     config["device"] = "cpu"
     _offer(config, choices(model, given))
     steps = config["postprocessing"]["transforms"]
@@ -155,7 +159,12 @@ def served_inference(model: Model, kind: str, given: Mapping[str, str | None]) -
 
 def _described(names: Sequence[str], flat: bool, *, mask: bool) -> dict[str, Any]:
     target = "common.data.request_answer.DescribeAnswerd"
-    return {"_target_": target, "structures": list(names), "extension": ".png" if flat else ".nii.gz", "mask": mask}
+    return {
+        "_target_": target,
+        "structures": inert(list(names)),
+        "extension": ".png" if flat else ".nii.gz",
+        "mask": mask,
+    }
 
 
 def _offer(config: dict[str, Any], offered: Sequence[Choice]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from common.atomic import atomic_write
 from common.errors import ConfigError
 from common.integrity import copy_sealed, file_hash, keep_previous
+from common.literals import check_name
 
 from .label_config import KINDS, Model, kinds_of, served_inference, served_metadata
 from .label_refine import served_training
@@ -27,7 +28,11 @@ def folder_name(model: Model, kind: str, name: str | None = None) -> str:
     Raises:
         ConfigError: for a name that holds another kind.
     """
-    base = name or model.bundle.name
+    base = check_name(name or model.bundle.resolve().name, "model", where="--name", error=ConfigError)
+    if "," in base:
+        raise ConfigError(
+            "the server lists models with commas", where="--name", got=base, expected="a name without one"
+        )
     wrong = [k for k in (*KINDS, "detection", "classification") if k in base.lower() and k != kind]
     if wrong:
         raise ConfigError("the server would take the model for something else", where="name", got=base,
@@ -109,6 +114,11 @@ def copy_app(prefix: Path, app: Path) -> None:
     shutil.copytree(source, app, dirs_exist_ok=True, ignore=shutil.ignore_patterns("model", "__pycache__", "logs"))
     (app / "main.py").replace(app / "monaibundle.py")
     shutil.copyfile(Path(__file__).with_name("label_app.py"), app / "main.py")
+    checks = app / "label_checks"
+    checks.mkdir(exist_ok=True)
+    (checks / "__init__.py").write_text('"""What requests are compared with."""\n', encoding="utf-8")
+    for name in ("label_requests.py", "label_guard.py"):
+        shutil.copyfile(Path(__file__).with_name(name), checks / name)
     (app / "model").mkdir(exist_ok=True)
 
 
@@ -122,11 +132,10 @@ def _targeting(content: Any, package: str | None) -> Any:
     if package is None:
         return content
     if isinstance(content, dict):
-        return {k: _targeting(v, package) for k, v in content.items()}
-    if isinstance(content, list):
-        return [_targeting(v, package) for v in content]
-    own = isinstance(content, str) and content.startswith("common.")
-    return f"{package}.{content}" if own else content
+        own = content.get("_target_")
+        named = {"_target_": f"{package}.{own}"} if isinstance(own, str) and own.startswith("common.") else {}
+        return {**{k: _targeting(v, package) for k, v in content.items()}, **named}
+    return [_targeting(v, package) for v in content] if isinstance(content, list) else content
 
 
 def _place_weights(model: Model, folder: Path, fresh: bool) -> None:

@@ -6,6 +6,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from common.literals import inert
+
 from .label_config import Model
 
 __all__ = ["SERVED_TARGETS", "served_training"]
@@ -13,7 +15,7 @@ __all__ = ["SERVED_TARGETS", "served_training"]
 SERVED_TARGETS = (
     "common.data.objects", "common.data.request_answer", "common.data.server_labels", "common.data.transforms",
     "common.engine.best", "common.engine.click_training", "common.engine.metrics", "common.engine.refine",
-    "common.engine.settings", "common.engine.steps", "common.losses.refine",
+    "common.engine.settings", "common.engine.steps", "common.literals", "common.losses.refine",
 )  # fmt: skip
 """Modules that a server's configurations name beside the bundle's own; a bundle that is self-contained brings them."""
 
@@ -64,7 +66,8 @@ def served_training(model: Model, inference: Mapping[str, Any]) -> dict[str, Any
 def _card(model: Model) -> dict[str, Any]:
     card = model.card
     return {"_target_": "common.engine.settings.model_card", "bundle": card.bundle, "labels": "@labels",
-            "channels": list(card.channels), "settings": dict(model.settings), "version": card.version}  # fmt: skip
+            "channels": inert(list(card.channels)), "settings": inert(dict(model.settings)),
+            "version": inert(card.version)}  # fmt: skip
 
 
 def _loop(parameters: str, network: str) -> dict[str, Any]:
@@ -94,9 +97,9 @@ def _maps(model: Model, kwargs: Mapping[str, str]) -> dict[str, Any]:
     """Data, loss and validation of networks that give a map of all structures."""
     method = model.card.bundle
     heads = {str(name): list(own) for name, own in model.settings.get("heads") or ()}
-    default = next(iter(heads), None)
-    annotated = f"${heads!r}[@head or {default!r}]" if heads else None
-    label = {"_target_": "common.data.server_labels.ServerLabeld", "labels": "@labels", "annotated": annotated}
+    annotated = {"_target_": "common.data.server_labels.annotated_by", "heads": inert(heads), "head": "@head"}
+    label = {"_target_": "common.data.server_labels.ServerLabeld", "labels": "@labels",
+             "annotated": annotated if heads else None}  # fmt: skip
     keys = ["image", "label"]
     crop = {"_target_": "RandCropByPosNegLabeld", "keys": keys, "label_key": "label", "pos": 2.0, "neg": 1.0,
             "spatial_size": _CROPS.get(method), "num_samples": 1, "allow_smaller": True}  # fmt: skip

@@ -14,6 +14,8 @@ from typing import Any
 
 from common.errors import ConfigError, DataError, few
 
+from .label_guard import ADDRESS
+
 __all__ = ["Server", "check_studies", "dicomweb", "find_python"]
 
 ENVIRONMENT = ".venv-label"
@@ -98,13 +100,15 @@ class Server:
             str(python), "-m", "monailabel.main", "start_server", "--app", str(app), "--studies", studies,
             "--host", host, "--port", str(port), "--conf", "models", ",".join(models),
             "--conf", "zoo_source", "local", "--conf", "sam2", "false",
+            # MONAI Label lets the pages of any web site ask and read; its own setting for that ends version 0.8.5
+            "--uvicorn_app", "label_checks.label_guard:app",
         ]  # fmt: skip
         path = os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH", "")]))
         # the environment's own programs: without itkimage2segimage on the path the server would fetch it from GitHub
         programs = os.pathsep.join(filter(None, [str(python.absolute().parent), os.environ.get("PATH", "")]))
-        own = {"PYTHONPATH": path, "PATH": programs, **_one_gpu(), **(environment or {})}
-        self.environment = {**os.environ, **own}
         self.url, self.app, self.log, self.models = f"http://{host}:{port}", app, log, tuple(models)
+        own = {"PYTHONPATH": path, "PATH": programs, ADDRESS: host, **_one_gpu(), **(environment or {})}
+        self.environment = {**os.environ, **own}
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, seconds: float = 600) -> dict[str, Any]:

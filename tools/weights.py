@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from common.errors import ConfigError, WeightError
 from common.weights import read_state_dict, save_weights
+
+from .terminal import console
 
 __all__ = ["Weights"]
 
@@ -26,16 +27,16 @@ class Weights:
             limit: most rows to show; 0 shows all.
         """
         tensors, card = read_state_dict(Path(str(file)))
-        console = Console()
+        terminal = console()
         table = Table("tensor", "shape", "type", title=str(file))
         for name, tensor in list(tensors.items())[: limit or None]:
             table.add_row(name, _shape(tensor), str(tensor.dtype).removeprefix("torch."))
-        console.print(table)
+        terminal.print(table)
         if limit and len(tensors) > limit:
-            console.print(f"... and {len(tensors) - limit} more (--limit 0 shows all)")
+            terminal.print(f"... and {len(tensors) - limit} more (--limit 0 shows all)")
         count = sum(t.numel() for t in tensors.values())
-        console.print(f"{len(tensors)} tensors, {count:,} values")
-        console.print("no card inside" if card is None else f"card: {card.to_json()}", markup=False, highlight=False)
+        terminal.print(f"{len(tensors)} tensors, {count:,} values")
+        terminal.print("no card inside" if card is None else f"card: {card.to_json()}")
 
     def compare(self, a: str, b: str, limit: int = 200) -> None:
         """List the tensors in which two files differ.
@@ -51,14 +52,14 @@ class Weights:
             for name in dict.fromkeys([*first, *second])
             if (status := _difference(first.get(name), second.get(name)))
         ]
-        console = Console()
+        terminal = console()
         if rows:
             table = Table("tensor", "difference", Path(str(a)).name, Path(str(b)).name)
             for row in rows[: limit or None]:
                 table.add_row(*row)
-            console.print(table)
+            terminal.print(table)
         same = len({*first, *second}) - len(rows)
-        console.print(f"{same} tensors are equal, {len(rows)} differ")
+        terminal.print(f"{same} tensors are equal, {len(rows)} differ")
 
     def rename(self, old: str, new: str, names: dict[str, str]) -> None:
         """Write a weights file anew whose card names structures, channels or modalities differently.

@@ -17,7 +17,9 @@ from torch import nn
 
 from ..errors import WeightError
 from ..labels import LabelSpace
+from ..literals import check_file_name
 from ..weights import read_state_dict
+from .nnunet_allowed import check_plans
 
 __all__ = [
     "NNUNetResults",
@@ -91,17 +93,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def plan_managers(plans: Mapping[str, Any], configuration: str) -> tuple[Any, Any]:
+def plan_managers(plans: Mapping[str, Any], configuration: str, *, where: object | None = None) -> tuple[Any, Any]:
     """nnU-Net's ``PlansManager`` and ``ConfigurationManager``; plans without an ``architecture`` are converted.
 
     Raises:
-        WeightError: when the plans do not have the configuration.
+        WeightError: when the plans do not have the configuration, or name what is not nnU-Net's own.
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     known = list(plans.get("configurations", {}))
     if configuration not in known:
-        raise WeightError("the plans do not have this configuration", got=configuration, expected=", ".join(known))
+        raise WeightError(
+            "the plans do not have this configuration", where=where, got=configuration, expected=", ".join(known)
+        )
+    check_plans(plans, configuration, where=where)
     with quiet():
         manager = PlansManager(dict(plans))
         return manager, manager.get_configuration(configuration)
@@ -220,7 +225,10 @@ def read_results_folder(
     """
     folder, configuration = _pick(Path(path), configuration)
     plans, dataset_json = read_json(folder / "plans.json"), read_json(folder / "dataset.json")
-    plan_managers(plans, configuration)
+    plan_managers(plans, configuration, where=folder / "plans.json")
+    if not re.fullmatch(r"all|\d+", str(fold)):
+        raise WeightError("not a fold of nnU-Net", where=folder, got=ascii(fold), expected="0, 1, ... or all")
+    check_file_name(checkpoint, "checkpoint", where=folder, error=WeightError)
     weights = folder / f"fold_{fold}" / checkpoint
     if not weights.is_file():
         here = [p.relative_to(folder) for p in sorted(folder.glob("fold_*/*.pth"))]

@@ -94,7 +94,7 @@ def read_plan(folder: str | Path, configuration: str | None = None) -> Plan:
     place = Path(folder)
     plans = read_json(place / "plans.json")
     chosen = configuration or plans.get("configuration") or next(iter(plans["configurations"]))
-    plan_managers(plans, chosen)
+    plan_managers(plans, chosen, where=place / "plans.json")
     return Plan(plans, read_json(place / "dataset.json"), chosen, place)
 
 

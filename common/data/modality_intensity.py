@@ -26,6 +26,16 @@ __all__ = ["ByModalityd", "NormalizeModalityd", "intensities", "window_of"]
 logger = logging.getLogger(__name__)
 
 _VOXELS_PER_CASE = 100_000
+_SCHEMES = {
+    scheme.__name__: scheme
+    for scheme in (
+        schemes.ZScoreNormalization,
+        schemes.CTNormalization,
+        schemes.NoNormalization,
+        schemes.RescaleTo01Normalization,
+        schemes.RGBTo01Normalization,
+    )
+}
 
 
 def intensities(
@@ -176,6 +186,9 @@ class NormalizeModalityd(ByModalityd):
 
 
 def _normalised(channel: NDArray[np.float32], scheme: Mapping[str, Any]) -> NDArray[np.float32]:
-    normalisation = getattr(schemes, scheme["scheme"])(use_mask_for_norm=False, intensityproperties=scheme)
+    name = str(scheme.get("scheme"))
+    if name not in _SCHEMES:  # a card's settings are data: no other name of that module is ever called
+        raise ConfigError("unknown normalisation", got=ascii(name), expected=", ".join(_SCHEMES))
+    normalisation = _SCHEMES[name](use_mask_for_norm=False, intensityproperties=scheme)
     normal: NDArray[np.float32] = normalisation.run(channel.copy())
     return normal

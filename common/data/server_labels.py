@@ -21,7 +21,7 @@ from .dataset_json import base_name, case_name
 from .io import read_volume
 from .request_boxes import structure_named
 
-__all__ = ["ServerLabeld", "segment_names"]
+__all__ = ["ServerLabeld", "annotated_by", "segment_names"]
 
 logger = logging.getLogger(__name__)
 RECORDS = "datastore_v2.json"
@@ -99,6 +99,18 @@ class ServerLabeld(Transform):
             else:
                 logger.warning("%s: segment %d, %r, is none of the network's", where, value, name)
         return table
+
+
+def annotated_by(heads: Mapping[str, Sequence[str]], head: str | None) -> Sequence[str]:
+    """Structures of the head that is trained, of the first when none is named.
+
+    Raises:
+        LabelError: for a head that the network does not have.
+    """
+    name = head or next(iter(heads))
+    if name not in heads:
+        raise LabelError("the network has no such head", got=name, expected=", ".join(heads))
+    return heads[name]
 
 
 def segment_names(label: str | Path) -> list[str]:

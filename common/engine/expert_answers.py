@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from ..atomic import atomic_write
 from ..labels import LabelSpace
+from ..tables import write_csv
 
 __all__ = ["PIXEL_MEASURES", "ExpertAnswers", "PixelScores", "pixel_measures"]
 
@@ -116,10 +116,7 @@ class PixelScores:
         """Write the table and the means."""
         if idist.get_rank() != 0:
             return
-        with atomic_write(self.folder / "pixels.csv") as file, file.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, (*_HEAD, *PIXEL_MEASURES))
-            writer.writeheader()
-            writer.writerows(self.rows)
+        write_csv(self.folder / "pixels.csv", self.rows, (*_HEAD, *PIXEL_MEASURES))
         means = {a: self._means(a) for a in self.answers if any(r["answer"] == a for r in self.rows)}
         with atomic_write(self.folder / "pixels.json") as file:
             file.write_text(json.dumps(means, indent=2) + "\n", encoding="utf-8")

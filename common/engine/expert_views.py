@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from ..atomic import atomic_write
+from ..tables import write_csv
 
 __all__ = ["ExpertPictures", "ExpertScores"]
 
@@ -108,10 +108,7 @@ class ExpertScores:
 
     def _write(self) -> None:
         names = list(dict.fromkeys(k for row in self.rows for k in row))
-        with atomic_write(self.folder / "expert.csv") as temporary, temporary.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, names)
-            writer.writeheader()
-            writer.writerows(self.rows)
+        write_csv(self.folder / "expert.csv", self.rows, names)
         means = {}
         for modality in dict.fromkeys(r["modality"] for r in self.rows):
             own = [r for r in self.rows if r["modality"] == modality]

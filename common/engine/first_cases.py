@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from ignite.engine import Engine
 from monai.engines.utils import IterationEvents
 from torch import Tensor
 
-from ..atomic import atomic_write
 from ..errors import ConfigError
 from ..literals import file_name
+from ..tables import write_csv
 from .gate_pictures import add_captions
 
 __all__ = ["FirstCases", "first_of", "plain_tensor"]
@@ -67,10 +66,7 @@ class FirstCases:
         add_captions(self.pictures, {name: f"{task}, case {case}: {caption}"})
         self._rows += [{"task": task, "case": case, **row} for row in rows]
         fields = list(self._rows[0]) if self.fields is None else self.fields
-        with atomic_write(self.table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fields)
-            writer.writeheader()
-            writer.writerows(self._rows)
+        write_csv(self.table, self._rows, fields)
 
     def see(self, engine: Engine, path: Path, title: str) -> tuple[str, Sequence[Mapping[str, Any]]]:
         """Draw the engine's case.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from ..atomic import atomic_write
 from ..data.click_protocol import ClickProtocol, click_protocol
 from ..data.clicks import click_generator
 from ..errors import ConfigError
+from ..tables import write_csv
 from .forgetting_picture import draw_forgetting
 from .forgetting_table import forgetting_table
 from .prompting import click_scores
@@ -126,10 +126,7 @@ class ForgettingReport:
 
     def _write(self, rows: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) -> None:
         folder = self.output_dir / "evaluation"
-        with atomic_write(folder / "forgetting.csv") as path, path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(folder / "forgetting.csv", rows)
         with atomic_write(folder / "forgetting.md") as path:
             path.write_text(forgetting_table(found), encoding="utf-8")
         with atomic_write(folder / "forgetting.json") as path:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..tables import markdown_text
+
 __all__ = ["forgetting_table"]
 
 
@@ -26,9 +28,9 @@ def forgetting_table(found: Mapping[str, Any]) -> str:
     for name, own in found["groups"].items():
         expert = "" if name == "others" else name
         objects = sum(s["objects"] for s in found["structures"].values() if s["expert"] == expert)
-        lines.append(_line(f"**{name}** ({own['structures']})", objects, own["dice"], prompts))
+        lines.append(_line(f"**{markdown_text(name)}** ({own['structures']})", objects, own["dice"], prompts))
     for name, own in found["structures"].items():
-        lines.append(_line(name, own["objects"], own["dice"], prompts))
+        lines.append(_line(markdown_text(name), own["objects"], own["dice"], prompts))
     rules = found["protocol"]
     lines += ["", "Clicks: " + ", ".join(f"{k} {v}" for k, v in rules.items() if v not in (None, False)) + "."]
     return "\n".join(lines) + "\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..atomic import atomic_write
+from ..tables import write_csv
 
 __all__ = ["PARTS", "BlockUse", "CaseUse", "block_use", "idle_experts", "usage_rows", "usage_summary", "write_usage"]
 
@@ -142,13 +142,8 @@ def write_usage(folder: Path, rows: Sequence[Mapping[str, Any]], head: Mapping[s
         rows: from :func:`usage_rows`.
         head: further plain entries of the JSON.
     """
-    with (
-        atomic_write(folder / "gate_usage.csv") as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as stream,
-    ):
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows({**r, **{k: f"{r[k]:.6g}" for k in ("mean_weight", "asked")}} for r in rows)
+    lines = [{**r, **{k: f"{r[k]:.6g}" for k in ("mean_weight", "asked")}} for r in rows]
+    write_csv(folder / "gate_usage.csv", lines)
     parts = {part: usage_summary(rows, part) for part in PARTS}
     cases = {r["modality"]: r["cases"] for r in rows}
     content = {"format": 1, "mean_weight": usage_summary(rows), **parts, "cases": cases, **head}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 import time
@@ -15,6 +14,7 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 
 from ..atomic import atomic_write
+from ..tables import read_csv, write_csv
 
 __all__ = ["History", "draw_curves", "read_history"]
 
@@ -122,10 +122,7 @@ def _means_over_processes(sums: Mapping[str, float], count: int) -> dict[str, fl
 def write_history(path: Path, rows: Sequence[Row]) -> None:
     """Write the rows, with one column per name that occurs in any of them."""
     names = list(dict.fromkeys([*_FIRST, *(name for row in rows for name in row)]))
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, restval="")
-        writer.writeheader()
-        writer.writerows({k: _cell(k, v) for k, v in row.items()} for row in rows)
+    write_csv(path, [{k: _cell(k, v) for k, v in row.items()} for row in rows], names)
 
 
 def _cell(name: str, value: float | None) -> float | str:
@@ -136,8 +133,7 @@ def _cell(name: str, value: float | None) -> float | str:
 
 def read_history(path: str | Path) -> list[Row]:
     """The rows of a ``history.csv``; empty cells are None."""
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        return [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(file)]
+    return [{k: float(v) if v else None for k, v in row.items()} for row in read_csv(path)[1]]
 
 
 def draw_curves(rows: Sequence[Row], path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from ..atomic import atomic_write
+from ..tables import write_csv
 
 __all__ = ["RebuiltPictures", "RebuiltScores"]
 
@@ -132,11 +132,7 @@ class RebuiltScores:
             self.rows.append({**row, "mse": float(error.mean()), "explained": explained})
 
     def _write(self) -> None:
-        names = ["task", "case", "modality", "mse", "explained"]
-        with atomic_write(self.folder / "rebuilt.csv") as temporary, temporary.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, names)
-            writer.writeheader()
-            writer.writerows(self.rows)
+        write_csv(self.folder / "rebuilt.csv", self.rows, ["task", "case", "modality", "mse", "explained"])
         means = {}
         for modality in dict.fromkeys(r["modality"] for r in self.rows):
             own = [r for r in self.rows if r["modality"] == modality]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..atomic import atomic_write
 from ..errors import ConfigError, DataError
+from ..tables import read_csv, write_csv
 from .scores import MEASURES
 
 __all__ = ["bootstrap_interval", "read_case_csv", "summary", "write_case_csv", "write_summary_json"]
@@ -168,34 +168,26 @@ def summary(rows: Iterable[Mapping[str, Any]], seed: int = 0, n_boot: int = 1000
 
 def write_case_csv(rows: Iterable[Mapping[str, Any]], path: str | Path) -> Path:
     """One line per case and structure; what is not defined is an empty field."""
-    lines = [",".join(COLUMNS)]
-    for row in rows:
-        fields = []
-        for column in COLUMNS:
-            value = row.get(column, "")
-            if isinstance(value, float):
-                value = f"{value:.6g}" if math.isfinite(value) else ""
-            text = str(value)
-            fields.append('"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\n\r') else text)
-        lines.append(",".join(fields))
-    with atomic_write(path) as partial:
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return Path(path)
+    return write_csv(path, [{c: _cell(row.get(c, "")) for c in COLUMNS} for row in rows], COLUMNS)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}" if math.isfinite(value) else ""
+    return str(value)
 
 
 def read_case_csv(path: str | Path) -> list[dict[str, Any]]:
     """Inverse of :func:`write_case_csv`; empty fields become NaN."""
     source = Path(path)
-    with source.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        missing = set(COLUMNS) - set(reader.fieldnames or ())
-        if missing:
-            raise DataError("not a table of case scores", where=source, got=reader.fieldnames, expected=COLUMNS)
-        text = ("case", "task", "structure")
-        try:
-            return [{c: r[c] if c in text else float(r[c] or "nan") for c in COLUMNS} for r in reader]
-        except ValueError as error:
-            raise DataError("a score is not a number", where=source, got=str(error)) from error
+    head, rows = read_csv(source)
+    if set(COLUMNS) - set(head):
+        raise DataError("not a table of case scores", where=source, got=head, expected=COLUMNS)
+    text = ("case", "task", "structure")
+    try:
+        return [{c: r[c] if c in text else float(r[c] or "nan") for c in COLUMNS} for r in rows]
+    except ValueError as error:
+        raise DataError("a score is not a number", where=source, got=str(error)) from error
 
 
 def write_summary_json(content: Mapping[str, Any], path: str | Path) -> Path:

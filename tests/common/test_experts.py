@@ -18,6 +18,7 @@ from common.experts import Expert, ExpertSet, ExpertSpec, describe_nnunet, load_
 from common.experts_frame import Frame
 from common.experts_normalise import Normalise
 from common.experts_sources import Opened
+from common.experts_trust import code_hash
 from common.labels import LabelSpace
 
 LABELS = LabelSpace(("liver", "spleen"))
@@ -355,7 +356,8 @@ def test_zoo_bundles_are_experts(bundle, role):
     extra = {"normalise": {"scheme": "range", "low": 0.0, "high": 100.0}, "divisor": 4}
     path = "model.1.submodule.1.submodule"
     task = "ct" if role == "task" else ""
-    spec = ExpertSpec("zoo", "bundle", root, LABELS, ("T1",), role=role, task=task, features=path, extra=extra)
+    spec = ExpertSpec("zoo", "bundle", root, LABELS, ("T1",), role=role, task=task, features=path, extra=extra,
+                      trusted=code_hash(root))  # fmt: skip
     experts = load_experts([spec], channels=("T1",), labels=LABELS)
     expert = experts.for_task("ct") if role == "task" else experts.external[0]
     raw = crop(1, 1, 16, 16, 16)
@@ -370,9 +372,8 @@ def test_zoo_bundles_are_experts(bundle, role):
 
 def test_wrong_feature_module_is_refused_with_a_suggestion(bundle):
     root, _ = bundle
-    spec = ExpertSpec(
-        "zoo", "bundle", root, LABELS, ("T1",), task="ct", features="model.1.submodul", extra={"divisor": 4}
-    )
+    spec = ExpertSpec("zoo", "bundle", root, LABELS, ("T1",), task="ct", features="model.1.submodul",
+                      extra={"divisor": 4}, trusted=code_hash(root))  # fmt: skip
     with pytest.raises(ExpertError, match=r"(?s)no module of this name.*model\.1\.submodule"):
         load_experts([spec])
     with pytest.raises(ExpertError, match=r"(?s)no `features`.*model"):
@@ -381,7 +382,8 @@ def test_wrong_feature_module_is_refused_with_a_suggestion(bundle):
 
 def test_bundle_problems_name_the_expert(bundle):
     root, _ = bundle
-    spec = ExpertSpec("zoo", "bundle", root, LABELS, ("T1",), task="ct", features="model.0", extra={"divisor": 4})
+    spec = ExpertSpec("zoo", "bundle", root, LABELS, ("T1",), task="ct", features="model.0", extra={"divisor": 4},
+                      trusted=code_hash(root))  # fmt: skip
     with pytest.raises(ExpertError, match="unknown normalisation"):
         load_experts([replace(spec, extra={"normalise": {"scheme": "magic"}})])
     with pytest.raises(ExpertError, match="cannot read the normalisation"):

@@ -11,6 +11,7 @@ from common.errors import AmalgamationError, ExpertError
 from common.experts import describe_nnunet, load_experts
 from common.experts_describe import describe_expert, kind_of
 from common.experts_spec import ExpertSpec
+from common.experts_trust import code_hash
 from common.labels import LabelSpace
 
 LABELS = LabelSpace(("liver", "spleen"))
@@ -46,7 +47,8 @@ def test_an_nnunet_folder_tells_everything(nnunet_folder):
 
 
 def test_a_bundle_s_metadata_tell_structures_and_channels(bundle):
-    given = {"features": FEATURES, "extra": {"divisor": 4}, "spacing": [1, 1, 2], "orientation": None}
+    given = {"features": FEATURES, "extra": {"divisor": 4}, "spacing": [1, 1, 2], "orientation": None,
+             "trusted": code_hash(bundle)}  # fmt: skip
     spec = describe_expert(bundle, name="zoo", role="external", **given)
     assert spec.labels == LABELS and spec.channels == ("CT",) and spec.spacing == (1.0, 1.0, 2.0)
     assert spec.kind == "bundle" and spec.orientation == "RAS" and len(spec.sha256) == 64
@@ -65,10 +67,10 @@ def test_a_torchscript_file_tells_neither(script):
 
 def test_what_cannot_be_opened_is_refused(bundle, script, tmp_path, nnunet_folder):
     with pytest.raises(ExpertError, match="no `features`"):
-        describe_expert(bundle, name="zoo", task="ct")
+        describe_expert(bundle, name="zoo", task="ct", trusted=code_hash(bundle))
     (bundle / "models" / "model.pt").unlink()
     with pytest.raises(ExpertError, match=r"model\.pt"):
-        describe_expert(bundle, name="zoo", task="ct", features=FEATURES)
+        describe_expert(bundle, name="zoo", task="ct", features=FEATURES, trusted=code_hash(bundle))
     script.write_bytes(b"nothing")
     with pytest.raises(ExpertError, match="cannot read this TorchScript"):
         describe_expert(script, name="ts", task="ct", labels=LABELS, channels=["CT"], features="0")

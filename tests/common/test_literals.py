@@ -9,11 +9,11 @@ from monai.bundle import ConfigParser
 from common.errors import ConfigError, DataError, LabelError
 from common.labels import LabelSpace
 from common.literals import (
-    as_text,
     check_file_name,
     check_name,
     file_name,
     folder_names,
+    inert,
     is_plain,
     literal,
     odd_in,
@@ -78,7 +78,7 @@ def read_back(value):
 @pytest.mark.parametrize("text", TEXTS)
 def test_text_reaches_a_configuration_as_itself(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert read_back(as_text(text)) == [text, text, text, text + "!"]
+    assert read_back(inert(text)) == [text, text, text, text + "!"]
     folder = tmp_path / "a #b @c %d 'e"
     held = write_literals(folder / "literals.json", {"x": text, "many": [{"image": text, "_target_": "os.system"}]})
     assert read_back(held["x"]) == [text, text, text, text + "!"]
@@ -99,9 +99,10 @@ def test_what_is_not_plain_is_something_else_to_a_configuration(text, tmp_path, 
 
 
 def test_only_what_would_be_misread_is_wrapped():
-    assert as_text("runs/a b/ct") == "runs/a b/ct"
-    assert as_text("$x") == {"_target_": "common.literals.text", "encoded": "data:,%24x"}
-    assert fire.Fire(lambda value: value, command=["--value", repr(as_text("$x's"))])["encoded"] == "data:,%24x%27s"
+    assert inert("runs/a b/ct") == "runs/a b/ct"
+    assert inert("$x") == {"_target_": "common.literals.value", "text": '"\\u0024x"'}
+    assert inert("50% of me@home") == "50% of me@home"
+    assert fire.Fire(lambda value: value, command=["--value", repr(inert("$x's"))]) == inert("$x's")
 
 
 def test_a_missing_literal_says_what_to_do(tmp_path):

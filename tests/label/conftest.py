@@ -30,7 +30,7 @@ class Served:
 
     def __init__(self, root: Path, python: Path) -> None:
         self.app, self.studies = root / "app", studies(root / "the studies")
-        self.pictures = pictures(root / "pictures")
+        self.pictures = pictures(self.studies / "pictures")
         self.weights = {name: toy_weights(name, root / "weights") for name in METHODS}
         copy_app(python.parent.parent, self.app)
         self.folders = [

@@ -86,19 +86,21 @@ def test_a_dicom_series_as_input(served, tmp_path):
     from tests.tools.test_predict import dicom
 
     voxels = np.random.default_rng(0).integers(0, 200, (24, 20, 12))
-    dicom(tmp_path / "series", voxels)
-    answer = served.client.infer("ka2er_segmentation", str(tmp_path / "series"))
-    result = segment("ka2er", tmp_path / "series", tmp_path / "out", weights=served.weights["ka2er"], result="nifti")
+    dicom(served.studies / "series", voxels)
+    answer = served.client.infer("ka2er_segmentation", str(served.studies / "series"))
+    result = segment(
+        "ka2er", served.studies / "series", tmp_path / "out", weights=served.weights["ka2er"], result="nifti"
+    )
     wanted = nib.load(next(iter(result.values())))
     found = nib.load(answer.file)
     assert np.array_equal(np.asarray(found.dataobj), np.asarray(wanted.dataobj))
     np.testing.assert_allclose(found.affine, wanted.affine, atol=1e-4)
 
 
-def test_what_cannot_be_read_is_refused_with_the_reason(served, tmp_path):
+def test_what_cannot_be_read_is_refused_with_the_reason(served):
     affine = AFFINES["ras"].copy()
     affine[0, 1] = 1.5
-    sheared = tmp_path / "sheared.nii.gz"
+    sheared = served.studies / "pictures" / "sheared.nii.gz"  # below the folder: not listed
     nib.save(nib.Nifti1Image(np.zeros((8, 8, 8), np.float32), affine), sheared)
     status, words = served.client.refusal("ka2er_segmentation", str(sheared))
     assert status == 422 and "sheared" in words

@@ -81,8 +81,8 @@ def test_wrong_prompts_are_refused_with_the_reason(served):
         ("ka2er_deepgrow", {"label": "spleen", "roi": ROI}, "windows were encoded"),
     ],
 )
-def test_the_image_is_encoded_once(served, model, ask, words, tmp_path):
-    file = scan(tmp_path / "fresh.nii.gz", AFFINES["lps"], seed=11)
+def test_the_image_is_encoded_once(served, model, ask, words):
+    file = scan(served.studies / "pictures" / f"fresh_{model}.nii.gz", AFFINES["lps"], seed=11)
     counts, answers = [served.log.count(words)], []
     for more in ({}, {}, {"background": [[1, 1, 1]]}):
         answers.append(served.client.infer(model, str(file), **ask, **more, **SLICER).values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import zipfile
 from collections.abc import Callable
@@ -65,6 +66,19 @@ HOSTILE = {
     "two folders": (entry("other/x"), "one folder"),
     "file at the top": (entry("x"), "one folder"),
     "bomb": (bomb, "more than is accepted"),
+    "expression": (entry("toy/$__import__('os')"), "misreads"),
+    "reference": (entry("toy/@model/x"), "misreads"),
+    "identifier": (entry("toy/a#b.json"), "misreads"),
+    "direction": (entry("toy/a\u202egnp.json"), "misreads"),
+    "spaces": (entry("toy/a .json/ b"), "misreads"),
+    "final dot": (entry("toy/LICENSE."), "misreads"),
+    "reserved": (entry("toy/configs/NUL.json"), "misreads"),
+    "reserved port": (entry("toy/com1 .txt"), "misreads"),
+    "wildcard": (entry("toy/a*b"), "misreads"),
+    "long name": (entry("toy/" + "x" * 300), "misreads"),
+    "same name in wide letters": (entry("toy/\uff2cICENSE"), "one name"),
+    "same name composed": (entry("toy/LICEN\u017fE"), "one name"),
+    "folder of the bundle": (entry("$toy/x"), "misreads"),
 }
 
 
@@ -77,6 +91,38 @@ def test_hostile_zips_leave_nothing(case: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=problem):
         unpack(tmp_path / "bad.zip", tmp_path / "out" / "deep")
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.name != "bad.zip"]
+
+
+GOOD = {"path": "models/model.pt", "url": "https://example.org/model.pt", "hash_val": "ab", "hash_type": "sha256"}
+
+
+def with_list(tmp_path: Path, content: object, name: str = "large_files.yml") -> Path:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("toy/LICENSE", "fine")
+        archive.writestr(f"toy/{name}", json.dumps(content))
+    return tmp_path / "a.zip"
+
+
+@pytest.mark.parametrize("name", ["large_files.yml", "large_files.yaml", "large_files.json", "large_files_more.yml"])
+@pytest.mark.parametrize(
+    "changes",
+    [{"path": "../x"}, {"path": "/etc/x"}, {"path": "C:/x"}, {"path": "models\\x"}, {"path": "$x"}, {"path": ""},
+     {"path": None}, {"url": "file:///etc/passwd"}, {"url": "http://example.org/x"}, {"url": "https:///x"}, {"url": ""},
+     {"url": "https://example.org/\n"}, {"filepath": "/etc/x"}, {"progress": "$x"}, {"url": ["https://example.org"]}],
+)  # fmt: skip
+def test_large_files_come_from_the_web_into_the_bundle(name: str, changes: dict[str, object], tmp_path: Path) -> None:
+    file = with_list(tmp_path, {"large_files": [GOOD, {**GOOD, **changes}]}, name)
+    with pytest.raises(ConfigError, match="large file"):
+        unpack(file, tmp_path / "out")
+    assert not (tmp_path / "out" / "toy").exists()
+
+
+def test_a_list_of_large_files(tmp_path: Path) -> None:
+    plain = {key: GOOD[key] for key in ("path", "url")}
+    assert unpack(with_list(tmp_path, {"large_files": [GOOD, plain]}), tmp_path / "out").is_dir()
+    for content in ([], {"large_files": 3}, {"large_files": ["x"]}, {}, "$x"):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            unpack(with_list(tmp_path, content), tmp_path / "other")
 
 
 def test_limits(folder: Path, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def comparison_report(folder: str | Path, out: str | None = None, title: str | N
 
 
 def _command(record: dict[str, Any]) -> list[tuple[str, str]]:
-    return [("Command", f"`{record['command']}`")] if record.get("command") else []
+    return [("Command", str(record["command"]))] if record.get("command") else []
 
 
 def _folders(runs: Sequence[str | Sequence[str]]) -> list[Path]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+
+from common.tables import csv_text, markdown_table, markdown_text
 
 from .comparison import Comparison, Costs
 from .comparison_rows import MeasureRow, MethodRow, method_rows, ordered, structure_rows
-from .markdown import plain
+from .markdown import markdown_facts
 from .numbers import LOWER_IS_BETTER, Stat
 from .sections import measure_name, signed
 
@@ -43,7 +43,7 @@ def csv_of_methods(comparison: Comparison) -> str:
         line |= {"invented_structures": _cell(row.invented), "absent_structures": row.absent}
         line |= {name: _cell(getattr(m.costs, key)) for key, name in COSTS.items()}
         lines.append({**line, "ended_by_clock": m.costs.clock, "failure": m.failure.split("\n")[0]})
-    return _csv(lines)
+    return csv_text(lines)
 
 
 def csv_of_structures(comparison: Comparison) -> str:
@@ -55,7 +55,7 @@ def csv_of_structures(comparison: Comparison) -> str:
             for measure, figures in per.items():
                 line |= _fields(measure, figures[m.model.key])
             lines.append(line)
-    return _csv(lines)
+    return csv_text(lines)
 
 
 def _fields(measure: str, row: MeasureRow) -> dict[str, object]:
@@ -71,14 +71,6 @@ def _fields(measure: str, row: MeasureRow) -> dict[str, object]:
 
 def _cell(value: float) -> str:
     return f"{value:.6g}" if math.isfinite(value) else ""
-
-
-def _csv(lines: Sequence[Mapping[str, object]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(lines[0]) if lines else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
 
 
 def quantity(value: float, unit: str) -> str:
@@ -101,9 +93,11 @@ def _time(seconds: float) -> str:
 
 def markdown(comparison: Comparison, facts: Sequence[tuple[str, str]] = ()) -> str:
     """What it was made with, the methods' table, their costs, and a table of Dice and HD95 per structure."""
-    parts = ["\n".join(f"- {name}: {value}" if name else f"  - {value}" for name, value in facts if value)]
+    parts = [markdown_facts(facts)]
     rows = ordered(method_rows(comparison))
-    parts.append(f"**Agreement**, tests against {comparison.reference.title}\n\n{_agreement(comparison, rows)}")
+    parts.append(
+        f"**Agreement**, tests against {markdown_text(comparison.reference.title)}\n\n{_agreement(comparison, rows)}"
+    )
     parts.append(f"**Costs**\n\n{_costs(rows)}")
     for measure in ("dice", "hd95"):
         parts.append(
@@ -129,21 +123,22 @@ def _agreement(comparison: Comparison, rows: Sequence[MethodRow]) -> str:
         dice, far = row.measures["dice"], row.measures["hd95"]
         same = row.member is comparison.reference
         line = [
-            row.member.model.title,
+            markdown_text(row.member.model.title),
             shown(dice.mean, "dice"),
             seeds(dice),
             *(["–", "–"] if same else [gap(dice), p_value(dice)]),
         ]
         lines.append([*line, shown(far.mean, "hd95"), "–" if same else p_value(far), missed(row), invented(row)])
-    return _table(head, lines, left=1)
+    return markdown_table(head, lines, left=1)
 
 
 def _costs(rows: Sequence[MethodRow]) -> str:
     head = ["method", *(name for name, _, _ in COST_COLUMNS)]
     lines = [
-        [r.member.model.title, *(quantity(getattr(r.member.costs, k), u) for _, k, u in COST_COLUMNS)] for r in rows
+        [markdown_text(r.member.model.title), *(quantity(getattr(r.member.costs, k), u) for _, k, u in COST_COLUMNS)]
+        for r in rows
     ]
-    return _table(head, lines, left=1)
+    return markdown_table(head, lines, left=1)
 
 
 COST_COLUMNS = (
@@ -165,8 +160,10 @@ def _structures(comparison: Comparison, measure: str) -> str:
     lines = []
     for (task, structure), per in structure_rows(comparison).items():
         cells = [shown(per[measure][m.model.key].mean, measure) for m in comparison.members]
-        lines.append([task, structure, *cells])
-    return _table(["task", "structure", *(m.model.title for m in comparison.members)], lines, left=2)
+        lines.append([markdown_text(task), markdown_text(structure), *cells])
+    return markdown_table(
+        ["task", "structure", *(markdown_text(m.model.title) for m in comparison.members)], lines, left=2
+    )
 
 
 def shown(stat: Stat, measure: str) -> str:
@@ -208,8 +205,3 @@ def invented(row: MethodRow) -> str:
     if not math.isfinite(row.invented):
         return NOT_MEASURED
     return f"{row.invented:.3g} of {row.absent}" if row.absent else "none absent"
-
-
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> str:
-    rule = ["---"] * left + ["---:"] * (len(head) - left)
-    return "\n".join("| " + " | ".join(plain(c) for c in line) + " |" for line in [head, rule, *lines])

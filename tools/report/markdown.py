@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from common.tables import markdown_code, markdown_table, markdown_text
+
 from .numbers import LOWER_IS_BETTER, Model, Stat, best, difference, difference_title, models_of, of_row, statistic
 from .results import Study
 from .sections import Values, common, distance_of, measure_name, pair, signed
 
-__all__ = ["plain", "tables"]
+__all__ = ["markdown_facts", "tables"]
 
 
 def tables(study: Study, facts: Sequence[tuple[str, str]] = (), measures: Sequence[str] = ("dice", "hd95")) -> str:
@@ -20,8 +22,7 @@ def tables(study: Study, facts: Sequence[tuple[str, str]] = (), measures: Sequen
         measures: columns of ``cases.csv``.
     """
     models = models_of(study)
-    parts = ["\n".join(f"- {name}: {value}" if name else f"  - {value}" for name, value in facts if value)]
-    parts = [p for p in parts if p]
+    parts = [p for p in (markdown_facts(facts),) if p]
     for measure in measures if models else ():
         parts.append(
             f"**{measure_name(measure, distance_of((study.chain or {}).get('tasks')))}**\n\n{_table(models, measure)}"
@@ -35,17 +36,18 @@ def _table(models: Sequence[Model], measure: str) -> str:
     lines = []
     for row in rows:
         own = {k: {c: x for c, x in v.items() if (c[0], c[2]) == row} for k, v in values.items()}
-        lines.append([*row, *_cells(models, {k: of_row(v, row) for k, v in values.items()}, own, measure)])
+        lines.append(
+            [*map(markdown_text, row), *_cells(models, {k: of_row(v, row) for k, v in values.items()}, own, measure)]
+        )
     shared = common(models, measure)
     lines.append(
         ["all", "mean over structures", *_cells(models, {k: statistic(v) for k, v in shared.items()}, shared, measure)]
     )
-    head = ["task", "structure", "n", *(m.title for m in models)]
+    head = ["task", "structure", "n", *(markdown_text(m.title) for m in models)]
     two = pair(models)
     if two is not None:
-        head.append(difference_title(*two))
-    rule = ["---", "---", *["---:"] * (len(head) - 2)]
-    return "\n".join("| " + " | ".join(plain(c) for c in line) + " |" for line in [head, rule, *lines])
+        head.append(markdown_text(difference_title(*two)))
+    return markdown_table(head, lines, left=2)
 
 
 def _cells(models: Sequence[Model], stats: Mapping[str, Stat], values: Mapping[str, Values], measure: str) -> list[str]:
@@ -69,6 +71,8 @@ def _shown(stat: Stat, digits: int) -> str:
     return f"{stat.mean:.{digits}f} [{stat.low:.{digits}f}, {stat.high:.{digits}f}]"
 
 
-def plain(text: str) -> str:
-    """A name from a file, kept inside its cell."""
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+def markdown_facts(facts: Sequence[tuple[str, str]]) -> str:
+    """Names and values as a list; one without a name belongs to the one above it."""
+    marked = {"Command": markdown_code}
+    shown = [(markdown_text(name), marked.get(name, markdown_text)(value)) for name, value in facts if value]
+    return "\n".join(f"- {name}: {value}" if name else f"  - {value}" for name, value in shown)

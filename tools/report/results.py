@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from common.engine.score_summary import read_case_csv
 from common.errors import DataError
+from common.tables import read_csv
 
 __all__ = ["WORDS", "Overlay", "Picture", "Run", "Study", "read_study"]
 
@@ -201,8 +201,7 @@ def _run(
 def _history(path: Path) -> list[dict[str, float | None]]:
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as stream:
-        return [{k: _number(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+    return [{k: _number(v) for k, v in row.items()} for row in read_csv(path)[1]]
 
 
 def _number(text: str | None) -> float | None:

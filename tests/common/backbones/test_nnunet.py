@@ -121,7 +121,7 @@ def test_weights_of_another_network_are_refused(nnunet_folder):
 def test_unknown_architecture(nnunet_plans):
     plans = nnunet_plans()
     plans["configurations"]["3d_fullres"]["architecture"]["network_class_name"] = "nowhere.NoNet"
-    with pytest.raises(WeightError, match="cannot find this architecture"):
+    with pytest.raises(WeightError, match=r"not nnU-Net.s own: network_class_name"):
         build_network(plans, "3d_fullres", in_channels=1, out_channels=2)
 
 

@@ -1,0 +1,111 @@
+"""Plans name nnU-Net's own networks, layers and functions; any other name is refused before it is imported."""
+
+import copy
+import json
+import sys
+
+import pytest
+
+from common.backbones.nnunet import build_network, plan_managers, read_results_folder
+from common.backbones.nnunet_allowed import check_plans
+from common.backbones.nnunet_plan import Plan
+from common.data.modality_intensity import NormalizeModalityd
+from common.errors import ConfigError, WeightError
+from tests.nnunet_folders import tiny_plans
+
+CONFIGURATION = "3d_fullres"
+HOSTILE = ["os.system", "subprocess.Popen", "planted.Network", "dynamic_network_architectures.planted.PlainConvUNet",
+           "dynamic_network_architectures.architectures.unet.PlainConvUNet.__init__", "torch.nn.Module",
+           "torch.hub.load", "torch.nn.modules.conv.os", "torch.nn.Conv3d\n", "builtins.exec", "", 3, ["x"],
+           {"a": 1}]  # fmt: skip
+
+
+def changed(*keys, value, **options):
+    plans = copy.deepcopy(tiny_plans(**options))
+    node = plans["configurations"][CONFIGURATION]
+    for key in keys[:-1]:
+        node = node[key]
+    node[keys[-1]] = value
+    return plans
+
+
+@pytest.fixture
+def planted(tmp_path, monkeypatch):
+    """A module that could be imported, as a foreign file in the working folder could."""
+    (tmp_path / "planted.py").write_text("raise SystemExit('it ran')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    assert "planted" not in sys.modules
+
+
+@pytest.mark.parametrize("options", [{}, {"resenc": True}, {"old": True}, {"norm": "CTNormalization"},
+                                     {"spacing": (1.0, 1.0), "strides": ((1, 1), (2, 2))}])  # fmt: skip
+def test_plans_of_nnunet_pass(options):
+    plans = tiny_plans(**options)
+    check_plans(plans, next(iter(plans["configurations"])))
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("keys", [("architecture", "network_class_name"), ("architecture", "arch_kwargs", "conv_op"),
+                                  ("architecture", "arch_kwargs", "norm_op"), ("architecture", "arch_kwargs", "nonlin"),
+                                  ("preprocessor_name",), ("resampling_fn_data",), ("resampling_fn_seg",),
+                                  ("resampling_fn_probabilities",), ("normalization_schemes",), ("architecture",),
+                                  ("inherits_from",)])  # fmt: skip
+def test_other_names_are_refused_before_they_are_imported(planted, keys, value):
+    plans = changed(*keys, value=[value] if keys == ("normalization_schemes",) else value)
+    with pytest.raises(WeightError):
+        plan_managers(plans, CONFIGURATION)
+    with pytest.raises(WeightError):
+        build_network(plans, CONFIGURATION, in_channels=1, out_channels=2)
+
+
+def test_names_may_not_come_by_another_way(planted):
+    own = changed("architecture", "_kw_requires_import", value=["n_stages", "conv_op"])
+    own["configurations"][CONFIGURATION]["architecture"]["arch_kwargs"]["n_stages"] = "planted.Network"
+    inherited = tiny_plans()
+    inherited["configurations"]["base"] = changed("architecture", "network_class_name", value="planted.Network")[
+        "configurations"
+    ][CONFIGURATION]
+    inherited["configurations"][CONFIGURATION] = {"inherits_from": "base"}
+    circle = changed("inherits_from", value=CONFIGURATION)
+    for plans in (own, inherited, circle, {**tiny_plans(), "label_manager": "os"},
+                  changed("UNet_class_name", value="planted", old=True)):  # fmt: skip
+        with pytest.raises(WeightError):
+            plan_managers(plans, CONFIGURATION)
+
+
+def test_a_refusal_says_which_file_and_entry(nnunet_folder, planted):
+    folder = nnunet_folder()
+    plans = json.loads((folder / "plans.json").read_text())
+    plans["configurations"][CONFIGURATION]["architecture"]["network_class_name"] = "planted.Network"
+    (folder / "plans.json").write_text(json.dumps(plans))
+    with pytest.raises(WeightError, match=r"(?s)plans\.json.*network_class_name.*planted\.Network.*PlainConvUNet"):
+        read_results_folder(folder)
+
+
+def test_plans_in_a_card_are_judged_as_well(tmp_path, planted):
+    plans = changed("architecture", "network_class_name", value="planted.Network")
+    data = {"labels": {"background": 0, "liver": 1}, "channel_names": {"0": "CT"}}
+    plan = Plan(plans, data, CONFIGURATION, tmp_path)
+    for use in (lambda: plan.patch_size, lambda: plan.batch_size):
+        with pytest.raises(WeightError, match="not nnU-Net's own"):
+            use()
+    with pytest.raises(WeightError, match="not nnU-Net's own"):
+        build_network(plans, CONFIGURATION, in_channels=1, out_channels=2)
+
+
+@pytest.mark.parametrize(("fold", "checkpoint"), [("../0", "checkpoint_final.pth"), (0, "../x.pth"), (0, "/x.pth"),
+                                                  ("0/..", "x.pth"), (0, ""), (0, "a\\b")])  # fmt: skip
+def test_weights_lie_in_the_fold(nnunet_folder, fold, checkpoint):
+    with pytest.raises(WeightError, match=r"not a fold|cannot be the name of a checkpoint"):
+        read_results_folder(nnunet_folder(), fold=fold, checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize("scheme", ["ABC", "np", "ImageNormalization", "__loader__", None, ["x"], "os.system"])
+def test_a_card_names_nnunets_normalisations_alone(scheme):
+    import torch
+    from monai.data import MetaTensor
+
+    change = NormalizeModalityd("image", schemes={"CT": {"scheme": scheme}})
+    with pytest.raises(ConfigError, match="unknown normalisation"):
+        change({"image": MetaTensor(torch.ones(1, 4, 4, 4)), "modality": "CT"})

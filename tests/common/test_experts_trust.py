@@ -1,0 +1,149 @@
+"""A bundle's code runs as an expert only after a yes to exactly this code; what an expert names stays in its folder."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from monai.networks.nets import UNet
+from torch import nn
+
+from common.errors import ConfigError, ExpertError
+from common.experts import load_experts
+from common.experts_describe import describe_expert
+from common.experts_spec import ExpertSpec, read_manifest
+from common.experts_trust import check_script, check_trusted, code_hash
+from common.labels import LabelSpace
+from tools import experts_describe
+from tools.experts import Experts
+
+ARGUMENTS = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2, "channels": [4, 8], "strides": [2]}
+GIVEN = {"features": "model.0", "extra": {"divisor": 4}, "labels": LabelSpace(("liver",)), "channels": ["CT"]}
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """A bundle that leaves a file behind when it is opened, and that file."""
+    root, ran = tmp_path / "zoo", tmp_path / "ran"
+    for sub in ("configs", "models", "scripts"):
+        (root / sub).mkdir(parents=True)
+    config = {"ran": f"$__import__('pathlib').Path({str(ran)!r}).touch()",
+              "network_def": {"_requires_": "@ran", "_target_": "UNet", **ARGUMENTS}}  # fmt: skip
+    (root / "configs" / "inference.json").write_text(json.dumps(config))
+    (root / "scripts" / "__init__.py").write_text("")
+    torch.save(UNet(**ARGUMENTS).state_dict(), root / "models" / "model.pt")
+    return root, ran
+
+
+def test_nothing_runs_without_a_yes_and_another_code_is_refused(bundle):
+    root, ran = bundle
+    with pytest.raises(ExpertError, match=r"(?s)nobody has agreed.*bundle check"):
+        describe_expert(root, name="zoo", task="ct", **GIVEN)
+    assert not ran.exists()
+    spec = describe_expert(root, name="zoo", task="ct", trusted=code_hash(root), **GIVEN)
+    assert ran.exists() and load_experts([spec]).for_task("ct").spec == spec
+    ran.unlink()
+    (root / "scripts" / "__init__.py").write_text("x = 1")
+    for wrong in (spec, replace(spec, trusted=""), replace(spec, sha256="", trusted="0" * 64)):
+        with pytest.raises(ExpertError, match="opening a MONAI bundle runs its code"):
+            load_experts([wrong])
+    assert not ran.exists()
+
+
+def test_a_hash_is_of_all_code_and_of_its_places(bundle, tmp_path):
+    root, _ = bundle
+    seen = {code_hash(root)}
+    for name, text in (
+        ("scripts/net.py", "1"),
+        ("configs/more.yaml", "1"),
+        ("top.PY", "1"),
+        ("configs/metadata.json", "1"),
+    ):
+        (root / name).write_text(text)
+        seen.add(code_hash(root))
+    (root / "scripts" / "net.py").rename(root / "scripts" / "other.py")
+    assert len({*seen, code_hash(root)}) == 6
+    before = code_hash(root)
+    for name in ("eval/cases.json", "scripts/__pycache__/net.cpython-311.pyc", "models/more.pt", "docs/README.md"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text("result")
+    assert code_hash(root) == before
+    check_trusted(root, before, where="zoo")
+    (tmp_path / "elsewhere.py").write_text("")
+    (root / "scripts" / "link.py").symlink_to(tmp_path / "elsewhere.py")
+    with pytest.raises(ExpertError, match="link leads out"):
+        code_hash(root)
+
+
+def test_the_command_lists_the_code_and_asks(bundle, tmp_path, capsys, monkeypatch):
+    root, ran = bundle
+    given = {"task": "ct", "features": "model.0", "divisor": 4, "labels": "liver=1", "channels": "CT"}
+    out = tmp_path / "expert.json"
+    with pytest.raises(ConfigError, match=r"(?s)was not run.*--trust True"):  # no terminal here
+        Experts().describe(str(root), str(out), **given)
+    said = capsys.readouterr().out
+    assert (
+        "call      UNet" in said and "evaluate  __import__('pathlib')" in said and not ran.exists() and not out.exists()
+    )
+    monkeypatch.setattr(experts_describe, "ask", lambda question: code_hash(root)[:12] in question)
+    Experts().describe(str(root), str(out), **given)
+    assert ran.exists() and read_manifest(out)[0].trusted == code_hash(root)
+    monkeypatch.setattr(experts_describe, "ask", lambda question: pytest.fail("asked"))
+    Experts().describe(str(root), str(out), trust=True, overwrite=True, **given)
+    (root / "configs" / "inference.json").write_text("{")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Experts().describe(str(root), str(out), trust=True, overwrite=True, **given)
+
+
+@pytest.mark.parametrize(
+    "checkpoint", ["../x.pt", "/etc/x.pt", "models/../../x.pt", "a\\b", "C:x", "", ".", "a\x00b", " x"]
+)
+def test_a_checkpoint_lies_in_the_experts_folder(checkpoint):
+    with pytest.raises(ExpertError, match="outside of the expert's folder"):
+        ExpertSpec("a", "bundle", "/x", LabelSpace(("liver",)), ("CT",), task="ct", checkpoint=checkpoint)
+    assert ExpertSpec("a", "bundle", "/x", LabelSpace(("liver",)), ("CT",), task="ct", checkpoint="models/$ ü.pt")
+
+
+class Writes(nn.Module):
+    """Leaves a file when it runs."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch.save(x, "written")
+        return x
+
+
+class Reads(nn.Module):
+    """Computes with a file."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.from_file("secret", False, 1)
+
+
+class Part(nn.Module):
+    """Hides another module."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x).relu()
+
+
+@pytest.mark.parametrize("network", [Writes(), Part(Writes()), Reads(), Part(Reads())])
+def test_torchscript_that_reads_or_writes_files_is_refused(network, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.jit.script(network).save("net.ts")
+    with pytest.raises(ExpertError, match=r"(?s)reads or writes files.*(save|from_file)"):
+        describe_expert("net.ts", name="ts", task="ct", **{**GIVEN, "features": "inner"})
+    assert not (tmp_path / "written").exists()
+
+
+def test_torchscript_of_a_network_is_opened(tmp_path):
+    torch.jit.script(Part(UNet(**ARGUMENTS))).save(str(tmp_path / "net.ts"))
+    torch.jit.trace(UNet(**ARGUMENTS).eval(), torch.zeros(1, 1, 8, 8, 8)).save(str(tmp_path / "traced.ts"))
+    check_script(tmp_path / "net.ts")
+    check_script(tmp_path / "traced.ts")
+    (tmp_path / "net.ts").write_bytes(b"nothing")
+    with pytest.raises(ExpertError, match="cannot read this TorchScript"):
+        check_script(tmp_path / "net.ts")

@@ -1,0 +1,119 @@
+"""Text from data in tables: no spreadsheet, Markdown viewer or terminal takes it for its own."""
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from common.engine.forgetting_table import forgetting_table
+from common.engine.history import read_history, write_history
+from common.engine.score_summary import read_case_csv, write_case_csv
+from common.tables import csv_text, markdown_code, markdown_table, markdown_text, read_csv, write_csv
+from tools.terminal import console
+
+ROOT = Path(__file__).resolve().parents[2]
+FORMULAS = ["=1+2", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1+2", "＋1", "－1", "＠x"]
+HARMLESS = [
+    "liver",
+    "left kidney (1)",
+    "a=b",
+    "-1.5",
+    "+2e-3",
+    "-inf",
+    "",
+    "1-2",
+    "O'Neill",
+    "'",
+    "a,b",
+    'say "x"',
+    "a\nb",
+]
+QUOTED = ["'=1+2", "''=1", "'-5", "'liver"]
+
+
+def cells(text: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text, newline="")))
+
+
+@pytest.mark.parametrize("text", [*FORMULAS, *QUOTED[:3]])
+def test_what_begins_like_a_formula_is_text_for_a_spreadsheet(text: str) -> None:
+    for cell in (c for line in cells(csv_text([{text: text}])) for c in line):
+        assert cell == "'" + text
+
+
+@pytest.mark.parametrize("text", [*HARMLESS, "'liver"])
+def test_everything_else_is_written_as_it_is(text: str) -> None:
+    assert cells(csv_text([{"case": text, "dice": -0.5, "n": 3, "none": None}]))[1] == [text, "-0.5", "3", ""]
+
+
+def test_our_own_files_are_read_back_as_they_were(tmp_path: Path) -> None:
+    texts = [*FORMULAS, *HARMLESS, *QUOTED]
+    rows = [{"name": t, "=head": t, "n": i} for i, t in enumerate(texts)]
+    head, found = read_csv(write_csv(tmp_path / "x.csv", rows))
+    assert head == ["name", "=head", "n"]
+    assert found == [{"name": t, "=head": t, "n": str(i)} for i, t in enumerate(texts)]
+
+
+def test_a_missing_field_is_empty_and_an_unknown_one_is_refused(tmp_path: Path) -> None:
+    assert read_csv(write_csv(tmp_path / "x.csv", [{"a": 1}, {"b": 2}], ["a", "b"]))[1][0] == {"a": "1", "b": ""}
+    with pytest.raises(ValueError, match="no columns for"):
+        csv_text([{"a": 1}, {"b": 2}])
+
+
+def test_scores_and_histories_keep_their_names(tmp_path: Path) -> None:
+    row = {"case": "=cmd|x", "task": "-t", "structure": "+liver", "dice": 0.5}
+    write_case_csv([row], tmp_path / "cases.csv")
+    assert "'=cmd|x,'-t,'+liver,0.5" in (tmp_path / "cases.csv").read_text()
+    found = read_case_csv(tmp_path / "cases.csv")[0]
+    assert {k: found[k] for k in row} == row
+    write_history(tmp_path / "history.csv", [{"epoch": 1, "-val": 0.5}])
+    assert read_history(tmp_path / "history.csv")[0]["-val"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("left_kidney (1)", "left_kidney (1)"),
+        ("a|b", "a\\|b"),
+        ("_a_", "\\_a\\_"),
+        ("`x`", "\\`x\\`"),
+        ("<img src=x onerror=y>", "&lt;img src=x onerror=y>"),
+        ("&lt;b>", "&amp;lt;b>"),
+        ("![x](http://y)", "\\!\\[x\\](http://y)"),
+        ("a\n\n# b", "a # b"),
+        ("\\|", "\\\\\\|"),
+    ],
+)
+def test_a_name_is_no_markdown(text: str, shown: str) -> None:
+    assert markdown_text(text) == shown
+    line = markdown_table(["name", "n"], [[shown, "1"]], left=1).splitlines()[2]
+    assert len(re.split(r"(?<!\\)(?:\\\\)*\|", line)) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"), [("a b", "`a b`"), ("a\nb", "`a b`"), ("a`b", "``a`b``"), ("``a", "``` ``a ```"), ("", "``")]
+)
+def test_a_command_is_code(text: str, shown: str) -> None:
+    assert markdown_code(text) == shown
+
+
+def test_the_forgetting_report_keeps_names_in_their_cells() -> None:
+    own = {"dice": {"box": {"general": 0.5}}, "objects": 1, "expert": "a|b", "structures": 1}
+    found = {"prompts": ["box"], "gate_right": 1.0, "groups": {"a|b": own}, "structures": {"<i>|": own}, "protocol": {}}
+    text = forgetting_table(found)
+    assert "| **a\\|b** (1) | 1 |" in text and "| &lt;i>\\| | 1 |" in text
+
+
+def test_a_terminal_shows_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    console().print("[red]x[/red] [link=http://y]z[/link] :smile:")
+    assert capsys.readouterr().out == "[red]x[/red] [link=http://y]z[/link] :smile:\n"
+
+
+def test_nobody_writes_tables_or_markup_past_these() -> None:
+    wanted = re.compile(r"^\s*(?:import|from) (csv|rich\.console)\b", re.MULTILINE)
+    for path in (p for folder in ("common", "tools") for p in (ROOT / folder).rglob("*.py")):
+        own = {"csv": "common/tables.py", "rich.console": "tools/terminal.py"}
+        for name in wanted.findall(path.read_text(encoding="utf-8")):
+            assert path.relative_to(ROOT).as_posix() == own[name], f"{path} imports {name}"

@@ -1,0 +1,125 @@
+"""The gate in front of the label server, with a stand-in for the server."""
+
+import asyncio
+import json
+
+import pytest
+
+from tools.label_guard import Guard
+from tools.label_requests import Offer
+
+OFFER = Offer({"max_epochs": 50, "device": ["cpu"]}, ["liver"], ["a"])
+OWN = {"host": "127.0.0.1:8000"}
+RUN = "$__import__('os').system('touch /tmp/PWN')"
+
+
+class Server:
+    """Answers 200 and remembers what it was told."""
+
+    def __init__(self):
+        self.body, self.asked = None, 0
+
+    async def __call__(self, scope, receive, send):
+        self.asked += 1
+        message = await receive()
+        self.body = message["body"]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def ask(path, method="POST", *, query="", headers=None, body=b"{}", address="127.0.0.1", parts=1):
+    """Status, text, and the stand-in."""
+    server, sent = Server(), []
+    size = len(body) // parts + 1
+    pieces = [body[i : i + size] for i in range(0, len(body), size)] or [b""]
+    messages = [{"type": "http.request", "body": p, "more_body": i < len(pieces)} for i, p in enumerate(pieces, 1)]
+
+    async def receive():
+        return messages.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    head = [(k.encode(), v.encode()) for k, v in {**OWN, **(headers or {})}.items()]
+    scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": head}
+    asyncio.run(Guard(server, address=address, offers=lambda model: OFFER)(scope, receive, send))
+    return sent[0]["status"], sent[-1].get("body", b"").decode(), server
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "query"),
+    [("/info/", "GET", ""), ("/infer/a", "POST", "image=/studies/a.nii.gz"),
+     ("/datastore/label", "PUT", "image=a&tag=final"), ("/datastore/image", "GET", "image=$odd 1"),
+     ("/session/1b-2c", "GET", ""), ("/train/a", "POST", ""),
+     ("/batch/infer/a", "POST", "images=all"), ("/activelearning/random", "POST", ""), ("/ohif/index.html", "GET", ""),
+     ("/session/", "PUT", "uncompress=false"), ("/model/a", "GET", "")],
+)  # fmt: skip
+def test_a_viewer_is_let_through(path, method, query):
+    for headers in ({}, {"origin": "http://127.0.0.1:8000"}, {"origin": "http://localhost:3000"}):
+        status, _, server = ask(path, method, query=query, headers=headers)
+        assert status == 200 and server.asked == 1
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"origin": "http://evil.example"}, {"origin": "null"}, {"origin": "http://127.0.0.1.evil.example"},
+     {"origin": "file://"}, {"origin": "http://evil.example:8000"}, {"host": "evil.example:8000"}, {"host": ""},
+     {"sec-fetch-site": "cross-site"}],
+)  # fmt: skip
+def test_pages_from_elsewhere_are_refused(headers):
+    status, words, server = ask("/infer/a", headers=headers)
+    assert status == 403 and server.asked == 0 and "expected" in words
+
+
+def test_a_link_from_elsewhere_still_opens_the_viewer():
+    assert ask("/ohif/", "GET", headers={"sec-fetch-site": "cross-site"})[0] == 200
+
+
+def test_a_server_for_others_knows_its_own_pages_alone():
+    own = {"host": "scanner.ward:8000", "origin": "http://scanner.ward:8000"}
+    assert ask("/infer/a", headers=own, address="0.0.0.0")[0] == 200
+    for origin in ("http://evil.example", "http://localhost:3000"):
+        assert ask("/infer/a", headers={**own, "origin": origin}, address="0.0.0.0")[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "query"),
+    [("/session/..", "DELETE", ""), ("/session/a b", "GET", ""), ("/ohif/../main.py", "GET", ""), ("/a\\b", "GET", ""),
+     ("/infer/a", "POST", "session_id=../../x"), ("/datastore/image", "PUT", "image=../../x"),
+     ("/datastore/image", "PUT", "image=%24x"), ("/datastore/image", "PUT", "image=a%23b"),
+     ("/datastore/image", "GET", "image=../../etc/passwd"), ("/datastore/label", "PUT", "image=a&tag=../../x"),
+     ("/datastore/label", "GET", "label=a&tag=/etc"), ("/datastore/image", "DELETE", "id=..%2Fx"),
+     ("/datastore/label", "PUT", "image=a&tag=a%00"), ("/session/", "PUT", "uncompress=true"),
+     ("/session/", "PUT", "uncompress=1"), ("/model/a", "PUT", "")],
+)  # fmt: skip
+def test_addresses_that_lead_elsewhere_are_refused(path, method, query):
+    status, _, server = ask(path, method, query=query)
+    assert status == 422 and server.asked == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [("/train/a", {"max_epochs": RUN}), ("/train/", {"a": {"max_epochs": RUN}}), ("/train/a", {"network_def": {}}),
+     ("/batch/infer/a", {"overlap": RUN}), ("/batch/infer/a", {"images": ["../x"]}), ("/batch/infer/a", {"images": 3}),
+     ("/scoring/dice", {"y": RUN}), ("/activelearning/random", {"label_tag": "../x"}),
+     ("/activelearning/random", {"a": [RUN]}), ("/train/a", [1]),
+     ("/train/a", "x")],
+)  # fmt: skip
+def test_hostile_tasks_are_refused(path, content):
+    status, words, server = ask(path, body=json.dumps(content).encode())
+    assert status == 422 and server.asked == 0 and "expected" in words
+
+
+def test_a_body_arrives_as_it_was_sent():
+    body = json.dumps({"max_epochs": 3, "device": ["cpu"]}).encode()
+    for parts in (1, 3):
+        status, _, server = ask("/train/a", body=body, parts=parts)
+        assert status == 200 and server.body == body
+    assert ask("/train/a", body=b"")[2].body == b""
+    assert ask("/infer/a", body=b"no json")[2].body == b"no json"  # a form: the app judges it
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff", b" " * 5_000_000])
+def test_bodies_that_cannot_be_judged_are_refused(body):
+    assert ask("/train/a", body=body)[0] == 422
+    assert ask("/train/a", body=b"{}", headers={"content-type": "multipart/form-data; boundary=x"})[0] == 422

@@ -1,0 +1,150 @@
+"""What requests to the label server may hold, without a server: each kind of value, and everything else is refused."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tools.label_requests import Offer, RequestError, check_name, check_place, checked_infer, checked_train, is_inert
+
+RUN = "$__import__('os').system('touch /tmp/PWN')"
+INFER = Offer(
+    {"device": ["cpu"], "model_filename": ["model.pt"], "overlap": 0.5, "modality": ["CT", "T2 MR"], "clean": True,
+     "steps": 4, "words": ""},
+    ["background", "liver", "Left Kidney", "overlap"], ["a_segmentation", "b_deepedit"],
+)  # fmt: skip
+TRAIN = Offer(
+    {"device": ["cpu"], "pretrained": True, "max_epochs": 50, "val_split": 0.2, "multi_gpu": True, "gpus": "all",
+     "tracking": ["None", "mlflow"], "tracking_uri": "", "tracking_experiment_name": "", "run_id": "",
+     "model_filename": ["model.pt"]},
+    ["liver"], ["a_segmentation"],
+)  # fmt: skip
+SLICER = {"result_extension": ".nrrd", "result_dtype": "uint8", "client_id": "user-xyz"}
+OHIF = {"result_extension": ".nrrd", "result_dtype": "uint8", "result_compress": False, "restore_label_idx": False}
+HOSTILE = [RUN, "@model", "%x.json", "a#b", "a::b", "../x", "a\\b", "a\x00b", "a\u202eb", "x" * 200, {"_target_": "os"},
+           ["a"], [RUN], {"a": RUN}, None, 1e999, float("nan"), object()]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"model": "a_segmentation", "image": "ras", "device": "cpu", "model_filename": "model.pt", **SLICER},
+        {"modality": "T2 MR", "overlap": 0.25, "clean": False, **OHIF},
+        {"modality": ["CT", "T2 MR"], "device": ["cpu"], "words": ""},
+        {"label": "liver", "foreground": [[1, 2, 3]], "background": [], "roi": [1, 2, 3, 4, 5, 6], "slice": None},
+        {"liver": [[1, 2.5, 3]], "left kidney": [], "background": [[0, 0, 0]], "reset_state": True},
+        {"label_info": [{"name": "liver", "color": "#ff0000", "description": {"a": [1, None]}}], "label": None},
+        {"device": "cuda:1", "multi_gpu": True, "gpus": "0,1", "logging": "WARNING", "save_label": True,
+         "label_tag": "original", "max_workers": 1, "max_batch_size": 0, "images": "all"},
+    ],
+)  # fmt: skip
+def test_what_viewers_send_passes(request_):
+    assert checked_infer(request_, INFER) == request_
+
+
+def test_numbers_and_switches_that_a_browser_sent_as_text():
+    found = checked_infer({"overlap": "0.25", "steps": "7", "clean": "true"}, INFER)
+    assert found == {"overlap": 0.25, "steps": 7, "clean": True} and type(found["steps"]) is int
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize(
+    "key",
+    ["overlap", "modality", "device", "model_filename", "clean", "steps", "result_extension", "result_dtype", "liver",
+     "foreground", "roi", "result_compress", "logging", "timeout", "gpus", "max_workers", "save_label"],
+)  # fmt: skip
+def test_hostile_values_of_every_key_are_refused(key, value):
+    with pytest.raises(RequestError) as caught:
+        checked_infer({key: value}, INFER)
+    assert caught.value.key == key and "expected:" in str(caught.value) and "\x00" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [v for v in HOSTILE if v is not None])
+@pytest.mark.parametrize("key", ["label", "label_tag", "words"])
+def test_hostile_texts_are_refused(key, value):
+    with pytest.raises(RequestError):
+        checked_infer({key: value}, INFER)
+
+
+def test_who_asks_may_be_an_address_of_mail():
+    assert checked_infer({"client_id": "a@b.org"}, INFER) == {"client_id": "a@b.org"}
+    for value in (RUN, "@model", "a\x00", "a#b", ["a"], {"a": 1}, 3):
+        with pytest.raises(RequestError):
+            checked_infer({"client_id": value}, INFER)
+
+
+@pytest.mark.parametrize("entry", [RUN, "@a", "a\x00", "x" * 2000, float("nan"), [[[[[[1]]]]]], object()])
+def test_hostile_segments_are_refused(entry):
+    for info in ([{"name": entry}], [{"name": {"deep": [entry]}}], [entry], {"name": entry}):
+        with pytest.raises(RequestError):
+            checked_infer({"label_info": info}, INFER)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("overlap", 1.0), ("overlap", -0.1), ("overlap", True), ("overlap", "0.5)"), ("steps", 1.5), ("steps", "1.5"),
+     ("steps", -1), ("timeout", 0), ("slice", "x"), ("roi", [1, float("inf")]), ("roi", [True]),
+     ("foreground", [[1]]), ("foreground", [[1, 2, "3"]]), ("foreground", [[1, 2, 1e9]]), ("device", "cuda:999")],
+)  # fmt: skip
+def test_numbers_out_of_range_are_refused(key, value):
+    with pytest.raises(RequestError, match="expected"):
+        checked_infer({key: value}, INFER)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["network_def", "bundle_root", "_meta_", "preprocessing", "model::path", "model#path", "a", "", "modalty",
+     "prompts", "displayable_configs", "pred", "notes", "skip_writer", "roi_size", "use_click", "$x"],
+)  # fmt: skip
+def test_unknown_keys_are_refused_with_what_is_offered(key):
+    for check, offer in ((checked_infer, INFER), (checked_train, TRAIN)):
+        with pytest.raises(RequestError) as caught:
+            check({key: 1}, offer)
+        assert caught.value.key == key and "model_filename" in caught.value.expected
+
+
+def test_a_training_as_viewers_ask_for_it():
+    slicer = {k: v[0] if isinstance(v, list) else v for k, v in TRAIN.options.items()}
+    for request in (slicer, dict(TRAIN.options), {**slicer, "max_epochs": 2, "val_split": -1, "run_id": "run"}):
+        assert checked_train({"model": "a_segmentation", **request}, TRAIN)["device"] in ("cpu", ["cpu"])
+    assert checked_train({"a_segmentation": {"max_epochs": "3"}}, TRAIN) == {"a_segmentation": {"max_epochs": 3}}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [(k, v) for k in TRAIN.options if k != "tracking_experiment_name" for v in (RUN, "../x.pt", {"_target_": "os"})]
+    + [("max_epochs", 0), ("max_epochs", 1.5), ("val_split", 1), ("tracking", "settings.json"), ("run_id", "evaluate"),
+       ("tracking_uri", "http://elsewhere"), ("dataset", "torch.load"), ("tracking_experiment_name", RUN),
+       ("train_batch_size", RUN), ("liver", []), ("bundle", {}), ("a_segmentation", {"max_epochs": RUN})],
+)  # fmt: skip
+def test_hostile_trainings_are_refused(key, value):
+    with pytest.raises(RequestError):
+        checked_train({key: value}, TRAIN)
+
+
+@pytest.mark.parametrize("request_", [[], "x", None, 3])
+def test_a_request_is_keys_and_values(request_):
+    with pytest.raises(RequestError):
+        checked_infer(request_, INFER)
+
+
+def test_images_lie_among_the_studies_or_were_uploaded(tmp_path):
+    studies, outside = tmp_path / "studies", tmp_path / "secret.nii.gz"
+    (studies / "below").mkdir(parents=True)
+    outside.write_text("x")
+    (studies / "link.nii.gz").symlink_to(outside)
+    for good in (studies / "a.nii.gz", studies / "below" / "b", Path(tempfile.gettempdir()) / "tmpab12cd_3.nii.gz"):
+        assert check_place("image", str(good), [studies]) == str(good)
+    bad = [outside, studies / ".." / "secret.nii.gz", studies / "link.nii.gz", "/etc/passwd", "../../etc/passwd", "",
+           None, ["a"], f"{studies}/a\x00", Path(tempfile.gettempdir()) / "other.nii.gz", "~/x", RUN]  # fmt: skip
+    for path in bad:
+        with pytest.raises(RequestError):
+            check_place("image", str(path) if isinstance(path, Path) else path, [studies])
+
+
+def test_names_and_inert_texts():
+    assert check_name("tag", "final") == "final" and check_name("tag", "", empty=True) == ""
+    for name in ("", "..", " ", *[v for v in HOSTILE if isinstance(v, str)]):
+        with pytest.raises(RequestError):
+            check_name("tag", name)
+    assert is_inert("/a b/$x.nii.gz") and not any(map(is_inert, ("$x", "@x", "%x", "/a#b", "x@::y", "x%::y")))

@@ -1,0 +1,330 @@
+"""What a request to the label server may hold: every key and value is compared with what the model offers.
+
+MONAI Label copies values of a request into a bundle's configuration and parses it again, where a text can be code, and
+takes paths from requests. This file needs Python alone: it is copied beside the server's app.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tempfile
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+__all__ = [
+    "Offer",
+    "RequestError",
+    "check_name",
+    "check_place",
+    "check_plain",
+    "checked_infer",
+    "checked_train",
+    "is_inert",
+]
+
+_SIGNS = ("$", "@", "%", "#", "::", "/", "\\")
+_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_LONGEST = 128
+_MOST = 10_000
+_RANGES: dict[str, tuple[float, float]] = {"overlap": (0, 0.99), "val_split": (-1, 0.99), "max_epochs": (1, 100_000)}
+_DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "int64", "float32", "float64")
+_EXTENSION = re.compile(r"\.(nii|nii\.gz|nrrd|seg\.nrrd|mha|mhd|png|jpg|tif|tiff|bmp)")
+_DEVICE = re.compile(r"cpu|mps|cuda(:\d{1,2})?")
+_UPLOADED = re.compile(r"tmp\w{4,16}(\.\w+)*")
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_SERVERS = ("model", "image", "images", "session", "description", "bundle_path", "_id", "_image_id")
+_DATASETS = ("Dataset", "CacheDataset", "PersistentDataset", "SmartCacheDataset")
+
+
+class RequestError(Exception):
+    """A request holds what the model does not offer.
+
+    Args:
+        key: of the request.
+        got: its value.
+        expected: what is offered.
+    """
+
+    def __init__(self, key: object, got: object, expected: str) -> None:
+        shown = ascii(got)
+        self.key, self.expected = str(key), expected
+        self.got = shown if len(shown) < 200 else shown[:197] + "..."
+        super().__init__(
+            f"{ascii(self.key)[1:-1]}: the request is refused\n  got:      {self.got}\n  expected: {expected}"
+        )
+
+
+class Offer(NamedTuple):
+    """What a model offers to requests.
+
+    Args:
+        options: what its panel shows, with the default or the list of choices.
+        structures: of all models of the server: a viewer sends clicks by structure.
+        models: names of all models, each of which may have a part of a training's request.
+    """
+
+    options: Mapping[str, Any]
+    structures: Iterable[str] = ()
+    models: Iterable[str] = ()
+
+
+def check_plain(request: Mapping[str, Any]) -> None:
+    """Refuse a request whose values are not plain: numbers, switches, and names."""
+    for key, value in request.items():
+        if key == "client_id":
+            _words(key, value)
+        elif isinstance(value, str):
+            check_name(key, value, empty=True)
+        else:
+            _entry(key, value, 4)  # no lists
+
+
+def is_inert(text: str) -> bool:
+    """Whether a configuration takes a text for nothing but itself."""
+    return not text.startswith(("$", "@", "%")) and not any(s in text for s in ("#", "@::", "%::"))
+
+
+def check_name(key: str, value: object, *, empty: bool = False) -> str:
+    """Refuse what is no plain name: signs of configurations and paths, invisible characters, or nothing at all."""
+    if empty and value in ("", None):
+        return ""
+    if not isinstance(value, str) or not value.strip(". ") or len(value) > _LONGEST:
+        raise RequestError(key, value, f"a name of at most {_LONGEST} characters")
+    if any(s in value for s in _SIGNS) or any(unicodedata.category(c) in _HIDDEN for c in value):
+        raise RequestError(key, value, f"a name without {' '.join(_SIGNS)} and invisible characters")
+    return value
+
+
+def check_place(key: str, value: object, folders: Iterable[str | Path]) -> str:
+    """Refuse a path that lies in none of the folders, wherever its links and dots lead; uploads pass."""
+    if not isinstance(value, str) or not value or any(unicodedata.category(c) in _HIDDEN for c in value):
+        raise RequestError(key, value, "the id of a study")
+    path, temporary = Path(value).resolve(), Path(tempfile.gettempdir()).resolve()
+    uploaded = path.parent == temporary and _UPLOADED.fullmatch(path.name) is not None
+    if not uploaded and not any(path.is_relative_to(Path(f).resolve()) for f in folders):
+        raise RequestError(key, value, "the id of a study of this server, or a file in its folder of studies")
+    return value
+
+
+def checked_infer(request: Mapping[str, Any], offer: Offer) -> dict[str, Any]:
+    """The request of an inference, alone or one of many; numbers that a browser sent as text are numbers.
+
+    Image and session are judged by who knows the studies.
+
+    Raises:
+        RequestError: for a key that is not offered, or a value of another type or range.
+    """
+    return _checked(request, offer, _INFER)
+
+
+def checked_train(request: Mapping[str, Any], offer: Offer) -> dict[str, Any]:
+    """The request of a training, also one with a part for each model.
+
+    Raises:
+        RequestError: as :func:`checked_infer`.
+    """
+    return _checked(request, offer, _TRAIN, nested=True)
+
+
+def _checked(
+    request: Mapping[str, Any], offer: Offer, known: Mapping[str, Callable[[str, Any], Any]], *, nested: bool = False
+) -> dict[str, Any]:
+    if not isinstance(request, Mapping):
+        raise RequestError("request", request, "keys and values")
+    structures, models = {str(s).casefold() for s in offer.structures}, set(offer.models)
+    result: dict[str, Any] = {}
+    for key, value in request.items():
+        if key in _SERVERS:
+            result[key] = value
+        elif key == "device":
+            result[key] = value if _is_device(value) else _option(key, value, offer.options.get("device", ("cpu",)))
+        elif key in known:
+            result[key] = known[key](key, _chosen(key, value, offer))
+        elif key in offer.options:
+            result[key] = _option(key, value, offer.options[key])
+        elif isinstance(key, str) and key.casefold() in structures and not nested:
+            result[key] = _points(key, value)
+        elif nested and key in models and isinstance(value, Mapping):
+            result[key] = _checked(value, offer, known)
+        else:
+            offered = sorted({*known, *map(str, offer.options)})
+            raise RequestError(key, value, f"one of {', '.join(offered)}, or a structure")
+    return result
+
+
+def _is_device(value: Any) -> bool:
+    return isinstance(value, str) and _DEVICE.fullmatch(value) is not None
+
+
+def _chosen(key: str, value: Any, offer: Offer) -> Any:
+    """The entry of a list that a viewer shows for choosing, where it sent the whole list."""
+    return value[0] if isinstance(value, list) and value and value == list(_listed(offer.options.get(key))) else value
+
+
+def _listed(choices: Any) -> Sequence[Any]:
+    return choices if isinstance(choices, (list, tuple)) else ()
+
+
+def _option(key: str, value: Any, default: Any) -> Any:
+    """A value as its option's default says: a choice, a switch, a number within its range, or the default itself."""
+    choices = _listed(default)
+    if choices:
+        if value == list(choices) or value in choices:
+            return value
+        if isinstance(value, list) and len(value) == 1 and value[0] in choices:
+            return value
+        raise RequestError(key, value, "one of " + ", ".join(map(str, choices)))
+    if isinstance(default, bool):
+        return _switch(key, value)
+    if isinstance(default, (int, float)):
+        low, high = _RANGES.get(key, (0, 1_000_000))
+        return _number(key, value, low, high, whole=isinstance(default, int))
+    if value == default or (value in ("", None) and not default):
+        return value
+    raise RequestError(key, value, repr(default))
+
+
+def _number(key: str, value: Any, low: float, high: float, *, whole: bool = False) -> Any:
+    wanted = f"a {'whole ' if whole else ''}number from {low:g} to {high:g}"
+    if isinstance(value, str) and re.fullmatch(r"-?\d{1,9}(\.\d{1,17})?(e-?\d{1,2})?", value, re.ASCII):
+        value = float(value) if not whole else int(value) if re.fullmatch(r"-?\d+", value) else value
+    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not plain or not math.isfinite(value) or not low <= value <= high or (whole and value != int(value)):
+        raise RequestError(key, value, wanted)
+    return int(value) if whole else value
+
+
+def _switch(key: str, value: Any) -> bool:
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        raise RequestError(key, value, "true or false")
+    return value
+
+
+def _points(key: str, value: Any) -> list[Any]:
+    fits = isinstance(value, list) and len(value) <= _MOST
+    if not fits or not all(isinstance(p, list) and 2 <= len(p) <= 4 and all(map(_finite, p)) for p in value):
+        raise RequestError(key, value, "a list of points [i, j, k]")
+    points: list[Any] = value
+    return points
+
+
+def _numbers(key: str, value: Any) -> list[Any]:
+    if not isinstance(value, list) or len(value) > 12 or not all(map(_finite, value)):
+        raise RequestError(key, value, "a list of numbers")
+    numbers: list[Any] = value
+    return numbers
+
+
+def _finite(number: Any) -> bool:
+    return isinstance(number, (int, float)) and not isinstance(number, bool) and abs(number) < 1e7
+
+
+def _name(key: str, value: Any) -> str:
+    return check_name(key, value, empty=True)
+
+
+def _words(key: str, value: Any) -> Any:
+    """Who asks, which no path or configuration is made of: an address of mail, too."""
+    if value is not None and not isinstance(value, str):
+        raise RequestError(key, value, "text")
+    _entry(key, value, 0)
+    return value
+
+
+def _label(key: str, value: Any) -> Any:
+    """The structure that is asked for, or a map that was uploaded with the request."""
+    if isinstance(value, str) and "/" in value:
+        return check_place(key, value, ())
+    return None if value is None else check_name(key, value, empty=True)
+
+
+def _segments(key: str, value: Any) -> Any:
+    """Names and colours of segments, as viewers list them."""
+    if not isinstance(value, list) or len(value) > _MOST or not all(isinstance(s, dict) for s in value):
+        raise RequestError(key, value, "a list of segments")
+    for segment in value:
+        for name, entry in segment.items():
+            _entry(f"{key} {name}", entry, 0)
+    return value
+
+
+def _entry(key: str, entry: Any, depth: int) -> None:
+    if isinstance(entry, (list, dict)) and depth < 4:
+        for part in entry.values() if isinstance(entry, dict) else entry:
+            _entry(key, part, depth + 1)
+    elif isinstance(entry, str):
+        if any(unicodedata.category(c) in _HIDDEN for c in entry) or not is_inert(entry) or len(entry) > 1000:
+            if re.fullmatch(r"#[0-9A-Fa-f]{3,8}", entry) is None:  # a colour
+                raise RequestError(key, entry, "plain text")
+    elif not (entry is None or isinstance(entry, bool) or (isinstance(entry, (int, float)) and math.isfinite(entry))):
+        raise RequestError(key, entry, "text or a number")
+
+
+def _one_of(*choices: str) -> Callable[[str, Any], Any]:
+    def check(key: str, value: Any) -> Any:
+        if value not in choices:
+            raise RequestError(key, value, "one of " + ", ".join(map(repr, choices)))
+        return value
+
+    return check
+
+
+def _between(low: float, high: float, *, whole: bool = False) -> Callable[[str, Any], Any]:
+    def check(key: str, value: Any) -> Any:
+        return _number(key, value, low, high, whole=whole)
+
+    return check
+
+
+def _matching(pattern: re.Pattern[str], words: str) -> Callable[[str, Any], Any]:
+    def check(key: str, value: Any) -> Any:
+        if not isinstance(value, str) or pattern.fullmatch(value) is None:
+            raise RequestError(key, value, words)
+        return value
+
+    return check
+
+
+def _slice(key: str, value: Any) -> Any:
+    return None if value is None else _number(key, value, -1, 1e6)
+
+
+_GPUS = _matching(re.compile(r"all|\d{1,2}(,\d{1,2}){0,15}"), "all, or numbers with commas")
+_INFER: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(
+        ("result_compress", "result_write_to_file", "save_label", "restore_label_idx", "reset_state", "multi_gpu"),
+        _switch,
+    ),
+    "label_tag": _name,
+    "client_id": _words,
+    **dict.fromkeys(("foreground", "background"), _points),
+    "label": _label,
+    "label_info": _segments,
+    "roi": _numbers,
+    "slice": _slice,
+    "result_extension": _matching(_EXTENSION, "the ending of an image file, such as .nii.gz"),
+    "result_dtype": _one_of(*_DTYPES),
+    "logging": _one_of(*_LEVELS),
+    "timeout": _between(1, 86_400),
+    "gpus": _GPUS,
+    "max_workers": _between(0, 256, whole=True),
+    "max_batch_size": _between(0, 1e9, whole=True),
+}
+_TRAIN: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(("pretrained", "multi_gpu", "force_multi_gpu"), _switch),
+    **dict.fromkeys(("tracking_experiment_name", "tracking_run_name", "name"), _name),
+    "client_id": _words,
+    "max_epochs": _between(*_RANGES["max_epochs"], whole=True),
+    "val_split": _between(*_RANGES["val_split"]),
+    "train_batch_size": _between(1, 4096, whole=True),
+    "val_batch_size": _between(1, 4096, whole=True),
+    "dataset": _one_of(*_DATASETS),
+    "run_id": _one_of("", "run"),
+    "local_rank": _between(0, 1024, whole=True),  # of the process that trains
+    "gpus": _GPUS,
+}
