@@ -166,8 +166,8 @@ def value(text: str) -> Any:
 def inert(data: Any) -> Any:
     """What a configuration holds in the place of a value from data: itself, unless the configuration would misread it.
 
-    A text or key that a configuration would not take for itself, or a key that it acts on (``_target_``), makes the whole
-    value the call of :func:`value`, on JSON in which the signs are escaped.
+    A text or key that a configuration would not take for itself, or a key that it acts on (``_target_``), makes the
+    whole value the call of :func:`value`, on JSON in which the signs are escaped.
 
     Args:
         data: plain values: text, numbers, None, lists and mappings with text as keys.
