@@ -114,13 +114,13 @@ def test_settings_are_data_in_a_packed_bundle(hostile, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "data", [1, None, True, "left kidney", ["a", 1.5], {"a": {"b": [1, "c, (d)"]}}, {"_kw": 1}, "a: b"]
+    "data", [1, None, True, "left kidney", ["a", 1.5], {"a": {"b": [1, "c, (d)"]}}, {"_kw": 1}, "a: b", "a$b"]
 )
 def test_harmless_values_stay_readable(data):
     assert inert(data) == data
 
 
-@pytest.mark.parametrize("data", [RUN, "@a", "%a", "a#b", "a::b", "a$b", {"a#b": 1}, {"$a": 1}, {"_target_": "x"},
+@pytest.mark.parametrize("data", [RUN, "@a", "%a", "a#b", "a@::b", {"a#b": 1}, {"a::b": 1}, {"$a": 1}, {"_target_": "x"},
                                   {"a": [{"_disabled_": 1}]}, {"_desc_": "x"}, {1: "a"}, ODD])  # fmt: skip
 def test_others_come_back_unchanged_from_a_configuration(data):
     kept = inert(data)
