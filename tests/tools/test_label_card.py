@@ -120,8 +120,9 @@ def test_harmless_values_stay_readable(data):
     assert inert(data) == data
 
 
-@pytest.mark.parametrize("data", [RUN, "@a", "%a", "a#b", "a@::b", {"a#b": 1}, {"a::b": 1}, {"$a": 1}, {"_target_": "x"},
-                                  {"a": [{"_disabled_": 1}]}, {"_desc_": "x"}, {1: "a"}, ODD])  # fmt: skip
+@pytest.mark.parametrize("data", [RUN, "@a", "%a", "a#b", "a@::b", {"a#b": 1}, {"a::b": 1}, {"$a": 1},
+                                  {"_target_": "x"}, {"a": [{"_disabled_": 1}]}, {"_desc_": "x"}, {1: "a"},
+                                  ODD])  # fmt: skip
 def test_others_come_back_unchanged_from_a_configuration(data):
     kept = inert(data)
     assert kept["_target_"] == "common.literals.value"
