@@ -76,17 +76,35 @@ class ModelCard:
         )
 
     @classmethod
-    def from_json(cls, text: str) -> ModelCard:
+    def from_json(cls, text: str, *, where: object | None = None, names: Mapping[str, str] | None = None) -> ModelCard:
         """Inverse of :meth:`to_json`.
 
+        Args:
+            text: the card.
+            where: the file, for messages.
+            names: other names for what the card names, ``{old: new}``, before they are judged.
+
         Raises:
-            WeightError: when the text is no card.
+            WeightError: when the text is no card, or names something in a way that is no name.
         """
         try:
             data = json.loads(text)
+            data = _renamed(data, names) if names else data
             return cls(**{**data, "labels": LabelSpace.from_dict(data["labels"])})
-        except (ValueError, TypeError, KeyError, AttributeError, LabelError) as error:
-            raise WeightError(f"the card cannot be read: {error}", got=text[:200]) from error
+        except (LabelError, WeightError) as error:
+            hint = "give it other names: python -m tools weights rename OLD.pt NEW.pt --names \"{'old': 'new'}\""
+            raise WeightError(f"the card cannot be read: {error.problem}", where=where or error.where, got=error.got,
+                              expected=error.expected, hint=hint) from error  # fmt: skip
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise WeightError(f"the card cannot be read: {error}", where=where, got=text[:200]) from error
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(value, Mapping):
+        return {names.get(k, k): _renamed(v, names) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_renamed(v, names) for v in value]
+    return names.get(value, value) if isinstance(value, str) else value
 
 
 def tensor_bytes(state: Mapping[str, Any]) -> int:

@@ -5,6 +5,7 @@ Every message says what was got, what was expected, which file, case or expert i
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 __all__ = [
@@ -24,6 +25,13 @@ __all__ = [
 def few(names: Sequence[str]) -> str:
     """The first five names, and how many there are when there are more."""
     return ", ".join(names[:5]) + (f", ... ({len(names)})" if len(names) > 5 else "")
+
+
+def _visible(message: str) -> str:
+    """The message with control and direction characters, which a terminal would obey, spelt out."""
+    return "".join(
+        c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else ascii(c)[1:-1] for c in message
+    )
 
 
 class AmalgamationError(Exception):
@@ -54,7 +62,7 @@ class AmalgamationError(Exception):
             lines.append(f"  expected: {expected}")
         if hint is not None:
             lines.append(f"  next:     {hint}")
-        super().__init__("\n".join(lines))
+        super().__init__(_visible("\n".join(lines)))
 
 
 class DataError(AmalgamationError):

@@ -21,9 +21,11 @@ from .errors import AmalgamationError, ConfigError, LabelError
 
 __all__ = [
     "DEVICES",
+    "as_text",
     "check_file_name",
     "check_name",
     "component",
+    "file_name",
     "folder_names",
     "inert",
     "is_plain",
@@ -31,7 +33,6 @@ __all__ = [
     "odd_in",
     "spreadsheet_cell",
     "text",
-    "text_component",
     "text_of_cell",
     "value",
     "write_literals",
@@ -41,6 +42,7 @@ LONGEST = 128
 _CODE = ("$", "@", "%", "#", "::")
 _PATHS = ("/", "\\")
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, direction and invisible characters, lone surrogates, line ends
+_SCHEME = "data:,"
 _PLAIN_START = ("$", "@", "%")
 DEVICES = {
     "con",
@@ -131,38 +133,48 @@ def literal(file: str, key: str) -> Any:
     """The value that :func:`write_literals` has kept: what a configuration's ``_target_`` calls in the place of text.
 
     Args:
-        file: path of the JSON file, percent-encoded as in a URL.
+        file: path of the JSON file, as it is or encoded as in :func:`text`.
         key: of the value.
 
     Raises:
         ConfigError: when the file or the key is missing.
     """
-    path = Path(unquote(file))
+    path = Path(text(file) if file.startswith(_SCHEME) else file)
     try:
         return json.loads(path.read_text(encoding="utf-8"))[key]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError("a value cannot be read from its file", where=path, got=repr(error), expected=f"an entry {key!r}",
-                          hint="type the command that wrote the file again") from error  # fmt: skip
+        hint = "type the command that wrote the file again"
+        raise ConfigError("a value cannot be read from its file", where=path, got=repr(error), hint=hint) from error
 
 
 def component(file: str | Path, key: str) -> dict[str, str]:
     """What a configuration holds in the place of a text: the call of :func:`literal`."""
-    return {"_target_": "common.literals.literal", "file": quote(str(file), safe="/._-"), "key": key}
+    return {"_target_": "common.literals.literal", "file": _encoded(str(file)), "key": key}
 
 
-def text(quoted: str) -> str:
-    """The text of :func:`text_component`: what a configuration's ``_target_`` calls in the place of a single text.
+def text(encoded: str) -> str:
+    """The text of :func:`as_text`: what a configuration's ``_target_`` calls in the place of a single text.
 
     Args:
-        quoted: percent-encoded as in a URL.
+        encoded: as a URL of the scheme ``data``: ``data:,`` and the text, percent-encoded.
+
+    Raises:
+        ConfigError: for another text.
     """
-    return unquote(quoted)
+    if not encoded.startswith(_SCHEME):
+        raise ConfigError("this is no encoded text", got=encoded, expected=f"{_SCHEME}...")
+    return unquote(encoded.removeprefix(_SCHEME))
 
 
-def text_component(value: str) -> dict[str, str]:
-    """What a configuration holds in the place of a text that it would misread: the call of :func:`text`."""
-    quoted = "".join(c if c.isalnum() or c in "/._- " else quote(c, safe="") for c in value)
-    return {"_target_": "common.literals.text", "quoted": quoted}
+def _encoded(value: str) -> str:
+    return _SCHEME + "".join(c if c.isalnum() or c in "/._- " else quote(c, safe="") for c in value)
+
+
+def as_text(value: str) -> str | dict[str, str]:
+    """What a configuration holds for a text: itself, or the call of :func:`text` where it would be misread."""
+    if is_plain(value):
+        return value
+    return {"_target_": "common.literals.text", "encoded": _encoded(value)}
 
 
 def value(text: str) -> Any:
@@ -241,6 +253,16 @@ def folder_names(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, s
         used.add(slug.casefold())
         found[name] = slug
     return {name: found[name] for name in listed}
+
+
+def file_name(text: str) -> str:
+    """A part of a file's name that every file system takes, for a text of any kind.
+
+    Spaces become ``_``; where other signs had to go as well, a part of the text's hash tells it from similar ones.
+    """
+    plain = re.sub(r"[^\w.+-]+", "_", text).lstrip(".-")
+    same = text and plain == text.replace(" ", "_") and len(plain) <= LONGEST
+    return plain if same else f"{plain[:LONGEST]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def spreadsheet_cell(value: Any) -> Any:

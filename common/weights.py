@@ -73,7 +73,9 @@ class Coverage:
         return "\n".join([self.summary(), *lines]) if len(rows) > 1 else self.summary()
 
 
-def read_state_dict(path: Path | str) -> tuple[dict[str, Tensor], ModelCard | None]:
+def read_state_dict(
+    path: Path | str, names: Mapping[str, str] | None = None
+) -> tuple[dict[str, Tensor], ModelCard | None]:
     """Read the tensors of a ``.pt``, ``.pth`` or ``.safetensors`` file; no code in the file is ever executed.
 
     Known wrappers (``state_dict``, ``model``, ``network_weights``, ``model_state_dict``, and our own run checkpoints)
@@ -83,6 +85,7 @@ def read_state_dict(path: Path | str) -> tuple[dict[str, Tensor], ModelCard | No
 
     Args:
         path: the weights file.
+        names: other names for what the card names, ``{old: new}``.
 
     Returns:
         the flat state dict on the CPU, and the card when the file has one.
@@ -94,7 +97,7 @@ def read_state_dict(path: Path | str) -> tuple[dict[str, Tensor], ModelCard | No
     if not path.is_file():
         raise WeightError("there is no such weights file", where=path, hint="check the path, or train it first")
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        return _read_safetensors(path, names)
     content = _unpickle(path)
     card_text = getattr(content, CARD_ATTRIBUTE, None)
     if isinstance(content, Mapping) and card_text is None:
@@ -113,7 +116,7 @@ def read_state_dict(path: Path | str) -> tuple[dict[str, Tensor], ModelCard | No
     tensors: dict[str, Tensor] = OrderedDict((str(k), v) for k, v in content.items() if isinstance(v, Tensor))
     if hasattr(content, "_metadata"):
         tensors._metadata = content._metadata  # type: ignore[attr-defined]
-    return tensors, ModelCard.from_json(card_text) if isinstance(card_text, str) else None
+    return tensors, ModelCard.from_json(card_text, where=path, names=names) if isinstance(card_text, str) else None
 
 
 def read_card(path: Path | str) -> ModelCard | None:
@@ -292,7 +295,7 @@ def _unpickle(path: Path) -> Any:
         ) from error
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
+def _read_safetensors(path: Path, names: Mapping[str, str] | None) -> tuple[dict[str, Tensor], ModelCard | None]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -303,4 +306,4 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
         raise WeightError("the weights file is damaged or incomplete", where=path, got=str(error)[:200]) from error
     if not tensors:
         raise WeightError("the file holds no weights", where=path)
-    return tensors, ModelCard.from_json(metadata["card"]) if "card" in metadata else None
+    return tensors, ModelCard.from_json(metadata["card"], where=path, names=names) if "card" in metadata else None

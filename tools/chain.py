@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -135,8 +136,24 @@ def _words(value: str | Sequence[str]) -> tuple[str, ...]:
 _DESCRIBE = "a folder is described first: python -m tools experts describe {0} {1}.json --task {1}"
 
 
+def _pairs(value: str | Sequence[str]) -> list[str]:
+    """``<run>=<file>`` each; commas belong to a name or a file where no ``=`` follows."""
+    if not isinstance(value, str):
+        return [str(v) for v in value]
+    pairs, before = list[str](), ""
+    for part in value.split(","):
+        if "=" in part:
+            pairs.append(f"{before}{part}".strip())
+            before = ""
+        elif pairs and not Path(pairs[-1].partition("=")[2]).exists():
+            pairs[-1] += f",{part}"
+        else:
+            before += f"{part},"
+    return [*pairs, *([before.rstrip(",")] if before.rstrip(",") else [])]
+
+
 def _given(value: str | Sequence[str]) -> tuple[tuple[str, Path], ...]:
-    pairs = [word.partition("=") for word in _words(value)]
+    pairs = [pair.partition("=") for pair in _pairs(value)]
     for run, _, file in pairs:
         if not run or not Path(file).is_file():
             folder = Path(file).is_dir()
@@ -146,7 +163,10 @@ def _given(value: str | Sequence[str]) -> tuple[tuple[str, Path], ...]:
 
 
 def _overrides(text: str) -> tuple[tuple[str, str], ...]:
-    words = text.split()
+    try:
+        words = [part for word in shlex.split(text) for part in (word.split("=", 1) if word[:2] == "--" else [word])]
+    except ValueError as error:
+        raise ConfigError(f"overrides cannot be read: {error}", got=text) from error
     if len(words) % 2 or any(not w.startswith("--") for w in words[::2]):
         raise ConfigError("overrides must be pairs", got=text, expected='"--key value --other value"')
     return tuple((key[2:], value) for key, value in zip(words[::2], words[1::2], strict=True))

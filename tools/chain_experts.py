@@ -12,9 +12,10 @@ from common.experts_fit import check_expert
 from common.experts_spec import read_manifest
 from common.literals import folder_names
 
-from .chain_step import ChainSettings, Step, as_typed, config_argument, data_files, own_data, run_words
+from .chain_step import ChainSettings, Step, config_argument, data_files, own_data, run_words
+from .command_line import as_typed
 
-__all__ = ["expert_steps", "given_expert", "stage_one_runs", "taken"]
+__all__ = ["expert_steps", "given_expert", "several", "stage_one_runs", "taken"]
 
 
 def expert_steps(settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection) -> Iterable[Step]:
@@ -129,7 +130,7 @@ def taken(
 ) -> tuple[dict[str, Any], tuple[Path, ...], tuple[str, ...]]:
     """Knobs that name what stage-1 runs left, the files whose change matters, and the steps to wait for.
 
-    ``*`` stands for all runs of single structures, whose folders are joined by commas.
+    ``*`` stands for all runs of single structures.
     """
     folder, given = settings.output_dir / "experts", dict(settings.given)
     knobs: dict[str, Any] = {}
@@ -139,9 +140,15 @@ def taken(
         for name in (Path(part).parts[0] for part in sources):
             needed[name] = given.get(name, folder / name / "model.pt")
         paths = [given.get(Path(part).parts[0], folder / part) for part in sources]
-        knobs[knob] = paths[0] if source != "*" else ",".join(map(str, paths))
+        knobs[knob] = paths[0] if source != "*" else several(paths)
     waits = tuple(f"expert:{name}" for name in needed if name not in given)
     return knobs, tuple(needed.values()), waits
+
+
+def several(paths: Sequence[Path]) -> str | list[str]:
+    """Files or folders for one knob: joined by commas where none has one in its own name."""
+    listed = [str(path) for path in paths]
+    return listed if any("," in path for path in listed) else ",".join(listed)
 
 
 def _shared_experts(

@@ -11,11 +11,10 @@ from common.data.datalist import Collection, read_collection
 from common.errors import ConfigError
 
 from .chain_evaluate import check_split, evaluation, given_evaluations, together
-from .chain_experts import expert_steps, given_expert, stage_one_runs, taken
+from .chain_experts import expert_steps, given_expert, several, stage_one_runs, taken
 from .chain_step import (
     ChainSettings,
     Step,
-    as_typed,
     config_argument,
     data_files,
     fingerprint,
@@ -23,6 +22,7 @@ from .chain_step import (
     recipe,
     run_words,
 )
+from .command_line import as_typed
 
 __all__ = ["ChainSettings", "Step", "fingerprint", "plan", "recipe", "takes_external"]
 
@@ -144,7 +144,7 @@ def _given(
         return dict(knobs), files, needs
     if ways is not None:
         files = tuple(s.output_dir / "model.pt" for s in stage1)
-        return {"pretrained": ",".join(map(str, files))}, files, tuple(s.id for s in stage1)
+        return {"pretrained": several(files)}, files, tuple(s.id for s in stage1)
     manifest = settings.output_dir / "experts.json"
     return {"experts": str(manifest)}, (manifest,), ("manifest",)
 

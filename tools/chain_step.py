@@ -13,26 +13,22 @@ from typing import Any
 
 from common.data.datalist import Dataset, read_dataset
 from common.errors import ConfigError
-from common.literals import is_plain, text_component
+from common.literals import is_plain
 
-from .command_line import guessed
+from .command_line import files_word, word
 from .train import typed
 
 __all__ = [
     "ChainSettings",
     "Step",
-    "TypedText",
-    "as_typed",
     "config_argument",
     "data_files",
-    "files_word",
     "fingerprint",
     "own_data",
     "recipe",
     "run_words",
     "step_files",
     "this_command",
-    "word",
 ]
 
 
@@ -155,43 +151,6 @@ def config_argument(settings: ChainSettings, bundle: str, names: Iterable[str]) 
     return files_word(files)
 
 
-def files_word(files: Sequence[Path]) -> str:
-    """Configuration files as the value of ``--config_file``."""
-    plain = len(files) == 1 and guessed(str(files[0])) == str(files[0])
-    return str(files[0]) if plain else "[" + ",".join(repr(str(f)) for f in files) + "]"
-
-
-class TypedText(str):
-    """A value that a user typed for a configuration, which may mean it as an expression; all other text is data."""
-
-
-def as_typed(overrides: Iterable[tuple[str, str]]) -> dict[str, TypedText]:
-    """Overrides that a user typed."""
-    return {key: TypedText(value) for key, value in overrides}
-
-
-def word(value: object) -> str:
-    """A value as a word of a ``monai.bundle run`` command that is read as this value and nothing else.
-
-    Text that Fire would take for a number or a list, or MONAI for an expression, travels as the call of
-    :func:`common.literals.text`.
-    """
-    if isinstance(value, TypedText):
-        return str(value)
-    if isinstance(value, (list, tuple)):
-        return repr([_value(entry) for entry in value])
-    content = _value(value)
-    return content if isinstance(content, str) and guessed(content) == content else repr(content)
-
-
-def _value(value: object) -> object:
-    if isinstance(value, Path):
-        value = str(value)
-    if not isinstance(value, str):
-        return value
-    return value if is_plain(value) else text_component(value)
-
-
 def run_words(settings: ChainSettings, config: str, overrides: Mapping[str, object], run_name: str) -> tuple[str, ...]:
     """The command of a run, tracked as the chain is."""
     words = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config]
@@ -228,8 +187,8 @@ def own_data(settings: ChainSettings, dataset: Dataset) -> tuple[str, tuple[Path
 def fingerprint(step: Step) -> str:
     """Hash of the command, the configuration files that it names and the content of its inputs."""
     digest = hashlib.sha256()
-    for word in step.argv[1:]:
-        digest.update(word.encode() + b"\0")
+    for argument in step.argv[1:]:
+        digest.update(argument.encode() + b"\0")
     for path in sorted({*step_files(step.argv), *step.inputs}):
         digest.update(path.name.encode() + b"\0")
         digest.update(_content(path))

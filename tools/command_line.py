@@ -1,4 +1,4 @@
-"""What the words of a command line mean: what the annotation of their argument says, not what they look like."""
+"""Words of a command line: ours mean what their argument's annotation says, and those that we write mean one thing."""
 
 from __future__ import annotations
 
@@ -8,14 +8,24 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
+from common.literals import as_text
 
-__all__ = ["guessed", "parse_by_annotations", "parsed", "with_values"]
+__all__ = [
+    "TypedText",
+    "as_typed",
+    "files_word",
+    "guessed",
+    "parse_by_annotations",
+    "parsed",
+    "with_values",
+    "word",
+]
 
 _SWITCH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _VALUE = re.compile(r"-+[\w:#]+\s|-\d")  # "--key value" as one word, or a negative number
@@ -42,7 +52,7 @@ def parse_by_annotations(function: Callable[..., Any]) -> None:
             named[name] = read
     SetParseFns(**named)(plain)
     if default is not None:
-        plain.FIRE_METADATA["FIRE_PARSE_FNS"]["default"] = default
+        vars(plain)["FIRE_METADATA"]["FIRE_PARSE_FNS"]["default"] = default
 
 
 def parsed(text: str, *, hint: Any, option: str) -> Any:
@@ -100,6 +110,39 @@ def with_values(arguments: Sequence[str], function: Callable[..., Any]) -> list[
             word = f"{word}={words.pop(0)}"
         result.append(word)
     return result
+
+
+def files_word(files: Sequence[Path]) -> str:
+    """Configuration files as the value of ``--config_file``."""
+    plain = len(files) == 1 and guessed(str(files[0])) == str(files[0])
+    return str(files[0]) if plain else "[" + ",".join(repr(str(f)) for f in files) + "]"
+
+
+class TypedText(str):
+    """A value that a user typed for a configuration, which may mean it as an expression; all other text is data."""
+
+
+def as_typed(overrides: Iterable[tuple[str, str]]) -> dict[str, TypedText]:
+    """Overrides that a user typed."""
+    return {key: TypedText(value) for key, value in overrides}
+
+
+def word(value: object) -> str:
+    """A value as a word of a ``monai.bundle run`` command that is read as this value and nothing else.
+
+    Text that Fire would take for a number or a list, or MONAI for an expression, travels as the call of
+    :func:`common.literals.text`.
+    """
+    if isinstance(value, TypedText):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return repr([_value(entry) for entry in value])
+    content = _value(value)
+    return content if isinstance(content, str) and guessed(content) == content else repr(content)
+
+
+def _value(value: object) -> object:
+    return as_text(str(value)) if isinstance(value, (str, Path)) else value
 
 
 def _kinds(hint: Any) -> set[Any]:

@@ -13,7 +13,8 @@ from typing import Any
 
 from common.errors import ConfigError
 
-from .chain_step import Step, TypedText, files_word, step_files, word
+from .chain_step import Step, step_files
+from .command_line import TypedText, files_word, word
 from .workflow import read_config
 
 __all__ = ["Budget", "measured", "schedule", "with_words"]
@@ -132,10 +133,10 @@ def _config(step: Step) -> Mapping[str, Any]:
 def _given(argv: Sequence[str]) -> dict[str, Any]:
     """The plain numbers and lists among a command's overrides."""
     found = {}
-    for word, value in itertools.pairwise(argv):
-        if word.startswith("--"):
+    for option, value in itertools.pairwise(argv):
+        if option.startswith("--"):
             try:
-                found[word[2:]] = ast.literal_eval(value)
+                found[option[2:]] = ast.literal_eval(value)
             except (ValueError, SyntaxError):
                 continue
     return found

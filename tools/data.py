@@ -80,8 +80,8 @@ class Data:
         out: str,
         labels: str | None = None,
         name: str | None = None,
-        structures: Any = None,
-        channels: Any = "image",
+        structures: str | dict[str, int] | None = None,
+        channels: str = "image",
         val: float = 0.2,
     ) -> None:
         """Make a dataset of an nnU-Net raw folder, or of a folder of scans and a folder of label maps.

@@ -12,6 +12,7 @@ from torch import nn
 
 from common.engine.export import export_onnx, export_program, export_torchscript
 from common.errors import CheckpointError, ConfigError
+from common.literals import as_text
 
 from .bundle_files import find_bundle
 from .export_networks import for_file
@@ -36,9 +37,9 @@ def inference_network(bundle: str | Path, weights: str | Path | None = None) -> 
     """
     root = find_bundle(bundle)
     parser = read_config(config_files(root, "inference"))
-    overrides: dict[str, Any] = {"bundle_root": str(root), "device": "$__import__('torch').device('cpu')"}
+    overrides: dict[str, Any] = {"bundle_root": as_text(str(root)), "device": "$__import__('torch').device('cpu')"}
     if weights is not None:
-        overrides["model_path"] = str(weights)
+        overrides["model_path"] = as_text(str(weights))
     for key in ("network", "weights", "inferer"):
         if key not in parser:
             raise ConfigError(f"inference.json has no {key!r}", where=root)

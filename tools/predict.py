@@ -13,6 +13,7 @@ from common.data.io import read_volume
 from common.data.pictures import is_picture, read_picture
 from common.errors import AmalgamationError, ConfigError, DataError, GeometryError
 from common.geometry import Grid
+from common.literals import file_name
 from common.weights import read_card
 
 from .bundle_files import find_bundle
@@ -182,7 +183,7 @@ def _deliver(
         path.replace(delivered[name])
     for name, path in pages.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(hidden / "pages" / f"{name}.html", path)
+        shutil.copyfile(hidden / "pages" / f"{file_name(name)}.html", path)
     return delivered
 
 
@@ -219,7 +220,7 @@ def _pages(scans: Sequence[Scan], page: Path, config: Mapping[str, Any], bundle:
         raise ConfigError("this bundle has no session to show", where=bundle, got="--page",
                           expected="a promptable bundle")  # fmt: skip
     if page.suffix.lower() != ".html":
-        return {s.name: page / f"{s.name}.html" for s in scans}
+        return {s.name: page / f"{file_name(s.name)}.html" for s in scans}
     if len(scans) > 1:
         raise DataError("several scans need a folder for their pages", where=page, got=f"{len(scans)} scans")
     return {scans[0].name: page}

@@ -12,6 +12,7 @@ from pathlib import Path
 from common.errors import ConfigError
 
 from .bundle_files import find_bundle
+from .command_line import files_word, word
 
 __all__ = ["command", "train", "typed"]
 
@@ -31,11 +32,10 @@ def command(bundle: str, *overlays: str, gpus: int = 1, **overrides: object) -> 
     folder = find_bundle(bundle)
     names = ["train", *overlays, *(["multi_gpu_train"] if gpus > 1 and "multi_gpu_train" not in overlays else [])]
     files = [_file(folder, name) for name in names]
-    config = str(files[0]) if len(files) == 1 else "[" + ",".join(f"'{f}'" for f in files) + "]"
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}"] if gpus > 1 else []
-    words = [sys.executable, *launcher, "-m", "monai.bundle", "run", "--config_file", config]
+    words = [sys.executable, *launcher, "-m", "monai.bundle", "run", "--config_file", files_word(files)]
     if folder != Path("bundles") / folder.name and "bundle_root" not in overrides:
-        overrides["bundle_root"] = str(folder)
+        words += ["--bundle_root", word(folder)]
     for key, value in overrides.items():
         words += [f"--{key}", str(value)]
     return words

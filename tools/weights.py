@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from rich.table import Table
 from torch import Tensor
 
-from common.weights import read_state_dict
+from common.errors import ConfigError, WeightError
+from common.weights import read_state_dict, save_weights
 
 from .terminal import console
 
@@ -58,6 +60,28 @@ class Weights:
             terminal.print(table)
         same = len({*first, *second}) - len(rows)
         terminal.print(f"{same} tensors are equal, {len(rows)} differ")
+
+    def rename(self, old: str, new: str, names: dict[str, str]) -> None:
+        """Write a weights file anew whose card names structures, channels or modalities differently.
+
+        For files of earlier versions whose names are refused today; the weights stay as they are.
+
+        Args:
+            old: ``.pt``, ``.pth`` or ``.safetensors`` with a card.
+            new: file to write.
+            names: ``"{'old name': 'new name'}"``.
+        """
+        target = Path(new)
+        if target.exists():
+            raise ConfigError("the file exists", where=target, hint="give another name for the new file")
+        tensors, card = read_state_dict(Path(old), {str(k): str(v) for k, v in names.items()})
+        if card is None:
+            raise WeightError("the file has no card, and so no names", where=old)
+        unused = [ascii(before) for before, after in names.items() if json.dumps(str(after)) not in card.to_json()]
+        if unused:
+            raise WeightError("the card names nothing so", where=old, got=", ".join(unused),
+                              expected=", ".join((*card.labels.names, *card.channels)))  # fmt: skip
+        print(f"wrote {save_weights(target, tensors, card)}: {', '.join(card.labels.names)}")
 
 
 def _difference(a: Tensor | None, b: Tensor | None) -> str:

@@ -84,10 +84,8 @@ def run_bundle(
     check_keys(read_config(files), {**kept, **overrides}, where=files[-1])
     try:
         with tempfile.TemporaryDirectory(prefix="amalgam-") as folder:
-            components = write_literals(Path(folder) / "literals.json", kept)
-            workflow = create_workflow(
-                config_file=list(files), workflow_type=workflow_type, **components, **dict(overrides)
-            )
+            every: dict[str, Any] = {**write_literals(Path(folder) / "literals.json", kept), **overrides}
+            workflow = create_workflow(config_file=list(files), workflow_type=workflow_type, **every)
             workflow.run()
             workflow.finalize()
             parser: ConfigParser = workflow.parser

@@ -94,6 +94,8 @@ def read_collection(path: str | Path | Sequence[str | Path] | Collection) -> Col
     """
     if isinstance(path, Collection):
         return path
+    if isinstance(path, int):
+        path = str(path)  # what a command line makes of a folder called 2024
     if isinstance(path, str) and "," in path and not Path(path).exists():
         path = [p.strip() for p in path.split(",") if p.strip()]
     if not isinstance(path, (str, Path)):
@@ -146,7 +148,9 @@ def items(
     if modality is not None and modality not in collection.modalities:
         raise DataError("the collection has no such modality", where=collection.root, got=modality,
                         expected=", ".join(collection.modalities))  # fmt: skip
-    wanted = [t.strip() for t in tasks.split(",")] if isinstance(tasks, str) else tasks
+    if isinstance(tasks, str):
+        tasks = [tasks] if tasks in collection.tasks else [t.strip() for t in tasks.split(",")]
+    wanted = tasks
     result: list[dict[str, Any]] = []
     for dataset in collection.datasets if wanted is None else [collection.dataset(t) for t in wanted]:
         own = [c for c in dataset.cases(split) if modality in (None, dataset.modality_of(c))]
@@ -206,7 +210,8 @@ def _read_listing(file: Path) -> Collection:
         if "modality" in option:
             check_name(option["modality"], "modality", where=f"{file}, task {name}", error=DataError)
     renamed = [replace(d, modality=options.get(d.name, {}).get("modality", d.modality)) for d in renamed]
-    return _collection(str(data.get("name") or file.parent.name), file.parent, renamed)
+    title = data.get("name") or file.parent.resolve().name
+    return _collection(check_name(title, "collection", where=file) if "name" in data else title, file.parent, renamed)
 
 
 def _renamed(dataset: Dataset, names: Mapping[str, str], file: Path) -> Dataset:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import DataError, LabelError
 from ..labels import LabelSpace
-from ..literals import check_name
+from ..literals import check_name, odd_in
 from .dataset_json import SPLITS, Case, channel_names, read_case, read_json
 from .splits import hashed_split
 
@@ -74,7 +74,11 @@ def read_dataset(path: str | Path, report: Callable[[DataError], None] | None = 
     if not file.is_file():
         raise DataError("no dataset here", where=path, expected=f"a file {file.name}", hint=PHANTOM_HINT)
     data, root = read_json(file), file.parent
-    name = check_name(str(data.get("name") or root.resolve().name), "task", where=file)
+    given, folder = data.get("name"), root.resolve().name
+    if not given and odd_in(folder):
+        raise DataError("the folder's name cannot be that of its task", where=file, got=ascii(folder),
+                        hint='give the task a name there: "name": "liver_ct"')  # fmt: skip
+    name = check_name(str(given or folder), "task", where=file)
     if not isinstance(data.get("labels"), Mapping):
         raise LabelError("the dataset names no labels", where=file, expected='"labels": {"background": 0, "liver": 1}')
     labels = LabelSpace.from_json(data["labels"], where=file, exclusive=bool(data.get("exclusive", True)))

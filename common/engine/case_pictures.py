@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..atomic import atomic_write
 from ..labels import LabelSpace
+from ..literals import file_name
 
 __all__ = ["COLOURS", "CasePictures", "Plane", "draw_planes", "three_planes"]
 
@@ -240,7 +240,7 @@ class CasePictures:
                     if kind == "best" and any(e["task"] == task and e["case"] == one.case for e in entries):
                         continue
                     folder.mkdir(parents=True, exist_ok=True)
-                    stem = re.sub(r"[^\w.-]+", "_", f"{task}_{one.case}" if task else one.case)
+                    stem = file_name(f"{task}_{one.case}" if task else one.case)
                     name = f"{kind}_{rank}_{stem}_{one.dice:.3f}.png"
                     title = f"{one.case} · {one.structure} · Dice {one.dice:.3f}"
                     draw_planes(one.planes, self.labels, title, folder / name)

@@ -13,8 +13,9 @@ from monai.engines.utils import IterationEvents
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..literals import file_name
 from ..tables import write_csv
-from .gate_pictures import add_captions, file_name
+from .gate_pictures import add_captions
 
 __all__ = ["FirstCases", "first_of", "plain_tensor"]
 

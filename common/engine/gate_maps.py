@@ -25,7 +25,8 @@ from ..data.io import write_volume
 from ..data.restore import RestoreGridd
 from ..errors import ConfigError, DataError
 from ..layers.mlp_mixture import Mixed, MLPMixture
-from .gate_pictures import GateSlice, add_captions, draw_gate_slice, draw_usage, file_name, forget_pictures
+from ..literals import file_name
+from .gate_pictures import GateSlice, add_captions, draw_gate_slice, draw_usage, forget_pictures
 from .gate_usage import PARTS, CaseUse, block_use, idle_experts, usage_rows, usage_summary, write_usage
 
 __all__ = ["GateMaps"]

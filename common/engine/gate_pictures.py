@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..atomic import atomic_write
 
-__all__ = ["GateSlice", "add_captions", "draw_gate_slice", "draw_usage", "file_name", "forget_pictures"]
+__all__ = ["GateSlice", "add_captions", "draw_gate_slice", "draw_usage", "forget_pictures"]
 
 _DARK, _PALE = "#14161a", "#c9ced6"
 
@@ -38,11 +37,6 @@ class GateSlice(NamedTuple):
     foreground: NDArray[np.bool_]
     maps: Mapping[str, NDArray[Any]]
     pixel: tuple[float, float]
-
-
-def file_name(text: str) -> str:
-    """A name that every file system takes."""
-    return re.sub(r"[^\w.+-]+", "_", text)
 
 
 def draw_usage(path: Path, shares: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:

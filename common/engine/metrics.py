@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import re
@@ -30,6 +31,7 @@ __all__ = [
     "CaseMetrics",
     "bootstrap_interval",
     "case_metrics",
+    "metric_word",
     "read_case_csv",
     "summary",
     "write_case_csv",
@@ -38,13 +40,17 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_WORD = 128
+
 
 def metric_word(structure: str) -> str:
     """A structure as a part of a metric's name that every tracker takes: other signs become ``_`` and their number.
 
-    ``"left kidney"`` is ``left_kidney``, ``"GTV+"`` is ``GTV_x2B``.
+    ``"left kidney"`` is ``left_kidney``, ``"GTV+"`` is ``GTV_x2B``; a long one ends with a part of its hash.
     """
-    return re.sub(r"[^\w.-]", _sign_word, structure)
+    whole = re.sub(r"[^\w.-]", _sign_word, structure)
+    digest = hashlib.sha256(structure.encode()).hexdigest()
+    return whole if len(whole) <= _LONGEST_WORD else f"{whole[:_LONGEST_WORD]}_{digest[:8]}"
 
 
 def _sign_word(sign: re.Match[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor
 from ..atomic import atomic_write
 from ..errors import DataError
 from ..labels import LabelSpace
+from ..literals import file_name
 
 __all__ = ["Overlays", "class_colors", "draw_overlay", "radiological"]
 
@@ -99,7 +99,7 @@ class Overlays:
             if image is None:  # only what is None before is None afterwards
                 continue
             draw_overlay(
-                self.folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', case)}.png",
+                self.folder / f"{file_name(case)}.png",
                 image=image,
                 label=label,
                 pred=pred,

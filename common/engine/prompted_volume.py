@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..data.click_protocol import ClickProtocol, click_protocol
 from ..data.clicks import click_generator
 from ..errors import ConfigError, DataError, PromptError
+from ..literals import file_name
 from ..prompts import boxes_from_label
 from .interactive import Session
 from .rehearse import rehearse
@@ -167,7 +168,7 @@ class PromptedVolume(nn.Module):
         truth = {} if label is None else {n: self._target(session, label, n) for n in known}
         experts = getattr(self.network, "names", None)
         write_session_page(
-            Path(str(self.pages)) / f"{case.replace('/', '_')}.html", session, targets=truth, title=case,
+            Path(str(self.pages)) / f"{file_name(case)}.html", session, targets=truth, title=case,
             experts=None if experts is None else ("general", *experts),
         )  # fmt: skip
 

@@ -61,7 +61,7 @@ def started(
 
 def _paths(given: str | Path | Sequence[str | Path]) -> list[Path]:
     if isinstance(given, str):
-        given = [part.strip() for part in given.split(",")]
+        given = Path(given) if Path(given).is_file() else [part.strip() for part in given.split(",")]
     return [given] if isinstance(given, Path) else [Path(p) for p in given]
 
 

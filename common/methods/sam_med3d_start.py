@@ -112,7 +112,8 @@ def read_decoders(
         WeightError: when a decoder does not fit.
     """
     if isinstance(experts, str):
-        experts = [part.strip() for part in experts.split(",") if part.strip()]
+        whole = Path(experts).exists()
+        experts = [experts] if whole else [part.strip() for part in experts.split(",") if part.strip()]
     named: list[tuple[str | None, Path]] = (
         [(k, Path(v)) for k, v in experts.items()]
         if isinstance(experts, Mapping)

@@ -224,8 +224,13 @@ class TestCollections:
         with pytest.raises(DataError, match="does not exist"):
             read_collection(tmp_path / "none::ct")
 
-    def test_a_folder_may_have_the_sign_in_its_name(self, make_dataset):
-        assert read_collection(make_dataset("a::b")).tasks == ("a::b",)
+    def test_a_folder_may_have_the_sign_in_its_name(self, make_dataset, edit_json):
+        folder = make_dataset("a::b")
+        edit_json(folder, lambda d: d.pop("name", None))
+        with pytest.raises(DataError, match='"name": '):
+            read_collection(folder)
+        edit_json(folder, lambda d: d.update(name="ct"))
+        assert read_collection(folder).tasks == ("ct",)
 
     @pytest.mark.parametrize(
         ("listing", "word"),

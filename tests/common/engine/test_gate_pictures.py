@@ -11,7 +11,6 @@ from common.engine.gate_pictures import (
     add_captions,
     draw_gate_slice,
     draw_usage,
-    file_name,
     forget_pictures,
 )
 
@@ -60,7 +59,3 @@ def test_captions_of_other_pictures_stay(tmp_path):
     forget_pictures(tmp_path)
     assert json.loads((tmp_path / "captions.json").read_text()) == {"attention_t.png": "kept"}
     assert not list(tmp_path.glob("*.png"))
-
-
-def test_names_of_files():
-    assert file_name("CT / T2 MR") == "CT_T2_MR" and file_name("ä-1.5_b") == "ä-1.5_b"

@@ -11,7 +11,7 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.transforms import AsDiscreted, Compose
 
-from common.engine.metrics import AnnotatedDice, CaseMetrics, case_metrics, read_case_csv
+from common.engine.metrics import AnnotatedDice, CaseMetrics, case_metrics, metric_word, read_case_csv
 from common.errors import DataError, GeometryError, LabelError
 from common.labels import LabelSpace
 
@@ -190,3 +190,22 @@ def test_case_metrics_works_in_two_dimensions(tmp_path):
     flat = [{"pred": shapes(1)[..., 5], "label": shapes()[..., 5], "case": "x", "image": torch.rand(1, 24, 20)}]
     run(CaseMetrics(output_dir=tmp_path, labels=LABELS, n_boot=5), flat)
     assert len(list((tmp_path / "evaluation" / "overlays").glob("*.png"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("structure", "word"),
+    [("left kidney", "left_kidney"), ("GTV+", "GTV_x2B"), ("liver (whole)", "liver__x28whole_x29"),
+     ("[x]", "_x5Bx_x5D"), ("Größe", "Größe"), ("a,b", "a_x2Cb"), ("a.b-c", "a.b-c")],
+)  # fmt: skip
+def test_every_structure_can_be_a_part_of_a_metrics_name(structure, word):
+    """MLflow is the judge."""
+    from mlflow.utils.validation import _validate_metric_name
+
+    assert metric_word(structure) == word
+    _validate_metric_name(f"val_mean_dice_{word}")
+
+
+def test_long_and_similar_structures_have_metrics_of_their_own():
+    names = ["+" * 128, "+" * 127, "-+", "_+", "liver+", "liver-", "liver", "liver_"]
+    words = [metric_word(name) for name in names]
+    assert len(set(words)) == len(names) and max(map(len, words)) < 150

@@ -153,7 +153,10 @@ def test_overlays_handler_draws_the_first_cases(tmp_path, decollated) -> None:
     run = Engine(lambda e, b: [{"pred": one_hot[0]}] if decollated else {"pred": one_hot})
     Overlays(output_dir=tmp_path, labels=LABELS, cases=2).attach(run)
     run.run([batch(i) for i in range(3)], max_epochs=1)
-    assert sorted(p.name for p in (tmp_path / "overlays").iterdir()) == ["scan_0_a.png", "scan_1_a.png"]
+    assert sorted(p.name for p in (tmp_path / "overlays").iterdir()) == [
+        "scan_0_a_c7e135c0.png",
+        "scan_1_a_9146e8a1.png",
+    ]
 
 
 def test_tracking_without_a_tracked_run_does_nothing(tmp_path) -> None:

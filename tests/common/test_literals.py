@@ -1,0 +1,175 @@
+"""The gate for names, and values that a configuration reads as themselves."""
+
+import json
+
+import fire
+import pytest
+from monai.bundle import ConfigParser
+
+from common.errors import ConfigError, DataError, LabelError
+from common.labels import LabelSpace
+from common.literals import (
+    as_text,
+    check_file_name,
+    check_name,
+    file_name,
+    folder_names,
+    is_plain,
+    literal,
+    odd_in,
+    spreadsheet_cell,
+    write_literals,
+)
+
+HOSTILE = (
+    "$__import__('os').system('touch PWN')", "@network", "%train.json", "a$b", "50%", "me@home", "a#b", "a::b", "../x",
+    "a/b", "a\\b", "..", ".", "", "  ", " liver", "liver ", "a\nb", "a\tb", "a\x00b", "a\x1b[31mb", "a\u202eb",
+    "a\u200bb", "a\u2028b", "x" * 129, "a\x85b", "\ud800",
+)  # fmt: skip
+FRIENDLY = (
+    "liver", "liver (whole)", "GTV+", "left kidney", "T1w", "T2-FLAIR", "12345", "2024_01", "a,b", "[x]", "{'a': 1}",
+    "True", "None", "1e5", "-x", "--seed", "Größe", "肝臓", "it's", 'say "x"', "a;b", "a|b", "a&b", "`id`", "x" * 128,
+    "=1+2", "a.b", "C:", "~", "*", "?", "<b>x", "[red]x",
+)  # fmt: skip
+TEXTS = (*HOSTILE[:-1], *FRIENDLY, "$import os", "$@x", "@", "@a::b", "%", "%::x", "a@::b", "a%::b", "a @#b", "##",
+         "%25", "/data/50% of me@home/x#1/$HOME")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_a_configuration_or_a_path_could_obey_is_no_name(name):
+    assert odd_in(name) is not None
+    with pytest.raises(LabelError, match="cannot be the name of a structure") as caught:
+        check_name(name, "structure", where="dataset.json")
+    shown = str(caught.value)
+    assert "dataset.json" in shown and shown.isprintable() is False and "\x1b" not in shown and "\u202e" not in shown
+    with pytest.raises(LabelError):
+        LabelSpace(("spleen", name))
+    with pytest.raises(LabelError):
+        LabelSpace.from_json({"background": 0, name: 1})
+
+
+@pytest.mark.parametrize("name", FRIENDLY)
+def test_ordinary_names_pass_unchanged(name):
+    assert check_name(name, "structure") == name == check_file_name(name, "case")
+    assert LabelSpace((name,)).names == (name,)
+
+
+@pytest.mark.parametrize("given", [None, 3, ["a"], {"_target_": "os.system"}])
+def test_what_is_no_text_is_no_name(given):
+    with pytest.raises(DataError, match="not text"):
+        check_name(given, "task", error=DataError)
+
+
+@pytest.mark.parametrize("name", ["$x", "@x", "%x", "a#b", "a::b", "50% of me@home"])
+def test_files_may_be_called_as_they_like_within_a_folder(name):
+    assert check_file_name(name, "case") == name
+    for wrong in (f"../{name}", f"{name}\\x", f"{name}\n", ".."):
+        with pytest.raises(LabelError):
+            check_file_name(wrong, "case")
+
+
+def read_back(value):
+    """What a configuration makes of a value that an override brings, also behind a reference and in an expression."""
+    parser = ConfigParser({"x": "", "behind": "@x", "more": {"deep": ["@x"]}, "joined": "$@x + '!'"})
+    parser.update({"x": value})
+    return [parser.get_parsed_content(key) for key in ("x", "behind", "more::deep::0", "joined")]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_reaches_a_configuration_as_itself(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_back(as_text(text)) == [text, text, text, text + "!"]
+    folder = tmp_path / "a #b @c %d 'e"
+    held = write_literals(folder / "literals.json", {"x": text, "many": [{"image": text, "_target_": "os.system"}]})
+    assert read_back(held["x"]) == [text, text, text, text + "!"]
+    parser = ConfigParser({"data": held["many"]})
+    assert parser.get_parsed_content("data") == [{"image": text, "_target_": "os.system"}]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("text", [t for t in TEXTS if not is_plain(t) and t != "%::x"])
+def test_what_is_not_plain_is_something_else_to_a_configuration(text, tmp_path, monkeypatch):
+    """Otherwise the test above would prove nothing."""
+    monkeypatch.chdir(tmp_path)
+    try:
+        found = read_back(text)[0]
+    except Exception:
+        return
+    assert found != text
+
+
+def test_only_what_would_be_misread_is_wrapped():
+    assert as_text("runs/a b/ct") == "runs/a b/ct"
+    assert as_text("$x") == {"_target_": "common.literals.text", "encoded": "data:,%24x"}
+    assert fire.Fire(lambda value: value, command=["--value", repr(as_text("$x's"))])["encoded"] == "data:,%24x%27s"
+
+
+def test_a_missing_literal_says_what_to_do(tmp_path):
+    write_literals(tmp_path / "l.json", {"a": 1})
+    assert literal(str(tmp_path / "l.json"), "a") == 1
+    for file, key in (("l.json", "b"), ("no.json", "a")):
+        with pytest.raises(ConfigError, match="type the command"):
+            literal(str(tmp_path / file), key)
+    (tmp_path / "l.json").write_text("[]")
+    with pytest.raises(ConfigError):
+        literal(str(tmp_path / "l.json"), "a")
+    assert json.loads((tmp_path / "l.json").read_text()) == []
+
+
+def test_every_name_has_a_safe_folder_of_its_own():
+    names = [
+        "liver",
+        "liver+",
+        "Liver",
+        "liver tumour",
+        "liver_tumour",
+        "+++",
+        "---",
+        "NUL",
+        "a" * 300,
+        "a" * 301,
+        "../x",
+        "x",
+    ]
+    found = folder_names(names, taken=["general"])
+    assert list(found) == names
+    folded = [f.casefold() for f in found.values()]
+    assert len(set(folded)) == len(names)
+    assert all(f.replace("_", "").isalnum() and len(f) < 140 for f in found.values())
+    assert (found["liver"], found["liver_tumour"], found["x"]) == ("liver", "liver_tumour", "x")
+    assert found["NUL"].casefold() != "nul"
+    assert folder_names(["general"], taken=["general"])["general"] != "general"
+    assert folder_names(["liver+"]) == {"liver+": "liver"}
+
+
+def test_pictures_of_similar_names_are_different_files():
+    texts = [
+        "ct",
+        "left kidney",
+        "a/b",
+        "a\\b",
+        "a:b",
+        "a?b",
+        "..",
+        "../x",
+        "",
+        "é",
+        "x" * 300,
+        "x" * 301,
+        "-rf",
+        "a\nb",
+    ]
+    names = [file_name(text) for text in texts]
+    assert len(set(names)) == len(texts) and names[:2] == ["ct", "left_kidney"]
+    assert file_name("ä-1.5_b") == "ä-1.5_b" and file_name("CT / T2 MR").startswith("CT_T2_MR_")
+    assert all(n and n[0] not in ".-" and "/" not in n and "\\" not in n and len(n) < 150 for n in names)
+
+
+@pytest.mark.parametrize("cell", ["=1+2", "+1+2", "-2+3", "@SUM(A1)", "\tx", "\r=1", "=cmd|'/c calc'!A0"])
+def test_no_spreadsheet_takes_text_for_a_formula(cell):
+    assert spreadsheet_cell(cell) == "'" + cell
+
+
+@pytest.mark.parametrize("cell", ["liver", "", "-1.5", "+3", "1e-3", "a=b", 0.25, None, -4])
+def test_numbers_and_ordinary_cells_stay(cell):
+    assert spreadsheet_cell(cell) == cell

@@ -1,0 +1,130 @@
+"""Words mean what the annotation of their argument says; what we write is read as what was meant."""
+
+import fire
+import pytest
+
+from common.errors import ConfigError
+from tools.__main__ import call
+from tools.command_line import TypedText, files_word, guessed, parsed, with_values, word
+
+
+def given(hint, text):
+    return parsed(text, hint=hint, option="x")
+
+
+@pytest.mark.parametrize(
+    "text", ["12345", "2024_01", "701", "a,b", "[x]", "None", "True", "1e5", "{a: 1}", "a#b", "(1)", ""]
+)
+def test_text_is_text(text):
+    assert given(str, text) == text
+    assert given(str | None, text) == (None if text == "None" else text)
+    assert given(str | list[str], text) == text
+
+
+@pytest.mark.parametrize(
+    ("hint", "text", "value"),
+    [
+        (bool, "True", True), (bool, "false", False), (bool | None, "None", None), (bool, "1", True),
+        (bool, "no", False),
+        (int, "12", 12), (int | None, "-3", -3), (float, "2", 2.0), (float | None, "1e-3", 1e-3),
+        (int | str, "auto", "auto"), (int | str, "2", 2), (int | str | None, "all", "all"),
+        (int | list[int], "0,1,2", (0, 1, 2)), (int | list[int], "4", 4), (list[float], "1.5,1.5,3", (1.5, 1.5, 3)),
+        (list[float], "[1,2,3]", [1, 2, 3]), (list[int], "4", (4,)),
+        (str | list[str], "['a', 'b,c']", ["a", "b,c"]), (str | list[str], "1,2", "1,2"),
+        (dict[str, int] | None, "{'liver': [[1, 2, 3]]}", {"liver": [[1, 2, 3]]}),
+        (dict[str, int], "{a: b}", {"a": "b"}),
+        (str | dict[str, int], "{liver: 1}", {"liver": 1}), (str | dict[str, int], "liver=1", "liver=1"),
+    ],
+)  # fmt: skip
+def test_other_kinds(hint, text, value):
+    assert given(hint, text) == value
+
+
+@pytest.mark.parametrize(
+    ("hint", "text"), [(bool, "maybe"), (int, "1.5"), (int, "a"), (float, "x"), (dict[str, int], "a")]
+)
+def test_what_cannot_be_meant_is_refused_by_the_options_name(hint, text):
+    with pytest.raises(ConfigError, match="--x"):
+        given(hint, text)
+
+
+def command(name: str, out: str, steps: str = "", count: int | None = None, on: bool = False, *more: str) -> None:
+    """A command."""
+    SEEN.append((name, out, steps, count, on, more))
+
+
+class Group:
+    """Commands of one kind."""
+
+    def one(self, *parts: str, out: str, scale: float = 1.0) -> None:
+        """A sub-command."""
+        SEEN.append((parts, out, scale))
+
+
+SEEN: list[tuple] = []
+
+
+@pytest.mark.parametrize(
+    ("component", "words", "seen"),
+    [
+        (command, ["12345", "2024_01"], ("12345", "2024_01", "", None, False, ())),
+        (command, ["a,b", "[x]", "--on"], ("a,b", "[x]", "", None, True, ())),
+        (command, ["a", "b", "--steps", "--max_epochs 2"], ("a", "b", "--max_epochs 2", None, False, ())),
+        (command, ["a", "b", "--steps=--max_epochs 2"], ("a", "b", "--max_epochs 2", None, False, ())),
+        (command, ["a", "b", "--steps", "--a 1 --b 2", "--count", "-3"], ("a", "b", "--a 1 --b 2", -3, False, ())),
+        (command, ["--name", "1", "--out", "None", "--noon"], ("1", "None", "", None, False, ())),
+        (Group, ["one", "1", "2,3", "--out", "7"], (("1", "2,3"), "7", 1.0)),
+        (Group, ["one", "--out", "[x]", "--scale", "2"], ((), "[x]", 2.0)),
+    ],
+)
+def test_commands_get_what_was_typed(component, words, seen, monkeypatch):
+    monkeypatch.setattr("tools.__main__.find", lambda name: component() if component is Group else component)
+    SEEN.clear()
+    call(["toy", *words])
+    assert [seen] == SEEN
+
+
+def test_an_option_without_its_value_does_not_take_the_next_one():
+    assert with_values(["a", "--steps", "--on"], command) == ["a", "--steps", "--on"]
+    assert with_values(["--unknown", "--key value"], command) == ["--unknown", "--key value"]
+
+
+WORDS = [
+    "plain",
+    "runs/a b",
+    "12345",
+    "a,b",
+    "[x]",
+    "None",
+    "1e5",
+    "a#b",
+    "$x",
+    "@x",
+    "%x",
+    "it's",
+    'a"b',
+    "-x",
+    "{a}",
+    "é",
+]
+
+
+@pytest.mark.parametrize("value", [*WORDS, WORDS, 3, 1.5, True, None, [1, 2], ["a", "b"]])
+def test_a_word_that_we_write_is_read_as_what_was_meant(value):
+    """By the two that read it: Fire, and MONAI's configuration."""
+    from monai.bundle import ConfigParser
+
+    arguments = fire.Fire(lambda **overrides: overrides, command=[f"--key={word(value)}"])
+    parser = ConfigParser({"key": "", "behind": "@key"})
+    parser.update(arguments)
+    assert parser.get_parsed_content("behind") == value
+
+
+def test_what_a_user_typed_for_a_configuration_stays_an_expression():
+    assert word(TypedText("$1 + 1")) == "$1 + 1"
+
+
+@pytest.mark.parametrize("names", [["a.json"], ["a.json", "b c.json"], ["it's/a.json"], ["1,2"], ["a", 'b"c']])
+def test_configuration_files(names):
+    found = guessed(files_word(names))
+    assert found in (names, names[0] if len(names) == 1 else None)
