@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def write_dataset(dataset: Dataset, folder: str | Path) -> Dataset:
     folder.mkdir(parents=True, exist_ok=True)
     data: dict[str, Any] = {
         "name": dataset.name,
+        **dataset.about,
         "dim": dataset.dim,
         "modality": {str(i): c for i, c in enumerate(dataset.channels)},
         "labels": dataset.labels.to_json(),
@@ -181,8 +183,7 @@ def split_dataset(path: str | Path, *, val: float = 0.2, test: float = 0.0, out:
     labelled = [c for c in dataset.cases() if c.label is not None]
     splits = _hashed(dataset.name, labelled, {"training": 0.0, "validation": val, "test": test})
     splits["unlabelled"] = tuple(c for c in dataset.cases() if c.label is None)
-    new = Dataset(dataset.name, dataset.root, dataset.channels, dataset.labels, splits, dataset.dim)
-    return write_dataset(new, out or dataset.root)
+    return write_dataset(replace(dataset, splits=splits), out or dataset.root)
 
 
 def write_collection(out: str | Path, datasets: Sequence[str | Path], *, name: str | None = None) -> Path:

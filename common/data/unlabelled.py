@@ -19,7 +19,7 @@ from .dataset_json import VOLUME_SUFFIXES, case_id
 from .modality_intensity import intensities, window_of
 from .pictures import is_picture
 
-__all__ = ["AsVolumed", "UnlabelledImages", "ViewsOfd", "unlabelled_images"]
+__all__ = ["AsVolumed", "UnlabelledImages", "ViewsOfd", "is_collection", "unlabelled_images"]
 
 _COLOURS = ("red", "green", "blue")
 
@@ -60,7 +60,7 @@ def unlabelled_images(
     Raises:
         DataError: when there are no images, or a plain folder whose modality is not given.
     """
-    if not _is_collection(dataset_dir):
+    if not is_collection(dataset_dir):
         return _plain_folder(Path(str(dataset_dir)), modality, ct_window)
     collection = read_collection(dataset_dir)
     found = [item for split in splits for item in items(collection, split, modality=modality)]
@@ -73,7 +73,7 @@ def unlabelled_images(
     return UnlabelledImages(plain, used, collection.channels, collection.labels, collection.datasets[0].dim)
 
 
-def _is_collection(dataset_dir: str | Path | Sequence[str | Path]) -> bool:
+def is_collection(dataset_dir: str | Path | Sequence[str | Path]) -> bool:
     if not isinstance(dataset_dir, (str, Path)):
         return True
     path = Path(dataset_dir)
