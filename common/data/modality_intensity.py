@@ -37,9 +37,9 @@ def intensities(
 ) -> dict[str, dict[str, Any]]:
     """How each modality of a collection is normalised: plain values, to be kept with the weights.
 
-    A modality that is called CT (in nnU-Net's way, or in 3-D by a synonym such as CTA or NCCT) gets ``CTNormalization`` with mean, standard deviation, 0.5 and
-    99.5 percentile of the annotated voxels of its training cases, of which at most 100 000 per case are drawn; each
-    other one nnU-Net's scheme of its name, else ``ZScoreNormalization`` of each volume.
+    A modality that is called CT (as in nnU-Net; in 3-D also CTA, NCCT and other synonyms) gets ``CTNormalization`` with
+    mean, standard deviation, 0.5 and 99.5 percentile of the annotated voxels of its training cases, of which at most
+    100 000 per case are drawn; each other one nnU-Net's scheme of its name, else ``ZScoreNormalization`` per volume.
 
     Args:
         dataset_dir: anything that ``read_collection`` reads.

@@ -71,7 +71,6 @@ class ClampModalityd(MapTransform):
             result[key] = result[key] if pair is None else result[key].clamp(*pair)
         return result
 
-
     def _bounds_of(self, modality: str) -> tuple[float, float] | None:
         """Those of a modality that the network was trained on are by its name alone, as the training had them."""
         if modality in self.bounds or modality in self.modalities:

@@ -131,8 +131,8 @@ class KeepTargetsd(Transform):
         key: logits ``[K+1, X, Y, Z]`` (exclusive) or ``[K, X, Y, Z]`` (overlapping), of pictures without ``Z``; several
             keys, the first of which must be there.
         annotated: key of the case's bool ``[K+1]``, for ``task``.
-        contract: of a trained model: with ``all`` and ``task``, what it was not taught on the case's modality, where the
-            case names one, does not compete either. Names that are listed are taken as asked for.
+        contract: of a trained model: with ``all`` and ``task``, what it was not taught on the case's modality, where
+            the case names one, does not compete either. Names that are listed are taken as asked for.
 
     Raises:
         PromptError: for a name that the network does not know, or logits over other structures.

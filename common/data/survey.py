@@ -114,6 +114,7 @@ def _plain_members(folder: Path, modality: str | None) -> list[_Member]:
 def _key(options: Sequence[Any], datasets: Sequence[Dataset], members: Sequence[_Member]) -> str:
     text = [json.dumps(options)]
     text += [repr((d.name, d.channels, d.labels, d.modality, sorted(d.about.items()))) for d in datasets]
+    text += [f"{s} {c.modality} {c.label is None} {c.images}" for d in datasets for s in SPLITS for c in d.cases(s)]
     files = {p for d in datasets for c in d.cases() for p in c.images} | {p for m in members for p in m.images}
     for path in sorted(files):
         state = path.stat() if path.exists() else None
@@ -192,7 +193,7 @@ def _grids(members: Sequence[_Member], read: Sequence[MetaTensor]) -> dict[str, 
     grids: list[Grid] = []
     for member in members:
         try:
-            header: Any = nibabel.load(member.images[0])  # type: ignore[attr-defined]
+            header: Any = nibabel.load(member.images[0])
             grids.append(Grid(tuple(int(n) for n in header.shape[:3]), np.asarray(header.affine, float)))
         except Exception:  # whatever it is, the training says what is wrong with it
             continue
