@@ -74,12 +74,11 @@ def doubtful_intensities(dataset: Dataset, ranges: Mapping[str, Sequence[Range]]
                 reasons.setdefault(f"{channel}: {reason}", []).append((case, found[case]))
     hint = "look at the scans; correct the stored values, or rescale slope and intercept, where they are wrong"
     for reason, cases in reasons.items():
-        what, _, expected = reason.rpartition(": ")
         if len(cases) > _EACH:
             yield Doubtful("", f"{len(cases)} scans ({few([c for c, _ in cases])}): {reason}", "", hint)
             continue
         for case, found in cases:
-            yield Doubtful(case, f"{what}: {found}", expected, hint)
+            yield Doubtful(case, f"{found}; {reason}", "", hint)
 
 
 def _reasons(found: Mapping[str, Range], modality: str, *, ct: bool) -> dict[str, str]:
