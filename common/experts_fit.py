@@ -12,7 +12,7 @@ from .experts_spec import ExpertSpec
 from .labels import LabelSpace
 from .modalities import same
 
-__all__ = ["check_expert"]
+__all__ = ["check_expert", "check_reads_any"]
 
 _EXTERNAL = "describe it as a task-agnostic expert: python -m tools experts describe ... --external True"
 
@@ -38,6 +38,24 @@ def check_expert(
         _check_channels(spec, channels, ignore_card)
     if labels is not None and spec.role == "task":
         _check_labels(spec, labels)
+
+
+def check_reads_any(spec: ExpertSpec, data: Sequence[Sequence[str]]) -> None:
+    """Refuse a task-agnostic expert whose channels are surely none of any task's.
+
+    Args:
+        spec: the expert's description.
+        data: the channels of each task.
+
+    Raises:
+        ExpertError: when no task has what it reads.
+    """
+    for channels in data:
+        if not any(same(a, b) is False for a, b in zip(spec.channels, channels, strict=False)):
+            return
+    raise ExpertError("the expert reads none of the tasks' modalities", where=f"expert {spec.name!r}",
+                      got=", ".join(spec.channels), expected="; ".join(", ".join(c) for c in data),
+                      hint=f"leave this expert out, or add {OVERRIDE}")  # fmt: skip
 
 
 def _check_channels(spec: ExpertSpec, channels: Sequence[str], ignore_card: bool) -> None:

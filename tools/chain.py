@@ -39,6 +39,7 @@ class Chain:
         install: bool = True,
         report: bool = True,
         jobs: int | str = "auto",
+        ignore_card: bool = False,
         dry_run: bool = False,
     ) -> str:
         """Train the missing experts, then the student with and without them, evaluate all, report.
@@ -69,6 +70,7 @@ class Chain:
             install: put the first seed's amalgamated weights into the bundle's ``models`` folder.
             report: write ``report/index.html`` at the end.
             jobs: processes at a time; ``auto`` is one with a GPU, else two (experts do not need each other).
+            ignore_card: take given experts, and evaluate models, on other channels than they were taught on; recorded.
             dry_run: print the plan and do nothing.
 
         Returns:
@@ -91,6 +93,7 @@ class Chain:
             tracking=tracking,
             stage1=_overrides(stage1),
             stage2=_overrides(stage2),
+            ignore_card=ignore_card,
         )
         steps = plan(settings)
         for line in unscored(settings):

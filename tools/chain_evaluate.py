@@ -74,6 +74,7 @@ def evaluation(settings: ChainSettings, of: Step, bundle: str, dataset_dir: str 
         "output_dir": of.output_dir,
         "ckpt_dir": of.output_dir,
         "split": settings.split,
+        **settings.trust,
     }
     return Step(
         f"evaluate:{of.id}",
@@ -104,7 +105,7 @@ def together(
 
 def _asked(settings: ChainSettings, run: Mapping[str, Any], overrides: Mapping[str, object]) -> tuple[str, ...]:
     config = config_argument(settings, settings.bundle, ("inference.json", "evaluate.json", *run["overlays"]))
-    return run_words(settings, config, overrides, "")
+    return run_words(settings, config, {**overrides, **settings.trust}, "")
 
 
 def given_evaluations(settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection) -> Iterable[Step]:

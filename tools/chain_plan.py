@@ -148,7 +148,7 @@ def _given(
         files = tuple(s.output_dir / "model.pt" for s in stage1)
         return {"pretrained": ",".join(map(str, files))}, files, tuple(s.id for s in stage1)
     manifest = settings.output_dir / "experts.json"
-    return {"experts": str(manifest)}, (manifest,), ("manifest",)
+    return {"experts": str(manifest), **settings.trust}, (manifest,), ("manifest",)
 
 
 def _wanted(settings: ChainSettings, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:

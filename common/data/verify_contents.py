@@ -77,8 +77,8 @@ def doubtful_intensities(dataset: Dataset, ranges: Mapping[str, Sequence[Range]]
         if len(cases) > _EACH:
             yield Doubtful("", f"{len(cases)} scans ({few([c for c, _ in cases])}): {reason}", "", hint)
             continue
-        for case, found in cases:
-            yield Doubtful(case, f"{found}; {reason}", "", hint)
+        for case, one in cases:
+            yield Doubtful(case, f"{one}; {reason}", "", hint)
 
 
 def _reasons(found: Mapping[str, Range], modality: str, *, ct: bool) -> dict[str, str]:
