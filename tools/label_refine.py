@@ -64,7 +64,8 @@ def served_training(model: Model, inference: Mapping[str, Any]) -> dict[str, Any
 def _card(model: Model) -> dict[str, Any]:
     card = model.card
     return {"_target_": "common.engine.settings.model_card", "bundle": card.bundle, "labels": "@labels",
-            "channels": list(card.channels), "settings": dict(model.settings), "version": card.version}  # fmt: skip
+            "channels": list(card.channels), "settings": dict(model.settings), "version": card.version,
+            "contract": dict(card.extra.get("contract") or {})}  # fmt: skip
 
 
 def _loop(parameters: str, network: str) -> dict[str, Any]:
