@@ -115,9 +115,9 @@ def _chosen(scores: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The newest evaluation on the most independent split; none on data that the model was not made for."""
     fair = [s for s in scores if not s.get("ignore_card") and s.get("structures") and s.get("mean")]
     for split in _PREFERRED:
-        own = [s for s in reversed(fair) if s.get("split") == split]
+        own: list[Mapping[str, Any]] = [s for s in reversed(fair) if s.get("split") == split]
         if own:
-            return own[[*map(_size, own)].index(max(map(_size, own)))]
+            return max(own, key=_size)
     return fair[-1] if fair else None
 
 

@@ -23,6 +23,7 @@ from ..modalities import kind_of
 from .datalist import Case, Collection, Dataset, read_collection
 from .dataset_json import SPLITS, read_json
 from .io import read_volume
+from .naming import name_doubts
 from .unlabelled import is_collection, unlabelled_images
 
 __all__ = ["merged", "survey"]
@@ -77,6 +78,8 @@ def survey(
     """
     plain = not isinstance(dataset_dir, Collection) and not is_collection(dataset_dir)
     datasets = () if plain else read_collection(dataset_dir).datasets
+    for doubt in name_doubts(datasets):
+        logger.warning("%s: %s; %s", ", ".join(doubt.tasks), doubt.got, doubt.hint)
     if plain:
         members = _plain_members(Path(str(dataset_dir)), modality)
     else:

@@ -20,7 +20,8 @@ __all__ = ["toy"]
 
 DATA: list[dict[str, Any]] = [
     {"name": "btcv", "licence": "Synapse terms", "description": "13 organs | <b>x</b>\n$exit()",
-     "reference": "Landman 2015",     "modalities": ["CT"], "cases": {"training": {"number": 14, "sha256": "ab" * 32}, "test": {"number": 4}}},
+     "reference": "Landman 2015", "modalities": ["CT"],
+     "cases": {"training": {"number": 14, "sha256": "ab" * 32}, "test": {"number": 4}}},
     {"name": "chaos", "modalities": ["T2 MR"], "cases": {"training": {"number": 8, "sha256": "`evil`"}}},
 ]  # fmt: skip
 CONTRACT = {
