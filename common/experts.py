@@ -244,6 +244,7 @@ def load_experts(
     labels: LabelSpace | None = None,
     *,
     resample: bool = True,
+    ignore_card: bool = False,
 ) -> ExpertSet:
     """Open all experts of a manifest, or refuse the first one that does not fit.
 
@@ -253,6 +254,7 @@ def load_experts(
         channels: image channel names of the data, for all tasks or per task.
         labels: the student's label space; every task expert must predict a part of it.
         resample: bring crops to each expert's spacing.
+        ignore_card: compare the channels' number only.
 
     Raises:
         ExpertError: when files are missing or changed, or labels or channels do not match.
@@ -265,7 +267,7 @@ def load_experts(
         check_unchanged(spec)
         source = open_source(spec)
         _check_description(spec, source)
-        check_expert(spec, _channels_for(spec, channels), labels)
+        check_expert(spec, _channels_for(spec, channels), labels, ignore_card=ignore_card)
         loaded.append(Expert(spec=spec, source=source, resample=resample))
         logger.info("expert %r (%s, %s): %s", spec.name, spec.kind, spec.role, ", ".join(spec.labels.names))
     return ExpertSet(loaded)

@@ -6,38 +6,62 @@ import difflib
 import json
 from collections.abc import Sequence
 
+from .contract import OVERRIDE
 from .errors import ExpertError
 from .experts_spec import ExpertSpec
 from .labels import LabelSpace
+from .modalities import same
 
-__all__ = ["check_expert"]
+__all__ = ["check_expert", "check_reads_any"]
 
 _EXTERNAL = "describe it as a task-agnostic expert: python -m tools experts describe ... --external True"
 
 
-def check_expert(spec: ExpertSpec, channels: Sequence[str] | None, labels: LabelSpace | None) -> None:
+def check_expert(
+    spec: ExpertSpec, channels: Sequence[str] | None, labels: LabelSpace | None, *, ignore_card: bool = False
+) -> None:
     """Refuse an expert that does not read the data's channels, or predicts structures that the data do not have.
 
-    Channels are compared by name and order without regard to case, of a task-agnostic expert only their number;
-    structures by name, those of task experts only.
+    Channels are compared by name and order: a synonym (``CTA`` for ``CT``) is no other name. Of a task-agnostic expert
+    only their number is; structures are compared by name, those of task experts only.
 
     Args:
         spec: the expert's description.
         channels: names of the data's image channels, in order; None is not compared.
         labels: the structures that the student learns, those of all tasks; None is not compared.
+        ignore_card: compare the channels' number only.
 
     Raises:
         ExpertError: for the first thing that does not fit, with what to rename where a name is all that differs.
     """
     if channels is not None:
-        _check_channels(spec, channels)
+        _check_channels(spec, channels, ignore_card)
     if labels is not None and spec.role == "task":
         _check_labels(spec, labels)
 
 
-def _check_channels(spec: ExpertSpec, channels: Sequence[str]) -> None:
+def check_reads_any(spec: ExpertSpec, data: Sequence[Sequence[str]]) -> None:
+    """Refuse a task-agnostic expert whose channels are surely none of any task's.
+
+    Args:
+        spec: the expert's description.
+        data: the channels of each task.
+
+    Raises:
+        ExpertError: when no task has what it reads.
+    """
+    for channels in data:
+        if not any(same(a, b) is False for a, b in zip(spec.channels, channels, strict=False)):
+            return
+    raise ExpertError("the expert reads none of the tasks' modalities", where=f"expert {spec.name!r}",
+                      got=", ".join(spec.channels), expected="; ".join(", ".join(c) for c in data),
+                      hint=f"leave this expert out, or add {OVERRIDE}")  # fmt: skip
+
+
+def _check_channels(spec: ExpertSpec, channels: Sequence[str], ignore_card: bool) -> None:
     given, known = ([c.casefold() for c in names] for names in (channels, spec.channels))
-    if len(given) == len(known) and (given == known or spec.role != "task"):
+    alike = all(same(g, k) is True for g, k in zip(given, known, strict=False))
+    if len(given) == len(known) and (alike or ignore_card or spec.role != "task"):
         return
     named = json.dumps({str(i): c for i, c in enumerate(spec.channels)}, ensure_ascii=False)
     place = f'"channel_names": {named} in the dataset.json of {spec.task!r}'
@@ -47,7 +71,8 @@ def _check_channels(spec: ExpertSpec, channels: Sequence[str]) -> None:
         hint = f"list the channels, and each case's files, in the expert's order: {place}"
     else:
         hint = (f"if these are the same, give the data the expert's names: python -m tools data convert ... --channels "
-                f'"{",".join(spec.channels)}", or {place}; if not, leave this expert out')  # fmt: skip
+                f'"{",".join(spec.channels)}", or {place}; if not, leave this expert out, or '
+                f"add {OVERRIDE}")  # fmt: skip
     raise ExpertError(
         "the expert does not read the channels of this data",
         where=f"expert {spec.name!r}",

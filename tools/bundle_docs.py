@@ -25,6 +25,13 @@ and a model of one modality needs none.
 """
 
 
+_NOT_OURS = "The weights of this folder were trained on: {}. What follows is the collection's default."
+_NOT_THESE = (
+    "The scores of the weights of this folder, where there are any, are under [Weights](#weights). What follows was "
+    "measured with other weights of the collection."
+)
+
+
 class Weights(NamedTuple):
     """Weights that travel with a bundle.
 
@@ -35,6 +42,9 @@ class Weights(NamedTuple):
         structures: what they were trained on, in order.
         url: where they are fetched from; empty when they lie in ``models/``.
         trained: version and configuration that trained them, from the file's card.
+        data: lines of Markdown: what they were trained on, and their scores.
+        source: the data sets in one sentence.
+        conditions: under what each of them may be used.
     """
 
     sha256: str
@@ -43,6 +53,9 @@ class Weights(NamedTuple):
     structures: tuple[str, ...]
     url: str = ""
     trained: str = ""
+    data: tuple[str, ...] = ()
+    source: str = ""
+    conditions: str = ""
 
 
 def missing_sections(text: str) -> list[str]:
@@ -74,6 +87,9 @@ def write_documents(folder: Path, *, bundle: str, package: str, weights: Weights
     if torchscript:
         added.append(f"## TorchScript file\n`models/model.ts`: {torchscript}.\n")
     text = text.replace(f"{COMMANDS}\n", "\n".join(added) + "\n## Commands in the collection\n", 1)
+    if weights is not None:
+        text = text.replace("## Data\n", f"## Data\n{_NOT_OURS.format(weights.source or 'not recorded')}\n\n", 1)
+        text = text.replace("## Performance\n", f"## Performance\n{_NOT_THESE}\n\n", 1)
     readme.write_text(text, encoding="utf-8")
     if weights is not None:
         terms = licence.read_text(encoding="utf-8")
@@ -82,7 +98,8 @@ def write_documents(folder: Path, *, bundle: str, package: str, weights: Weights
                               expected=NOTHING_SHIPPED)  # fmt: skip
         where = f"fetched from {weights.url}" if weights.url else "models/model.pt"
         told = (
-            f"No data is shipped with this bundle. Its weights ({where},\nsha256 {weights.sha256}): {weights.licence}"
+            f"No data is shipped with this bundle. Its weights ({where},\nsha256 {weights.sha256}): {weights.licence}\n"
+            f"They were trained on: {weights.conditions or 'not recorded'}"
         )
         licence.write_text(terms.replace(NOTHING_SHIPPED, told, 1), encoding="utf-8")
 
@@ -132,4 +149,5 @@ def _weights(weights: Weights | None) -> str:
     return (
         f"## Weights\n{where}, {weights.size / 1e6:.1f} MB, sha256 `{weights.sha256}`{trained}.\n"
         f"Structures: {structures}.\nLicence: {weights.licence}.\n"
+        + ("\n" + "\n".join(weights.data).strip() + "\n" if weights.data else "")
     )

@@ -6,13 +6,15 @@ import copy
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from common.card import ModelCard
+from common.contract import Contract
+from common.engine.score_record import read_scores
 from common.errors import AmalgamationError, ConfigError
 from common.integrity import copy_sealed, file_hash, remove_seal
 from common.labels import BACKGROUND
@@ -21,6 +23,7 @@ from common.weights import read_state_dict, save_weights
 
 from .bundle_checks import check_bundle
 from .bundle_closure import SOURCE
+from .bundle_describe import conditions, data_lines, describe_weights, score_lines, trained_on
 from .bundle_docs import Weights, write_documents
 from .bundle_files import find_bundle, read_json
 from .bundle_libraries import check_libraries
@@ -134,8 +137,9 @@ def _add_weights(folder: Path, file: Path, licence: str, url: str | None) -> Wei
         copy_sealed(file, target)
     else:
         save_weights(target, state, card)
+    scores = read_scores(file)
     if card is not None:
-        _describe(folder, card)
+        _describe(folder, card, scores)
     parser = read_config(config_files(folder, "inference"))
     parser.update(
         {"bundle_root": str(folder), "model_path": str(target), "device": "$__import__('torch').device('cpu')"}
@@ -153,10 +157,12 @@ def _add_weights(folder: Path, file: Path, licence: str, url: str | None) -> Wei
     structures = () if card is None else card.labels.names
     trained = "" if card is None else f", trained by {card.bundle} {card.version}"
     sha256 = file_hash(target)
-    return Weights(sha256, target.stat().st_size, licence, structures, url or "", trained)
+    contract = Contract.of_card(card)
+    told = (*data_lines(contract), "", *score_lines(scores)), trained_on(contract), conditions(contract)
+    return Weights(sha256, target.stat().st_size, licence, structures, url or "", trained, *told)
 
 
-def _describe(folder: Path, card: ModelCard) -> None:
+def _describe(folder: Path, card: ModelCard, scores: Sequence[Mapping[str, Any]]) -> None:
     """Bring ``metadata.json`` and the defaults of ``inference.json`` to what the weights' card says."""
     settings = dict(card.extra.get("settings") or {})
     inference, meta = read_json(folder / "configs" / "inference.json"), read_json(folder / "configs" / "metadata.json")
@@ -176,6 +182,7 @@ def _describe(folder: Path, card: ModelCard) -> None:
         pred["channel_def"], pred["num_channels"] = card.labels.channel_def(), card.labels.num_classes
     for tensor in (image, pred):
         tensor["spatial_shape"] = _shape(tensor["spatial_shape"], before, settings)
+    describe_weights(meta, card, scores)
     write_json(folder / "configs" / "metadata.json", meta)
 
 

@@ -43,6 +43,7 @@ class Chain:
         install: bool | None = None,
         report: bool = True,
         jobs: int | str = "auto",
+        ignore_card: bool = False,
         dry_run: bool = False,
     ) -> str:
         """Train the missing experts, then the student with and without them, evaluate all, report.
@@ -74,6 +75,7 @@ class Chain:
                 are kept); when omitted only the preset ``paper`` does.
             report: write ``report/index.html`` at the end.
             jobs: processes at a time; ``auto`` is one with a GPU, else two (experts do not need each other).
+            ignore_card: take given experts, and evaluate models, on other channels than they were taught on; recorded.
             dry_run: print the plan and do nothing.
 
         Returns:
@@ -96,6 +98,7 @@ class Chain:
             tracking=tracking,
             stage1=_overrides(stage1),
             stage2=_overrides(stage2),
+            ignore_card=ignore_card,
         )
         steps = plan(settings)
         for line in unscored(settings):

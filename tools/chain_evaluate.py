@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common.data.datalist import Collection, Dataset, read_collection
+from common.data.naming import check_names
 from common.errors import ConfigError
 from common.experts_spec import ExpertSpec, read_manifest
 from common.literals import folder_names
@@ -40,10 +41,13 @@ def check_split(settings: ChainSettings, collection: Collection) -> None:
 
 
 def unscored(settings: ChainSettings) -> list[str]:
-    """Sentences that say on which datasets, and of which given experts, a chain measures nothing."""
+    """Sentences that say on which datasets, and of which given experts, a chain measures nothing, and which structures'
+    names are doubtful.
+    """
     collection, split = read_collection(settings.dataset_dir), settings.split
     said = [f"{d.name} has no case in the split {split!r}: nothing is measured on it" for d in collection.datasets
             if not d.cases(split)]  # fmt: skip
+    said += check_names(collection)
     for dataset, spec, _ in _given_tasks(settings, recipe(settings), collection):
         odd = sorted(set(dataset.labels.names) ^ set(spec.labels.names))
         if odd:
@@ -70,6 +74,7 @@ def evaluation(settings: ChainSettings, of: Step, bundle: str, dataset_dir: str 
         "output_dir": of.output_dir,
         "ckpt_dir": of.output_dir,
         "split": settings.split,
+        **settings.trust,
     }
     return Step(
         f"evaluate:{of.id}",
@@ -100,7 +105,7 @@ def together(
 
 def _asked(settings: ChainSettings, run: Mapping[str, Any], overrides: Mapping[str, object]) -> tuple[str, ...]:
     config = config_argument(settings, settings.bundle, ("inference.json", "evaluate.json", *run["overlays"]))
-    return run_words(settings, config, overrides, "")
+    return run_words(settings, config, {**overrides, **settings.trust}, "")
 
 
 def given_evaluations(settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection) -> Iterable[Step]:

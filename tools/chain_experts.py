@@ -10,7 +10,7 @@ from typing import Any
 from common.data.datalist import Collection, read_collection
 from common.errors import ConfigError
 from common.experts import check_unchanged
-from common.experts_fit import check_expert
+from common.experts_fit import check_expert, check_reads_any
 from common.experts_spec import read_manifest
 from common.literals import folder_names
 
@@ -189,9 +189,9 @@ def _experts(settings: ChainSettings, recipe: Mapping[str, Any], collection: Col
         raise ConfigError("an expert is given for a task that the collection does not have", where="given", hint=hint,
                           got=", ".join(unknown), expected=", ".join(d.name for d in collection.datasets))  # fmt: skip
     for task, path in own.items():
-        _check_description(path, task, collection)
+        _check_description(path, task, collection, settings.ignore_card)
     for path in given_expert(settings):
-        _check_description(path, None, collection)
+        _check_description(path, None, collection, settings.ignore_card)
     members = [(d, "task") for d in collection.datasets if d.name not in own]
     if settings.external is not None and not given_expert(settings):
         others = read_collection(settings.external).datasets
@@ -219,7 +219,7 @@ def _experts(settings: ChainSettings, recipe: Mapping[str, Any], collection: Col
         yield Step(f"{kind}:{dataset.name}", kind, title, folder, argv, files, also=("expert.json",))
 
 
-def _check_description(path: Path, task: str | None, collection: Collection) -> None:
+def _check_description(path: Path, task: str | None, collection: Collection, ignore_card: bool) -> None:
     """Refuse what is not the description of the task's expert (of a task-agnostic one: None), or does not fit."""
     specs = read_manifest(path)
     found = [spec.task or spec.role for spec in specs]
@@ -229,7 +229,9 @@ def _check_description(path: Path, task: str | None, collection: Collection) -> 
         problem = "this is not the description of " + ("the task's expert" if task else "a task-agnostic expert")
         raise ConfigError(problem, where=path, got=", ".join(found), expected=task or "external", hint=hint)
     data = collection.dataset(task) if task else collection.datasets[0]
-    check_expert(specs[0], data.channels, collection.labels)
+    check_expert(specs[0], data.channels, collection.labels, ignore_card=ignore_card)
+    if task is None and not ignore_card:
+        check_reads_any(specs[0], [d.channels for d in collection.datasets])
     again = typed([sys.executable, "-m", "tools", "experts", "describe", specs[0].path, str(path),
                    *(["--task", task] if task else ["--external", "True"]), "--overwrite", "True"])  # fmt: skip
     check_unchanged(specs[0], f"put its files back; or, where the change is meant, describe it again: {again}")

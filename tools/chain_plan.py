@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.data.datalist import Collection, read_collection
+from common.data.naming import check_names
 from common.errors import ConfigError
 
 from .chain_evaluate import check_split, evaluation, given_evaluations, together
@@ -38,6 +39,7 @@ def plan(settings: ChainSettings) -> list[Step]:
     content = recipe(settings)
     collection = read_collection(settings.dataset_dir)
     _check_dimensions(settings, content, collection)
+    check_names(collection)
     check_split(settings, collection)
     stage1 = list(expert_steps(settings, content, collection))
     manifest = Step(
@@ -146,7 +148,7 @@ def _given(
         files = tuple(s.output_dir / "model.pt" for s in stage1)
         return {"pretrained": several(files)}, files, tuple(s.id for s in stage1)
     manifest = settings.output_dir / "experts.json"
-    return {"experts": str(manifest)}, (manifest,), ("manifest",)
+    return {"experts": str(manifest), **settings.trust}, (manifest,), ("manifest",)
 
 
 def _wanted(settings: ChainSettings, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:

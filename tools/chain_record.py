@@ -72,6 +72,7 @@ class Record:
             "command": this_command(),
             "preset": settings.preset,
             "split": settings.split,
+            "ignore_card": settings.ignore_card,
             "commit": _commit(),
             "hardware": _hardware(),
             "packages": {p: importlib.metadata.version(p) for p in _PACKAGES},

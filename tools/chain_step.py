@@ -54,6 +54,7 @@ class ChainSettings:
         tracking: ``mlflow`` or ``none``.
         stage1, stage2: further ``--key value`` overrides for the runs of either stage.
         bundles: folder that holds the bundles.
+        ignore_card: compare given experts and evaluated data by the number of channels only.
     """
 
     bundle: str
@@ -72,6 +73,12 @@ class ChainSettings:
     stage1: tuple[tuple[str, str], ...] = ()
     stage2: tuple[tuple[str, str], ...] = ()
     bundles: Path = Path("bundles")
+    ignore_card: bool = False
+
+    @property
+    def trust(self) -> dict[str, object]:
+        """The override of runs that compare data with a card or an expert."""
+        return {"ignore_card": True} if self.ignore_card else {}
 
     @property
     def tracking_uri(self) -> str:

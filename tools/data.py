@@ -17,6 +17,7 @@ from common.data.dataset import Dataset
 from common.data.dataset_json import SPLITS
 from common.data.io import read_volume, write_volume
 from common.data.merge import merge_datasets
+from common.data.naming import is_nameless
 from common.data.verify import Problem, check
 from common.errors import ConfigError, few
 
@@ -81,7 +82,7 @@ class Data:
         labels: str | None = None,
         name: str | None = None,
         structures: str | dict[str, int] | None = None,
-        channels: str = "image",
+        channels: str | None = None,
         val: float = 0.2,
     ) -> None:
         """Make a dataset of an nnU-Net raw folder, or of a folder of scans and a folder of label maps.
@@ -91,8 +92,8 @@ class Data:
             out: folder of the new dataset (only ``dataset.json`` is written there).
             labels: folder of label maps, or of DICOM SEGs, with the scans' base names.
             name: name of the new dataset; the folder's name by default.
-            structures: ``"liver=1,spleen=2"``; the values found by default.
-            channels: channel names separated by commas.
+            structures: ``"liver=1,spleen=2"``; without it they are called by the data set and the values found.
+            channels: channel names separated by commas, such as ``CT`` or ``T1,FLAIR``; needed unless DICOM says it.
             val: fraction of subjects for validation.
         """
         if labels is None:
@@ -104,10 +105,13 @@ class Data:
                 out,
                 name=name or Path(out).resolve().name,
                 structures=read_structures(structures),
-                channels=tuple(_text(channels).split(",")),
+                channels=None if channels is None else tuple(c.strip() for c in _text(channels).split(",")),
                 val=val,
             )
         print(f"wrote {dataset.root / 'dataset.json'}, {_counts(dataset)}")
+        bare = [f"<name>={v}" for n, v in zip(dataset.labels.names, dataset.labels.values) if is_nameless(n)]
+        if bare:
+            print(f'the structures have no names: convert again with --structures "{",".join(bare)}"')
         print(f"next: python -m tools data check {out}")
 
     def split(self, dataset_dir: str, val: float = 0.2, test: float = 0.0, out: str | None = None) -> None:

@@ -161,6 +161,8 @@ def _metadata(bundle: Path) -> dict[str, Any]:
 def _algorithm(config: ConfigParser, bundle: Path) -> Algorithm:
     metadata = _metadata(bundle)
     parameters = {"software": f"amalgam-bundles {common.__version__}"}
+    if "ignore_card" in config.get() and config.get_parsed_content("ignore_card"):
+        parameters["ignore_card"] = "True: the data were not compared with what the model was taught on"
     path = Path(str(config.get_parsed_content("model_path"))) if "model_path" in config.get() else None
     if path is not None and path.is_file():
         with path.open("rb") as stream:

@@ -22,6 +22,7 @@ def evaluate(
     split: str = "test",
     weights: str | None = None,
     output_dir: str | None = None,
+    ignore_card: bool = False,
     **overrides: Any,
 ) -> None:
     """Score a bundle's model on labelled cases and print the table.
@@ -35,8 +36,11 @@ def evaluate(
         split: ``training``, ``validation`` or ``test``.
         weights: a ``model.pt`` other than the bundle's own.
         output_dir: folder that receives ``evaluation/``; the bundle's default when omitted.
+        ignore_card: score data of other channels or modalities than the model's card says; ``summary.json`` records it.
         overrides: ``--key value`` pairs that replace values of the configuration.
     """
+    if ignore_card:
+        overrides["ignore_card"] = True
     folder = run_evaluation(
         bundle, dataset_dir=dataset_dir, split=split, weights=weights, output_dir=output_dir, overrides=overrides
     )

@@ -16,11 +16,13 @@ from common.card import ModelCard, save_weights
 from common.data.datalist import Collection, read_collection
 from common.data.dataset import Dataset
 from common.data.modality_intensity import intensities
+from common.data.survey import merged, survey
 from common.errors import DataError, WeightError
 from common.experts_sources import hash_files
 from common.labels import LabelSpace, union
 from common.methods.m4oe import M4oE
 from common.methods.m4oe_network import m4oe_network
+from common.modalities import same as one_modality
 from common.weights import load_weights, read_state_dict
 
 from .experts_decoder import add
@@ -158,6 +160,8 @@ class Experts:
         parent = {"file": source.name, "sha256": hash_files((source,)), "config_hash": card.config_hash,
                   "extra": {k: v for k, v in card.extra.items() if k != "settings"}}  # fmt: skip
         extra = {"settings": settings, "parent": parent, "added": {"modality": modality, "copy_of": copy_of}}
+        if "contract" in card.extra:  # the new modality is known; nothing was taught on it yet
+            extra["contract"] = merged(card.extra["contract"], survey(collection, taught=False))
         state = {prefix + name: tensor for name, tensor in network.state_dict().items()}
         save_weights(target, state, replace(card, labels=labels, config_hash="", extra=extra))
         _report(before, network, card.labels, labels, change, hard, same, target)
@@ -224,7 +228,7 @@ def _new_dataset(
         if len(found) != 1:
             raise DataError(f"one {kind} is added at a time", where=collection.root, got=", ".join(found) or "none",
                             hint="name the folder of one data set, or split it by modality")  # fmt: skip
-        if found[0] in known:
+        if found[0] in known or (kind == "modality" and any(one_modality(found[0], k) for k in known)):
             raise DataError(f"the model has this {kind} already", where=collection.root, got=found[0],
                             expected=f"none of {', '.join(known)}",
                             hint='rename it in a collection.json, or continue the training instead')  # fmt: skip

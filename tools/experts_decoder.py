@@ -135,8 +135,9 @@ def _card(card: ModelCard, labels: LabelSpace, found: Mixture, new: DecoderExper
     }
     parent = {"file": source.name, "sha256": hash_files((source,)), "config_hash": card.config_hash,
               "extra": {k: v for k, v in card.extra.items() if k != "settings"}}  # fmt: skip
+    known = {k: card.extra[k] for k in ("contract",) if k in card.extra}
     return replace(card, labels=labels, config_hash="",
-                   extra={"settings": settings, "parent": parent, "added": {"expert": new.name}})  # fmt: skip
+                   extra={**known, "settings": settings, "parent": parent, "added": {"expert": new.name}})  # fmt: skip
 
 
 def _report(

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.card import ModelCard
+from common.engine.score_record import read_scores
 from common.errors import ConfigError, WeightError
 from common.literals import check_name, inert
 from common.weights import read_card
 
+from .bundle_describe import describe_weights
 from .bundle_files import read_json
 from .prompt_options import reads
 from .trained import model_hint
@@ -25,7 +27,7 @@ KINDS = ("segmentation", "deepgrow", "deepedit")
 # the server brings data, loop and files of its own
 _OWN = frozenset((
     "dataset", "dataloader", "evaluator", "handlers", "progress_handler", "start", "run", "weights", "network",
-    "evaluate", "dataset_dir", "split", "output_dir", "num_workers", "quiet", "amp", "prompts",
+    "evaluate", "dataset_dir", "ignore_card", "split", "output_dir", "num_workers", "quiet", "amp", "prompts",
 ))  # fmt: skip
 
 
@@ -179,13 +181,14 @@ def _offer(config: dict[str, Any], offered: Sequence[Choice]) -> None:
 
 
 def served_metadata(model: Model) -> dict[str, Any]:
-    """The bundle's metadata.json with the label space of these weights."""
+    """The bundle's metadata.json with the label space, the data and the scores of these weights."""
     meta = read_json(model.bundle / "configs" / "metadata.json")
     data = meta["network_data_format"]
     first = next(iter(data["outputs"].values()))
     names = ["background", *model.card.labels.names]
     first["channel_def"] = {str(i): name for i, name in enumerate(names)}
     first["num_channels"] = len(names)
+    describe_weights(meta, model.card, read_scores(model.weights))
     data["inputs"] = {"image": next(iter(data["inputs"].values()))}
     data["outputs"] = {"pred": first}
     return meta

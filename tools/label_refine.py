@@ -67,7 +67,7 @@ def _card(model: Model) -> dict[str, Any]:
     card = model.card
     return {"_target_": "common.engine.settings.model_card", "bundle": card.bundle, "labels": "@labels",
             "channels": inert(list(card.channels)), "settings": inert(dict(model.settings)),
-            "version": inert(card.version)}  # fmt: skip
+            "version": inert(card.version), "contract": inert(dict(card.extra.get("contract") or {}))}  # fmt: skip
 
 
 def _loop(parameters: str, network: str) -> dict[str, Any]:

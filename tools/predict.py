@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.contract import contract_of
 from common.data.dicom import SeriesOptions
 from common.data.io import read_volume
 from common.data.pictures import is_picture, read_picture
-from common.errors import AmalgamationError, ConfigError, DataError, GeometryError
+from common.errors import ConfigError, DataError, GeometryError
 from common.geometry import Grid
 from common.literals import file_name
-from common.weights import read_card
 
 from .bundle_files import find_bundle
 from .dicom_results import check_results, result_kind, series_options, structure_names, write_results
+from .predict_check import Comparison, write_records
 from .prompt_options import GivenPrompts, given_prompts, prompt_entries, reads
 from .scans import Scan, find_scans, readable
 from .trained import require_model
@@ -48,6 +50,7 @@ def predict(
     straighten: bool = False,
     skip_broken: bool = False,
     skip_repeated: bool = False,
+    ignore_card: bool = False,
     **overrides: Any,
 ) -> None:
     """Segment scans with a bundle.
@@ -76,6 +79,7 @@ def predict(
         straighten: undo the gantry tilt of a DICOM series.
         skip_broken: leave out DICOM files that are cut off or unreadable, and say which.
         skip_repeated: leave out DICOM slices that are there twice with the same pixels.
+        ignore_card: segment scans of another modality than the model's card says; the result records it.
         overrides: ``--key value`` pairs that replace values of ``inference.json``.
     """
     accepted = series_options(
@@ -85,7 +89,7 @@ def predict(
     told = given_prompts(points=points, outside=outside, box=box, prompts=prompts, space=space)
     for target in segment(
         bundle, input, output, weights=weights, task=task, overwrite=overwrite, prompts=told, page=page,
-        overrides=overrides, result=result, accepted=accepted,
+        overrides=overrides, result=result, accepted=accepted, ignore_card=ignore_card,
     ).values():  # fmt: skip
         print(target)
         if result == "both":
@@ -107,12 +111,14 @@ def segment(
     overrides: Mapping[str, Any] | None = None,
     result: str | None = None,
     accepted: SeriesOptions | None = None,
+    ignore_card: bool = False,
 ) -> dict[str, Path]:
     """What :func:`predict` does, returning ``{scan name: result file}``; with ``both``, the SEG lies beside it.
 
     Raises:
         PromptError: for prompts that the bundle does not read, or that cannot be meant.
-        DataError: when a scan cannot be read, names clash, results exist already or one is missing after the run.
+        DataError: when a scan cannot be read or is not what the model was taught on, names clash, results exist already
+            or one is missing after the run.
         GeometryError: when a result does not lie on its scan's grid.
         ConfigError: for an unknown bundle or setting.
         WeightError: when the bundle has no model, with those that its runs left.
@@ -121,8 +127,9 @@ def segment(
     files = config_files(root, "inference")
     require_model(root, read_config(files).get(), weights, overrides or {})
     scans = find_scans(source)
+    comparison = _comparison(root, weights, read_config(files).get(), overrides or {}, ignore_card)
     if any(len(s.files) > 1 for s in scans):  # channels of one scan, or scans that are numbered so
-        scans = find_scans(source, _channels(root, weights))
+        scans = find_scans(source, len(comparison.contract.channels) or None)
     kind = result_kind(result, Path(output), dicom=all(s.dicom for s in scans))
     pages = {} if page is None else _pages(scans, Path(page), read_config(files).get(), bundle)
     targets = _targets(scans, Path(source), Path(output), overwrite, kind)
@@ -130,7 +137,7 @@ def segment(
     folder.mkdir(parents=True, exist_ok=True)
     hidden = Path(tempfile.mkdtemp(prefix=".predicting-", dir=folder))
     try:
-        found = {s.name: readable(s, hidden / "scans", accepted) for s in scans}
+        found = {s.name: readable(s, hidden / "scans", accepted, comparison.see) for s in scans}
         inputs = {name: paths for name, (paths, _) in found.items()}
         sources = {name: source for name, (_, source) in found.items() if source is not None}
         if kind != "nifti":
@@ -138,7 +145,13 @@ def segment(
         more = prompt_entries(
             prompts or GivenPrompts(), inputs, reads(read_config(files).get()), hidden / "prompts", bundle
         )
+        own = {s.name: comparison.entry(s, found[s.name][1]) for s in scans}
+        for note in comparison.notes:
+            print(note, file=sys.stderr)
+        more = {name: {**entry, **own[name]} for name, entry in more.items()}
         literals = _literals(files, root, inputs, more, hidden / "out", weights, task)
+        if "ignore_card" in read_config(files).get():
+            literals["ignore_card"] = ignore_card
         if pages:
             literals["page_dir"] = str((hidden / "pages").resolve())
         config = run_bundle(files, overrides or {}, literals)
@@ -148,21 +161,23 @@ def segment(
         if kind != "dicom_seg":
             _print_names(structure_names(config, root))
         segs = {} if kind == "nifti" else write_results(results, sources, config, root, hidden / "seg")
-        return _deliver(
+        delivered = _deliver(
             segs if kind == "dicom_seg" else results, targets, segs if kind == "both" else {}, pages, hidden
         )
+        write_records(delivered, comparison, {"bundle": root.resolve().name, "weights": comparison.contract.origin})
+        return delivered
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _channels(root: Path, weights: str | Path | None) -> int | None:
-    """How many channels the network reads, when its weights say so."""
+def _comparison(
+    root: Path, weights: str | Path | None, config: Mapping[str, Any], overrides: Mapping[str, Any], ignore: bool
+) -> Comparison:
+    """What the weights say of themselves, to be compared with the scans."""
     path = root / "models" / "model.pt" if weights is None else Path(weights)
-    try:
-        card = read_card(path) if path.is_file() else None
-    except AmalgamationError:
-        return None  # the run says what is wrong with the file
-    return len(card.channels) if card is not None and card.channels else None
+    modality = overrides.get("modality", "") if "modality" in config else ""
+    masks = "KeepTargetsd" in str(config.get("postprocessing")) and "contract" in config
+    return Comparison(contract_of(path), ignore, str(modality or ""), masks)
 
 
 def _print_names(names: Sequence[str]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel
 import numpy as np
+from monai.data import MetaTensor
 
 from common.data.dataset_json import channel_groups
 from common.data.dicom import SeriesOptions, is_dicom, read_dicom
@@ -116,13 +118,19 @@ def _refuse_twins(scans: list[Scan]) -> None:
             )
 
 
-def readable(scan: Scan, folder: Path, options: SeriesOptions | None = None) -> tuple[list[str], Source | None]:
+def readable(
+    scan: Scan,
+    folder: Path,
+    options: SeriesOptions | None = None,
+    seen: Callable[[Scan, MetaTensor], None] | None = None,
+) -> tuple[list[str], Source | None]:
     """Check that a scan can be read and return the paths to hand on; a DICOM series is written as NIfTI first.
 
     Args:
         scan: what to check.
         folder: where converted files go.
         options: which series to take and which faults to accept.
+        seen: is called with each volume that was read.
 
     Returns:
         the paths, and for DICOM the slices.
@@ -131,17 +139,23 @@ def readable(scan: Scan, folder: Path, options: SeriesOptions | None = None) -> 
         DataError: for what cannot be read correctly, with the file's name.
     """
     if scan.dicom:
-        return _converted(scan, folder, options)
+        return _converted(scan, folder, options, seen)
     if scan.flat and len(scan.files) == 1:  # grey or coloured, as the bundle may want it
         read_picture(scan.files[0])
         return [str(scan.files[0].resolve())], None
-    read_volume(scan.files[0] if len(scan.files) == 1 else scan.files, dim=2 if scan.flat else 3)
+    image = read_volume(scan.files[0] if len(scan.files) == 1 else scan.files, dim=2 if scan.flat else 3)
+    if seen is not None:
+        seen(scan, image)
     return [str(p.resolve()) for p in scan.files], None
 
 
-def _converted(scan: Scan, folder: Path, options: SeriesOptions | None) -> tuple[list[str], Source]:
+def _converted(
+    scan: Scan, folder: Path, options: SeriesOptions | None, seen: Callable[[Scan, MetaTensor], None] | None
+) -> tuple[list[str], Source]:
     volume = read_dicom(scan.files[0], options)
     check_volume(volume.image, scan.files[0])
+    if seen is not None:
+        seen(scan, volume.image)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{scan.name}.nii.gz"
     voxels, affine = np.asarray(volume.image)[0].astype(np.float32), np.asarray(volume.image.affine, dtype=np.float64)

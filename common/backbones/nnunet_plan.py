@@ -23,6 +23,7 @@ from ..atomic import atomic_write
 from ..data.datalist import Dataset, read_collection
 from ..errors import ConfigError, DataError
 from ..labels import LabelSpace
+from ..modalities import is_ct
 from ..weights import read_card
 from .nnunet import PLANAR, channel_names, labels_of, output_channels, plan_managers, quiet, read_json
 from .nnunet_fingerprint import fingerprint
@@ -228,6 +229,12 @@ def _dataset_json(dataset: Dataset, name: str, orientation: str | None) -> dict[
     }
 
 
+def _for_planner(description: Mapping[str, Any], dim: int) -> dict[str, Any]:
+    """Channel names that nnU-Net's planner knows: to it, CTA is no CT."""
+    names = {i: "CT" if dim != PLANAR and is_ct(c) else c for i, c in description["channel_names"].items()}
+    return {"channel_names": names}
+
+
 def _run_planner(
     dataset: Dataset, description: Mapping[str, Any], found: Mapping[str, Any], knobs: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -237,7 +244,7 @@ def _run_planner(
         raw, preprocessed = Path(temporary) / "raw", Path(temporary) / "preprocessed"
         for root in (raw, preprocessed):
             (root / name).mkdir(parents=True)
-        _write(raw / name / "dataset.json", {**description, "dataset": cases})
+        _write(raw / name / "dataset.json", {**description, **_for_planner(description, dataset.dim), "dataset": cases})
         _write(preprocessed / name / "dataset_fingerprint.json", found)
         with _environment(nnUNet_raw=str(raw), nnUNet_preprocessed=str(preprocessed), nnUNet_n_proc_DA="1"):
             planner = _planner(name, knobs)

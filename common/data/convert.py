@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import numpy as np
 
 from ..errors import DataError, few
 from ..labels import BACKGROUND, LabelSpace
+from .convert_channels import told_channels
 from .convert_seg import seg_cases
 from .dataset import Dataset, read_dataset
-from .dataset_json import SPLITS, Case, channel_names, channel_number, read_json
+from .dataset_json import SPLITS, Case, about, channel_names, channel_number, read_json
 from .io import read_volume
 from .pairs import label_maps, paired
 from .pictures import is_picture
@@ -57,6 +59,7 @@ def write_dataset(dataset: Dataset, folder: str | Path) -> Dataset:
     folder.mkdir(parents=True, exist_ok=True)
     data: dict[str, Any] = {
         "name": dataset.name,
+        **dataset.about,
         "dim": dataset.dim,
         "modality": {str(i): c for i, c in enumerate(dataset.channels)},
         "labels": dataset.labels.to_json(),
@@ -114,7 +117,8 @@ def convert_nnunet(raw: str | Path, out: str | Path, *, name: str | None = None,
         )
     held_maps = label_maps(raw / "labelsTs") if (raw / "labelsTs").is_dir() else {}
     held = paired(raw / "imagesTs", held_maps, channels) if (raw / "imagesTs").is_dir() else []
-    return _with_split(name, Path(out), channels, labels, training, held, val, dim=_dim(training[0]))
+    told = about(data)
+    return _with_split(name, Path(out), channels, labels, training, held, val, dim=_dim(training[0]), told=told)
 
 
 def convert_pairs(
@@ -124,7 +128,7 @@ def convert_pairs(
     *,
     name: str,
     structures: Mapping[str, int] | None = None,
-    channels: Sequence[str] = ("image",),
+    channels: Sequence[str] | None = None,
     val: float = 0.2,
 ) -> Dataset:
     """Make a dataset of a folder of scans and a folder of label maps with the same base names.
@@ -138,15 +142,18 @@ def convert_pairs(
             ``images/<case>/`` are written as NIfTI below ``out``.
         out: folder of the new dataset.
         name: its name.
-        structures: ``{name: value}``; when None, a SEG's segments, or the values found in the maps, ``structure v``.
-        channels: channel names.
+        structures: ``{name: value}``; when None, a SEG's segments, or the values found in the maps, named after the
+            data set (``<name> structure v``), so that tasks which nobody named are not taken for one.
+        channels: channel names; None takes DICOM's tag, and refuses other scans, which do not say what they are.
         val: fraction of subjects for validation, by hash.
 
     Raises:
-        DataError: when a folder is missing, a case lacks a channel file or no scan has a label map.
+        DataError: when a folder is missing, a case lacks a channel file, no scan has a label map, nobody says what the
+            scans are, or DICOM says something else.
     """
     maps = label_maps(Path(labels))
-    cases = paired(Path(images), maps, tuple(channels))
+    given, channels = channels, ("image",) if channels is None else tuple(channels)
+    cases = paired(Path(images), maps, channels)
     training = [c for c in cases if c.label is not None]
     if not training:
         scans, numbered = [c.id for c in cases], any(channel_number(c.images[0]) is not None for c in cases)
@@ -157,11 +164,13 @@ def convert_pairs(
             expected=f"{scans[0]}.nii.gz or {scans[0]}_seg.nii.gz",
             hint="when _0000, _0001 are channels of one case, name as many: --channels T1,FLAIR" if numbered else None,
         )
+    channels = told_channels(given, cases, images)
     dim = _dim(training[0])
     training, structures = seg_cases(training, out, structures)
-    space = LabelSpace.from_json({BACKGROUND: 0, **(structures or _found_structures(training, dim))}, where=labels)
+    found = structures or _found_structures(training, dim, name)
+    space = LabelSpace.from_json({BACKGROUND: 0, **found}, where=labels)
     unlabelled = [c for c in cases if c.label is None]
-    return _with_split(name, Path(out), tuple(channels), space, training, unlabelled, val, dim=dim)
+    return _with_split(name, Path(out), channels, space, training, unlabelled, val, dim=dim)
 
 
 def split_dataset(path: str | Path, *, val: float = 0.2, test: float = 0.0, out: str | Path | None = None) -> Dataset:
@@ -181,8 +190,7 @@ def split_dataset(path: str | Path, *, val: float = 0.2, test: float = 0.0, out:
     labelled = [c for c in dataset.cases() if c.label is not None]
     splits = _hashed(dataset.name, labelled, {"training": 0.0, "validation": val, "test": test})
     splits["unlabelled"] = tuple(c for c in dataset.cases() if c.label is None)
-    new = Dataset(dataset.name, dataset.root, dataset.channels, dataset.labels, splits, dataset.dim)
-    return write_dataset(new, out or dataset.root)
+    return write_dataset(replace(dataset, splits=splits), out or dataset.root)
 
 
 def write_collection(out: str | Path, datasets: Sequence[str | Path], *, name: str | None = None) -> Path:
@@ -218,12 +226,12 @@ def _relative(path: Path, folder: Path) -> str:
     return Path(os.path.relpath(path.parent.resolve() / path.name, folder.resolve())).as_posix()
 
 
-def _found_structures(cases: Sequence[Case], dim: int) -> dict[str, int]:
+def _found_structures(cases: Sequence[Case], dim: int, name: str) -> dict[str, int]:
     values: set[int] = set()
     for case in cases:
         if case.label is not None:
             values |= {int(v) for v in np.unique(read_volume(case.label, dim=dim).numpy())}
-    return {f"structure {v}": v for v in sorted(values) if v > 0}
+    return {f"{name} structure {v}": v for v in sorted(values) if v > 0}
 
 
 def _dim(case: Case) -> int:
@@ -245,9 +253,10 @@ def _with_split(
     val: float,
     *,
     dim: int,
+    told: Mapping[str, str] | None = None,
 ) -> Dataset:
     """Write a dataset: labelled cases split by hash, further labelled ones for testing, bare ones unlabelled."""
     splits: dict[str, tuple[Case, ...]] = _hashed(name, training, {"training": 0.0, "validation": val})
     splits["test"] = tuple(c for c in held if c.label is not None)
     splits["unlabelled"] = tuple(c for c in held if c.label is None)
-    return write_dataset(Dataset(name, out, channels, labels, splits, dim), out)
+    return write_dataset(Dataset(name, out, channels, labels, splits, dim, about=told or {}), out)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, LabelError
 from ..labels import LabelSpace
 from ..literals import check_name, odd_in
-from .dataset_json import SPLITS, Case, channel_names, read_case, read_json
+from .dataset_json import SPLITS, Case, about, channel_names, read_case, read_json
 from .splits import hashed_split
 
 __all__ = ["PHANTOM_HINT", "Dataset", "read_dataset"]
@@ -38,6 +38,7 @@ class Dataset:
         splits: cases of ``training``, ``validation``, ``test`` and ``unlabelled``.
         dim: 2 or 3 spatial dimensions.
         modality: of the cases that name none of their own; the channels when empty.
+        about: further text of the ``dataset.json``: licence, description, reference and the like.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Dataset:
     splits: Mapping[str, tuple[Case, ...]]
     dim: int = 3
     modality: str = ""
+    about: Mapping[str, str] = field(default_factory=dict)
 
     def modality_of(self, case: Case) -> str:
         """The name of a case's modality."""
@@ -94,7 +96,7 @@ def read_dataset(path: str | Path, report: Callable[[DataError], None] | None = 
         )
     if not splits["validation"]:
         splits = _with_hashed_validation(name, splits)
-    dataset = Dataset(name, root, names, labels, splits, int(data.get("dim", 3)))
+    dataset = Dataset(name, root, names, labels, splits, int(data.get("dim", 3)), about=about(data))
     _report_repeats(dataset, file, report)
     _report_leakage(dataset, file, report)
     return dataset

@@ -16,6 +16,7 @@ __all__ = [
     "SPLITS",
     "VOLUME_SUFFIXES",
     "Case",
+    "about",
     "base_name",
     "case_id",
     "case_name",
@@ -121,6 +122,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise DataError("the file must hold a JSON object", where=path, got=type(data).__name__)
     return data
+
+
+def about(data: Mapping[str, Any]) -> dict[str, str]:
+    """What a ``dataset.json`` says in words: licence (in any spelling), description, reference and the like."""
+    keys = ("description", "licence", "license", "reference", "source", "release", "citation")
+    return {k: str(data[k]) for k in keys if isinstance(data.get(k), (str, int, float)) and str(data[k]).strip()}
 
 
 def channel_names(data: Mapping[str, Any], where: Path) -> tuple[str, ...]:

@@ -13,7 +13,17 @@ from pydicom.filereader import read_file_meta_info
 
 from ..errors import DataError, GeometryError
 
-__all__ = ["CONVERT", "Refused", "Slice", "holds_dicom", "is_dicom", "predict_takes", "read_slices", "scan_files"]
+__all__ = [
+    "CONVERT",
+    "Refused",
+    "Slice",
+    "holds_dicom",
+    "is_dicom",
+    "modality_tag",
+    "predict_takes",
+    "read_slices",
+    "scan_files",
+]
 
 CONVERT = "convert the series to NIfTI with dcm2niix and check the result"
 
@@ -63,6 +73,7 @@ class Slice:
         frame: number of the frame (from 0) in a multi-frame file.
         rescale: slope and intercept of a frame; None when the file has one pair for all.
         marks: header values that tell phases, echoes and the like apart.
+        modality: DICOM's tag, such as ``CT`` or ``MR``; empty when there is none.
     """
 
     path: Path
@@ -78,6 +89,7 @@ class Slice:
     frame: int | None = None
     rescale: tuple[float, float] | None = None
     marks: tuple[tuple[str, str], ...] = ()
+    modality: str = ""
 
     @property
     def height(self) -> float:
@@ -141,6 +153,20 @@ def scan_files(folder: Path) -> tuple[list[Slice], list[Refused]]:
         except Exception as error:
             refused.append(Refused(path, series, _unreadable(path, error)))
     return slices, refused
+
+
+def modality_tag(place: Path) -> str:
+    """DICOM's tag ``Modality`` of a file, or of the first image in a folder; empty when it is no DICOM or says none."""
+    for path in [place] if place.is_file() else sorted(p for p in place.iterdir() if p.is_file()):
+        if path.name.upper() == "DICOMDIR" or not is_dicom(path):
+            continue
+        try:
+            tag = str(_header(path).get("Modality") or "").strip().upper()
+        except (DataError, OSError):
+            continue  # whoever reads the series says what is wrong with it
+        if tag and tag not in _NO_IMAGE:
+            return tag
+    return ""
 
 
 def _header(path: Path) -> pydicom.Dataset:
@@ -268,6 +294,7 @@ def _slice(
         frame=frame,
         rescale=rescale,
         marks=marks,
+        modality=str(data.get("Modality") or "").strip().upper(),
     )
 
 

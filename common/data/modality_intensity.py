@@ -17,14 +17,16 @@ from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization impo
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
+from ..modalities import is_ct
 from .datalist import Collection, read_collection
 from .dataset_json import case_name
 from .io import read_volume
 
-__all__ = ["ByModalityd", "NormalizeModalityd", "intensities", "window_of"]
+__all__ = ["ByModalityd", "NormalizeModalityd", "intensities", "scheme_of", "window_of"]
 
 logger = logging.getLogger(__name__)
 
+PLANAR = 2
 _VOXELS_PER_CASE = 100_000
 _SCHEMES = {
     scheme.__name__: scheme
@@ -45,9 +47,9 @@ def intensities(
 ) -> dict[str, dict[str, Any]]:
     """How each modality of a collection is normalised: plain values, to be kept with the weights.
 
-    A modality called CT (in any case, as in nnU-Net) gets ``CTNormalization`` with mean, standard deviation, 0.5 and
-    99.5 percentile of the annotated voxels of its training cases, of which at most 100 000 per case are drawn; each
-    other one nnU-Net's scheme of its name, else ``ZScoreNormalization`` of each volume.
+    A modality that is called CT (as in nnU-Net; in 3-D also CTA, NCCT and other synonyms) gets ``CTNormalization`` with
+    mean, standard deviation, 0.5 and 99.5 percentile of the annotated voxels of its training cases, of which at most
+    100 000 per case are drawn; each other one nnU-Net's scheme of its name, else ``ZScoreNormalization`` per volume.
 
     Args:
         dataset_dir: anything that ``read_collection`` reads.
@@ -65,11 +67,22 @@ def intensities(
     collection = read_collection(dataset_dir)
     found: dict[str, dict[str, Any]] = {}
     for modality in collection.modalities:
-        scheme = get_normalization_scheme(modality)
+        scheme = scheme_of(modality, dim=collection.datasets[0].dim)
         found[modality] = {"scheme": scheme.__name__}
         if scheme is schemes.CTNormalization:
             found[modality] |= _foreground(collection, modality, seed) if ct_window is None else window_of(ct_window)
     return found
+
+
+def scheme_of(modality: str, *, dim: int = 3) -> Any:
+    """nnU-Net's class of normalisation for a modality; volumes whose name means CT are CT, pictures have no HU.
+
+    Args:
+        modality: its name.
+        dim: 2 for pictures, 3 for volumes.
+    """
+    scheme = get_normalization_scheme(modality)
+    return schemes.CTNormalization if dim != PLANAR and is_ct(modality) else scheme
 
 
 def window_of(bounds: Sequence[float]) -> dict[str, float]:

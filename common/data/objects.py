@@ -16,11 +16,12 @@ from torch.utils.data import Dataset
 
 from ..errors import ConfigError, DataError
 from ..labels import LabelSpace
+from ..modalities import is_ct
 from ..prompts import boxes_from_label
 from .crops import crop_at, start_around, z_score_positive
 from .dataset_json import case_name
 
-__all__ = ["ClampModalityd", "ObjectCrops"]
+__all__ = ["ClampModalityd", "ObjectCrops", "clip_bounds"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,8 @@ class ClampModalityd(MapTransform):
 
     Args:
         keys: images of any shape.
-        bounds: lowest and highest intensity by modality, such as ``{"CT": [-1000, 1000]}``.
+        bounds: lowest and highest intensity by modality, such as ``{"CT": [-1000, 1000]}``, which holds for its
+            synonyms (``CTA``), too, unless the network was trained on a modality of that name.
         default: modality of cases that name none.
         modalities: those that a network was trained on. A case that names none is then of the only one, and refused
             where there are several of which some are clipped.
@@ -61,13 +63,31 @@ class ClampModalityd(MapTransform):
         """Return a copy with clipped images."""
         result = dict(data)
         modality = data.get("modality") or self.default
-        if modality is None and set(self.bounds) & set(self.modalities):
+        if modality is None and any(map(self._bounds_of, self.modalities)):
             raise DataError("nobody says which modality this is", where=f"case {case_name(data)}",
                             expected=", ".join(self.modalities), hint="add --modality")  # fmt: skip
-        pair = self.bounds.get(str(modality))
+        pair = self._bounds_of(str(modality))
         for key in self.key_iterator(result):
             result[key] = result[key] if pair is None else result[key].clamp(*pair)
         return result
+
+    def _bounds_of(self, modality: str) -> tuple[float, float] | None:
+        """Those of a modality that the network was trained on are by its name alone, as the training had them."""
+        if modality in self.bounds or modality in self.modalities:
+            return self.bounds.get(modality)
+        return self.bounds.get("CT") if is_ct(modality) else None
+
+
+def clip_bounds(bounds: Mapping[str, Sequence[float]], modalities: Sequence[str]) -> dict[str, list[float]]:
+    """The bounds of :class:`ClampModalityd` with an entry for each modality of a training that means CT.
+
+    Args:
+        bounds: lowest and highest intensity by modality.
+        modalities: those that are trained on.
+    """
+    found = {name: [float(v) for v in pair] for name, pair in bounds.items()}
+    named = {m: found["CT"] for m in modalities if "CT" in found and m not in found and is_ct(m)}
+    return {**found, **named}
 
 
 class _Object(NamedTuple):

@@ -13,6 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 from torch import Tensor
 
+from ..contract import Contract
 from ..errors import ConfigError, PromptError
 from ..prompts import boxes_from_label, clip_boxes
 
@@ -130,6 +131,8 @@ class KeepTargetsd(Transform):
         key: logits ``[K+1, X, Y, Z]`` (exclusive) or ``[K, X, Y, Z]`` (overlapping), of pictures without ``Z``; several
             keys, the first of which must be there.
         annotated: key of the case's bool ``[K+1]``, for ``task``.
+        contract: of a trained model: with ``all`` and ``task``, what it was not taught on the case's modality, where
+            the case names one, does not compete either. Names that are listed are taken as asked for.
 
     Raises:
         PromptError: for a name that the network does not know, or logits over other structures.
@@ -141,7 +144,9 @@ class KeepTargetsd(Transform):
         structures: Sequence[str],
         key: str | Sequence[str] = "pred",
         annotated: str = "annotated",
+        contract: Contract | None = None,
     ) -> None:
+        self.contract = contract
         self.targets, self.structures = targets, tuple(structures)
         self.keys, self.annotated = (key,) if isinstance(key, str) else tuple(key), annotated
         unknown = [] if targets in ("all", "task") else sorted(set(targets) - set(structures))
@@ -151,15 +156,25 @@ class KeepTargetsd(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy with masked logits."""
         result = dict(data)
+        taught = self._taught(result)
         if self.targets == "all":
-            return result
-        if self.targets == "task":
+            if taught is None or bool(taught.all()):
+                return result
+            keep = taught
+        elif self.targets == "task":
             keep = torch.as_tensor(result[self.annotated]).bool()
+            keep = keep if taught is None else keep & taught.to(keep.device)
         else:
             keep = torch.tensor([True, *(n in self.targets for n in self.structures)])
         for key in (self.keys[0], *(k for k in self.keys[1:] if k in result)):
             result[key] = self._only(result[key], keep)
         return result
+
+    def _taught(self, data: Mapping[Hashable, Any]) -> Tensor | None:
+        """``[K+1]`` of what the model was taught on the case's modality; None when nobody knows."""
+        modality = data.get("modality")
+        taught = self.contract.taught_on([modality]) if self.contract and isinstance(modality, str) else None
+        return None if taught is None else torch.tensor([True, *(n in taught for n in self.structures)])
 
     def _only(self, logits: Tensor, keep: Tensor) -> Tensor:
         known = len(self.structures)

@@ -12,6 +12,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Spacingd, Transform
 
+from ..contract import Contract
 from ..errors import DataError, GeometryError, LabelError
 from ..geometry import Grid
 from ..labels import LabelSpace
@@ -52,6 +53,8 @@ class DescribeCased(Transform):
         default_values: meaning of label values in cases without a task, ``"union"`` or ``"task"``.
         labels: a network's label space, when it is not the collection's own union.
         modalities: a network's modalities, of which each case must have one; the collection's when None.
+        contract: of a trained model: structures that it was not taught on a case's modality are not annotated, so that
+            no score counts them.
 
     Raises:
         LabelError: when the collection has structures that ``labels`` lacks.
@@ -65,6 +68,7 @@ class DescribeCased(Transform):
         default_values: str = "union",
         labels: LabelSpace | None = None,
         modalities: Sequence[str] | None = None,
+        contract: Contract | None = None,
     ) -> None:
         collection = read_collection(dataset_dir)
         self.modalities = tuple(collection.modalities if modalities is None else modalities)
@@ -83,6 +87,7 @@ class DescribeCased(Transform):
             collection.dataset(default_task)
         self.tasks, self.default_task, self.default_values = collection.tasks, default_task, default_values
         self.annotated = {d.name: space.annotated(d.labels) for d in collection.datasets}
+        self.space, self.contract = space, contract
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy with ``case`` str, ``task`` str, ``task_id`` int, ``annotated`` bool ``[K+1]``.
@@ -118,6 +123,9 @@ class DescribeCased(Transform):
                     expected=", ".join(self.modalities),
                     hint='rename it: "modality" of the case in dataset.json, or of the task in collection.json',
                 )
+            taught = self.contract.taught_on([str(modality)]) if self.contract else None
+            if taught is not None:
+                annotated &= torch.tensor([True, *(n in taught for n in self.space.names)])
         return result
 
 

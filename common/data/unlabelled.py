@@ -9,17 +9,16 @@ from typing import Any, NamedTuple
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
-from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
 from torch import Tensor
 
 from ..errors import ConfigError, DataError
 from ..labels import LabelSpace
 from .datalist import items, read_collection
 from .dataset_json import VOLUME_SUFFIXES, case_id
-from .modality_intensity import intensities, window_of
+from .modality_intensity import intensities, scheme_of, window_of
 from .pictures import is_picture
 
-__all__ = ["AsVolumed", "UnlabelledImages", "ViewsOfd", "unlabelled_images"]
+__all__ = ["AsVolumed", "UnlabelledImages", "ViewsOfd", "is_collection", "unlabelled_images"]
 
 _COLOURS = ("red", "green", "blue")
 
@@ -60,7 +59,7 @@ def unlabelled_images(
     Raises:
         DataError: when there are no images, or a plain folder whose modality is not given.
     """
-    if not _is_collection(dataset_dir):
+    if not is_collection(dataset_dir):
         return _plain_folder(Path(str(dataset_dir)), modality, ct_window)
     collection = read_collection(dataset_dir)
     found = [item for split in splits for item in items(collection, split, modality=modality)]
@@ -73,7 +72,8 @@ def unlabelled_images(
     return UnlabelledImages(plain, used, collection.channels, collection.labels, collection.datasets[0].dim)
 
 
-def _is_collection(dataset_dir: str | Path | Sequence[str | Path]) -> bool:
+def is_collection(dataset_dir: str | Path | Sequence[str | Path]) -> bool:
+    """Whether ``read_collection`` reads this; else it is a plain folder of images."""
     if not isinstance(dataset_dir, (str, Path)):
         return True
     path = Path(dataset_dir)
@@ -95,7 +95,7 @@ def _plain_folder(folder: Path, modality: str | None, ct_window: Sequence[float]
     if modality is None:
         raise DataError("a folder without dataset.json does not say what its images are", where=folder,
                         hint="name their modality, for example --modality CT or --modality 'T2 MR'")  # fmt: skip
-    scheme = {"scheme": get_normalization_scheme(modality).__name__}
+    scheme = {"scheme": scheme_of(modality, dim=3 if volumes else 2).__name__}
     if scheme["scheme"] == "CTNormalization":
         if ct_window is None:
             raise DataError("without labels there are no statistics to normalise a CT by", where=folder,

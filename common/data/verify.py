@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,18 @@ from monai.data import MetaTensor
 
 from ..errors import AmalgamationError, DataError, LabelError
 from ..geometry import PLAUSIBLE_SPACING_MM, Grid
+from ..intensity_range import Range, range_of
 from .datalist import Dataset, read_collection, read_dataset
 from .dataset_json import SPLITS, Case, read_json
 from .io import open_nifti, read_volume
+from .naming import name_doubts
+from .verify_contents import Doubtful, doubtful_channels, doubtful_intensities, other_dicom
 
 __all__ = ["KINDS", "Problem", "check", "check_case"]
 
 KINDS = (
     "datalist", "missing file", "unreadable", "dimensions", "channels", "non-finite", "geometry", "grid", "labels",
-    "empty mask", "constant image", "header", "duplicate", "size",
+    "empty mask", "constant image", "header", "duplicate", "size", "intensity", "names",
 )  # fmt: skip
 
 
@@ -73,18 +76,36 @@ def check(
             problems.append(_problem(error, str(dataset_dir), "datalist"))
     total, done = sum(len(d.cases()) for d in datasets), 0
     contents: dict[str, tuple[str, str]] = {}
+    problems += _name_problems(datasets)
     for dataset in datasets:
+        ranges: dict[str, list[Range]] = {}
         for split in SPLITS:
             for case in dataset.splits[split]:
                 name = f"{dataset.name}/{case.id}"
-                found, digest = check_case(case, dataset, plausible_mm=plausible_mm, max_voxels=max_voxels)
+                found, digest = check_case(
+                    case, dataset, plausible_mm=plausible_mm, max_voxels=max_voxels, ranges=ranges
+                )
                 problems += found
                 if digest:
                     problems += _duplicate(contents, digest, name, split, case)
                 done += 1
                 if progress:
                     progress(name, done, total)
+        problems += [_doubt(d, dataset, "intensity", "warning") for d in doubtful_intensities(dataset, ranges)]
     return problems
+
+
+def _name_problems(datasets: Sequence[Dataset]) -> Iterator[Problem]:
+    for doubt in name_doubts(datasets):
+        yield Problem(", ".join(doubt.tasks), "", "names", doubt.severity, doubt.got, "", doubt.hint)
+    for dataset in datasets:
+        yield from (_doubt(d, dataset, "channels", "warning") for d in doubtful_channels(dataset))
+
+
+def _doubt(doubt: Doubtful, dataset: Dataset, kind: str, severity: str) -> Problem:
+    name = f"{dataset.name}/{doubt.case}" if doubt.case else dataset.name
+    file = next((str(c.images[0]) for c in dataset.cases() if c.id == doubt.case), "")
+    return Problem(name, file, kind, severity, doubt.got, doubt.expected, doubt.hint)
 
 
 def check_case(
@@ -93,8 +114,12 @@ def check_case(
     *,
     plausible_mm: tuple[float, float] = PLAUSIBLE_SPACING_MM,
     max_voxels: float = 1e9,
+    ranges: dict[str, list[Range]] | None = None,
 ) -> tuple[list[Problem], str]:
-    """Problems of one case, and the hash of its image's content (empty when it could not be read)."""
+    """Problems of one case, and the hash of its image's content (empty when it could not be read).
+
+    ``ranges`` gets the intensities of its channels, to be compared with those of other cases.
+    """
     name, found = f"{dataset.name}/{case.id}", []
     image = label = None
     try:
@@ -102,6 +127,11 @@ def check_case(
             case.images, dim=dataset.dim, channels=dataset.channels, finite=False, plausible_mm=plausible_mm
         )
         found += list(_image_problems(image, name, case, max_voxels))
+        told = [range_of(channel.numpy()) for channel in image.as_tensor()]
+        if ranges is not None and None not in told:
+            ranges[case.id] = [r for r in told if r is not None]
+        other = other_dicom(dataset, case)
+        found += [] if other is None else [_doubt(other, dataset, "channels", "error")]
     except AmalgamationError as error:
         found.append(_problem(error, name, _kind(error), case.images[0]))
     if case.label is not None:

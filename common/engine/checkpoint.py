@@ -290,11 +290,14 @@ def _second_name(current: Path, previous: Path) -> None:
 
 def _identities(saved: ModelCard, own: ModelCard) -> list[tuple[str, Any, Any]]:
     """What two cards say of what a run is made of: names, then the values of both."""
-    experts = [(card.extra.get("settings") or {}).get("expert_hashes") for card in (saved, own)]
+    settings = [card.extra.get("settings") or {} for card in (saved, own)]
+    experts = [s.get("expert_hashes") for s in settings]
+    schemes = [{m: i.get("scheme") for m, i in (s.get("intensities") or {}).items()} for s in settings]
     return [
         ("labels", saved.labels, own.labels),
         ("channels", saved.channels, own.channels),
         ("experts", experts[0], experts[1]),
+        ("normalisation", schemes[0], schemes[1]),
     ]
 
 

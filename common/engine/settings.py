@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
+
 from ..card import ModelCard
+from ..data.survey import survey
 from ..errors import WeightError
 from ..labels import LabelSpace
 from ..weights import read_state_dict
@@ -15,9 +18,21 @@ __all__ = ["model_card", "model_settings"]
 
 
 def model_card(
-    bundle: str, labels: LabelSpace, channels: Sequence[str], settings: Mapping[str, Any], version: str = "0.1.0"
+    bundle: str,
+    labels: LabelSpace,
+    channels: Sequence[str],
+    settings: Mapping[str, Any],
+    version: str = "0.1.0",
+    *,
+    dataset_dir: str | Path | Sequence[str | Path] | None = None,
+    output_dir: str | Path | None = None,
+    splits: Sequence[str] = ("training",),
+    modality: str | None = None,
+    taught: bool = True,
+    structures: Sequence[str] | None = None,
+    contract: Mapping[str, Any] | None = None,
 ) -> ModelCard:
-    """The card of a model whose inference configuration depends on how it was trained.
+    """The card of a model whose inference configuration depends on how it was trained, and on what.
 
     Args:
         bundle: name of the bundle.
@@ -25,8 +40,22 @@ def model_card(
         channels: input channel names.
         settings: plain values that inference needs: network arguments, spacing (mm), window size (voxels) and so on.
         version: the bundle's version.
+        dataset_dir: the data that the model learns from, for the card's contract (:func:`.survey.survey`).
+        output_dir: the run's folder, where what was found in the data is kept.
+        splits: what is learned from.
+        modality: the only modality that is learned from.
+        taught: whether label maps are learned from.
+        structures: those that are learned, where it is not all.
+        contract: one that is there already, in the place of ``dataset_dir``.
     """
-    return ModelCard(labels, tuple(channels), bundle, version, extra={"settings": _plain(settings)})
+    extra: dict[str, Any] = {"settings": _plain(settings)}
+    if contract:
+        extra["contract"] = _plain(contract)
+    elif dataset_dir is not None and idist.get_rank() == 0:  # the first process alone writes weights
+        extra["contract"] = survey(
+            dataset_dir, splits=splits, modality=modality, taught=taught, structures=structures, folder=output_dir
+        )
+    return ModelCard(labels, tuple(channels), bundle, version, extra=extra)
 
 
 def model_settings(path: str | Path, defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,11 @@ def test_a_run_leaves_everything_behind(trained):
     state, card = read_state_dict(out / "model.pt")
     assert card.bundle == "ka2er_expert" and card.channels == ("CT",)
     assert card.extra["settings"]["configuration"] == "3d_fullres"
+    assert card.extra["contract"] == json.loads((out / "contract.json").read_text())["contract"]
+    assert (
+        list(card.extra["contract"]["modalities"]) == ["CT"]
+        and card.extra["contract"]["data"][0]["licence"] == "CC0-1.0"
+    )
     torch.load(out / "model.pt", weights_only=True)
     assert any(key.startswith("decoder.encoder.") for key in state)
 

@@ -15,7 +15,7 @@ from common.data.verify import KINDS, check
 
 SHAPE = (6, 7, 8)
 RNG = np.random.default_rng(0)
-IMAGE = RNG.normal(100, 20, SHAPE).astype(np.float32)
+IMAGE = RNG.normal(0, 200, SHAPE).astype(np.float32)
 LABEL = RNG.choice([0, 1, 5], SHAPE).astype(np.uint8)
 
 

@@ -112,8 +112,15 @@ def test_a_given_result_that_is_damaged_is_refused_as_early(collection, tmp_path
 
 
 def test_a_task_agnostic_expert_that_does_not_fit_is_refused_as_early(settings, described):
-    general = dataclasses.replace(settings, external=described(channels=("T1",), task="", external=True))
+    general = dataclasses.replace(settings, external=described(channels=("MR or CTA",), task="", external=True))
     assert general.external in next(s for s in plan(general) if s.kind == "manifest").inputs
+    other = dataclasses.replace(settings, external=described(channels=("T1",), task="", external=True))
+    with pytest.raises(ExpertError, match="none of the tasks' modalities"):
+        plan(other)
+    assert (
+        other.external
+        in next(s for s in plan(dataclasses.replace(other, ignore_card=True)) if s.kind == "manifest").inputs
+    )
     two = described(channels=("T1", "T2"), task="", external=True)
     with pytest.raises(ExpertError, match="does not read the channels"):
         plan(dataclasses.replace(settings, external=two))

@@ -133,3 +133,14 @@ def test_axes_and_spacing_are_turned_round():
     assert array[0, 3, 2, 1] == volume[0, 1, 2, 3]
     picture, spacing = to_nnunet(volume[:, :, :, 0], [1.0, 2.0])
     assert picture.shape == (1, 1, 3, 2) and spacing == [999.0, 2.0, 1.0]
+
+
+def test_synonyms_of_ct_are_normalised_as_ct(phantom_dir, tmp_path):
+    folder = tmp_path / "cta"
+    shutil.copytree(phantom_dir / "phantom_ct", folder)
+    content = json.loads((folder / "dataset.json").read_text())
+    content |= {"modality": {"0": "CTA"}, "channel_names": {"0": "CTA"}}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    found = plan(folder, tmp_path / "out", **KNOBS)
+    assert found.plans["configurations"]["3d_fullres"]["normalization_schemes"] == ["CTNormalization"]
+    assert found.dataset_json["channel_names"] == {"0": "CTA"}

@@ -33,7 +33,7 @@ def make_dataset(tmp_path: Path) -> Callable[..., Path]:
         rng = np.random.default_rng(len(name) + cases)
         data = {"name": name, "modality": {"0": "CT"}, "labels": labels, "training": [], "validation": []}
         for i in range(cases):
-            image = rng.normal(100, 20, SHAPE).astype(np.float32)
+            image = rng.normal(0, 200, SHAPE).astype(np.float32)
             label = rng.choice([0, *labels.values()], SHAPE).astype(np.uint8)
             write_nifti(folder / "images" / f"c{i}_0000.nii.gz", image)
             write_nifti(folder / "labels" / f"c{i}.nii.gz", label)

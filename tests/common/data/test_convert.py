@@ -75,9 +75,9 @@ def test_folder_pairs(nifti, tmp_path, ending):
             nifti(tmp_path / "masks" / f"p{i}{ending}.nii.gz", (VOLUME > 0.5).astype(np.uint8) * 7)
     options = {"name": "pairs", "channels": ("CT",)}
     dataset = convert_pairs(tmp_path / "scans", tmp_path / "masks", tmp_path / "new", **options)
-    assert dataset.labels.to_json() == {"background": 0, "structure 7": 7}
+    assert dataset.labels.to_json() == {"background": 0, "pairs structure 7": 7}
     assert [c.id for c in dataset.cases("unlabelled")] == ["p0"]
-    assert check(tmp_path / "new") == []
+    assert {p.kind for p in check(tmp_path / "new")} == {"intensity"}  # no CT lies within 0 and 1
     named = convert_pairs(tmp_path / "scans", tmp_path / "masks", tmp_path / "n2", structures={"liver": 7}, **options)
     assert named.labels.names == ("liver",)
 

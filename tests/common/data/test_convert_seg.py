@@ -51,4 +51,4 @@ def test_refusals(dicom_series, tmp_path):
     (tmp_path / "images" / "a").rmdir()
     nib.save(nib.Nifti1Image(np.zeros((12, 10, 8)), np.eye(4)), tmp_path / "images" / "a.nii.gz")
     with pytest.raises(DataError, match="label of a DICOM series"):
-        convert_pairs(tmp_path / "images", tmp_path / "labels", tmp_path / "out", name="d")
+        convert_pairs(tmp_path / "images", tmp_path / "labels", tmp_path / "out", name="d", channels=["CT"])

@@ -5,7 +5,7 @@ from monai.data import MetaTensor
 
 from common.data.datalist import read_collection
 from common.data.io import read_volume
-from common.data.modality_intensity import NormalizeModalityd, intensities
+from common.data.modality_intensity import NormalizeModalityd, intensities, scheme_of
 from common.errors import DataError
 
 
@@ -30,6 +30,14 @@ def test_a_ct_learns_from_its_annotated_training_voxels(both):
     place = 0.995 * (len(ordered) - 1)
     high = ordered[int(place)] + (place % 1) * (ordered[int(place) + 1] - ordered[int(place)])
     assert found["CT"]["percentile_99_5"] == pytest.approx(high, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["CTA", "NCCT", "CECT", "abdominal CT"])
+def test_synonyms_of_ct_are_ct(make_dataset, name):
+    found = intensities(make_dataset("a", modality={"0": name}))
+    assert found[name]["scheme"] == "CTNormalization" and found[name]["percentile_00_5"] < found[name]["mean"]
+    assert scheme_of(name, dim=2).__name__ == "ZScoreNormalization"  # pictures have no HU
+    assert scheme_of("CT", dim=2).__name__ == "CTNormalization" and scheme_of("CT or MR").__name__.startswith("ZScore")
 
 
 def test_each_case_is_normalised_by_its_modality(both):

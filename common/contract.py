@@ -1,0 +1,239 @@
+"""A model's card as a contract: what it was taught on, and whether other data are that."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .card import ModelCard
+from .errors import AmalgamationError, DataError
+from .intensity_range import Range, odd_ct, odd_for
+from .modalities import DICOM_KINDS, is_ct, plain, same
+from .weights import read_card
+
+__all__ = ["OVERRIDE", "Contract", "Fit", "contract_of"]
+
+logger = logging.getLogger(__name__)
+
+OVERRIDE = "--ignore_card True"
+"""What every command takes to go on with data that are not what the card says; it is recorded in the result."""
+_KEY = "contract"
+
+
+class Fit(NamedTuple):
+    """How data fit a model.
+
+    Args:
+        order: which of the data's channels the model reads, in its order.
+        modalities: the model's names of what the data can be; empty when nobody knows.
+        notes: what a user should be told.
+    """
+
+    order: tuple[int, ...]
+    modalities: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a card says of the data that a model learned from.
+
+    Args:
+        channels: the card's channel names, in order; of several data sets joined by `` | ``.
+        modalities: by name: ``kind``, ``channels``, ``scans``, ``intensities`` (one entry per channel), ``spacing`` and
+            ``orientation``; nothing but names in cards of earlier versions.
+        taught: the structures that were annotated, by modality; empty when the card does not say.
+        data: the data sets: name, licence, description, number and hashes of their cases by split.
+        origin: the weights file, for messages.
+    """
+
+    channels: tuple[str, ...] = ()
+    modalities: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    taught: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    data: tuple[Mapping[str, Any], ...] = ()
+    origin: str = "the model"
+
+    @classmethod
+    def of_card(cls, card: ModelCard | None, origin: object = "the model") -> Contract:
+        """Read a card of any version; what it does not hold is not known."""
+        if card is None:
+            return cls(origin=str(origin))
+        said = card.extra.get(_KEY)
+        if not isinstance(said, Mapping) or not isinstance(said.get("modalities"), Mapping):
+            settings = card.extra.get("settings")
+            names = _earlier(settings) if isinstance(settings, Mapping) else []
+            return cls(card.channels, {n: {} for n in names}, origin=str(origin))
+        taught = {str(k): tuple(map(str, v)) for k, v in dict(said.get("taught") or {}).items()}
+        data = tuple(d for d in said.get("data") or () if isinstance(d, Mapping))
+        return cls(card.channels, dict(said["modalities"]), taught, data, str(origin))
+
+    @property
+    def complete(self) -> bool:
+        """Whether the card is of a version that holds a contract."""
+        return bool(self.modalities) and all("channels" in m for m in self.modalities.values())
+
+    def fit(
+        self, channels: Sequence[str] | None, modality: str = "", *, where: object = None, ignore: bool = False
+    ) -> Fit:
+        """Compare data with what the model was taught on, channel by channel and by name.
+
+        Channels in another order are taken in the model's; names that tell nothing are not compared.
+
+        Args:
+            channels: the data's names, in order; None when nobody knows them.
+            modality: the data's, or DICOM's tag; empty when nobody knows it.
+            where: data set or case, for messages.
+            ignore: go on with data that do not fit, as long as their number of channels does.
+
+        Raises:
+            DataError: for other channels or another modality.
+        """
+        modality = DICOM_KINDS.get(modality, modality)
+        candidates = self._candidates()
+        same_count = [c for c in candidates if channels is None or len(c[1]) == len(channels)]
+        if not candidates or not any(c[1] for c in candidates):
+            return Fit(tuple(range(len(channels or ()))))
+        if channels is not None and not same_count:
+            raise self._refusal(channels, modality, where, counted=True)
+        orders = {name: _order(own, channels) for name, own in same_count}
+        fitting = {n: o for n, o in orders.items() if o is not None and same(n, modality or n) is not False}
+        exact = [n for n in fitting if modality and plain(n) == plain(modality)]
+        sure = exact or [n for n in fitting if modality and same(n, modality)] or list(fitting)
+        if not fitting:
+            if not ignore:
+                raise self._refusal(channels, modality, where)
+            told = f"{where or 'the data'}: {_told(channels, modality)} in the place of {self.told()}, as asked"
+            return Fit(tuple(range(len(channels or self.channels))), (), (told,))
+        order = fitting[sure[0]] or ()
+        notes = []
+        if channels is not None and order != tuple(range(len(channels))):
+            notes.append(f"{where or 'the data'}: channels {', '.join(channels)} are read in the model's order, "
+                         + ", ".join(channels[i] for i in order))  # fmt: skip
+        return Fit(order, tuple(sure) if self.modalities else (), tuple(notes))
+
+    def taught_on(self, modalities: Iterable[str]) -> frozenset[str] | None:
+        """The structures that were annotated on any of some modalities; None when nobody knows.
+
+        Args:
+            modalities: names as the card has them, or others of the same meaning.
+        """
+        names = list(modalities)
+        if not self.taught or not names:
+            return None
+        found: set[str] = set()
+        for name in names:
+            own = [n for n in self.taught if plain(n) == plain(name)] or [n for n in self.taught if same(n, name)]
+            own = own or [n for n in self.taught if same(n, name) is None]
+            if not own:
+                return None
+            found |= {s for n in own for s in self.taught[n]}
+        return frozenset(found)
+
+    def odd(self, ranges: Sequence[Range], modalities: Sequence[str] = ()) -> str | None:
+        """Why a scan's intensities are none that the model learned from; None when they are, or nobody knows.
+
+        Args:
+            ranges: of each channel, in the model's order.
+            modalities: the model's names of what the scan can be; all when empty.
+        """
+        reasons = []
+        for name in modalities or tuple(self.modalities):
+            entry = self.modalities.get(name, {})
+            stored, own = entry.get("intensities") or (), tuple(map(str, entry.get("channels") or ()))
+            if len(stored) != len(ranges) or len(own) != len(ranges):
+                return None
+            found = [_odd(r, s, c, name) for r, s, c in zip(ranges, stored, own, strict=True)]
+            if not any(found):
+                return None
+            reasons.append(f"{name}: " + "; ".join(f for f in found if f))
+        return " / ".join(dict.fromkeys(reasons)) or None
+
+    def told(self) -> str:
+        """What the model was taught on, in words."""
+        if self.complete:
+            known = dict.fromkeys(_told(tuple(m["channels"]), n) for n, m in self.modalities.items())
+            return " or ".join(known)
+        return _told(self.channels, " or ".join(self.modalities))
+
+    def _candidates(self) -> list[tuple[str, tuple[str, ...]]]:
+        if self.complete:
+            return [(n, tuple(map(str, m["channels"]))) for n, m in self.modalities.items()]
+        return [(n, self.channels) for n in self.modalities] or [(" + ".join(self.channels), self.channels)]
+
+    def _refusal(
+        self, channels: Sequence[str] | None, modality: str, where: object, *, counted: bool = False
+    ) -> DataError:
+        wanted = self._candidates()[0][1]
+        missing = [c for c in wanted if not any(same(c, g) for g in channels or ())]
+        if counted and len(channels or ()) < len(wanted):
+            problem = f"missing channel {', '.join(missing or wanted[len(channels or ()) :])}"
+        else:
+            problem = "too many channels" if counted else "the data are not what the model was trained on"
+        renamed = 'if it is the same thing, name it so in dataset.json ("channel_names")'
+        hint = "give one image per channel that the model reads" if counted else f"{renamed}; or add {OVERRIDE}"
+        return DataError(problem, where=where, got=_told(channels, modality), expected=f"{self.told()} ({self.origin})",
+                         hint=hint)  # fmt: skip
+
+
+def contract_of(path: str | Path) -> Contract:
+    """The contract of a weights file; of one that is not there, or says nothing, nothing is known."""
+    file = Path(path)
+    if not file.is_file():
+        return Contract(origin=str(file))
+    try:
+        found = Contract.of_card(read_card(file), file)
+    except AmalgamationError:  # whoever opens the weights says what is wrong with them
+        return Contract(origin=str(file))
+    if not found.complete:
+        logger.warning("%s: written before cards held what a model was trained on: only names are compared", file)
+    return found
+
+
+def _earlier(settings: Mapping[str, Any]) -> list[str]:
+    """Names of modalities in the settings of earlier cards."""
+    return [str(n) for n in settings.get("modalities") or settings.get("intensities") or ()]
+
+
+def _order(own: Sequence[str], given: Sequence[str] | None) -> tuple[int, ...] | None:
+    """For each of the model's channels its place among the data's; None when they are others."""
+    if given is None:
+        return tuple(range(len(own)))
+    straight = tuple(range(len(own)))
+    for alike in (_equal, _synonym):
+        places = [[i for i, g in enumerate(given) if alike(o, g)] for o in own]
+        if all(places):
+            chosen = next((p for p in itertools.product(*places) if len(set(p)) == len(p)), None)
+            chosen = straight if all(i in p for i, p in enumerate(places)) else chosen
+            if chosen is not None:
+                return chosen
+        if any(p and i not in p for i, p in enumerate(places)):
+            return None  # a channel of the model's lies at another's place
+    return straight if not any(same(o, g) is False for o, g in zip(own, given, strict=True)) else None
+
+
+def _equal(one: str, other: str) -> bool:
+    return plain(other) in {plain(o) for o in one.split(" | ")}
+
+
+def _synonym(one: str, other: str) -> bool:
+    return same(one, other) is True
+
+
+def _odd(found: Range, stored: Any, channel: str, modality: str) -> str | None:
+    ct = is_ct(channel) or is_ct(modality)
+    learned = stored if isinstance(stored, Mapping) else {}
+    reason = odd_for(found, learned, ct=ct)
+    if reason and ct:
+        return odd_ct(found) or reason
+    return reason
+
+
+def _told(channels: Sequence[str] | None, modality: str) -> str:
+    named = "" if channels is None else f"channel{'s' * (len(channels) > 1)} {', '.join(channels)}"
+    if not modality or (channels is not None and plain(modality) == plain("".join(channels))):
+        return named or "nothing known"
+    return f"{named} of {modality}" if named else modality

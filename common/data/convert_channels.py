@@ -1,0 +1,64 @@
+"""What a folder of scans shows: what a user says, or DICOM's tag; nothing is guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import DataError, few
+from ..modalities import DICOM_KINDS, same
+from .dataset_json import Case, channel_number
+from .dicom_slices import is_dicom, modality_tag
+from .pictures import is_picture
+
+__all__ = ["dicom_differs", "told_channels"]
+
+
+def told_channels(given: Sequence[str] | None, cases: Sequence[Case], where: str | Path) -> tuple[str, ...]:
+    """The names of the channels of a new data set.
+
+    Args:
+        given: what the user says; None when nothing.
+        cases: the scans.
+        where: their folder.
+
+    Raises:
+        DataError: when nobody says it, or the user and DICOM say different things.
+    """
+    tags = {c.id: modality_tag(c.images[0]) for c in cases if len(c.images) == 1 and is_dicom(c.images[0])}
+    if given is not None:
+        for case, tag in tags.items():
+            if dicom_differs(tag, given):
+                raise DataError("DICOM says that the scan is something else", where=f"{where}, case {case}", got=tag,
+                                expected=", ".join(given), hint=f"--channels {tag}")  # fmt: skip
+        return tuple(given)
+    kinds = sorted({t for t in tags.values() if t in DICOM_KINDS})
+    if len(kinds) == 1 and len(tags) == len(cases) and all(tags.values()):
+        return (kinds[0],)
+    raise DataError(
+        "nobody says what the scans are, and CT and MR must not be taken for one",
+        where=where,
+        got=f"DICOM's tags {', '.join(kinds)}" if len(kinds) > 1 else f"scans {few([c.id for c in cases])}",
+        expected="one name for each channel",
+        hint="give each kind its own data set" if len(kinds) > 1 else f"add {_example(cases)}",
+    )
+
+
+def dicom_differs(tag: str, channels: Sequence[str]) -> bool:
+    """Whether DICOM's tag is none of what a data set with one channel can be.
+
+    Args:
+        tag: ``Modality``.
+        channels: the data set's names.
+    """
+    kind = DICOM_KINDS.get(tag)
+    return kind is not None and len(channels) == 1 and same(kind, channels[0]) is False
+
+
+def _example(cases: Sequence[Case]) -> str:
+    files = [c.images[0] for c in cases]
+    if any((channel_number(f) or 0) > 0 for f in files):
+        return "--channels T1,FLAIR, a name for each of _0000, _0001, ... in this order"
+    if all(map(is_picture, files)):
+        return "--channels red,green,blue for colour pictures, --channels US or what else for grey ones"
+    return '--channels CT, --channels "T2 MR" or what else they are'

@@ -1,0 +1,86 @@
+"""The cases of a collection as a trained model reads them, or a refusal: its channels by name, its modality's name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..contract import OVERRIDE, Contract, Fit
+from ..errors import DataError
+from ..modalities import same
+from .datalist import Case, Collection, Dataset, items, read_collection
+
+__all__ = ["fitting_items"]
+
+logger = logging.getLogger(__name__)
+
+
+def fitting_items(
+    dataset_dir: str | Path | Sequence[str | Path] | Collection,
+    split: str,
+    contract: Contract,
+    ignore_card: bool = False,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """What :func:`.datalist.items` lists, after each case was compared with what the model was taught on.
+
+    Channels in another order are put into the model's, and a modality that the model knows by another name (``CTA``,
+    ``CT``) gets the model's. What cannot be compared is told once per data set.
+
+    Args:
+        dataset_dir: anything that ``read_collection`` reads.
+        split: ``training``, ``validation``, ``test`` or ``unlabelled``.
+        contract: what the model's card says.
+        ignore_card: take data of other channels or modalities as they are, and say so.
+        options: of :func:`.datalist.items`.
+
+    Raises:
+        DataError: for data that are not what the model was taught on.
+    """
+    collection = read_collection(dataset_dir)
+    told: dict[str, None] = {}
+    datasets = [_fitted(d, split, contract, ignore_card, told) for d in collection.datasets]
+    for line in told:
+        logger.warning(line)
+    return items(replace(collection, datasets=tuple(datasets)), split, **options)
+
+
+def _fitted(dataset: Dataset, split: str, contract: Contract, ignore: bool, told: dict[str, None]) -> Dataset:
+    cases = []
+    for case in dataset.cases(split):
+        modality = dataset.modality_of(case)
+        fit = contract.fit(dataset.channels, modality, where=f"{dataset.name}, case {case.id}", ignore=ignore)
+        told.update(dict.fromkeys(n.replace(f", case {case.id}", "", 1) for n in fit.notes))
+        told.update(dict.fromkeys(_untaught(dataset, contract, fit)))
+        cases.append(_in_order(replace(case, modality=_named(modality, fit)), fit.order, dataset))
+    return replace(dataset, splits={**dataset.splits, split: tuple(cases)})
+
+
+def _named(modality: str, fit: Fit) -> str:
+    """The model's name of a case's modality, where both mean the same for sure."""
+    known = [n for n in fit.modalities if same(n, modality)]
+    return known[0] if len(known) == 1 else modality
+
+
+def _in_order(case: Case, order: tuple[int, ...], dataset: Dataset) -> Case:
+    if order == tuple(range(len(order))):
+        return case
+    if len(case.images) != len(order):
+        raise DataError(
+            "the channels lie in another order than the model reads, and in one file",
+            where=f"{dataset.name}, case {case.id}",
+            got=", ".join(dataset.channels),
+            expected=", ".join(dataset.channels[i] for i in order),
+            hint=f"write them in this order, or one file per channel; {OVERRIDE} takes them as they are",
+        )
+    return replace(case, images=tuple(case.images[i] for i in order))
+
+
+def _untaught(dataset: Dataset, contract: Contract, fit: Fit) -> list[str]:
+    taught = contract.taught_on(fit.modalities)
+    names = [] if taught is None else [n for n in dataset.labels.names if n not in taught]
+    where = " or ".join(fit.modalities)
+    return [f"{dataset.name}: not taught on {where}, and so not scored: {', '.join(names)}"] if names else []

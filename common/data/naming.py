@@ -1,0 +1,116 @@
+"""Whether names of structures mean what uniting tasks by name takes them to mean."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..errors import DataError, few
+from .datalist import Collection, Dataset
+
+__all__ = ["Doubt", "check_names", "is_nameless", "name_doubts"]
+
+_WORDS = (
+    "structure|label|class|segment|segmentation|seg|region|object|mask|roi|part|category|value|organ|target|annotation|"
+    "material|foreground|fg"
+)
+_BARE = re.compile(rf"[\W_]*(?:(?:{_WORDS})s?[\W_]*\d*|\d+)[\W_]*", re.IGNORECASE)
+_PREFIXED = re.compile(r".*[\W_](?:structure|label|class)[\W_]*\d+", re.IGNORECASE)  # "liver segment 4" is a name
+_GENERAL = {"tumor", "cancer", "lesion", "cyst", "mass", "nodule", "edema", "vessel", "metastasis", "pathology"}
+_SIDES = {"l": "left", "lt": "left", "r": "right", "rt": "right"}
+_SPELLINGS = (("tumour", "tumor"), ("oesophag", "esophag"), ("oedema", "edema"), ("haem", "hem"), ("centre", "center"),
+              ("kidnies", "kidney"), ("metastases", "metastasis"), ("vertebrae", "vertebra"))  # fmt: skip
+_SHORTEST = 4
+
+
+class Doubt(NamedTuple):
+    """Names that may not mean what they seem to.
+
+    Args:
+        severity: ``error`` where different things would surely be taken for one, ``warning`` where names may be wrong.
+        tasks: whose names these are.
+        got: what is doubted.
+        hint: what to write where.
+    """
+
+    severity: str
+    tasks: tuple[str, ...]
+    got: str
+    hint: str
+
+
+def is_nameless(name: str) -> bool:
+    """Whether a name is but a number, such as ``structure 1``, ``Segment_2`` or ``mask``: nobody gave it."""
+    return any(p.fullmatch(name) for p in (_BARE, _PREFIXED))
+
+
+def name_doubts(datasets: Sequence[Dataset]) -> list[Doubt]:
+    """Names that nobody gave and several tasks have, names that differ in spelling alone, and names of anything.
+
+    Args:
+        datasets: the tasks of a collection, with the names that it gives them.
+    """
+    owners: dict[str, list[str]] = {}
+    for dataset in datasets:
+        for name in dataset.labels.names:
+            owners.setdefault(name, []).append(dataset.name)
+    found = []
+    shared = {n: t for n, t in owners.items() if len(t) > 1}
+    for name in (n for n in shared if is_nameless(n)):
+        hint = f"say what it is in each: {_renaming(shared[name][0], name, '<its name>')} in collection.json; or " \
+               "convert again with --structures \"<its name>=<value>\""  # fmt: skip
+        found.append(
+            Doubt("error", tuple(shared[name]), f"{name!r} would be one structure in all of these tasks", hint)
+        )
+    for name in (n for n in shared if _key(n) in _GENERAL):
+        hint = f"if they differ: {_renaming(shared[name][-1], name, '<organ> ' + name)} in collection.json"
+        found.append(Doubt("warning", tuple(shared[name]), f"{name!r} is taken for one structure in these tasks", hint))
+    alike: dict[str, list[str]] = {}
+    for name in owners:
+        alike.setdefault(_key(name), []).append(name)
+    for first, *others in (names for names in alike.values() if len(names) > 1):
+        for other in others:
+            hint = f"if they are one: {_renaming(owners[other][0], other, first)} in collection.json"
+            tasks = tuple(dict.fromkeys([*owners[first], *owners[other]]))
+            found.append(Doubt("warning", tasks, f"{first!r} and {other!r} are taken for two structures", hint))
+    return found
+
+
+def check_names(collection: Collection) -> list[str]:
+    """Sentences about doubtful names.
+
+    Args:
+        collection: what is about to be trained on.
+
+    Raises:
+        DataError: when tasks share a name that nobody gave: different structures would become one.
+    """
+    doubts = name_doubts(collection.datasets)
+    errors = [d for d in doubts if d.severity == "error"]
+    if errors:
+        raise DataError(
+            "tasks are united by names, and nobody gave these structures any",
+            where=collection.root,
+            got=few([d.got for d in errors]) + f": {', '.join(errors[0].tasks)}",
+            expected="names that mean the same in every task that has them",
+            hint=errors[0].hint,
+        )
+    return [f"{', '.join(d.tasks)}: {d.got}; {d.hint}" for d in doubts]
+
+
+def _key(name: str) -> str:
+    """What spellings of one name have in common: case, signs, order of words, side, plural, British or American."""
+    text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).casefold()
+    for other, own in _SPELLINGS:
+        text = text.replace(other, own)
+    return " ".join(sorted(_singular(_SIDES.get(w, w)) for w in re.findall(r"[^\W_]+", text)))
+
+
+def _singular(word: str) -> str:
+    return word[:-1] if len(word) > _SHORTEST and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
+
+
+def _renaming(task: str, name: str, new: str) -> str:
+    return f'"tasks": {json.dumps({task: {"labels": {name: new}}}, ensure_ascii=False)}'

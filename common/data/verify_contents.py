@@ -1,0 +1,91 @@
+"""What of a collection is doubtful although every file can be read: intensities, channel names, names of structures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from ..errors import few
+from ..intensity_range import Range, odd_beside, odd_ct
+from ..modalities import is_ct, meanings
+from .convert_channels import dicom_differs
+from .datalist import Dataset
+from .dataset_json import Case
+from .dicom_slices import is_dicom, modality_tag
+
+__all__ = ["Doubtful", "doubtful_channels", "doubtful_intensities", "other_dicom"]
+
+_EACH = 5
+
+
+class Doubtful(NamedTuple):
+    """A finding about a data set, or about a case of it.
+
+    Args:
+        case: id; empty for the data set.
+        got: what was found.
+        expected: what would have been right.
+        hint: what to do next.
+    """
+
+    case: str
+    got: str
+    expected: str
+    hint: str
+
+
+def doubtful_channels(dataset: Dataset) -> Iterator[Doubtful]:
+    """Channels whose name tells no modality, so that nothing can compare them with a model."""
+    told = all(meanings(dataset.modality_of(c)) for c in dataset.cases())
+    unknown = [c for c in dataset.channels if not meanings(c)]
+    if unknown and not (told and len(dataset.channels) == 1):
+        got = f"channel {', '.join(unknown)} tells no modality, and is compared with no model"
+        hint = 'name it in dataset.json ("channel_names"), or the task\'s "modality" in collection.json'
+        yield Doubtful("", got, "CT, T2 MR, ...", hint)
+
+
+def other_dicom(dataset: Dataset, case: Case) -> Doubtful | None:
+    """A case whose DICOM files say that it is something else than the data set does."""
+    first = case.images[0]
+    if len(case.images) != 1 or not first.exists() or not is_dicom(first):
+        return None
+    tag, names = modality_tag(first), (case.modality or dataset.modality or dataset.channels[0],)
+    if not dicom_differs(tag, names if len(dataset.channels) == 1 else dataset.channels):
+        return None
+    hint = 'move it to a data set of its own, or name its "modality"'
+    return Doubtful(case.id, f"DICOM says {tag}", names[0], hint)
+
+
+def doubtful_intensities(dataset: Dataset, ranges: Mapping[str, Sequence[Range]]) -> Iterator[Doubtful]:
+    """Scans that are brighter or darker than their modality, or the other scans, let expect; many at once in one line.
+
+    Args:
+        dataset: the data set.
+        ranges: of each channel, by case.
+    """
+    reasons: dict[str, list[tuple[str, Range]]] = {}
+    modality = {c.id: dataset.modality_of(c) for c in dataset.cases() if c.id in ranges}
+    for name in dict.fromkeys(modality.values()):
+        own = [i for i, m in modality.items() if m == name and len(ranges[i]) == len(dataset.channels)]
+        for number, channel in enumerate(dataset.channels):
+            ct = dataset.dim == len((0, 0, 0)) and (is_ct(channel) or (is_ct(name) and len(dataset.channels) == 1))
+            found = {i: ranges[i][number] for i in own if ranges[i][number].smallest < ranges[i][number].largest}
+            for case, reason in _reasons(found, name, ct=ct).items():
+                reasons.setdefault(f"{channel}: {reason}", []).append((case, found[case]))
+    hint = "look at the scans; correct the stored values, or rescale slope and intercept, where they are wrong"
+    for reason, cases in reasons.items():
+        if len(cases) > _EACH:
+            yield Doubtful("", f"{len(cases)} scans ({few([c for c, _ in cases])}): {reason}", "", hint)
+            continue
+        for case, one in cases:
+            yield Doubtful(case, f"{one}; {reason}", "", hint)
+
+
+def _reasons(found: Mapping[str, Range], modality: str, *, ct: bool) -> dict[str, str]:
+    """Why scans of one modality are odd: by themselves, or beside the others where these are alike."""
+    alone = {case: reason for case, one in found.items() if ct and (reason := odd_ct(one))}
+    if len({m.kind for m in meanings(modality)}) > 1:
+        return alone
+    others = list(found.values())
+    beside = {case: reason for case, one in found.items() if (reason := odd_beside(one, others, ct=ct))}
+    return {**(beside if 2 * len(beside) <= len(found) else {}), **alone}

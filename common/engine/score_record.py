@@ -1,0 +1,102 @@
+"""What a model's evaluations found, kept beside its weights: the file's bytes, and so its hash, stay as they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+from ignite.engine import Engine, Events
+
+from ..atomic import atomic_write
+from ..errors import AmalgamationError
+
+__all__ = ["KeepScores", "read_scores", "scores_file"]
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 1
+_MEASURES = ("dice", "hd95")
+
+
+def scores_file(weights: str | Path) -> Path:
+    """Where the scores of a weights file lie: ``model.scores.json`` beside ``model.pt``."""
+    return Path(weights).with_suffix(".scores.json")
+
+
+def read_scores(weights: str | Path) -> list[dict[str, Any]]:
+    """The evaluations of just these weights, the newest last; none of other weights that lay there before.
+
+    Args:
+        weights: the file.
+    """
+    path = scores_file(weights)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        entries = data["evaluations"] if data["weights_sha256"] == _hash(Path(weights)) else []
+        return [e for e in entries if isinstance(e, dict)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+class KeepScores:
+    """Handler that notes an evaluation's means and intervals beside the weights; put it after ``CaseMetrics``.
+
+    An evaluation on the same tasks and split replaces its earlier one. Where the folder cannot be written, a warning is
+    all: the evaluation itself holds everything.
+
+    Args:
+        output_dir: the run's folder, with ``evaluation/summary.json``.
+        weights: the weights file that was evaluated.
+        split: what it was evaluated on.
+        ignore_card: whether data of other channels or modalities were taken; such scores are marked.
+    """
+
+    def __init__(
+        self, *, output_dir: str | Path, weights: str | Path, split: str = "", ignore_card: bool = False
+    ) -> None:
+        self.folder, self.weights = Path(output_dir) / "evaluation", Path(weights)
+        self.split, self.ignore_card = split, ignore_card
+
+    def attach(self, engine: Engine) -> None:
+        """Follow an evaluator."""
+        engine.add_event_handler(Events.COMPLETED, self.keep)
+
+    def keep(self, _engine: Engine) -> None:
+        """Add the evaluation to the file."""
+        if idist.get_rank() != 0 or not self.weights.is_file():
+            return
+        try:
+            summary = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
+            entry = self._entry(summary)
+            kept = [e for e in read_scores(self.weights) if _subject(e) != _subject(entry)]
+            content = {"format": _FORMAT, "weights_sha256": _hash(self.weights), "evaluations": [*kept, entry]}
+            with atomic_write(scores_file(self.weights)) as temporary:
+                temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        except (OSError, ValueError, KeyError, AmalgamationError) as error:
+            logger.warning("the scores are not noted beside %s: %s", self.weights, error)
+
+    def _entry(self, summary: Mapping[str, Any]) -> dict[str, Any]:
+        whole = summary["all"]
+        return {
+            "tasks": sorted(summary["tasks"]),
+            "split": self.split,
+            "ignore_card": self.ignore_card,
+            "cases": whole["cases"],
+            "mean": {m: whole["mean"][m] for m in _MEASURES},
+            "structures": {n: {m: s[m] for m in _MEASURES} for n, s in whole["structures"].items()},
+            **{k: summary[k] for k in ("prompt_source", "targets") if k in summary},
+        }
+
+
+def _subject(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(json.dumps(entry.get(k)) for k in ("tasks", "split", "ignore_card", "prompt_source", "targets"))
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

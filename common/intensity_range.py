@@ -1,0 +1,118 @@
+"""How bright a scan is, and whether that fits its modality, the scans beside it or those that a model learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+__all__ = ["Range", "odd_beside", "odd_ct", "odd_for", "range_of"]
+
+_MOST = 200_000
+_AIR, _TISSUE = -1100.0, -300.0  # HU: padding below air is nobody's concern; a body has voxels on both sides of -300
+_CT_SHIFT = 400.0
+_SCALE = 10.0
+_COMPARABLE = 3
+
+
+class Range(NamedTuple):
+    """Of one channel of a scan: percentiles of all finite voxels (native intensities), and the extremes.
+
+    Args:
+        low: 0.5th percentile.
+        high: 99.5th percentile.
+        smallest: of all voxels.
+        largest: of all voxels.
+    """
+
+    low: float
+    high: float
+    smallest: float
+    largest: float
+
+    def __str__(self) -> str:
+        return f"{self.smallest:g} to {self.largest:g} (99 % of the voxels {self.low:g} to {self.high:g})"
+
+
+def range_of(voxels: ArrayLike) -> Range | None:
+    """The range of one channel; None without a finite voxel.
+
+    Args:
+        voxels: any shape; of large scans every n-th is taken, the same each time.
+    """
+    array = np.asarray(voxels).reshape(-1)
+    finite = array[:: max(1, array.size // _MOST)].astype(np.float64)
+    finite = finite[np.isfinite(finite)]
+    if not finite.size:
+        return None
+    low, high = np.percentile(finite, (0.5, 99.5))
+    with np.errstate(invalid="ignore"):
+        return Range(float(low), float(high), float(np.nanmin(array)), float(np.nanmax(array)))
+
+
+def odd_ct(found: Range) -> str | None:
+    """Why a CT's intensities are no HU, judged by themselves; None when they can be.
+
+    Args:
+        found: of a CT.
+    """
+    if found.largest - found.smallest <= 2.0:
+        return "a CT in HU spans hundreds, this spans hardly anything: it was rescaled"
+    if found.smallest >= 0 and found.largest <= 255:
+        return "a CT in HU has air near -1000, this is within 0 to 255: a windowed picture"
+    if found.smallest >= 0:
+        return "a CT in HU has air near -1000, this has nothing below 0: stored with an offset, perhaps of 1024"
+    if found.high < _TISSUE:
+        return "a CT in HU has tissue near 0, this has none above -300: an offset was taken off twice"
+    return None
+
+
+def odd_beside(found: Range, others: Sequence[Range], *, ct: bool) -> str | None:
+    """Why a scan is not as bright as the others of its modality; None when it is, or when they are too few.
+
+    Args:
+        found: of the scan.
+        others: of all scans of the data set and modality, this one included.
+        ct: whether they should be in HU.
+    """
+    if len(others) < _COMPARABLE:
+        return None
+    floor = _AIR if ct else -np.inf
+    low = float(np.median([max(o.low, floor) for o in others]))
+    high = float(np.median([o.high for o in others]))
+    return _odd(found, (low, low), (high, high), ct=ct, whose="the other scans")
+
+
+def odd_for(found: Range, learned: Mapping[str, Any], *, ct: bool) -> str | None:
+    """Why a scan is not as bright as those that a model learned from; None when it is, or when nobody knows.
+
+    Args:
+        found: of the scan.
+        learned: the card's statistics: ``lows`` and ``highs``, the extremes over scans of what :class:`Range` has.
+        ct: whether they should be in HU.
+    """
+    try:
+        lows, highs = (tuple(float(v) for v in learned[k]) for k in ("lows", "highs"))
+    except (KeyError, TypeError, ValueError):
+        return None
+    if len(lows) != len(highs) or len(lows) != len((0, 1)):
+        return None
+    floor = _AIR if ct else -np.inf
+    whose = "the scans that the model learned from"
+    return _odd(found, (max(lows[0], floor), max(lows[1], floor)), (highs[0], highs[1]), ct=ct, whose=whose)
+
+
+def _odd(found: Range, lows: tuple[float, float], highs: tuple[float, float], *, ct: bool, whose: str) -> str | None:
+    known = f"{whose} lie between {lows[0]:g} and {highs[1]:g}"
+    low = max(found.low, _AIR) if ct else found.low
+    span = max(highs[1] - lows[0], 1e-9)
+    tolerance = _CT_SHIFT if ct else 0.5 * span
+    if found.high - low < span / (_SCALE if ct else 2 * _SCALE) or (
+        not ct and found.high - low > 2 * _SCALE * max(highs[0] - lows[1], 1e-9)
+    ):
+        return f"another scale: {known}"
+    if low > lows[1] + tolerance or low < lows[0] - tolerance:
+        return f"a constant offset or another unit: {known}"
+    return None

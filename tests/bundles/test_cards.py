@@ -1,0 +1,79 @@
+"""Every bundle writes what its model was taught on, and compares data with it wherever it reads some."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.data.survey import survey
+from common.engine.settings import model_card
+
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+NAMES = sorted(p.parent.name for p in BUNDLES.glob("*/configs"))
+SCORED = [n for n in NAMES if "CaseMetrics" in (BUNDLES / n / "configs" / "evaluate.json").read_text()]
+
+
+def read(bundle: str, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((BUNDLES / bundle / "configs" / f"{name}.json").read_text())
+    return content
+
+
+def components(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node
+        for value in node.values():
+            yield from components(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from components(value)
+
+
+def named(content: Any, target: str) -> list[dict[str, Any]]:
+    return [c for c in components(content) if str(c["_target_"]).endswith(target)]
+
+
+def test_there_are_nine() -> None:
+    assert len(NAMES) == 9 and len(SCORED) == 7
+
+
+@pytest.mark.parametrize("bundle", NAMES)
+def test_a_training_writes_the_contract(bundle: str) -> None:
+    card = read(bundle, "train")["card"]
+    assert card["dataset_dir"] == "@dataset_dir" and card["output_dir"] == "@output_dir"
+    known = model_card.__kwdefaults__
+    assert known is not None and set(card) - {"_target_", "bundle", "labels", "channels", "settings"} <= set(known)
+    assert card.get("taught", True) is (bundle not in ("m4oe_expert", "samora_expert"))
+    assert set(known) - {"output_dir", "contract", "dataset_dir"} <= set(survey.__kwdefaults__ or {})
+
+
+@pytest.mark.parametrize("bundle", NAMES)
+def test_what_is_read_is_compared(bundle: str) -> None:
+    inference, evaluation = read(bundle, "inference"), read(bundle, "evaluate")
+    assert inference["contract"] == {"_target_": "common.contract.contract_of", "path": "@model_path"}
+    assert inference["ignore_card"] is False and named(inference, ".fitting_items")
+    for content in (inference, evaluation):
+        assert not named(content, "datalist.items")
+        for found in named(content, ".fitting_items"):
+            assert (found["contract"], found["ignore_card"]) == ("@contract", "@ignore_card")
+        assert all(k["contract"] == "@contract" for k in named(content, ".KeepTargetsd"))
+
+
+@pytest.mark.parametrize("bundle", SCORED)
+def test_scores_count_what_was_taught_and_lie_beside_the_weights(bundle: str) -> None:
+    evaluation = read(bundle, "evaluate")
+    assert named(evaluation["label_preprocessing"], ".DescribeCased")[0]["contract"] == "@contract"
+    assert evaluation["metrics_handler"]["extra"]["ignore_card"] == "@ignore_card"
+    handlers = evaluation["handlers"]
+    assert handlers.index("@record_handler") > handlers.index("@metrics_handler")
+    assert evaluation["record_handler"]["weights"] == "@model_path"
+
+
+def test_an_ensemble_of_experts_has_no_card() -> None:
+    overlay = read("ka2er", "evaluate_ensemble")
+    assert overlay["contract"] == {"_target_": "common.contract.Contract"} and overlay["record_handler::weights"] == ""
+    assert overlay["expert_set"]["ignore_card"] == "@ignore_card" and "channels" in overlay["expert_set"]

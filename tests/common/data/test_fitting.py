@@ -1,0 +1,96 @@
+"""Cases reach a model in its channel order and under its modality's name, or not at all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from common.contract import Contract
+from common.data.fitting import fitting_items
+from common.data.objects import ClampModalityd, clip_bounds
+from common.data.prompts import KeepTargetsd
+from common.data.transforms import DescribeCased
+from common.errors import DataError
+from common.labels import LabelSpace
+
+
+def contract(*channels: str, name: str = "", taught: tuple[str, ...] = ("liver",)) -> Contract:
+    name = name or " + ".join(channels)
+    return Contract(channels, {name: {"channels": list(channels)}}, {name: taught})
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Any:
+    def make(*channels: str, joined: bool = False, structures: tuple[str, ...] = ("liver", "spleen")) -> Path:
+        for i in range(1 if joined else len(channels)):
+            shape = (8, 8, 8, len(channels)) if joined else (8, 8, 8)
+            nib.save(nib.Nifti1Image(np.full(shape, i, np.float32), np.eye(4)), tmp_path / f"a_{i:04d}.nii.gz")
+        nib.save(nib.Nifti1Image(np.ones((8, 8, 8), np.uint8), np.eye(4)), tmp_path / "label.nii.gz")
+        image: Any = (
+            "a_0000.nii.gz" if joined or len(channels) == 1 else [f"a_{i:04d}.nii.gz" for i in range(len(channels))]
+        )
+        if joined:
+            (tmp_path / "a_0000.nii.gz").rename(tmp_path / "whole.nii.gz")
+            image = "whole.nii.gz"
+        labels = {"background": 0, **{n: i for i, n in enumerate(structures, 1)}}
+        content = {"name": "d", "modality": list(channels), "labels": labels,
+                   "test": [{"image": image, "label": "label.nii.gz", "id": "a"}]}  # fmt: skip
+        (tmp_path / "dataset.json").write_text(json.dumps(content))
+        return tmp_path
+
+    return make
+
+
+def test_channels_come_in_the_models_order(dataset: Any, caplog: pytest.LogCaptureFixture) -> None:
+    item = fitting_items(dataset("FLAIR", "T1"), "test", contract("T1", "FLAIR"))[0]
+    assert [Path(p).name for p in item["image"]] == ["a_0001.nii.gz", "a_0000.nii.gz"]
+    assert "d: channels FLAIR, T1 are read in the model's order, T1, FLAIR" in caplog.text
+
+
+def test_what_does_not_fit_is_refused(dataset: Any, caplog: pytest.LogCaptureFixture) -> None:
+    folder = dataset("T2 MR")
+    with pytest.raises(DataError, match="case a"):
+        fitting_items(folder, "test", contract("CT"))
+    assert len(fitting_items(folder, "test", contract("CT"), ignore_card=True)) == 1
+    assert "d: channel T2 MR in the place of channel CT, as asked" in caplog.text
+    with pytest.raises(DataError, match="missing channel FLAIR"):
+        fitting_items(dataset("T1"), "test", contract("T1", "FLAIR"), ignore_card=True)
+    with pytest.raises(DataError, match="in one file"):
+        fitting_items(dataset("FLAIR", "T1", joined=True), "test", contract("T1", "FLAIR"))
+
+
+def test_a_synonym_gets_the_models_name(dataset: Any) -> None:
+    assert fitting_items(dataset("NCCT"), "test", contract("CT"))[0]["modality"] == "CT"
+    assert fitting_items(dataset("image"), "test", contract("CT"))[0]["modality"] == "image"
+    assert fitting_items(dataset("image"), "test", Contract())[0]["modality"] == "image"
+
+
+def test_untaught_structures_are_not_scored_and_do_not_compete(dataset: Any, caplog: pytest.LogCaptureFixture) -> None:
+    folder, known = dataset("CT"), contract("CT")
+    item = fitting_items(folder, "test", known)[0]
+    assert "d: not taught on CT, and so not scored: spleen" in caplog.text
+    space = LabelSpace(("liver", "spleen"))
+    assert DescribeCased(folder, labels=space, contract=known)(item)["annotated"].tolist() == [True, True, False]
+    assert DescribeCased(folder, labels=space)(item)["annotated"].tolist() == [True, True, True]
+    logits = torch.tensor([0.0, 1.0, 2.0]).view(3, 1, 1, 1)
+    for targets, winner in (("all", 1), ("task", 1), (["spleen"], 2)):
+        keep = KeepTargetsd(targets, space.names, contract=known)
+        data = {"pred": logits, "modality": "CT", "annotated": torch.ones(3, dtype=torch.bool)}
+        assert int(keep(data)["pred"].argmax(0)) == winner
+    assert int(KeepTargetsd("all", space.names, contract=known)({"pred": logits})["pred"].argmax(0)) == 2
+
+
+def test_synonyms_of_ct_are_clipped_as_they_were_in_training() -> None:
+    image, bounds = torch.full((1, 2, 2, 2), 3000.0), {"CT": [-1000, 1000]}
+
+    def most(modality: str, **options: Any) -> float:
+        return float(ClampModalityd("image", bounds, **options)({"image": image, "modality": modality})["image"].max())
+
+    assert most("CT") == most("CTA") == most("NCCT") == 1000 and most("T2 MR") == 3000
+    assert most("CTA", modalities=["CTA", "CT"]) == 3000  # a network that was trained without
+    assert clip_bounds(bounds, ["CTA", "MR"]) == {"CT": [-1000, 1000], "CTA": [-1000, 1000]}
+    assert clip_bounds({}, ["CTA"]) == {}

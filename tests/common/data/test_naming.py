@@ -1,0 +1,62 @@
+"""Tasks are united by names that somebody gave; near names and names of anything are told."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.data.datalist import read_collection
+from common.data.naming import check_names, is_nameless, name_doubts
+from common.data.verify import check
+from common.errors import DataError
+
+
+@pytest.mark.parametrize("name", ["structure 1", "Structure_2", "ct structure 7", "label 3", "class1", "Segment_1", "4",
+                                  "mask", "foreground", "ROI", "object 2", "roi-3", "my label 2", "(1)"])  # fmt: skip
+def test_names_that_nobody_gave(name: str) -> None:
+    assert is_nameless(name)
+
+
+@pytest.mark.parametrize("name", ["liver", "rib 3", "liver segment 4", "vertebra L1", "T12", "GTV1", "organ of Corti",
+                                  "masked region of lung", "subclass A"])  # fmt: skip
+def test_names_that_somebody_gave(name: str) -> None:
+    assert not is_nameless(name)
+
+
+def pair(make_dataset: Any, one: str, other: str) -> None:
+    make_dataset("ct", labels={"background": 0, one: 1})
+    make_dataset("mri", labels={"background": 0, other: 1}, modality={"0": "T2 MR"})
+
+
+@pytest.mark.parametrize("name", ["structure 1", "Segment_1", "1st label 2", "foreground"])
+def test_they_unite_no_tasks(make_dataset: Any, tmp_path: Path, name: str) -> None:
+    pair(make_dataset, name, name)
+    with pytest.raises(DataError, match="nobody gave") as error:
+        check_names(read_collection(tmp_path))
+    assert "ct, mri" in str(error.value) and "collection.json" in str(error.value)
+    assert [(p.kind, p.severity) for p in check(tmp_path) if p.kind == "names"] == [("names", "error")]
+    renamed = {"ct": {"labels": {name: "spleen"}}, "mri": {"labels": {name: "liver"}}}
+    (tmp_path / "collection.json").write_text(json.dumps({"datasets": ["ct", "mri"], "tasks": renamed}))
+    assert check_names(read_collection(tmp_path)) == []
+    assert check_names(read_collection(f"{tmp_path / 'ct'}")) == []
+
+
+@pytest.mark.parametrize(("one", "other"), [
+    ("Liver", "liver"), ("left kidney", "kidney_left"), ("kidneys", "kidney"), ("LeftKidney", "left kidney"),
+    ("tumour", "tumor"), ("L kidney", "left-kidney"),
+])  # fmt: skip
+def test_near_names_are_told(make_dataset: Any, tmp_path: Path, one: str, other: str) -> None:
+    pair(make_dataset, one, other)
+    (said,) = check_names(read_collection(tmp_path))
+    assert repr(one) in said and repr(other) in said and "ct, mri" in said
+    assert [p.severity for p in check(tmp_path) if p.kind == "names"] == ["warning"]
+
+
+def test_other_names_are_not(make_dataset: Any, tmp_path: Path) -> None:
+    pair(make_dataset, "left kidney", "right kidney")
+    assert name_doubts(read_collection(tmp_path).datasets) == []
+    pair(make_dataset, "liver", "liver")
+    assert name_doubts(read_collection(tmp_path).datasets) == []
+    pair(make_dataset, "tumour", "tumour")
+    assert [d.severity for d in name_doubts(read_collection(tmp_path).datasets)] == ["warning"]

@@ -1,0 +1,98 @@
+"""What a card says of the training data: a naive count says the same, it is kept, and no generator is touched."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from common.card import ModelCard
+from common.contract import Contract
+from common.data import survey as module
+from common.data.convert import split_dataset
+from common.data.datalist import read_collection
+from common.data.survey import merged, survey
+from common.engine.settings import model_card
+from common.labels import LabelSpace
+
+
+def test_it_equals_a_naive_count(phantom_dir: Path) -> None:
+    found = survey(phantom_dir)
+    data = read_collection(phantom_dir).dataset("phantom_ct")
+    cases = data.cases("training")
+    assert list(found["modalities"]) == ["CT", "LGE MR", "T2 MR"] and len(cases) < 10
+    ct = found["modalities"]["CT"]
+    scans = [nib.load(c.images[0]) for c in cases]
+    voxels = [np.asarray(s.dataobj, np.float32) for s in scans]
+    pooled = np.concatenate([v[v != 0] for v in voxels])
+    stats = ct["intensities"][0]
+    assert (ct["kind"], ct["channels"], ct["cases"], ct["scans"]) == ("CT", ["CT"], len(cases), len(cases))
+    assert stats["mean"] == pytest.approx(pooled.mean(), rel=0.05) and stats["max"] == max(v.max() for v in voxels)
+    assert stats["percentile_50"] == pytest.approx(np.median(pooled), abs=30) and stats["min"] == min(
+        map(np.min, voxels)
+    )
+    lows = [np.percentile(v, 0.5) for v in voxels]
+    assert stats["lows"] == pytest.approx([min(lows), max(lows)], rel=1e-4)
+    spacing = np.array([nib.affines.voxel_sizes(s.affine) for s in scans])
+    assert ct["spacing"]["median"] == pytest.approx(np.median(spacing, 0).tolist(), rel=1e-4)
+    assert ct["spacing"]["lowest"] == pytest.approx(spacing.min(0).tolist(), rel=1e-4)
+    assert ct["orientation"] == {"LPS": len(cases)}
+    assert found["taught"] == {
+        d.modality_of(d.cases()[0]): list(d.labels.names) for d in read_collection(phantom_dir).datasets
+    }
+    told = next(d for d in found["data"] if d["name"] == "phantom_ct")
+    assert told["licence"] == "CC0-1.0" and "synthetic" in told["description"] and told["modalities"] == ["CT"]
+    assert {s: c["number"] for s, c in told["cases"].items()} == {s: len(data.cases(s)) for s in data.splits}
+    first = hashlib.sha256(hashlib.sha256(cases[0].images[0].read_bytes()).digest()).hexdigest()[:16]
+    assert first in told["cases"]["training"]["hashes"]
+    json.dumps(found, allow_nan=False)
+
+
+def test_it_is_kept_and_touches_no_generator(
+    phantom_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(phantom_dir / "phantom_mr", data)
+    run.mkdir()
+    state, numbers = torch.get_rng_state(), np.random.get_state()[1].copy()
+    found = survey(data, folder=run)
+    assert torch.equal(state, torch.get_rng_state()) and (numbers == np.random.get_state()[1]).all()
+    monkeypatch.setattr(module, "read_volume", lambda *_, **__: pytest.fail("read again"))
+    assert survey(data, folder=run) == found
+    monkeypatch.undo()
+    (run / "contract.json").write_text("{")
+    assert survey(data, folder=run) == found
+    split_dataset(data, val=0.5)
+    again = survey(data, folder=run)
+    assert again["data"][0]["licence"] == "CC0-1.0" and again["data"][0]["cases"] != found["data"][0]["cases"]
+    assert not list((tmp_path / "none").parent.glob("none")) and survey(data, folder=tmp_path / "none") == again
+
+
+def test_what_is_learned_from_only(phantom_dir: Path, tmp_path: Path) -> None:
+    one = survey(phantom_dir, modality="CT", structures=["liver"])
+    assert list(one["modalities"]) == ["CT"] and one["taught"] == {"CT": ["liver"]}
+    assert "taught" not in survey(phantom_dir / "phantom_ct", taught=False)
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    nib.save(
+        nib.Nifti1Image(np.arange(4096, dtype=np.float32).reshape(16, 16, 16), np.diag([1, 2, 3, 1.0])),
+        folder / "a.nii.gz",
+    )
+    (folder / "b.nii.gz").write_bytes(b"no scan")
+    plain = survey(folder, modality="T1", taught=False)
+    assert plain["modalities"]["T1"]["scans"] == 1 and plain["modalities"]["T1"]["spacing"]["median"] == [1, 2, 3]
+    assert plain["data"] == [{"name": "plain", "modalities": ["T1"], "cases": plain["data"][0]["cases"]}]
+    both = merged(one, plain)
+    assert list(both["modalities"]) == ["CT", "T1"] and both["taught"] == one["taught"] and len(both["data"]) == 4
+
+
+def test_the_card_carries_it(phantom_dir: Path) -> None:
+    card = model_card("b", LabelSpace(("liver",)), ["CT"], {}, dataset_dir=phantom_dir / "phantom_ct")
+    found = Contract.of_card(ModelCard.from_json(card.to_json()))
+    assert found.complete and found.fit(("NCCT",)).modalities == ("CT",)
+    same = model_card("b", LabelSpace(("liver",)), ["CT"], {}, contract=card.extra["contract"])
+    assert same == card and "contract" not in model_card("b", LabelSpace(("liver",)), ["CT"], {}).extra

@@ -1,0 +1,106 @@
+"""Data are compared with what a model was taught on: by name, in order, with synonyms; old cards say less."""
+
+from typing import Any
+
+import pytest
+
+from common.card import ModelCard, save_weights
+from common.contract import OVERRIDE, Contract, contract_of
+from common.errors import DataError
+from common.intensity_range import Range
+from common.labels import LabelSpace
+
+STATS = {"lows": [-1024, -1000], "highs": [150, 300]}
+
+
+def entry(*channels: str, stats: Any = STATS) -> dict[str, Any]:
+    return {"kind": "", "channels": list(channels), "intensities": [stats] * len(channels)}
+
+
+def contract(**modalities: Any) -> Contract:
+    card = ModelCard(LabelSpace(("liver", "gallbladder")), ("x",), extra={"contract": {
+        "modalities": {k.replace("_", " "): v for k, v in modalities.items()},
+        "taught": {"CT": ["liver"], "T2 MR": ["liver", "gallbladder"]}}})  # fmt: skip
+    return Contract.of_card(ModelCard.from_json(card.to_json()), "model.pt")
+
+
+PAIR = contract(brain=entry("T1", "FLAIR"))
+BOTH = contract(CT=entry("CT"), T2_MR=entry("T2 MR"))
+
+
+@pytest.mark.parametrize(("given", "order"), [
+    (("T1", "FLAIR"), (0, 1)), (("FLAIR", "T1"), (1, 0)), (("t2-flair", "T1w"), (1, 0)), (("x", "y"), (0, 1)),
+    (None, (0, 1)), (("MR", "FLAIR"), (0, 1)),
+])  # fmt: skip
+def test_channels_are_taken_by_name(given: Any, order: tuple[int, ...]) -> None:
+    found = PAIR.fit(given)
+    assert found.order == order and bool(found.notes) == (order == (1, 0))
+
+
+@pytest.mark.parametrize(
+    "given", [("T2", "FLAIR"), ("T1ce", "FLAIR"), ("CT", "FLAIR"), ("FLAIR", "T2"), ("FLAIR", "b")]
+)
+def test_other_channels_are_refused(given: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match="not what the model was trained on") as error:
+        PAIR.fit(given, where="case 3")
+    assert OVERRIDE in str(error.value) and "T1, FLAIR" in str(error.value) and "case 3" in str(error.value)
+    ignored = PAIR.fit(given, ignore=True)
+    assert ignored.order == (0, 1) and "in the place of" in ignored.notes[0]
+
+
+def test_unknown_names_in_another_order() -> None:
+    made = contract(m=entry("a", "b"))
+    assert made.fit(("b", "a")).order == (1, 0) and made.fit(("B", "A")).order == (1, 0)
+    with pytest.raises(DataError):
+        made.fit(("b", "c"))
+
+
+@pytest.mark.parametrize("ignore", [False, True])
+def test_a_missing_channel_is_an_error_of_ours(ignore: bool) -> None:
+    with pytest.raises(DataError, match="missing channel FLAIR"):
+        PAIR.fit(("T1",), ignore=ignore)
+    with pytest.raises(DataError, match="too many"):
+        PAIR.fit(("T1", "FLAIR", "T2"), ignore=ignore)
+
+
+@pytest.mark.parametrize(("channels", "modality", "names"), [
+    (("CT",), "", ("CT",)), (("CTA",), "CTA", ("CT",)), (("T2w",), "", ("T2 MR",)), (None, "MR", ("T2 MR",)),
+    (None, "CT", ("CT",)), (("image",), "", ("CT", "T2 MR")), (("image",), "CT", ("CT",)), (None, "", ("CT", "T2 MR")),
+])  # fmt: skip
+def test_which_modality_it_is(channels: Any, modality: str, names: tuple[str, ...]) -> None:
+    assert BOTH.fit(channels, modality).modalities == names
+
+
+@pytest.mark.parametrize(("channels", "modality"), [(("T1",), ""), (None, "US"), (None, "PT"), (("image",), "T1")])
+def test_other_modalities_are_refused(channels: Any, modality: str) -> None:
+    with pytest.raises(DataError, match="not what the model was trained on"):
+        BOTH.fit(channels, modality)
+
+
+def test_what_was_taught() -> None:
+    assert BOTH.taught_on(["CT"]) == {"liver"} and BOTH.taught_on(["CTA"]) == {"liver"}
+    assert BOTH.taught_on(["MR"]) == {"liver", "gallbladder"} == BOTH.taught_on(["CT", "T2 MR"])
+    assert BOTH.taught_on(["US"]) is None and BOTH.taught_on([]) is None and Contract().taught_on(["CT"]) is None
+
+
+def test_intensities_that_the_model_never_saw() -> None:
+    ct, mr = Range(-1010, 200, -1024, 900), Range(0, 900, 0, 1500)
+    made = contract(CT=entry("CT"), MR=entry("MR", stats={"lows": [0, 0], "highs": [700, 1200]}))
+    assert made.odd([ct]) is None and made.odd([mr], ["MR"]) is None and made.odd([mr]) is None
+    assert "offset" in str(made.odd([mr], ["CT"])) and "rescaled" in str(made.odd([Range(0, 1, 0, 1)], ["CT"]))
+    assert "CT: " in str(made.odd([Range(0, 1, 0, 1)])) and "MR: " in str(made.odd([Range(0, 1, 0, 1)]))
+    assert Contract().odd([ct]) is None and BOTH.odd([ct, ct]) is None
+
+
+def test_cards_of_earlier_versions(tmp_path: Any, caplog: Any) -> None:
+    card = ModelCard(LabelSpace(("a",)), ("CT | T2 MR",), extra={"settings": {"modalities": ["CT", "T2 MR"]}})
+    old = contract_of(save_weights(tmp_path / "model.pt", {"w": __import__("torch").zeros(1)}, card))
+    assert not old.complete and caplog.text.count("before cards held") == 1
+    assert old.fit(("CTA",)).modalities == ("CT",) or old.fit(("CTA",)).order == (0,)
+    assert old.fit(("image",)).order == (0,) and old.taught_on(["CT"]) is None and old.odd([Range(0, 1, 0, 1)]) is None
+    with pytest.raises(DataError, match="T1"):
+        old.fit(("T1",))
+    nothing = contract_of(tmp_path / "none.pt")
+    assert nothing.fit(("T1", "T2"), "US").order == (0, 1) and nothing.fit(None).order == ()
+    (tmp_path / "broken.pt").write_bytes(b"no weights")
+    assert contract_of(tmp_path / "broken.pt").channels == ()

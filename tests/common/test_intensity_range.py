@@ -1,0 +1,55 @@
+"""A scan's intensities are judged by what a CT must be, by the scans beside it and by what a model learned from."""
+
+import numpy as np
+import pytest
+
+from common.intensity_range import Range, odd_beside, odd_ct, odd_for, range_of
+
+RNG = np.random.default_rng(0)
+BODY = RNG.normal(40, 60, 20_000)
+AIR = np.full(20_000, -1000.0)
+CT = np.concatenate([AIR, BODY])
+MR = np.concatenate([np.zeros(20_000), RNG.uniform(100, 900, 20_000)])
+
+
+def test_range_is_the_naive_percentiles() -> None:
+    voxels = np.append(RNG.normal(0, 1, 5_000), [np.nan, np.inf])
+    found = range_of(voxels.reshape(2, -1))
+    kept = voxels[np.isfinite(voxels)]
+    assert found is not None and found.low == pytest.approx(np.percentile(kept, 0.5))
+    assert found.high == pytest.approx(np.percentile(kept, 99.5)) and found.smallest == kept.min()
+    assert range_of(np.array([np.nan])) is None
+
+
+@pytest.mark.parametrize(("voxels", "words"), [
+    (CT, None), (np.clip(CT, -200, 300), None), (BODY, None), (CT + 1024, "offset"), (CT + 1000, "offset"),
+    (CT - 1024, "twice"), ((CT + 1000) / 1400, "rescaled"), ((np.clip(CT, -160, 240) + 160) / 400 * 255, "picture"),
+])  # fmt: skip
+def test_what_a_ct_cannot_be(voxels: np.ndarray, words: str | None) -> None:
+    found = range_of(voxels)
+    assert found is not None
+    said = odd_ct(found)
+    assert (said is None) if words is None else (words in str(said))
+
+
+@pytest.mark.parametrize(("base", "ct"), [(CT, True), (MR, False)])
+def test_one_scan_among_others(base: np.ndarray, ct: bool) -> None:
+    alike = [range_of(base * f) for f in (0.9, 1.0, 1.1, 1.05)]
+    padded = range_of(np.append(base, np.full(2_000, -3024.0 if ct else 0.0)))
+    assert not [r for r in alike if odd_beside(r, alike, ct=ct)] and odd_beside(padded, [*alike, padded], ct=ct) is None
+    for odd in (base + 1024, base / 3000):
+        one = range_of(odd)
+        assert "the other scans lie between" in odd_beside(one, [*alike, one], ct=ct)
+    assert odd_beside(range_of(base + 1024), alike[:2], ct=ct) is None
+
+
+def test_a_scan_for_a_model() -> None:
+    learned = {"lows": [-1024, -1000], "highs": [180, 260]}
+    assert odd_for(range_of(CT), learned, ct=True) is None
+    assert "offset" in odd_for(range_of(CT + 1024), learned, ct=True)
+    assert "-1024" in odd_for(range_of((CT + 1000) / 1400), learned, ct=True)
+    assert odd_for(range_of(np.append(CT, np.full(9_000, 1200.0))), learned, ct=True) is None  # a bone, a metal
+    assert odd_for(range_of(MR), {"lows": [0, 0], "highs": [700, 1500]}, ct=False) is None
+    assert "scale" in odd_for(range_of(MR / 900), {"lows": [0, 0], "highs": [700, 1500]}, ct=False)
+    assert "scale" in odd_for(range_of(MR * 100), {"lows": [0, 0], "highs": [700, 1500]}, ct=False)
+    assert odd_for(Range(0, 1, 0, 1), {}, ct=True) is None and odd_for(Range(0, 1, 0, 1), {"lows": 3}, ct=True) is None

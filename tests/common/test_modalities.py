@@ -1,0 +1,49 @@
+"""Names of channels and modalities: synonyms are one kind, sequences of MR are not one another."""
+
+import pytest
+
+from common.modalities import DICOM_KINDS, Modality, is_ct, kind_of, meanings, plain, same
+
+
+@pytest.mark.parametrize("name", ["CT", "ct", "CTA", "NCCT", "CECT", "CBCT", "HRCT", "LDCT", "CCTA", "CTPA", "CT 0",
+                                  "abdominal CT", "ct_portal", "enhanced CT", "non-contrast CT", "CT1"])  # fmt: skip
+def test_synonyms_of_ct(name: str) -> None:
+    assert is_ct(name) and kind_of(name) == "CT"
+
+
+@pytest.mark.parametrize(("name", "sequence"), [
+    ("T1", "T1"), ("T1w", "T1"), ("t1-weighted", "T1"), ("T1 MR", "T1"), ("T1ce", "T1c"), ("T1Gd", "T1c"),
+    ("ce-T1", "T1c"), ("T1 + C", "T1c"), ("T1 post contrast", "T1c"),
+    ("T1 pre-contrast", "T1"),
+    ("t1n", "T1"), ("t1c", "T1c"), ("T2", "T2"),
+    ("T2w", "T2"), ("T2-TSE", "T2"), ("t2f", "FLAIR"), ("T2 FLAIR", "FLAIR"), ("FLAIR", "FLAIR"), ("DWI", "DWI"),
+    ("b1000", "DWI"), ("ADC", "ADC"), ("LGE", "LGE"), ("LGE MR", "LGE"), ("cine MRI", "cine"), ("bSSFP", "cine"),
+    ("T2*", "SWI"), ("MR", ""), ("MRI", ""), ("CMR", ""), ("T1 in phase", "T1 in"), ("T1 opposed phase", "T1 out"),
+])  # fmt: skip
+def test_sequences_of_mr(name: str, sequence: str) -> None:
+    assert meanings(name) == {Modality("MR", sequence)}
+
+
+@pytest.mark.parametrize(("name", "kind"), [
+    ("US", "US"), ("ultrasound", "US"), ("PET", "PT"), ("PT", "PT"), ("FDG-PET", "PT"), ("SPECT", "NM"),
+    ("X-ray", "XR"),
+    ("CXR", "XR"), ("mammography", "XR"), ("RGB", "photo"), ("R", "photo"), ("dermoscopy", "photo"), ("OCT", "OCT"),
+    ("image", ""), ("channel 0", ""), ("acted", ""), ("CT or MR", ""), ("PET-CT", ""), ("", ""),
+])  # fmt: skip
+def test_other_kinds(name: str, kind: str) -> None:
+    assert kind_of(name) == kind
+
+
+def test_what_can_be_one_thing() -> None:
+    assert same("CTA", "NCCT") is True and same("CT", "T2 MR") is False and same("T1", "T2") is False
+    assert same("T1w", "T1") is True and same("T1", "T1c") is False and same("FLAIR", "T2") is False
+    assert same("MR", "T2") is None and same("image", "CT") is None and same("MR", "MRI") is None
+    assert same("my scanner", "My_Scanner") is True and plain("T2 MR") == plain("t2-mr")
+    assert same("CT or MR", "T1") is None and same("CT | T2 MR", "T2w") is True and same("CT or MR", "US") is False
+    assert same("R", "B") is False and same("R", "photo") is None and same("T1 in phase", "T1 out phase") is False
+    assert same("T1 + FLAIR", "CT") is False and same("T1 + FLAIR", "MR") is None
+
+
+def test_dicoms_tags_are_kinds_that_names_have() -> None:
+    kinds = {m.kind for name in ("CT", "MR", "PT", "US", "NM", "XR", "photo", "OCT") for m in meanings(name)}
+    assert set(DICOM_KINDS.values()) <= kinds

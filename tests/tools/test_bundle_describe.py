@@ -1,0 +1,112 @@
+"""Metadata, documents and viewers say what weights were trained on, by their card, and name no phantom that was not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.card import ModelCard
+from common.contract import Contract
+from common.engine.score_record import scores_file
+from common.labels import LabelSpace
+from tools.bundle_describe import conditions, data_lines, describe_weights, score_lines, trained_on
+from tools.bundle_pack import pack_bundle
+from tools.label_config import Model, served_metadata
+
+from .test_bundle_pack import ROOT, toy, trained
+
+__all__ = ["toy"]
+
+DATA: list[dict[str, Any]] = [
+    {"name": "btcv", "licence": "Synapse terms", "description": "13 organs | <b>x</b>\n$exit()",
+     "reference": "Landman 2015", "modalities": ["CT"],
+     "cases": {"training": {"number": 14, "sha256": "ab" * 32}, "test": {"number": 4}}},
+    {"name": "chaos", "modalities": ["T2 MR"], "cases": {"training": {"number": 8, "sha256": "`evil`"}}},
+]  # fmt: skip
+CONTRACT = {
+    "modalities": {"CT": {"kind": "CT", "channels": ["CT"]}, "T2 MR": {"kind": "MR", "channels": ["T2 MR"]}},
+    "taught": {"CT": ["liver", "spleen"]},
+    "data": DATA,
+}
+
+
+def card(**extra: Any) -> ModelCard:
+    return ModelCard(LabelSpace(("liver", "spleen")), ("CT | T2 MR",), "toy", "1.0", extra=extra)
+
+
+def measured(value: float | None) -> dict[str, Any]:
+    return {"mean": value, "median": value, "low": 0.5, "high": 0.9, "n": 3}
+
+
+def entry(split: str, dice: float, **changes: Any) -> dict[str, Any]:
+    block = {"dice": measured(dice), "hd95": measured(None)}
+    return {"tasks": ["btcv"], "split": split, "ignore_card": False, "cases": 3, "mean": block,
+            "structures": {"liver": block}, **changes}  # fmt: skip
+
+
+SCORES = [entry("validation", 0.9), entry("test", 0.6), entry("test", 0.8, tasks=["btcv", "chaos"]),
+          entry("test", 0.3), entry("test", 1.0, ignore_card=True, tasks=["a", "b", "c"])]  # fmt: skip
+
+
+@pytest.mark.parametrize("bundle", sorted(p.parent.name for p in (ROOT / "bundles").glob("*/configs")))
+def test_no_bundle_names_the_phantom_for_weights_of_other_data(bundle: str) -> None:
+    meta = json.loads((ROOT / "bundles" / bundle / "configs" / "metadata.json").read_text())
+    assert "phantom" in json.dumps(meta)
+    describe_weights(meta, card(contract=CONTRACT), SCORES)
+    assert "phantom" not in json.dumps({k: v for k, v in meta.items() if k != "changelog"})
+    assert meta["data_source"] == "btcv (CT; cases: 14 training, 4 test); chaos (T2 MR; cases: 8 training)"
+    assert meta["data_source"] in meta["description"] and "liver, spleen" in meta["description"]
+    assert meta["licenses"]["data"] == "btcv: Synapse terms (Landman 2015); chaos: licence not stated"
+    metrics = meta["eval_metrics"]
+    assert (metrics["mean_dice"], metrics["mean_dice_interval"], metrics["split"]) == (0.8, [0.5, 0.9], "test")
+    assert metrics["liver_dice"] == 0.8 and "liver_hd95" not in metrics
+    image = next(iter(meta["network_data_format"]["inputs"].values()))
+    assert image["modality"] == "CT, MR" and image["channel_def"] == {"0": "CT | T2 MR"} and image["num_channels"] == 1
+    old: dict[str, Any] = json.loads((ROOT / "bundles" / bundle / "configs" / "metadata.json").read_text())
+    describe_weights(old, card())
+    assert "not recorded" in old["data_source"] and "not recorded" in old["licenses"]["data"]
+    assert old["eval_metrics"] == {} and "phantom" not in old["description"]
+
+
+def test_lines_of_documents_hold_no_signs_from_data() -> None:
+    contract = Contract.of_card(card(contract=CONTRACT))
+    text = "\n".join(data_lines(contract))
+    assert "| btcv | CT | 14 training, 4 test | Synapse terms | `" + "ab" * 32 + "` |" in text
+    assert "evil" not in text and "<b>" not in text and "$" not in text and "- taught on CT: liver, spleen" in text
+    assert text.count("\n") == 6 and "13 organs / (b)x(/b) exit() (Landman 2015)" in text
+    assert "not recorded" in trained_on(Contract()) == conditions(Contract()) and len(data_lines(Contract())) == 1
+    lines = score_lines(SCORES)
+    assert "split test of btcv, chaos: 3 cases" in lines[0] and "| liver | 0.800 [0.500, 0.900] | – |" in lines
+    assert score_lines([]) == [] == score_lines([entry("test", 1.0, ignore_card=True)])
+
+
+def test_a_packed_bundle_says_it(toy: Path, tmp_path: Path) -> None:
+    weights = trained(tmp_path / "w.pt", card=False)
+    from common.weights import read_state_dict, save_weights
+
+    told = ModelCard(
+        LabelSpace(("a", "b", "c")),
+        ("T1",),
+        "toy",
+        "1.0",
+        extra={"settings": {"roi_size": [8, 8, 8]}, "contract": CONTRACT},
+    )
+    save_weights(weights, read_state_dict(weights)[0], told)
+    import hashlib
+
+    found = {"weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), "evaluations": SCORES}
+    scores_file(weights).write_text(json.dumps(found))
+    done = pack_bundle(toy, tmp_path / "out", weights=weights)
+    text = (done.folder / "docs" / "README.md").read_text()
+    assert "trained on: btcv (CT" in text and "| liver | 0.800" in text and "measured with other weights" in text
+    assert "Synapse terms" in (done.folder / "docs" / "data_license.txt").read_text()
+    meta = json.loads((done.folder / "configs" / "metadata.json").read_text())
+    assert meta["eval_metrics"]["mean_dice"] == 0.8 and meta["data_source"].startswith("btcv")
+    assert [p.name for p in (done.folder / "models").iterdir()] == ["model.pt"]
+
+
+def test_viewers_are_told(tmp_path: Path) -> None:
+    model = Model(ROOT / "bundles" / "ka2er", tmp_path / "model.pt", card(settings={}, contract=CONTRACT))
+    meta = served_metadata(model)
+    assert meta["data_source"].startswith("btcv") and "phantom" not in meta["description"]

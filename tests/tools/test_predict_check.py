@@ -1,0 +1,138 @@
+"""Scans are compared with what the model's card says before anything is computed; what is not said is not compared."""
+
+import json
+from collections import OrderedDict
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import torch
+
+from common.card import ModelCard, save_weights
+from common.contract import OVERRIDE, Contract
+from common.errors import DataError
+from common.labels import LabelSpace
+from tools.evaluate import run_evaluation
+from tools.predict import predict, segment
+from tools.predict_check import Comparison
+from tools.scans import Scan
+
+HU = {"lows": [-1024, -1000], "highs": [100, 300]}
+
+
+def weights(path, *channels, taught=("bright",), stats=HU, **modalities):
+    names = modalities or {" + ".join(channels): list(channels)}
+    said = {
+        "modalities": {n.replace("_", " "): {"channels": c, "intensities": [stats] * len(c)} for n, c in names.items()},
+        "taught": {n.replace("_", " "): list(taught) for n in names},
+    }
+    card = ModelCard(LabelSpace(("bright",)), channels, extra={"contract": said})
+    weight, bias = torch.zeros(2, 1, 1, 1, 1), torch.zeros(2)
+    weight[1], bias[0], bias[1] = 1.0, 0.0, -50.0
+    return save_weights(path, OrderedDict(weight=weight, bias=bias), card)
+
+
+@pytest.fixture
+def body():
+    voxels = np.full((12, 12, 8), -1000)
+    voxels[3:9, 3:9, 2:6] = 120
+    return voxels
+
+
+def test_dicoms_tag_is_compared(toy_bundle, dicom_series, body, tmp_path, capsys):
+    dicom_series(tmp_path / "ct", body)
+    model = weights(toy_bundle / "models" / "model.pt", "T2 MR")
+    with pytest.raises(DataError, match="not what the model was trained on") as error:
+        segment(toy_bundle, tmp_path / "ct", tmp_path / "out")
+    assert "CT" in str(error.value) and "T2 MR" in str(error.value) and OVERRIDE in str(error.value)
+    assert not list((tmp_path / "out").iterdir())
+    predict(str(toy_bundle), str(tmp_path / "ct"), str(tmp_path / "out"), ignore_card=True, result="both")
+    assert "in the place of channel T2 MR, as asked" in capsys.readouterr().err
+    record = json.loads((tmp_path / "out" / "ct.nii.gz.record.json").read_text())
+    assert record["ignore_card"] is True and "T2 MR" in record["expected"] and record["weights"] == str(model)
+    weights(toy_bundle / "models" / "model.pt", "CTA")
+    segment(toy_bundle, tmp_path / "ct", tmp_path / "out", overwrite=True, result="nifti")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["ct.nii.gz"] and capsys.readouterr().err == ""
+
+
+def test_the_override_is_part_of_a_dicom_seg(toy_bundle, dicom_series, body, tmp_path):
+    file = toy_bundle / "configs" / "inference.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "ignore_card": False}))
+    dicom_series(tmp_path / "ct", body)
+    weights(toy_bundle / "models" / "model.pt", "T2 MR")
+    found = segment(toy_bundle, tmp_path / "ct", tmp_path / "out", ignore_card=True)["ct"]
+    (one,) = pydicom.dcmread(found).SegmentSequence
+    assert "ignore_card=True" in one.SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters
+
+
+def test_a_scan_that_no_ct_is(toy_bundle, body, tmp_path, capsys):
+    weights(toy_bundle / "models" / "model.pt", "CT")
+    for name, voxels in (("good", body), ("offset", body + 1024), ("unit", (body + 1000) / 1400)):
+        nib.save(nib.Nifti1Image(voxels.astype(np.float32), np.eye(4)), tmp_path / f"{name}.nii.gz")
+        segment(toy_bundle, tmp_path / f"{name}.nii.gz", tmp_path / "out")
+        told = capsys.readouterr().err
+        assert (told == "") if name == "good" else ("warning" in told and f"{name}.nii.gz" in told and "HU" in told)
+
+
+def test_a_missing_channel_is_named(toy_bundle, body, tmp_path):
+    weights(toy_bundle / "models" / "model.pt", "T1", "FLAIR")
+    nib.save(nib.Nifti1Image(body.astype(np.float32), np.eye(4)), tmp_path / "a.nii.gz")
+    with pytest.raises(DataError, match="missing channel FLAIR") as error:
+        segment(toy_bundle, tmp_path / "a.nii.gz", tmp_path / "out", ignore_card=True)
+    assert "a_0001 (FLAIR)" in str(error.value)
+
+
+def both(**options):
+    modalities = {n: {"channels": [n]} for n in ("CT", "T2 MR")}
+    taught = {"CT": ("liver",), "T2 MR": ("liver", "gallbladder")}
+    return Comparison(Contract(("CT | T2 MR",), modalities, taught), **options)
+
+
+class _Series:
+    def __init__(self, tag):
+        self.slices = [type("Slice", (), {"modality": tag})()]
+
+
+def test_the_models_name_of_what_it_is_reaches_the_run(tmp_path):
+    scan = Scan("a", (tmp_path / "a.nii.gz",))
+    compared = both(masks=True)
+    assert compared.entry(scan, _Series("CT")) == {"modality": "CT"}
+    assert "not taught on CT, left out of the result: gallbladder" in compared.notes[0]
+    assert compared.entry(scan, _Series("MR")) == {"modality": "T2 MR"} and len(compared.notes) == 1
+    assert compared.entry(scan, None) == {} == compared.entry(scan, _Series("OT"))
+    assert both(modality="CTA").entry(scan, None) == {"modality": "CT"}
+    asked = both(modality="CT")
+    with pytest.raises(DataError, match="something else"):
+        asked.entry(scan, _Series("MR"))
+    assert "never learned" in asked.notes[0] if asked.entry(scan, _Series("CT")) else False
+    with pytest.raises(DataError, match="trained on"):
+        both().entry(scan, _Series("US"))
+    assert both(ignore=True).entry(scan, _Series("US")) == {}
+    assert Comparison(Contract()).entry(scan, _Series("US")) == {}
+
+
+def test_an_evaluation_records_that_the_card_was_ignored(toy_bundle, collection, tmp_path):
+    """The configuration of every bundle: items are compared, and the summary says when they were not."""
+    for name in ("inference", "evaluate"):
+        file = toy_bundle / "configs" / f"{name}.json"
+        content = json.loads(file.read_text())
+        content["dataset"]["data"] |= {
+            "_target_": "common.data.fitting.fitting_items", "contract": "@contract", "ignore_card": "@ignore_card"
+        }  # fmt: skip
+        if name == "inference":
+            contract = {"_target_": "common.contract.contract_of", "path": "@model_path"}
+            content |= {"contract": contract, "ignore_card": False}
+        else:
+            content["handlers"][0]["extra"] = {"ignore_card": "@ignore_card"}
+            content["handlers"].append({"_target_": "common.engine.score_record.KeepScores", "split": "@split",
+                                        "output_dir": "@output_dir", "weights": "@model_path"})  # fmt: skip
+        file.write_text(json.dumps(content))
+    model = weights(toy_bundle / "models" / "model.pt", "T2 MR")
+    options = {"dataset_dir": collection / "a", "output_dir": tmp_path / "out", "weights": model}
+    with pytest.raises(DataError, match="not what the model was trained on"):
+        run_evaluation(str(toy_bundle), **options)
+    assert not (tmp_path / "out" / "evaluation" / "summary.json").exists()
+    folder = run_evaluation(str(toy_bundle), **options, overrides={"ignore_card": True})
+    assert json.loads((folder / "summary.json").read_text())["ignore_card"] is True
+    assert json.loads(model.with_suffix(".scores.json").read_text())["evaluations"][0]["tasks"] == ["a"]

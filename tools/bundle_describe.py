@@ -1,0 +1,145 @@
+"""What metadata and documents say of weights: what their card and the scores beside them say, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from common.card import ModelCard
+from common.contract import Contract
+
+__all__ = ["conditions", "data_lines", "describe_weights", "score_lines", "trained_on"]
+
+UNKNOWN = "not recorded by the training of these weights"
+UNSTATED = "licence not stated"
+_SENTENCE = re.compile(r"(?<=\.)\s+(?=[A-Z])")
+_OURS = re.compile(r"\bphantom\b", re.IGNORECASE)
+_SIGNS = str.maketrans({"$": "", "%": "", "#": "", "`": "'", "|": "/", "<": "(", ">": ")", "@": " at "})
+_LONGEST = 400
+_PREFERRED = ("test", "validation", "training")
+
+
+def describe_weights(meta: dict[str, Any], card: ModelCard, scores: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Bring a bundle's metadata to what a weights file's card says: data, licences, channels, description and scores.
+
+    Args:
+        meta: content of ``metadata.json``, changed in place.
+        card: of the weights.
+        scores: evaluations of just these weights, from :func:`common.engine.score_record.read_scores`.
+    """
+    contract = Contract.of_card(card)
+    meta["data_source"] = trained_on(contract)
+    kept = [t for t in _SENTENCE.split(str(meta.get("description", ""))) if not _OURS.search(t)]
+    meta["description"] = f"{' '.join(kept)} These weights were trained on: {trained_on(contract)}. Structures: " + (
+        ", ".join(card.labels.names) + "."
+    )
+    meta["licenses"] = {**meta.get("licenses", {}), "data": conditions(contract)}
+    meta["eval_metrics"] = _metrics(scores)
+    image = next(iter(meta["network_data_format"]["inputs"].values()))
+    if card.channels:
+        image["num_channels"] = len(card.channels)
+        image["channel_def"] = {str(i): name for i, name in enumerate(card.channels)}
+    kinds = [str(m.get("kind") or name) for name, m in contract.modalities.items()] if contract.complete else []
+    if kinds:
+        image["modality"] = ", ".join(dict.fromkeys(kinds))
+
+
+def trained_on(contract: Contract) -> str:
+    """The data sets that a model learned from, with the number of their cases, in one sentence."""
+    return "; ".join(map(_data_set, contract.data)) or UNKNOWN
+
+
+def conditions(contract: Contract) -> str:
+    """Under what each data set may be used."""
+    said = [f"{_said(d.get('name'))}: {_licence(d)}{_reference(d)}" for d in contract.data]
+    return "; ".join(said) or UNKNOWN
+
+
+def score_lines(scores: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A table (Markdown) of the evaluation that describes a model best; no line when there is none."""
+    chosen = _chosen(scores)
+    if chosen is None:
+        return []
+    rows = [*chosen["structures"].items(), ("mean of structures", chosen["mean"])]
+    tasks = ", ".join(map(_said, chosen["tasks"]))
+    head = (
+        f"Measured on the split {chosen['split'] or '?'} of {tasks}: {chosen['cases']} cases, means with 95 % bootstrap"
+    )
+    lines = [f"{head} intervals.", "", "| structure | Dice | HD95 (mm) |", "|---|---|---|"]
+    return lines + [f"| {_said(n)} | {_interval(r['dice'], 3)} | {_interval(r['hd95'], 1)} |" for n, r in rows]
+
+
+def data_lines(contract: Contract) -> list[str]:
+    """A table (Markdown) of the data sets, and what was taught on what."""
+    if not contract.data:
+        return [f"Training data: {UNKNOWN}."]
+    lines = ["| data set | modality | cases | licence | sha256 of the training images |", "|---|---|---|---|---|"]
+    for data in contract.data:
+        cases = {s: c for s, c in dict(data.get("cases") or {}).items() if isinstance(c, Mapping)}
+        counts = ", ".join(f"{c.get('number')} {s}" for s, c in cases.items())
+        digest = str(cases.get("training", {}).get("sha256", ""))
+        shown = f"`{digest}`" if re.fullmatch("[0-9a-f]{64}", digest) else ""
+        names = ", ".join(map(_said, data.get("modalities") or ()))
+        lines.append(f"| {_said(data.get('name'))} | {names} | {counts} | {_licence(data)} | {shown} |")
+    taught = [f"- taught on {_said(name)}: {', '.join(map(_said, found))}" for name, found in contract.taught.items()]
+    told = [d for d in contract.data if d.get("description")]
+    about = [f"- {_said(d.get('name'))}: {_said(d['description'])}{_reference(d)}" for d in told]
+    return [*lines, "", *about, *taught]
+
+
+def _data_set(data: Mapping[str, Any]) -> str:
+    cases = dict(data.get("cases") or {})
+    counts = ", ".join(f"{c.get('number')} {s}" for s, c in cases.items() if isinstance(c, Mapping))
+    names = ", ".join(map(_said, data.get("modalities") or ()))
+    return f"{_said(data.get('name'))} ({'; '.join(t for t in (names, f'cases: {counts}' if counts else '') if t)})"
+
+
+def _reference(data: Mapping[str, Any]) -> str:
+    said = data.get("reference") or data.get("citation") or data.get("source")
+    return f" ({_said(said)})" if said else ""
+
+
+def _licence(data: Mapping[str, Any]) -> str:
+    return _said(data.get("licence") or "") or UNSTATED
+
+
+def _said(value: Any) -> str:
+    """Text from data as plain words of one line: no sign of a configuration, of Markdown or of HTML."""
+    words = "".join(c if c.isprintable() else " " for c in str(value)).translate(_SIGNS).split()
+    text = " ".join(words)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def _chosen(scores: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The newest evaluation on the most independent split; none on data that the model was not made for."""
+    fair = [s for s in scores if not s.get("ignore_card") and s.get("structures") and s.get("mean")]
+    for split in _PREFERRED:
+        own: list[Mapping[str, Any]] = [s for s in reversed(fair) if s.get("split") == split]
+        if own:
+            return max(own, key=_size)
+    return fair[-1] if fair else None
+
+
+def _size(entry: Mapping[str, Any]) -> int:
+    return len(entry.get("tasks", ()))
+
+
+def _metrics(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    chosen = _chosen(scores)
+    if chosen is None:
+        return {}
+    found: dict[str, Any] = {"split": chosen["split"], "cases": chosen["cases"]}
+    for name, row in [("mean", chosen["mean"]), *chosen["structures"].items()]:
+        for measure in ("dice", "hd95"):
+            value = row[measure]
+            if value["mean"] is not None:
+                key = f"{name}_{measure}"
+                found |= {key: value["mean"], f"{key}_interval": [value["low"], value["high"]]}
+    return found
+
+
+def _interval(value: Mapping[str, Any], digits: int) -> str:
+    if value["mean"] is None:
+        return "–"
+    return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"

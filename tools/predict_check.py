@@ -1,0 +1,117 @@
+"""What ``predict`` compares before anything is computed: scans with what the model's card says it was taught on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monai.data import MetaTensor
+
+from common.atomic import atomic_write
+from common.contract import OVERRIDE, Contract
+from common.errors import DataError
+from common.intensity_range import Range, range_of
+from common.modalities import DICOM_KINDS, same
+
+from .dicom_results import Source
+from .scans import Scan
+
+__all__ = ["Comparison", "write_records"]
+
+
+@dataclass
+class Comparison:
+    """Compares the scans of one command with a model.
+
+    Args:
+        contract: what the model's card says.
+        ignore: take what does not fit, and say so.
+        modality: what the user says the scans are; empty when nothing.
+        masks: whether the bundle's inference leaves out what was not taught.
+    """
+
+    contract: Contract
+    ignore: bool = False
+    modality: str = ""
+    masks: bool = False
+    ranges: dict[str, tuple[Range, ...]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def see(self, scan: Scan, image: MetaTensor) -> None:
+        """Look at a scan's intensities while it is read anyway."""
+        found = [range_of(channel.numpy()) for channel in image.as_tensor()]
+        self.ranges[scan.name] = tuple(r for r in found if r is not None)
+
+    def entry(self, scan: Scan, source: Source | None) -> dict[str, str]:
+        """What the scan's item says besides its files: the model's name of its modality, where that is known.
+
+        What a user should be told is added to ``notes``.
+
+        Args:
+            scan: one that was read.
+            source: its DICOM slices, if it has any.
+
+        Raises:
+            DataError: for a scan of another modality, or with another number of channels.
+        """
+        where = scan.files[0]
+        tag = "" if source is None or not source.slices else source.slices[0].modality
+        self._count(scan)
+        kind = DICOM_KINDS.get(tag)
+        if self.modality and kind and same(kind, self.modality) is False and not self.ignore:
+            hint = f"choose another, or add {OVERRIDE}"
+            raise DataError("DICOM says that the scan is something else", where=where, got=tag,
+                            expected=f"--modality {self.modality}", hint=hint)  # fmt: skip
+        fit = self.contract.fit(None, self.modality or tag, where=where, ignore=self.ignore)
+        told, names = list(fit.notes), fit.modalities
+        sure = bool(self.modality or kind)
+        reason = self.contract.odd(self.ranges.get(scan.name, ()), names)
+        if reason:
+            shown = "; ".join(map(str, self.ranges[scan.name]))
+            told.append(f"warning: {where}: intensities {shown}; {reason}. Is it stored in the unit that the model "
+                        "learned from (HU for CT)? The result is not to be trusted before that is clear")  # fmt: skip
+        told += self._untaught(where, names) if sure else []
+        self.notes += told
+        return {"modality": names[0]} if len(names) == 1 and (sure or len(self.contract.modalities) == 1) else {}
+
+    def _count(self, scan: Scan) -> None:
+        """A scan of volumes has a file for each channel; several channels in one picture are colours."""
+        wanted = len(self.contract.channels)
+        if wanted in (0, len(scan.files)) or scan.flat:
+            return
+        missing = self.contract.channels[len(scan.files) :]
+        raise DataError(
+            f"missing channel {', '.join(missing)}" if missing else "too many channels",
+            where=scan.files[0],
+            got=", ".join(p.name for p in scan.files),
+            expected=", ".join(f"{scan.name}_{i:04d} ({c})" for i, c in enumerate(self.contract.channels)),
+            hint="give a folder with one file per channel, in this order",
+        )
+
+    def _untaught(self, where: Path, names: Sequence[str]) -> list[str]:
+        taught = self.contract.taught_on(names)
+        known = {s for n in self.contract.taught.values() for s in n}
+        left = sorted(known - (known if taught is None else taught))
+        done = "left out of the result" if self.masks else "what the result says of it was never learned"
+        return [f"{where}: not taught on {' or '.join(names)}, {done}: {', '.join(left)}"] if left else []
+
+
+def write_records(targets: Mapping[str, Path], comparison: Comparison, facts: Mapping[str, Any]) -> None:
+    """Write ``<result>.record.json`` beside each result that was not compared; an earlier result's is removed.
+
+    Args:
+        targets: result by scan.
+        comparison: with its notes.
+        facts: further plain values: bundle, weights.
+    """
+    for target in targets.values():
+        record = target.with_name(f"{target.name}.record.json")
+        if not comparison.ignore:
+            record.unlink(missing_ok=True)
+            continue
+        content = {**facts, "ignore_card": True, "expected": comparison.contract.told(), "notes": comparison.notes}
+        with atomic_write(record) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
