@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-LONGEST = ("test_readme",)  # files that take minutes, begun before all others
+# begun before all others
+LONGEST = ("test_readme", "test_m4oe", "test_kill_and_resume", "test_swin_unetr", "test_bench")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

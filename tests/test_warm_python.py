@@ -77,8 +77,7 @@ def test_signals_reach_the_command(number: int) -> None:
     code = (
         "import signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\n"
-        "print('ready', flush=True)\n"
-        "try: time.sleep(60)\n"
+        "try: print('ready', flush=True), time.sleep(60)\n"
         "except KeyboardInterrupt: sys.exit(6)\n"
     )
     with subprocess.Popen([python(), "-c", code], stdout=subprocess.PIPE, text=True) as process:

@@ -8,10 +8,11 @@ interpreters do. :func:`start` is for a process that a test wants to kill: its `
 Where there can be no server (another system than Linux, ``AMALGAM_WARM=0``) ``python()`` is ``sys.executable``.
 """
 
-# ruff: noqa: PTH100, PTH101, PTH103, PTH109, PTH110, PTH118, PTH120, PTH123
+# ruff: noqa: PTH100, PTH101, PTH103, PTH105, PTH109, PTH116, PTH118, PTH120, PTH123
 # the executable has to start quickly: no pathlib, and subprocess and tempfile only where tests use this module
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -119,12 +120,14 @@ def _connect(folder, path):
     import fcntl
 
     os.makedirs(folder, mode=0o700, exist_ok=True)
+    if os.stat(folder).st_uid != os.getuid():
+        raise RuntimeError(f"{folder} is somebody else's; set AMALGAM_WARM=0 or TMPDIR")
     with open(os.path.join(folder, "lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not os.path.exists(path):
-            with open(path, "w") as file:
-                file.write(EXECUTABLE.format(python=sys.executable, here=HERE, folder=folder))
-            os.chmod(path, 0o700)
+        with open(f"{path}.new", "w") as file:
+            file.write(EXECUTABLE.format(python=sys.executable, here=HERE, folder=folder))
+        os.chmod(f"{path}.new", 0o700)
+        os.replace(f"{path}.new", path)
         started = [_start_server(folder, name) for name in SERVERS if not _join(folder, name)]
         deadline = time.monotonic() + 300
         while not all(name in _connected or _join(folder, name) for name in SERVERS):
@@ -183,14 +186,22 @@ def _command(folder, words, streams, executable, **place):
 
 def main(folder, interpreter, words):
     """What the executable does."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # until there is somebody to pass them on to
     command = _command(folder, words, [0, 1, 2], os.path.join(folder, "python"))
+    if command is not None:
+        for number in PASSED_ON:
+            signal.signal(number, lambda got, frame: _pass_on(command.pid, got))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
     if command is None:
         os.execv(interpreter, [interpreter, *words])
-    for number in PASSED_ON:
-        signal.signal(number, lambda got, frame: command.send_signal(got))
     status = command.wait()
     if status >= 0:
         sys.exit(status)
     if -status not in (signal.SIGKILL, signal.SIGSTOP):
         signal.signal(-status, signal.SIG_DFL)
     os.kill(os.getpid(), -status)
+
+
+def _pass_on(pid, number):
+    with contextlib.suppress(ProcessLookupError):  # it has ended, and its status is on the way
+        os.kill(pid, number)

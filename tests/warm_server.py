@@ -181,6 +181,7 @@ class Server:
     def __init__(self, address: Path, installed: list[str]) -> None:
         self.installed, self.listener = installed, socket.socket(socket.AF_UNIX)
         unready = address.with_suffix(".unready")
+        unready.unlink(missing_ok=True)
         self.listener.bind(str(unready))
         self.listener.listen(64)
         unready.rename(address)
