@@ -20,6 +20,7 @@ import torch
 from common.atomic import atomic_write
 from common.data.datalist import read_collection
 from common.engine.lock import RunLock
+from common.engine.score_record import scores_file
 from common.errors import ExpertError
 
 from .chain_plan import ChainSettings, Step, fingerprint, recipe
@@ -145,6 +146,8 @@ def install_model(steps: Sequence[Step], settings: ChainSettings) -> None:
     models.mkdir(parents=True, exist_ok=True)
     with atomic_write(target) as temporary:
         shutil.copyfile(source, temporary)
+    if scores_file(source).is_file():
+        shutil.copyfile(scores_file(source), scores_file(target))
 
 
 def _row(step: Step, folder: Path, earlier: dict[str, Any] | None) -> dict[str, Any]:

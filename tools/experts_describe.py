@@ -15,6 +15,7 @@ from common.errors import ConfigError
 from common.experts_describe import describe_expert
 from common.experts_spec import ExpertSpec
 from common.labels import LabelSpace
+from common.modalities import meanings
 
 from .data import read_structures
 
@@ -52,6 +53,10 @@ def describe(
     with atomic_write(target) as temporary:
         temporary.write_text(json.dumps(spec.to_dict(), indent=2) + "\n", encoding="utf-8")
     Console().print(_table(spec))
+    silent = [c for c in spec.channels if not meanings(c)]
+    if silent:
+        Console().print(f"channel {', '.join(silent)} tells no modality, and is compared by its name alone: "
+                        "--channels CT or what else it is", soft_wrap=True)  # fmt: skip
     use = f"--external {target}" if external else f"--given {task}={target}"
     Console().print(f"{target}: now  python -m tools chain run ka2er --dataset_dir <collection> {use}", soft_wrap=True)
     return spec
