@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -182,8 +183,16 @@ class Contract:
 def contract_of(path: str | Path) -> Contract:
     """The contract of a weights file; of one that is not there, or says nothing, nothing is known."""
     file = Path(path)
-    if not file.is_file():
+    try:
+        state = file.stat()
+    except OSError:
         return Contract(origin=str(file))
+    return _read(file, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _read(file: Path, _size: int, _time: int) -> Contract:
+    """Each file is read, and what it lacks told, once in a process."""
     try:
         found = Contract.of_card(read_card(file), file)
     except AmalgamationError:  # whoever opens the weights says what is wrong with them

@@ -8,6 +8,7 @@ from typing import Any
 
 from common.card import ModelCard
 from common.contract import Contract
+from common.data.dataset_json import SPLITS
 
 __all__ = ["conditions", "data_lines", "describe_weights", "score_lines", "trained_on"]
 
@@ -76,7 +77,7 @@ def data_lines(contract: Contract) -> list[str]:
         return [f"Training data: {UNKNOWN}."]
     lines = ["| data set | modality | cases | licence | sha256 of the training images |", "|---|---|---|---|---|"]
     for data in contract.data:
-        cases = {s: c for s, c in dict(data.get("cases") or {}).items() if isinstance(c, Mapping)}
+        cases = _cases(data)
         counts = ", ".join(f"{c.get('number')} {s}" for s, c in cases.items())
         digest = str(cases.get("training", {}).get("sha256", ""))
         shown = f"`{digest}`" if re.fullmatch("[0-9a-f]{64}", digest) else ""
@@ -88,9 +89,14 @@ def data_lines(contract: Contract) -> list[str]:
     return [*lines, "", *about, *taught]
 
 
+def _cases(data: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Numbers and hashes by split, in the splits' order."""
+    found = dict(data.get("cases") or {})
+    return {s: found[s] for s in SPLITS if isinstance(found.get(s), Mapping)}
+
+
 def _data_set(data: Mapping[str, Any]) -> str:
-    cases = dict(data.get("cases") or {})
-    counts = ", ".join(f"{c.get('number')} {s}" for s, c in cases.items() if isinstance(c, Mapping))
+    counts = ", ".join(f"{c.get('number')} {s}" for s, c in _cases(data).items())
     names = ", ".join(map(_said, data.get("modalities") or ()))
     return f"{_said(data.get('name'))} ({'; '.join(t for t in (names, f'cases: {counts}' if counts else '') if t)})"
 

@@ -16,6 +16,7 @@ from common.experts_describe import describe_expert, kind_of
 from common.experts_spec import ExpertSpec
 from common.experts_trust import code_hash
 from common.labels import LabelSpace
+from common.modalities import meanings
 
 from .bundle_files import walk
 from .bundle_push import ask
@@ -62,6 +63,10 @@ def describe(
     with atomic_write(target) as temporary:
         temporary.write_text(json.dumps(spec.to_dict(), indent=2) + "\n", encoding="utf-8")
     console().print(_table(spec))
+    silent = [c for c in spec.channels if not meanings(c)]
+    if silent:
+        console().print(f"channel {', '.join(silent)} tells no modality, and is compared by its name alone: "
+                        "--channels CT or what else it is", soft_wrap=True)  # fmt: skip
     use = f"--external {target}" if external else f"--given {task}={target}"
     console().print(f"{target}: now  python -m tools chain run ka2er --dataset_dir <collection> {use}", soft_wrap=True)
     return spec

@@ -12,6 +12,7 @@ from ..contract import OVERRIDE, Contract, Fit
 from ..errors import DataError
 from ..modalities import same
 from .datalist import Case, Collection, Dataset, items, read_collection
+from .dicom_slices import is_dicom, modality_tag
 
 __all__ = ["fitting_items"]
 
@@ -53,6 +54,8 @@ def _fitted(dataset: Dataset, split: str, contract: Contract, ignore: bool, told
     for case in dataset.cases(split):
         modality = dataset.modality_of(case)
         fit = contract.fit(dataset.channels, modality, where=f"{dataset.name}, case {case.id}", ignore=ignore)
+        if len(case.images) == 1 and is_dicom(case.images[0]):
+            contract.fit(None, modality_tag(case.images[0]), where=f"{dataset.name}, case {case.id}", ignore=ignore)
         told.update(dict.fromkeys(n.replace(f", case {case.id}", "", 1) for n in fit.notes))
         told.update(dict.fromkeys(_untaught(dataset, contract, fit)))
         cases.append(_in_order(replace(case, modality=_named(modality, fit)), fit.order, dataset))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..errors import DataError, few
+from ..modalities import meanings
 from .datalist import Collection, Dataset
 
 __all__ = ["Doubt", "check_names", "is_nameless", "name_doubts"]
@@ -67,6 +68,7 @@ def name_doubts(datasets: Sequence[Dataset]) -> list[Doubt]:
     for name in (n for n in shared if _key(n) in _GENERAL):
         hint = f"if they differ: {_renaming(shared[name][-1], name, '<organ> ' + name)} in collection.json"
         found.append(Doubt("warning", tuple(shared[name]), f"{name!r} is taken for one structure in these tasks", hint))
+    found += _unknown_modalities(datasets)
     alike: dict[str, list[str]] = {}
     for name in owners:
         alike.setdefault(_key(name), []).append(name)
@@ -75,6 +77,21 @@ def name_doubts(datasets: Sequence[Dataset]) -> list[Doubt]:
             hint = f"if they are one: {_renaming(owners[other][0], other, first)} in collection.json"
             tasks = tuple(dict.fromkeys([*owners[first], *owners[other]]))
             found.append(Doubt("warning", tasks, f"{first!r} and {other!r} are taken for two structures", hint))
+    return found
+
+
+def _unknown_modalities(datasets: Sequence[Dataset]) -> list[Doubt]:
+    """Modalities of one name that tells nothing: a network takes them for one."""
+    owners: dict[str, list[str]] = {}
+    for dataset in datasets:
+        for name in dict.fromkeys(map(dataset.modality_of, dataset.cases())):
+            owners.setdefault(name, []).append(dataset.name)
+    shared = {n: t for n, t in owners.items() if len(t) > 1 and not meanings(n)}
+    found = []
+    for name, tasks in shared.items():
+        entry = json.dumps({tasks[0]: {"modality": "CT"}})
+        hint = f'say what they are: "tasks": {entry} in collection.json, likewise for the others'
+        found.append(Doubt("warning", tuple(tasks), f"{name!r} tells no modality: these tasks are taken for one", hint))
     return found
 
 

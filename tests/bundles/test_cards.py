@@ -75,5 +75,7 @@ def test_scores_count_what_was_taught_and_lie_beside_the_weights(bundle: str) ->
 
 def test_an_ensemble_of_experts_has_no_card() -> None:
     overlay = read("ka2er", "evaluate_ensemble")
-    assert overlay["contract"] == {"_target_": "common.contract.Contract"} and overlay["record_handler::weights"] == ""
+    assert (
+        overlay["contract"] == {"_target_": "common.contract.Contract"} and overlay["record_handler"]["weights"] == ""
+    )
     assert overlay["expert_set"]["ignore_card"] == "@ignore_card" and "channels" in overlay["expert_set"]

@@ -95,6 +95,7 @@ def test_intensities_that_the_model_never_saw() -> None:
 def test_cards_of_earlier_versions(tmp_path: Any, caplog: Any) -> None:
     card = ModelCard(LabelSpace(("a",)), ("CT | T2 MR",), extra={"settings": {"modalities": ["CT", "T2 MR"]}})
     old = contract_of(save_weights(tmp_path / "model.pt", {"w": __import__("torch").zeros(1)}, card))
+    assert contract_of(tmp_path / "model.pt") is old
     assert not old.complete and caplog.text.count("before cards held") == 1
     assert old.fit(("CTA",)).modalities == ("CT",) or old.fit(("CTA",)).order == (0,)
     assert old.fit(("image",)).order == (0,) and old.taught_on(["CT"]) is None and old.odd([Range(0, 1, 0, 1)]) is None

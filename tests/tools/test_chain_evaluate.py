@@ -156,3 +156,27 @@ def test_the_scores_of_a_given_expert(phantom_dir, described, tmp_path):
     (run,) = model.runs
     assert model.key == "expert" and run.title == "Expert phantom_ct (given)" and run.task == "phantom_ct"
     assert {(r["task"], r["structure"]) for r in run.rows} == {("phantom_ct", name) for name in labels.names}
+
+
+def test_the_card_is_ignored_where_the_chain_says_so(settings):
+    """Evaluations, and the trainings that ask experts, get the override; the record keeps it."""
+    for told in (False, True):
+        steps = plan(dataclasses.replace(settings, ignore_card=told))
+        having = {s.id for s in steps if "--ignore_card" in s.argv}
+        asked = {s.id for s in steps if s.kind == "evaluate"} | {s.id for s in steps if s.id.startswith("amalgamated")}
+        assert having >= asked if told else not having
+        record = Record.open(settings.output_dir, dataclasses.replace(settings, ignore_card=told), steps)
+        assert record.data["ignore_card"] is told
+
+
+def test_tasks_that_share_a_name_which_nobody_gave_are_refused(settings, capsys):
+    for task in ("a", "b"):
+        file = settings.dataset_dir / task / "dataset.json"
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps({**content, "labels": {"background": 0, "structure 1": 1}}))
+    with pytest.raises(DataError, match="nobody gave"):
+        Chain().run("ka2er", str(settings.dataset_dir), str(settings.output_dir), preset="smoke", dry_run=True)
+    names = {"a": {"labels": {"structure 1": "Liver"}}, "b": {"labels": {"structure 1": "liver"}}}
+    (settings.dataset_dir / "collection.json").write_text(json.dumps({"datasets": ["a", "b"], "tasks": names}))
+    Chain().run("ka2er", str(settings.dataset_dir), str(settings.output_dir), preset="smoke", dry_run=True)
+    assert "'Liver' and 'liver' are taken for two structures" in capsys.readouterr().err

@@ -14,7 +14,7 @@ def dataset(tmp_path):
         (root / part).mkdir(parents=True)
         for i in range(3):
             array = np.random.default_rng(i).random((4, 5, 6))
-            array = (array > 0.5).astype(np.uint8) if part == "labels" else array.astype(np.float32)
+            array = (array > 0.5).astype(np.uint8) if part == "labels" else (array * 1200 - 1000).astype(np.float32)
             nib.save(nib.Nifti1Image(array, np.eye(4)), root / part / f"c{i}.nii.gz")
     entries = [{"image": f"images/c{i}.nii.gz", "label": f"labels/c{i}.nii.gz"} for i in range(3)]
     data = {"name": "set", "modality": {"0": "CT"}, "labels": {"liver": 1}, "training": entries[:2]}
@@ -80,8 +80,11 @@ def test_convert_split_collection_merge(dataset, tmp_path, capsys):
 
 def test_convert_counts_the_label_maps(dataset, tmp_path, capsys):
     arguments = ["convert", dataset / "images", tmp_path / "n", "--labels", dataset / "labels"]
+    assert run(*arguments) == 2 and "--channels CT" in capsys.readouterr().err
+    arguments += ["--channels", "CT"]
     assert run(*arguments) == 0
-    assert "3 cases: 3 with a label map, 0 without\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "3 cases: 3 with a label map, 0 without\n" in said and '--structures "<name>=1"' in said
     for i in (1, 2):
         (dataset / "labels" / f"c{i}.nii.gz").rename(dataset / "labels" / f"case{i}.nii.gz")
     assert run(*arguments) == 0
@@ -92,7 +95,7 @@ def test_convert_of_cases_that_end_in_four_digits(dataset, tmp_path):
     for part in ("images", "labels"):
         for i in range(3):
             (dataset / part / f"c{i}.nii.gz").rename(dataset / part / f"amos_{i:04d}.nii.gz")
-    assert run("convert", dataset / "images", tmp_path / "n", "--labels", dataset / "labels") == 0
+    assert run("convert", dataset / "images", tmp_path / "n", "--labels", dataset / "labels", "--channels", "CT") == 0
     assert run("check", tmp_path / "n", "--quiet") == 0
     data = json.loads((tmp_path / "n" / "dataset.json").read_text())
     named = {e["id"]: e["label"].rsplit("/", 1)[1] for e in data["training"] + data["validation"]}

@@ -63,6 +63,16 @@ def test_what_does_not_fit_is_refused(dataset: Any, caplog: pytest.LogCaptureFix
         fitting_items(dataset("FLAIR", "T1", joined=True), "test", contract("T1", "FLAIR"))
 
 
+def test_dicom_files_that_say_something_else(dicom_series: Any, tmp_path: Path) -> None:
+    dicom_series(tmp_path / "a", np.zeros((6, 7, 8), np.int16))
+    content = {"name": "d", "modality": ["image"], "labels": {"background": 0, "liver": 1}, "unlabelled": ["a"]}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    assert len(fitting_items(tmp_path, "unlabelled", contract("NCCT"))) == 1
+    with pytest.raises(DataError, match="CT"):
+        fitting_items(tmp_path, "unlabelled", contract("T2 MR"))
+    assert len(fitting_items(tmp_path, "unlabelled", contract("T2 MR"), ignore_card=True)) == 1
+
+
 def test_a_synonym_gets_the_models_name(dataset: Any) -> None:
     assert fitting_items(dataset("NCCT"), "test", contract("CT"))[0]["modality"] == "CT"
     assert fitting_items(dataset("image"), "test", contract("CT"))[0]["modality"] == "image"

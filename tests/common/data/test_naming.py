@@ -53,6 +53,16 @@ def test_near_names_are_told(make_dataset: Any, tmp_path: Path, one: str, other:
     assert [p.severity for p in check(tmp_path) if p.kind == "names"] == ["warning"]
 
 
+def test_modalities_that_nobody_names(make_dataset: Any, tmp_path: Path) -> None:
+    for name in ("ct", "mri"):
+        make_dataset(name, modality={"0": "image"})
+    (said,) = check_names(read_collection(tmp_path))
+    assert "'image' tells no modality" in said and "ct, mri" in said
+    own = {"ct": {"modality": "CT"}, "mri": {"modality": "T2 MR"}}
+    (tmp_path / "collection.json").write_text(json.dumps({"datasets": ["ct", "mri"], "tasks": own}))
+    assert check_names(read_collection(tmp_path)) == []
+
+
 def test_other_names_are_not(make_dataset: Any, tmp_path: Path) -> None:
     pair(make_dataset, "left kidney", "right kidney")
     assert name_doubts(read_collection(tmp_path).datasets) == []
