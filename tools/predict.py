@@ -125,7 +125,6 @@ def segment(
     """
     root = find_bundle(bundle)
     files = config_files(root, "inference")
-    require_model(root, read_config(files).get(), weights, overrides or {})
     scans = find_scans(source)
     comparison = _comparison(root, weights, read_config(files).get(), overrides or {}, ignore_card)
     if any(len(s.files) > 1 for s in scans):  # channels of one scan, or scans that are numbered so
@@ -133,6 +132,7 @@ def segment(
     kind = result_kind(result, Path(output), dicom=all(s.dicom for s in scans))
     pages = {} if page is None else _pages(scans, Path(page), read_config(files).get(), bundle)
     targets = _targets(scans, Path(source), Path(output), overwrite, kind)
+    require_model(root, read_config(files).get(), weights, overrides or {})
     folder = next(iter(targets.values())).parent
     folder.mkdir(parents=True, exist_ok=True)
     hidden = Path(tempfile.mkdtemp(prefix=".predicting-", dir=folder))

@@ -103,7 +103,7 @@ def test_a_packed_bundle_says_it(toy: Path, tmp_path: Path) -> None:
     assert "Synapse terms" in (done.folder / "docs" / "data_license.txt").read_text()
     meta = json.loads((done.folder / "configs" / "metadata.json").read_text())
     assert meta["eval_metrics"]["mean_dice"] == 0.8 and meta["data_source"].startswith("btcv")
-    assert [p.name for p in (done.folder / "models").iterdir()] == ["model.pt"]
+    assert sorted(p.name for p in (done.folder / "models").iterdir()) == ["model.pt", "model.pt.sha256"]
 
 
 def test_viewers_are_told(tmp_path: Path) -> None:

@@ -122,9 +122,11 @@ def test_every_fault_has_its_option(toy_bundle, dicom_series, tmp_path, capsys, 
     assert sources <= present and len(sources) == (4 if damage in ("gap", "broken") else 5)
 
 
-def test_series_that_a_seg_cannot_refer_to_are_refused_before_the_network_runs(toy_bundle, dicom_series, tmp_path):
+def test_series_that_a_seg_cannot_refer_to_are_refused_before_the_network_runs(
+    toy_bundle, dicom_series, tmp_path, monkeypatch
+):
     series = dicom_series(tmp_path / "s", body(), change=lambda k, d: setattr(d, "StudyInstanceUID", ""))
-    (toy_bundle / "models" / "model.pt").unlink()
+    monkeypatch.setattr("tools.predict.run_bundle", lambda *a, **k: pytest.fail("the network ran"))
     with pytest.raises(DataError, match=r"(?s)StudyInstanceUID.*--result nifti"):
         segment(toy_bundle, series, tmp_path / "out")
     assert files(tmp_path / "out") == []

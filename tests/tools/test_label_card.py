@@ -105,7 +105,7 @@ def test_settings_are_data_in_a_packed_bundle(hostile, tmp_path):
     file, told = hostile("ka2er")
     folder = tmp_path / "packed"
     shutil.copytree(BUNDLES / "ka2er" / "configs", folder / "configs")
-    _describe(folder, read_state_dict(file)[1])
+    _describe(folder, read_state_dict(file)[1], [])
     parser = parsed(folder, "inference")
     parser["model"]["path"] = ""
     model = parser.get_parsed_content("model")
