@@ -131,8 +131,8 @@ def segment(
         scans = find_scans(source, len(comparison.contract.channels) or None)
     kind = result_kind(result, Path(output), dicom=all(s.dicom for s in scans))
     pages = {} if page is None else _pages(scans, Path(page), read_config(files).get(), bundle)
-    targets = _targets(scans, Path(source), Path(output), overwrite, kind)
     require_model(root, read_config(files).get(), weights, overrides or {})
+    targets = _targets(scans, Path(source), Path(output), overwrite, kind)
     folder = next(iter(targets.values())).parent
     folder.mkdir(parents=True, exist_ok=True)
     hidden = Path(tempfile.mkdtemp(prefix=".predicting-", dir=folder))
