@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import shlex
 from collections.abc import Sequence
 
 from .contract import OVERRIDE
@@ -117,5 +118,6 @@ def _names_hint(spec: ExpertSpec, unknown: Sequence[str], free: list[str]) -> st
     entry = json.dumps({spec.task: {"labels": renamed}}, ensure_ascii=False)
     return (
         f"did you mean the data's {old!r}? Name it as the expert does: python -m tools data convert ... "
-        f'--structures "{new}=<value>", or "tasks": {entry} in collection.json, in every task that has it'
+        f"--structures {shlex.quote(f'{new}=<value>')}, "
+        f'or "tasks": {entry} in collection.json, in every task that has it'
     )

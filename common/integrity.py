@@ -77,7 +77,7 @@ def seal(path: Path | str, digest: str | None = None) -> str:
     path = Path(path)
     digest = digest or file_hash(path)
     with atomic_write(seal_of(path)) as temporary:
-        temporary.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
+        temporary.write_text(f"{digest}  {path.name}\n", encoding="utf-8", errors="surrogateescape")
     return digest
 
 
@@ -97,8 +97,11 @@ def sealed_hash(path: Path | str) -> str | None:
         text = beside.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return None
-    lines = text.splitlines()
-    own = [line for line in lines if Path(path).name in line] or lines
+    except OSError as error:
+        raise WeightError(f"the weights' sha256 cannot be read: {error.strerror or error}", where=beside,
+                          expected=f"a file with <64 digits>  {Path(path).name}") from error  # fmt: skip
+    lines = [line.strip() for line in text.splitlines() if _HASH.search(line)]
+    own = [line for line in lines if line.split(maxsplit=1)[-1].lstrip("*") == Path(path).name] or lines
     found = next((m.group().lower() for m in map(_HASH.search, own) if m), None)
     if found is None:
         raise WeightError("the file that should hold the weights' sha256 holds none", where=beside, got=repr(text[:80]),

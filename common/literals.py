@@ -234,11 +234,12 @@ def folder_names(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, s
 def file_name(text: str) -> str:
     """A part of a file's name that every file system takes, for a text of any kind.
 
-    Spaces become ``_``; where other signs had to go as well, a part of the text's hash tells it from similar ones.
+    Where signs had to go, spaces as well, a part of the text's hash tells it from similar ones.
     """
     plain = re.sub(r"[^\w.+-]+", "_", text).lstrip(".-")
-    same = text and plain == text.replace(" ", "_") and len(plain) <= LONGEST
-    return plain if same else f"{plain[:LONGEST]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    if text and plain == text and len(plain) <= LONGEST:
+        return plain
+    return f"{plain[:LONGEST]}_{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
 
 
 def spreadsheet_cell(value: Any) -> Any:

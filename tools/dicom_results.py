@@ -167,4 +167,4 @@ def _algorithm(config: ConfigParser, bundle: Path) -> Algorithm:
     if path is not None and path.is_file():
         with path.open("rb") as stream:
             parameters["weights sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return Algorithm(bundle.resolve().name, str(metadata.get("version", "")), parameters)
+    return Algorithm(bundle.resolve().name.replace("\\", "_"), str(metadata.get("version", "")), parameters)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from common.contract import contract_of
 from common.data.dicom import SeriesOptions
@@ -133,9 +133,9 @@ def segment(
     pages = {} if page is None else _pages(scans, Path(page), read_config(files).get(), bundle)
     require_model(root, read_config(files).get(), weights, overrides or {})
     targets = _targets(scans, Path(source), Path(output), overwrite, kind)
-    folder = next(iter(targets.values())).parent
+    folder = next(iter(targets.values())).path.parent
     folder.mkdir(parents=True, exist_ok=True)
-    hidden = Path(tempfile.mkdtemp(prefix=".predicting-", dir=folder))
+    hidden = Path(tempfile.mkdtemp(prefix=".predicting-", dir=folder)).resolve()  # nibabel would expand a "~"
     try:
         found = {s.name: readable(s, hidden / "scans", accepted, comparison.see) for s in scans}
         inputs = {name: paths for name, (paths, _) in found.items()}
@@ -155,7 +155,7 @@ def segment(
         if pages:
             literals["page_dir"] = str((hidden / "pages").resolve())
         config = run_bundle(files, overrides or {}, literals)
-        results = {s.name: _result(s, hidden / "out") for s in scans}
+        results = {s.name: _result(s, hidden / "out", {o.name for o in scans}) for s in scans}
         for name, path in results.items():
             _check_grid(inputs[name][0], path)
         if kind != "dicom_seg":
@@ -188,15 +188,15 @@ def _print_names(names: Sequence[str]) -> None:
 
 def _deliver(
     results: Mapping[str, Path],
-    targets: Mapping[str, Path],
+    targets: Mapping[str, Target],
     beside: Mapping[str, Path],
     pages: Mapping[str, Path],
     hidden: Path,
 ) -> dict[str, Path]:
     """Give complete files their final names."""
-    delivered = {name: _with_suffix(targets[name], path) for name, path in results.items()}
+    delivered = {name: targets[name].of(_suffix(path)) for name, path in results.items()}
     for name, path in beside.items():
-        path.replace(_beside(delivered[name]))
+        path.replace(targets[name].seg)
     for name, path in results.items():
         path.replace(delivered[name])
     for name, path in pages.items():
@@ -205,9 +205,30 @@ def _deliver(
     return delivered
 
 
-def _beside(target: Path) -> Path:
+class Target(NamedTuple):
+    """Where a scan's result will lie.
+
+    Args:
+        path: a file, or without its suffix inside a folder: the scan's name, whatever that ends with.
+        named: whether the user named the file.
+    """
+
+    path: Path
+    named: bool
+
+    def of(self, suffix: str) -> Path:
+        """The result as a file of this kind."""
+        return self.path if self.named else self.path.with_name(self.path.name + suffix)
+
+    @property
+    def seg(self) -> Path:
+        """The DICOM SEG that lies beside a volume file."""
+        return _beside(self.of(".nii.gz"))
+
+
+def _beside(volume: Path) -> Path:
     """The DICOM SEG that lies beside a volume file."""
-    return target.with_name(target.name[: -len(_suffix(target))] + ".dcm")
+    return volume.with_name(volume.name[: len(volume.name) - len(_suffix(volume))] + ".dcm")
 
 
 def _literals(
@@ -248,22 +269,18 @@ def _suffix(path: Path) -> str:
     return next((s for s in RESULTS if path.name.lower().endswith(s)), "")
 
 
-def _with_suffix(target: Path, result: Path) -> Path:
-    return target if _suffix(target) else target.with_name(target.name + _suffix(result))
-
-
-def _targets(scans: Sequence[Scan], source: Path, output: Path, overwrite: bool, kind: str) -> dict[str, Path]:
+def _targets(scans: Sequence[Scan], source: Path, output: Path, overwrite: bool, kind: str) -> dict[str, Target]:
     """Where each result will lie (without suffix inside a folder); what is there already is refused or removed."""
     if _suffix(output):
         if len(scans) > 1:
             raise DataError("several scans need a folder for their results", where=output, got=f"{len(scans)} scans")
-        targets = {scans[0].name: output}
+        targets = {scans[0].name: Target(output, named=True)}
     else:
-        targets = {s.name: output / s.name for s in scans}
+        targets = {s.name: Target(output / s.name, named=False) for s in scans}
     inputs = {f.resolve() for s in scans for f in s.files} | {source.resolve()}
     for target in targets.values():
-        present = [target] if _suffix(target) else [target.with_name(target.name + s) for s in RESULTS]
-        present += [_beside(target)] if kind == "both" and _suffix(target) else []
+        present = [target.path] if target.named else [target.of(s) for s in RESULTS]
+        present += [target.seg] if kind == "both" and target.named else []
         for path in (p for p in present if p.exists()):
             if path.resolve() in inputs:
                 raise DataError("a result would overwrite its scan", where=path, hint="choose another output folder")
@@ -277,8 +294,11 @@ def _targets(scans: Sequence[Scan], source: Path, output: Path, overwrite: bool,
     return targets
 
 
-def _result(scan: Scan, folder: Path) -> Path:
-    found = [p for p in sorted(folder.rglob("*")) if p.is_file() and _suffix(p) and _names(p, scan.name)]
+def _result(scan: Scan, folder: Path, scans: Container[str]) -> Path:
+    """The file that is called as the scan; else as the scan with an ending, and not as another scan."""
+    files = {p: p.name[: -len(_suffix(p))] for p in sorted(folder.rglob("*")) if p.is_file() and _suffix(p)}
+    found = [p for p, name in files.items() if name == scan.name]
+    found = found or [p for p, name in files.items() if name not in scans and name in _endings(scan.name)]
     if len(found) != 1:
         raise DataError(
             "the bundle did not write one result for this scan",
@@ -289,8 +309,9 @@ def _result(scan: Scan, folder: Path) -> Path:
     return found[0]
 
 
-def _names(path: Path, name: str) -> bool:
-    return path.name[: -len(_suffix(path))] in (name, f"{name}_pred", f"{name}_seg", f"{name}_trans")
+def _endings(name: str) -> tuple[str, ...]:
+    """What else bundles call the result of a scan."""
+    return tuple(f"{name}_{ending}" for ending in ("pred", "seg", "trans"))
 
 
 def _check_grid(scan: str, result: Path) -> None:

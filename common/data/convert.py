@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -112,8 +113,20 @@ def convert_nnunet(raw: str | Path, out: str | Path, *, name: str | None = None,
             where=raw / "labelsTr",
             got=f"none of the names {few(bare)}",
             expected=f"one file per case, such as {bare[0]}.nii.gz",
-            hint=f"correct the names, or convert with --labels: python -m tools data convert {raw / 'imagesTr'} {out} "
-            f"--labels {raw / 'labelsTr'}",
+            hint="correct the names, or convert with --labels: "
+            + shlex.join(
+                [
+                    "python",
+                    "-m",
+                    "tools",
+                    "data",
+                    "convert",
+                    str(raw / "imagesTr"),
+                    str(out),
+                    "--labels",
+                    str(raw / "labelsTr"),
+                ]
+            ),
         )
     held_maps = label_maps(raw / "labelsTs") if (raw / "labelsTs").is_dir() else {}
     held = paired(raw / "imagesTs", held_maps, channels) if (raw / "imagesTs").is_dir() else []

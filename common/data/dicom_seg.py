@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 MANUFACTURER = "amalgam-bundles"
 _OLDEST = (0, 28)
+_LONGEST_LABEL = 64
 _MAY_BE_EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
     "StudyTime", "ReferringPhysicianName",
@@ -160,6 +162,7 @@ def write_seg(
     chosen = planes if present else planes[:1]
     positions = [hd.PlanePositionSequence("PATIENT", s.position) for s in slices[: len(chosen)]]
     first = slices[0]
+    told = _segment_labels(labels.names)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's about other people's headers
         seg = hd.seg.Segmentation(
@@ -167,7 +170,8 @@ def write_seg(
             pixel_array=chosen,
             segmentation_type="BINARY",
             segment_descriptions=[
-                _description(hd, n, labels.names[i - 1], algorithm, colors[i - 1]) for n, i in enumerate(shown, start=1)
+                _description(hd, n, labels.names[i - 1], told[i - 1], algorithm, colors[i - 1])
+                for n, i in enumerate(shown, start=1)
             ],
             series_instance_uid=hd.UID(),
             series_number=1000 + max(0, first.number),
@@ -223,11 +227,22 @@ def _between(slices: Sequence[Slice]) -> float | None:
     return float(np.mean(steps))
 
 
-def _description(hd: Any, number: int, name: str, algorithm: Algorithm, color: str) -> Any:
+def _segment_labels(names: Sequence[str]) -> list[str]:
+    """Names of at most 64 characters, which DICOM allows, all different."""
+    found: list[str] = []
+    for name in names:
+        cut = name[:_LONGEST_LABEL]
+        if cut in found or (cut != name and cut in names):
+            cut = f"{name[: _LONGEST_LABEL - 9]} {hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        found.append(cut)
+    return found
+
+
+def _description(hd: Any, number: int, name: str, told: str, algorithm: Algorithm, color: str) -> Any:
     known = meaning(name)
     described = hd.seg.SegmentDescription(
         segment_number=number,
-        segment_label=name[:64],
+        segment_label=told,
         segmented_property_category=known.category,
         segmented_property_type=known.type,
         algorithm_type="AUTOMATIC",

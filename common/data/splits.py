@@ -12,7 +12,7 @@ __all__ = ["hash_fraction", "hashed_split"]
 
 def hash_fraction(*parts: str) -> float:
     """``first 64 bits of sha256("part/part/...") / 2**64``, a number in [0, 1) that never changes."""
-    digest = hashlib.sha256("/".join(parts).encode()).digest()
+    digest = hashlib.sha256("/".join(parts).encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 

@@ -240,7 +240,7 @@ class CasePictures:
                     if kind == "best" and any(e["task"] == task and e["case"] == one.case for e in entries):
                         continue
                     folder.mkdir(parents=True, exist_ok=True)
-                    stem = file_name(f"{task}_{one.case}" if task else one.case)
+                    stem = file_name(f"{task}/{one.case}" if task else one.case)
                     name = f"{kind}_{rank}_{stem}_{one.dice:.3f}.png"
                     title = f"{one.case} · {one.structure} · Dice {one.dice:.3f}"
                     draw_planes(one.planes, self.labels, title, folder / name)

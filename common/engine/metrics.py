@@ -32,6 +32,7 @@ __all__ = [
     "bootstrap_interval",
     "case_metrics",
     "metric_word",
+    "metric_words",
     "read_case_csv",
     "summary",
     "write_case_csv",
@@ -51,6 +52,15 @@ def metric_word(structure: str) -> str:
     whole = re.sub(r"[^\w.-]", _sign_word, structure)
     digest = hashlib.sha256(structure.encode()).hexdigest()
     return whole if len(whole) <= _LONGEST_WORD else f"{whole[:_LONGEST_WORD]}_{digest[:8]}"
+
+
+def metric_words(structures: Sequence[str]) -> list[str]:
+    """:func:`metric_word` of each structure, all different: a later one that would be equal ends with its hash."""
+    words: list[str] = []
+    for structure in structures:
+        word = metric_word(structure)
+        words.append(word if word not in words else f"{word}_{hashlib.sha256(structure.encode()).hexdigest()[:8]}")
+    return words
 
 
 def _sign_word(sign: re.Match[str]) -> str:
@@ -197,9 +207,9 @@ class AnnotatedDice(Metric):
         """Write the mean, and each structure's, to ``engine.state.metrics``."""
         super().completed(engine, name)
         if self.per_class:
-            for structure, value in zip(self.labels.names, self._means().tolist(), strict=True):
+            for structure, value in zip(metric_words(self.labels.names), self._means().tolist(), strict=True):
                 if math.isfinite(value):
-                    engine.state.metrics[f"{name}_{metric_word(structure)}"] = value
+                    engine.state.metrics[f"{name}_{structure}"] = value
 
 
 class CaseMetrics:

@@ -54,7 +54,7 @@ def test_of_a_task_agnostic_expert_only_the_number_of_channels_counts():
 def test_a_structure_of_a_near_name_is_to_be_renamed(name):
     error = refusal(SPEC, ("CT",), LabelSpace((name, "spleen")))
     assert error.got == "Liver" and f"did you mean the data's {name!r}?" in error.hint
-    assert '--structures "Liver=' in error.hint
+    assert "--structures 'Liver=" in error.hint
     assert f'"tasks": {{"ct": {{"labels": {{"{name}": "Liver"}}}}}}' in error.hint
 
 

@@ -223,3 +223,17 @@ def test_a_run_that_goes_on_does_not_trust_a_damaged_model(tmp_path: Path) -> No
     again._write(4, {})
     assert torch.equal(read_state_dict(path)[0]["weight"], network.weight)
     assert [p.read_bytes() for p in (tmp_path / "previous").glob("*.pth")] == [damaged]
+
+
+def test_a_list_of_several_hashes_names_the_file_in_full(tmp_path):
+    """``sha256sum n.pt old_n.pt n.pt.bak > n.pt.sha256`` is a list, and each line is of the file that it names."""
+    file = tmp_path / "n.pt"
+    file.write_bytes(b"weights")
+    other, own = "0" * 64, file_hash(file)
+    for text in (f"{other}  old_n.pt\n{own}  n.pt\n", f"{other}  n.pt.bak\n{own} *n.pt\n", f"{own}\n"):
+        seal_of(file).write_text(text)
+        assert sealed_hash(file) == own
+    seal_of(file).unlink()
+    seal_of(file).mkdir()
+    with pytest.raises(WeightError, match="cannot be read"):
+        sealed_hash(file)

@@ -159,9 +159,11 @@ def test_pictures_of_similar_names_are_different_files():
         "x" * 301,
         "-rf",
         "a\nb",
+        "a b",
+        "a_b",
     ]
     names = [file_name(text) for text in texts]
-    assert len(set(names)) == len(texts) and names[:2] == ["ct", "left_kidney"]
+    assert len(set(names)) == len(texts) and names[0] == "ct" and names[1].startswith("left_kidney_")
     assert file_name("ä-1.5_b") == "ä-1.5_b" and file_name("CT / T2 MR").startswith("CT_T2_MR_")
     assert all(n and n[0] not in ".-" and "/" not in n and "\\" not in n and len(n) < 150 for n in names)
 

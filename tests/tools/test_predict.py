@@ -226,3 +226,23 @@ def test_unknown_bundle(tmp_path):
     (tmp_path / "b" / "configs").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"no inference\.json"):
         segment(tmp_path / "b", tmp_path / "a.nii.gz", tmp_path / "out")
+
+
+def test_scans_whose_names_end_like_files_or_results(toy_bundle, tmp_path):
+    """A name is a name: ``case7_seg`` is a scan of its own, and ``IM1.dcm`` becomes ``IM1.dcm.nii.gz``."""
+    names = ["case7", "case7_seg", "case7_pred", "IM1.dcm", "a.nii", "b.png", "c.nrrd"]
+    for name in names:
+        scan(tmp_path / "in" / f"{name}.nii.gz")
+    found = segment(toy_bundle, tmp_path / "in", tmp_path / "~")
+    assert files(tmp_path / "~") == sorted(f"{name}.nii.gz" for name in names)
+    assert {n: p.name for n, p in found.items()} == {name: f"{name}.nii.gz" for name in names}
+
+
+def test_series_whose_folders_end_like_files(toy_bundle, dicom_series, tmp_path):
+    voxels = np.zeros((20, 18, 10))
+    voxels[4:12, 5:14, 3:8] = 100
+    names = ["case.dcm", "case.nii", "1.2.840.png", "case"]
+    for name in names:
+        dicom_series(tmp_path / "in" / name, voxels)
+    segment(toy_bundle, tmp_path / "in", tmp_path / "out", result="both")
+    assert files(tmp_path / "out") == sorted(f"{name}{suffix}" for name in names for suffix in (".nii.gz", ".dcm"))

@@ -138,7 +138,7 @@ def test_pictures_and_their_captions(tmp_path):
     handler = evaluate(network, tmp_path, cases=1)
     captions = json.loads((tmp_path / "pictures" / "captions.json").read_text())
     pictures = {p.name for p in (tmp_path / "pictures").glob("*.png")}
-    assert pictures == {"gate_usage.png", "gate_t_k_0.png", "gate_t_k_1.png"}
+    assert pictures == {"gate_usage.png", "gate_t_k_fd4d09f6_0.png", "gate_t_k_fd4d09f6_1.png"}
     assert set(captions) == {"other.png", *pictures}
     for name in pictures:
         with Image.open(tmp_path / "pictures" / name) as picture:
@@ -150,7 +150,7 @@ def test_pictures_and_their_captions(tmp_path):
 
 def test_volumes_lie_on_the_image_and_sum_to_one(tmp_path):
     evaluate(build(), tmp_path, every=2, cases=0, volumes=True)
-    folder = tmp_path / "evaluation" / "gate_maps" / "t_k"
+    folder = tmp_path / "evaluation" / "gate_maps" / "t_k_fd4d09f6"
     assert {p.name for p in folder.iterdir()} == {
         f"{c}_expert-{e}.nii.gz" for c in (0, 1) for e in NAMES
     }  # of the two CT cases the first
@@ -169,7 +169,7 @@ def test_a_volume_is_the_mean_of_the_blocks_at_its_place(tmp_path):
     outputs = network.network(image[None, ..., 1], torch.tensor([0]), torch.tensor([0]))
     larger = [torch.nn.functional.interpolate(r.weights, (64, 64), mode="bilinear") for r in outputs.routings]
     expected = torch.stack(larger).mean(0)[0].flip(1)  # back to L from R
-    found = nibabel.load(tmp_path / "evaluation" / "gate_maps" / "t_k" / "0_expert-MR.nii.gz").get_fdata()[..., 1]
+    found = nibabel.load(tmp_path / "evaluation" / "gate_maps" / "t_k_fd4d09f6" / "0_expert-MR.nii.gz").get_fdata()[..., 1]
     # the inverse halves the second axis again; a mean of neighbours stands for its interpolation
     halved = torch.nn.functional.interpolate(expected[None], (64, 32), mode="bilinear")[0, 1]
     np.testing.assert_allclose(found, halved, atol=1e-3)
@@ -185,7 +185,7 @@ def test_a_volume_is_the_mean_of_the_blocks_at_its_place(tmp_path):
 def test_without_the_transform_volumes_lie_on_the_networks_grid(tmp_path):
     network = build()
     evaluate(network, tmp_path, items=data(("CT",)), volumes=True, transform=None)
-    found = nibabel.load(tmp_path / "evaluation" / "gate_maps" / "t_k" / "0_expert-CT.nii.gz")
+    found = nibabel.load(tmp_path / "evaluation" / "gate_maps" / "t_k_fd4d09f6" / "0_expert-CT.nii.gz")
     assert found.shape == (64, 64, 4)
     np.testing.assert_allclose(found.affine, PREPROCESSING(data(("CT",))[0])["image"].affine)
 

@@ -11,7 +11,7 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.transforms import AsDiscreted, Compose
 
-from common.engine.metrics import AnnotatedDice, CaseMetrics, case_metrics, metric_word, read_case_csv
+from common.engine.metrics import AnnotatedDice, CaseMetrics, case_metrics, metric_word, metric_words, read_case_csv
 from common.errors import DataError, GeometryError, LabelError
 from common.labels import LabelSpace
 
@@ -207,5 +207,7 @@ def test_every_structure_can_be_a_part_of_a_metrics_name(structure, word):
 
 def test_long_and_similar_structures_have_metrics_of_their_own():
     names = ["+" * 128, "+" * 127, "-+", "_+", "liver+", "liver-", "liver", "liver_"]
-    words = [metric_word(name) for name in names]
+    names += ["left kidney", "left_kidney", "a+", "a_x2B"]
+    words = metric_words(names)
+    assert words[:7] == [metric_word(name) for name in names[:7]]
     assert len(set(words)) == len(names) and max(map(len, words)) < 150
