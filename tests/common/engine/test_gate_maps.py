@@ -169,7 +169,8 @@ def test_a_volume_is_the_mean_of_the_blocks_at_its_place(tmp_path):
     outputs = network.network(image[None, ..., 1], torch.tensor([0]), torch.tensor([0]))
     larger = [torch.nn.functional.interpolate(r.weights, (64, 64), mode="bilinear") for r in outputs.routings]
     expected = torch.stack(larger).mean(0)[0].flip(1)  # back to L from R
-    found = nibabel.load(tmp_path / "evaluation" / "gate_maps" / "t_k_fd4d09f6" / "0_expert-MR.nii.gz").get_fdata()[..., 1]
+    folder = tmp_path / "evaluation" / "gate_maps" / "t_k_fd4d09f6"
+    found = nibabel.load(folder / "0_expert-MR.nii.gz").get_fdata()[..., 1]
     # the inverse halves the second axis again; a mean of neighbours stands for its interpolation
     halved = torch.nn.functional.interpolate(expected[None], (64, 32), mode="bilinear")[0, 1]
     np.testing.assert_allclose(found, halved, atol=1e-3)
