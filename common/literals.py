@@ -116,7 +116,7 @@ def _checked(text: object, what: str, where: object | None, error: type[Amalgama
         got=shown if len(shown) < 100 else shown[:97] + "...",
         expected="letters, digits, spaces and signs such as - _ . , + ( )"
         + ("" if file_name else f"; none of {' '.join(_CODE)} / \\"),
-        hint=f"rename the {what} where it is declared",
+        hint=f"rename the {what} where it is declared (data convert has --rename, weights has rename)",
     )
 
 

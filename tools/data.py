@@ -83,6 +83,7 @@ class Data:
         name: str | None = None,
         structures: str | dict[str, int] | None = None,
         channels: str | None = None,
+        rename: str | dict[str, str] | None = None,
         val: float = 0.2,
     ) -> None:
         """Make a dataset of an nnU-Net raw folder, or of a folder of scans and a folder of label maps.
@@ -94,10 +95,12 @@ class Data:
             name: name of the new dataset; the folder's name by default.
             structures: ``"liver=1,spleen=2"``; without it they are called by the data set and the values found.
             channels: channel names separated by commas, such as ``CT`` or ``T1,FLAIR``; needed unless DICOM says it.
+            rename: of an nnU-Net raw folder, other names of structures and channels, where its own are refused:
+                ``"prostate/uterus=prostate or uterus"``, separated by commas.
             val: fraction of subjects for validation.
         """
         if labels is None:
-            dataset = convert_nnunet(source, out, name=name, val=val)
+            dataset = convert_nnunet(source, out, name=name, rename=_renames(rename), val=val)
         else:
             dataset = convert_pairs(
                 source,
@@ -160,6 +163,15 @@ def _table(problems: list[Problem]) -> Table:
 def _text(value: Any) -> str:
     """Fire turns ``a,b`` into a tuple; this turns it back."""
     return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+def _renames(given: str | dict[str, str] | None) -> dict[str, str]:
+    if not isinstance(given, str):
+        return given or {}
+    pairs = [part.split("=") for part in given.split(",")]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ConfigError("cannot read the names", where="--rename", got=given, expected='"old=new,other=another"')
+    return {old.strip(): new.strip() for old, new in pairs}
 
 
 def read_structures(given: Any) -> dict[str, int] | None:

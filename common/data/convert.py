@@ -82,21 +82,29 @@ def write_dataset(dataset: Dataset, folder: str | Path) -> Dataset:
         raise
 
 
-def convert_nnunet(raw: str | Path, out: str | Path, *, name: str | None = None, val: float = 0.2) -> Dataset:
+def convert_nnunet(
+    raw: str | Path,
+    out: str | Path,
+    *,
+    name: str | None = None,
+    rename: Mapping[str, str] | None = None,
+    val: float = 0.2,
+) -> Dataset:
     """Make a dataset of an nnU-Net raw folder (``dataset.json``, ``imagesTr``, ``labelsTr``, perhaps ``imagesTs``).
 
     Args:
         raw: folder ``DatasetXXX_Name``.
         out: folder of the new dataset.
         name: its name; the raw folder's when None.
+        rename: other names of structures and channels, ``{name in the raw folder: name in the dataset}``.
         val: fraction of subjects for validation, by hash.
 
     Raises:
-        DataError: when folders or channel files are missing, a scan of ``imagesTr`` has no label map, or the labels
+        DataError: when something is to be renamed that is not there, folders or channel files are missing, a scan of ``imagesTr`` has no label map, or the labels
             tell to ignore voxels.
     """
     raw, name = Path(raw), name or Path(raw).resolve().name
-    data = read_json(raw / "dataset.json")
+    data = _renamed(read_json(raw / "dataset.json"), rename or {}, raw / "dataset.json")
     channels = channel_names(data, raw / "dataset.json")
     labels = LabelSpace.from_json(data.get("labels", {}), where=raw / "dataset.json")
     if _IGNORE in labels.names:
@@ -113,25 +121,34 @@ def convert_nnunet(raw: str | Path, out: str | Path, *, name: str | None = None,
             where=raw / "labelsTr",
             got=f"none of the names {few(bare)}",
             expected=f"one file per case, such as {bare[0]}.nii.gz",
-            hint="correct the names, or convert with --labels: "
-            + shlex.join(
-                [
-                    "python",
-                    "-m",
-                    "tools",
-                    "data",
-                    "convert",
-                    str(raw / "imagesTr"),
-                    str(out),
-                    "--labels",
-                    str(raw / "labelsTr"),
-                ]
-            ),
+            hint=f"correct the names, or convert with --labels: python -m tools data convert "
+            f"{shlex.quote(str(raw / 'imagesTr'))} {shlex.quote(str(out))} --labels {shlex.quote(str(raw / 'labelsTr'))}",
         )
     held_maps = label_maps(raw / "labelsTs") if (raw / "labelsTs").is_dir() else {}
     held = paired(raw / "imagesTs", held_maps, channels) if (raw / "imagesTs").is_dir() else []
     told = about(data)
     return _with_split(name, Path(out), channels, labels, training, held, val, dim=_dim(training[0]), told=told)
+
+
+def _renamed(data: dict[str, Any], names: Mapping[str, str], where: Path) -> dict[str, Any]:
+    """The description with other names of structures and channels; names that nobody has are refused."""
+    used: set[str] = set()
+
+    def other(value: Any) -> Any:
+        if isinstance(value, str) and value in names:
+            used.add(value)
+            return names[value]
+        return value
+
+    changed = dict(data)
+    for key in ("labels", "channel_names", "modality"):
+        if isinstance(data.get(key), Mapping):
+            changed[key] = {other(k): other(v) for k, v in data[key].items()}
+    unknown = sorted(set(names) - used)
+    if unknown:
+        raise DataError("there is nothing of this name to rename", where=where, got=few([ascii(n) for n in unknown]),
+                        expected="a name of its labels or channels")  # fmt: skip
+    return changed
 
 
 def convert_pairs(

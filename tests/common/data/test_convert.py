@@ -48,6 +48,24 @@ def test_nnunet_raw_folder(raw, tmp_path):
     assert read_dataset(tmp_path / "elsewhere").cases()[0].images[0].name == dataset.cases()[0].images[0].name
 
 
+def test_nnunet_names_that_are_refused_are_renamed_on_the_way(raw, tmp_path):
+    """As in AMOS, whose fifteenth structure is called ``prostate/uterus``."""
+    data = json.loads((raw / "dataset.json").read_text())
+    data |= {
+        "channel_names": {"0": "T1/T2", "1": "FLAIR"},
+        "labels": {"background": 0, "edge": 1, "prostate/uterus": 2},
+    }
+    (raw / "dataset.json").write_text(json.dumps(data))
+    with pytest.raises(LabelError, match="cannot be the name"):
+        convert_nnunet(raw, tmp_path / "new")
+    names = {"prostate/uterus": "prostate or uterus", "T1/T2": "T1 by T2"}
+    dataset = convert_nnunet(raw, tmp_path / "new", rename=names)
+    assert dataset.labels.to_json() == {"background": 0, "edge": 1, "prostate or uterus": 2}
+    assert dataset.channels == ("T1 by T2", "FLAIR")
+    with pytest.raises(DataError, match="nothing of this name"):
+        convert_nnunet(raw, tmp_path / "new", rename={**names, "liver": "Leber"})
+
+
 def test_nnunet_missing_channel(raw, tmp_path):
     (raw / "imagesTr" / "BR_002_0001.nii.gz").unlink()
     with pytest.raises(DataError, match="BR_002"):
