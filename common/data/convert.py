@@ -100,8 +100,8 @@ def convert_nnunet(
         val: fraction of subjects for validation, by hash.
 
     Raises:
-        DataError: when something is to be renamed that is not there, folders or channel files are missing, a scan of ``imagesTr`` has no label map, or the labels
-            tell to ignore voxels.
+        DataError: when something is to be renamed that is not there, folders or channel files are missing, a scan of
+            ``imagesTr`` has no label map, or the labels tell to ignore voxels.
     """
     raw, name = Path(raw), name or Path(raw).resolve().name
     data = _renamed(read_json(raw / "dataset.json"), rename or {}, raw / "dataset.json")
@@ -121,8 +121,8 @@ def convert_nnunet(
             where=raw / "labelsTr",
             got=f"none of the names {few(bare)}",
             expected=f"one file per case, such as {bare[0]}.nii.gz",
-            hint=f"correct the names, or convert with --labels: python -m tools data convert "
-            f"{shlex.quote(str(raw / 'imagesTr'))} {shlex.quote(str(out))} --labels {shlex.quote(str(raw / 'labelsTr'))}",
+            hint="correct the names, or convert with --labels: python -m tools data convert "
+            f"{shlex.join([str(raw / 'imagesTr'), str(out), '--labels', str(raw / 'labelsTr')])}",
         )
     held_maps = label_maps(raw / "labelsTs") if (raw / "labelsTs").is_dir() else {}
     held = paired(raw / "imagesTs", held_maps, channels) if (raw / "imagesTs").is_dir() else []
