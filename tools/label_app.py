@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ class MyApp(_beside("monaibundle.py").MyApp, MONAILabelApp):  # type: ignore[mis
         """
         request = self._judged(judging.checked_infer, request, self._infers)
         self._judge_image(request, datastore or self.datastore())
+        self._judge_study(request, datastore or self.datastore())
         try:
             result = super().infer(request, datastore)
         except Exception as error:
@@ -104,6 +106,19 @@ class MyApp(_beside("monaibundle.py").MyApp, MONAILabelApp):  # type: ignore[mis
                 judging.check_name("image", image)  # a series that the archive may have got since
                 return
             judging.check_place("image", image, [] if remote else [self.studies])
+        except judging.RequestError as error:
+            raise _refused(error) from error
+
+    def _judge_study(self, request: dict[str, Any], datastore: Any) -> None:
+        """A series of an archive says what it is, and the model's folder what it was taught on."""
+        image, told = request.get("image"), Path(__file__).parent / "model" / str(request["model"]) / "taught.json"
+        if request.get("session") is not None or not isinstance(image, str) or not told.is_file():
+            return
+        if self.studies.startswith(("http://", "https://")) and not Path(image).exists():
+            datastore.get_image_uri(image)  # the series, as an answer needs it anyway
+        try:
+            tag = datastore.get_image_info(image).get("Modality")
+            judging.check_study(tag, json.loads(told.read_text(encoding="utf-8")).get("dicom"))
         except judging.RequestError as error:
             raise _refused(error) from error
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.card import ModelCard
+from common.contract import Contract, contract_of
 from common.engine.score_record import read_scores
 from common.errors import ConfigError, WeightError
 from common.literals import check_name, inert
+from common.modalities import DICOM_KINDS, kind_of
 from common.weights import read_card
 
 from .bundle_describe import describe_weights
@@ -19,7 +21,17 @@ from .prompt_options import reads
 from .trained import model_hint
 from .workflow import config_files, read_config
 
-__all__ = ["KINDS", "Choice", "Model", "kinds_of", "modalities_of", "read_model", "served_inference", "served_metadata"]
+__all__ = [
+    "KINDS",
+    "Choice",
+    "Model",
+    "dicom_tags",
+    "kinds_of",
+    "modalities_of",
+    "read_model",
+    "served_inference",
+    "served_metadata",
+]
 
 KINDS = ("segmentation", "deepgrow", "deepedit")
 """What a server offers a model as; it finds out by the folder's name alone."""
@@ -153,10 +165,27 @@ def served_inference(model: Model, kind: str, given: Mapping[str, str | None]) -
     steps = config["postprocessing"]["transforms"]
     steps[:] = [s for s in steps if not str(s.get("_target_", "")).endswith("SavePredictiond")]
     steps.append(_described(card.labels.names, model.flat, mask=kind == "deepgrow"))
-    for step in config["preprocessing"]["transforms"]:
+    before = config["preprocessing"]["transforms"]
+    for step in before:
         if isinstance(step, dict) and str(step.get("_target_", "")).endswith("UserPromptsd"):
             step["prompts"] = None
+    loaded = next(i for i, s in enumerate(before, 1) if str(s.get("_target_", "")).endswith("LoadCased"))
+    before.insert(loaded, _compared(contract_of(model.weights), flat=model.flat, asked="modality" in config))
     return config
+
+
+def _compared(contract: Contract, *, flat: bool, asked: bool) -> dict[str, Any]:
+    """What is compared of each scan with the card; colours of a picture are no channels of it."""
+    target = {"_target_": "common.data.request_card.CompareWithCardd", "modalities": inert(dict(contract.modalities))}
+    told = {"channels": inert([] if flat else list(contract.channels)), "modality": "@modality" if asked else None}
+    return {**target, **told}
+
+
+def dicom_tags(model: Model) -> list[str]:
+    """What DICOM's tag Modality says of studies that the model was taught on; none when nobody knows."""
+    known = contract_of(model.weights).modalities
+    kinds = {str(entry.get("kind") or kind_of(name)) for name, entry in known.items()}
+    return [] if "" in kinds else [tag for tag, kind in DICOM_KINDS.items() if kind in kinds]
 
 
 def _described(names: Sequence[str], flat: bool, *, mask: bool) -> dict[str, Any]:

@@ -13,13 +13,14 @@ from common.errors import ConfigError
 from common.integrity import copy_sealed, file_hash, keep_previous
 from common.literals import check_name
 
-from .label_config import KINDS, Model, kinds_of, served_inference, served_metadata
+from .label_config import KINDS, Model, dicom_tags, kinds_of, served_inference, served_metadata
 from .label_refine import served_training
 
 __all__ = ["APP", "code_folder", "copy_app", "folder_name", "lay_out"]
 
 APP = "monaibundle"
 RECORD = "laid_out.json"
+TAUGHT = "taught.json"  # which studies the app gives to the model
 
 
 def folder_name(model: Model, kind: str, name: str | None = None) -> str:
@@ -83,6 +84,7 @@ def lay_out(
         shutil.copyfile(source, target)
     if package is not None:
         shutil.copytree(model.bundle / package, folder / package, dirs_exist_ok=True)
+    _write_json(folder / TAUGHT, {"dicom": dicom_tags(model)})
     _place_weights(model, folder, fresh)
     return folder
 

@@ -13,7 +13,8 @@ from .label_config import Model
 __all__ = ["SERVED_TARGETS", "served_training"]
 
 SERVED_TARGETS = (
-    "common.data.objects", "common.data.request_answer", "common.data.server_labels", "common.data.transforms",
+    "common.data.objects", "common.data.request_answer", "common.data.request_card", "common.data.server_labels",
+    "common.data.transforms",
     "common.engine.best", "common.engine.click_training", "common.engine.metrics", "common.engine.refine",
     "common.engine.settings", "common.engine.steps", "common.literals", "common.losses.refine",
 )  # fmt: skip

@@ -82,6 +82,17 @@ def check_plain(request: Mapping[str, Any]) -> None:
             _entry(key, value, 4)  # no lists
 
 
+def check_study(tag: object, taught: Any) -> None:
+    """Refuse a study of another modality than the model was taught on; where nobody knows, nothing is compared.
+
+    Args:
+        tag: DICOM's Modality of the study.
+        taught: the tags that fit, from the model's ``taught.json``.
+    """
+    if taught and isinstance(tag, str) and tag not in ("", "UNK", "OT") and tag not in taught:
+        raise RequestError("image", tag, f"a study of {' or '.join(map(str, taught))}, which the model was taught on")
+
+
 def is_inert(text: str) -> bool:
     """Whether a configuration takes a text for nothing but itself."""
     return not text.startswith(("$", "@", "%")) and not any(s in text for s in ("#", "@::", "%::"))

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from tools.label_requests import Offer, RequestError, check_name, check_place, checked_infer, checked_train, is_inert
+from tools.label_requests import (
+    Offer,
+    RequestError,
+    check_name,
+    check_place,
+    check_study,
+    checked_infer,
+    checked_train,
+    is_inert,
+)
 
 RUN = "$__import__('os').system('touch /tmp/PWN')"
 INFER = Offer(
@@ -148,3 +157,13 @@ def test_names_and_inert_texts():
         with pytest.raises(RequestError):
             check_name("tag", name)
     assert is_inert("/a b/$x.nii.gz") and not any(map(is_inert, ("$x", "@x", "%x", "/a#b", "x@::y", "x%::y")))
+
+
+@pytest.mark.parametrize(("tag", "taught"), [("CT", ["CT"]), ("MR", []), ("MR", None), (None, ["CT"]), ("UNK", ["CT"])])
+def test_studies_that_fit_or_of_which_nobody_knows(tag, taught):
+    check_study(tag, taught)
+
+
+def test_a_study_of_another_modality_is_refused():
+    with pytest.raises(RequestError, match="(?s)MR.*CT"):
+        check_study("MR", ["CT"])
