@@ -19,6 +19,7 @@ from common.atomic import atomic_write
 from common.data.datalist import read_collection
 from common.engine.lock import RunLock
 from common.errors import CheckpointError, ExpertError
+from common.plain_json import read_object
 
 from .chain_artefacts import artefacts, changed, kept_together, unfit
 from .chain_plan import ChainSettings, Step, fingerprint, recipe
@@ -46,16 +47,16 @@ class Record:
         path = folder / "chain.json"
         if not path.is_file():
             return None
+        problem = "the chain's record cannot be read"
+        hint = "choose another --output_dir: nothing else says which results in this folder belong to the chain"
+        data = read_object(path, error=CheckpointError, problem=problem, expected="what a chain wrote", hint=hint,
+                           finite=False)  # fmt: skip
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
             wrong = [row for row in data["steps"] if not {"id", "status", "kind", "output_dir"} <= set(row)]
         except (ValueError, KeyError, TypeError) as error:
             data, wrong = {}, [f"{error!r:.200}"]
         if wrong:
-            raise CheckpointError("the chain's record cannot be read", where=path, got=wrong[0],
-                                  expected="what a chain wrote",
-                                  hint="choose another --output_dir: nothing else says which results in this folder "
-                                  "belong to the chain")  # fmt: skip
+            raise CheckpointError(problem, where=path, got=wrong[0], expected="what a chain wrote", hint=hint)
         return cls(folder, data)
 
     @classmethod
