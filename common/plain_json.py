@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +97,12 @@ def parse(
         if len(content) > LARGEST:
             raise _OddError(f"it is larger than {LARGEST // 2**20} MiB")
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content.removeprefix("\ufeff")
-        data = json.loads(text, object_pairs_hook=_unique, **(_FINITE if finite else {}))
+        data = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_constant if finite else None,
+            parse_float=_float if finite else None,
+        )
         _refuse_deep(data)
     except _OddError as wrong:
         raise error(f"{problem}: {wrong}", where=where, expected=expected, hint=hint) from wrong
@@ -134,9 +138,6 @@ def _float(text: str) -> float:
     if not math.isfinite(number):
         raise _OddError(f"it holds {text[:20]}, which is too large")
     return number
-
-
-_FINITE: dict[str, Callable[[str], float]] = {"parse_constant": _constant, "parse_float": _float}
 
 
 def _refuse_deep(data: Any) -> None:

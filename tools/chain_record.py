@@ -160,7 +160,7 @@ def write_manifest(step: Step) -> None:
             raise ExpertError(
                 "the expert left no description", where=path, hint="delete nothing; type the chain command again"
             )
-        spec = json.loads(path.read_text())
+        spec = read_object(path, error=ExpertError)
         spec["path"] = os.path.relpath((path.parent / spec["path"]).resolve(), step.output_dir.resolve())
         experts.append(spec)
     with atomic_write(step.output_dir / step.produces) as temporary:
@@ -189,9 +189,8 @@ def _metrics(step: Step) -> dict[str, Any]:
     path = step.output_dir / "evaluation" / "summary.json"
     if step.kind != "evaluate" or not path.is_file():
         return {}
-    with contextlib.suppress(ValueError):  # of an evaluation that did not end well
-        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return summary
+    with contextlib.suppress(CheckpointError):  # of an evaluation that did not end well
+        return read_object(path, error=CheckpointError, finite=False)
     return {}
 
 

@@ -4,9 +4,11 @@ import json
 
 import pytest
 
-from common.errors import ExpertError
+from common.errors import ConfigError, ExpertError
+from common.experts_sources import bundle_metadata
 from common.experts_spec import ExpertSpec, read_manifest, write_manifest
 from common.labels import LabelSpace
+from tools.data import read_structures
 
 EXTRA = {"divisor": [16, 16, 8], "normalise": {"scheme": "range", "low": -57, "high": 164}}
 SPEC = ExpertSpec(
@@ -65,3 +67,25 @@ def test_a_right_one_comes_back(tmp_path):
         assert read_manifest(write_manifest(tmp_path / "experts.json", [spec])) == [spec]
     assert SPEC.spacing == (1.0, 2.5, 3.0)
     assert ExpertSpec("n", "nnunet", "/x", SPEC.labels, ("CT",), task="ct", fold="all").fold == "all"
+
+
+def test_a_bundles_metadata_of_a_wrong_kind_tells_nothing(tmp_path):
+    file = tmp_path / "metadata.json"
+
+    def told(structures, channels=1):
+        outputs = {"pred": {"channel_def": structures}}
+        data = {"network_data_format": {"inputs": {"image": {"num_channels": channels}}, "outputs": outputs}}
+        file.write_text(json.dumps(data))
+        return bundle_metadata(file)
+
+    assert told({"0": "background", "1": "liver"}) == (LabelSpace(("liver",)), ("channel 0",))
+    for structures in ({"0": "tumour core", "1": "tumour"}, {"1": ["a"]}, {"1": None}, [], "liver"):
+        assert told(structures) == (None, None)
+    file.write_text("[" * 100_000)
+    assert bundle_metadata(file) == (None, None)
+
+
+def test_structures_are_given_once():
+    assert read_structures("a=1,b=2") == {"a": 1, "b": 2}
+    with pytest.raises(ConfigError, match="twice"):
+        read_structures("a=1,a=2")
