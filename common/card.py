@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from .errors import LabelError, WeightError
 from .integrity import sealed_write
 from .labels import LabelSpace
 from .literals import check_name
+from .plain_json import parse_object
 
 __all__ = ["CARD_ATTRIBUTE", "ModelCard", "save_weights", "tensor_bytes"]
 
 CARD_ATTRIBUTE = "_card"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,15 @@ class ModelCard:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "channels", tuple(str(c) for c in self.channels))
+        for name, kind, said in (
+            ("labels", LabelSpace, "a label space"), ("channels", (list, tuple), "a list of names"),
+            ("bundle", str, "text"), ("version", str, "text"), ("config_hash", str, "text"),
+            ("extra", Mapping, "a mapping"),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise WeightError(f"the card's {name} must be {said}", got=f"{value!a:.100}", expected=said)
+        object.__setattr__(self, "channels", tuple(self.channels))
         object.__setattr__(self, "extra", dict(self.extra))
         for channel in self.channels:
             check_name(channel, "channel", where=self.bundle, error=WeightError)
@@ -54,8 +66,10 @@ class ModelCard:
             check_name(self.bundle, "bundle", error=WeightError)
         try:
             json.dumps(self.extra)
-        except TypeError as error:
-            raise WeightError(f"a card holds plain values only: {error}", where=self.bundle, got=self.extra) from error
+        except (TypeError, ValueError, RecursionError) as error:
+            raise WeightError(
+                f"a card holds plain values only: {error}", where=self.bundle, got=", ".join(map(ascii, self.extra))
+            ) from error
 
     def with_extra(self, **extra: Any) -> ModelCard:
         """The same card with more entries in ``extra``."""
@@ -77,7 +91,7 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, text: str, *, where: object | None = None, names: Mapping[str, str] | None = None) -> ModelCard:
-        """Inverse of :meth:`to_json`.
+        """Inverse of :meth:`to_json`; entries that a newer version has added are kept in ``extra``.
 
         Args:
             text: the card.
@@ -87,23 +101,38 @@ class ModelCard:
         Raises:
             WeightError: when the text is no card, or names something in a way that is no name.
         """
+        problem = "the card cannot be read"
+        data = parse_object(text, error=WeightError, where=where, problem=problem, finite=False)  # scores may be NaN
         try:
-            data = json.loads(text)
-            data = _renamed(data, names) if names else data
-            return cls(**{**data, "labels": LabelSpace.from_dict(data["labels"])})
+            data = {k: _renamed(v, names, keys=k == "extra") for k, v in data.items()} if names else data
+            data = _with_newer(data, where)
+            return cls(**{**data, "labels": LabelSpace.from_dict(data.get("labels", {}))})
         except (LabelError, WeightError) as error:
             hint = "give it other names: python -m tools weights rename OLD.pt NEW.pt --names \"{'old': 'new'}\""
-            raise WeightError(f"the card cannot be read: {error.problem}", where=where or error.where, got=error.got,
+            raise WeightError(f"{problem}: {error.problem}", where=where or error.where, got=error.got,
                               expected=error.expected, hint=hint) from error  # fmt: skip
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise WeightError(f"the card cannot be read: {error}", where=where, got=text[:200]) from error
 
 
-def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+def _with_newer(data: dict[str, Any], where: object | None) -> dict[str, Any]:
+    known = {f.name for f in fields(ModelCard)}
+    newer = {k: v for k, v in data.items() if k not in known}
+    extra = data.get("extra", {})
+    if not newer or not isinstance(extra, Mapping):
+        return data
+    logger.info("%s: the card of a newer version says more, kept in its extra entries: %s", where,
+                ", ".join(ascii(k) for k in newer))  # fmt: skip
+    return {**{k: v for k, v in data.items() if k in known}, "extra": {**newer, **extra}}
+
+
+def _renamed(value: Any, names: Mapping[str, str], *, keys: bool) -> Any:
     if isinstance(value, Mapping):
-        return {names.get(k, k): _renamed(v, names) for k, v in value.items()}
+        new = {(names.get(k, k) if keys else k): _renamed(v, names, keys=keys) for k, v in value.items()}
+        if len(new) != len(value):
+            raise WeightError("two of its entries would get one name", got=", ".join(ascii(k) for k in value),
+                              expected="names that differ from each other")  # fmt: skip
+        return new
     if isinstance(value, list):
-        return [_renamed(v, names) for v in value]
+        return [_renamed(v, names, keys=keys) for v in value]
     return names.get(value, value) if isinstance(value, str) else value
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from .experts_spec import ExpertSpec
 from .experts_trust import check_script, check_trusted
 from .integrity import file_hash
 from .labels import LabelSpace
+from .plain_json import read_object
 from .weights import load_weights
 
 __all__ = ["Opened", "bundle_metadata", "files_of", "hash_files", "open_source"]
@@ -198,12 +198,12 @@ def _bundle_files(spec: ExpertSpec) -> tuple[Path, Path]:
 def bundle_metadata(path: Path) -> tuple[LabelSpace | None, tuple[str, ...] | None]:
     """Structures and image channels that a bundle's ``metadata.json`` names; None for what it does not tell."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))["network_data_format"]
+        data = read_object(path, error=ExpertError)["network_data_format"]
         definition = data["outputs"]["pred"]["channel_def"]
-        labels = LabelSpace.from_json({str(k): str(v) for k, v in definition.items()}, where=path)
+        labels = LabelSpace.from_json(definition, where=path)
         image = data["inputs"]["image"]
         names = image.get("channel_def", {})
-        fallback = [f"channel {i}" for i in range(int(image["num_channels"]))]
+        fallback = [f"channel {i}" for i in range(min(int(image["num_channels"]), 1000))]
         return labels, tuple(str(names.get(str(i), fallback[i])) for i in range(len(fallback)))
     except (OSError, KeyError, TypeError, ValueError, AmalgamationError):
         return None, None

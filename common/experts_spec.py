@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import ExpertError
+from .errors import ExpertError, LabelError
+from .experts_kinds import check_kinds
 from .labels import LabelSpace
 from .literals import check_name, odd_in
+from .plain_json import read_object
 
 __all__ = ["ExpertSpec", "read_manifest", "train_hint", "write_manifest"]
 
@@ -42,8 +44,8 @@ class ExpertSpec:
         extra: ``normalise`` (scheme, low, high, ...), ``divisor`` for bundles and TorchScript.
 
     Raises:
-        ExpertError: for an unknown kind or role, a task expert without a task, a name that is none, or a checkpoint
-            that lies outside of the expert.
+        ExpertError: for a field of a wrong kind or range, a task expert without a task, a name that is none, or a
+            checkpoint that lies outside of the expert.
     """
 
     name: str
@@ -64,13 +66,15 @@ class ExpertSpec:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", str(self.path))
-        object.__setattr__(self, "channels", tuple(str(c) for c in self.channels))
+        if isinstance(self.path, Path):
+            object.__setattr__(self, "path", str(self.path))
+        check_kinds(self)
+        object.__setattr__(self, "channels", tuple(self.channels))
         named = [(self.name, "expert"), *((c, "channel") for c in self.channels)]
         for name, what in [*named, *([(self.task, "task")] if self.task else [])]:
             check_name(name, what, where=f"expert {self.name!a}", error=ExpertError)
         if self.checkpoint is not None:
-            _check_inside(str(self.checkpoint), self.name)
+            _check_inside(self.checkpoint, self.name)
         if self.kind not in KINDS:
             raise ExpertError("unknown kind of expert", where=self.name, got=self.kind, expected=", ".join(KINDS))
         if self.role not in ROLES:
@@ -85,20 +89,21 @@ class ExpertSpec:
         Raises:
             ExpertError: when an entry is unknown or missing.
         """
+        if not isinstance(data, Mapping):
+            raise ExpertError("the description of an expert is a mapping", where=base, got=f"{data!a:.100}")
+        names = {f.name for f in fields(cls)}
+        needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
+        unknown, missing = [k for k in data if k not in names], sorted(needed - set(data))
+        if unknown or missing:
+            got = f"unknown: {', '.join(map(ascii, unknown))}" if unknown else f"missing: {', '.join(missing)}"
+            raise ExpertError("cannot read the description of an expert", where=base, got=got,
+                              expected=", ".join(sorted(names)))  # fmt: skip
         try:
-            spacing = data.get("spacing")
-            spec = cls(
-                **{
-                    **data,
-                    "labels": LabelSpace.from_dict(data["labels"]),
-                    "channels": tuple(data["channels"]),
-                    "spacing": tuple(float(s) for s in spacing) if spacing else None,
-                }
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ExpertError(
-                "cannot read the description of an expert", got=dict(data), expected=str(error)
-            ) from error
+            labels = LabelSpace.from_dict(data["labels"])
+        except LabelError as error:
+            raise ExpertError(f"the expert's labels: {error.problem}", where=f"expert {data['name']!a:.100}",
+                              got=error.got, expected=error.expected) from error  # fmt: skip
+        spec = cls(**{**data, "labels": labels})
         return spec if base is None else replace(spec, path=str((base / spec.path).resolve()))
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,16 +133,12 @@ def train_hint(task: str) -> str:
 def read_manifest(path: str | Path) -> list[ExpertSpec]:
     """Read ``experts.json`` (``{"format": 1, "experts": [...]}``); paths are relative to it."""
     file = Path(path)
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        entries = data.get("experts", [data])
-    except (OSError, ValueError, TypeError) as error:
-        raise ExpertError(
-            "cannot read the list of experts",
-            where=file,
-            got=error,
-            hint="python -m tools chain run ka2er --dataset_dir <collection> trains experts and writes it",
-        ) from error
+    hint = "python -m tools chain run ka2er --dataset_dir <collection> trains experts and writes it"
+    data = read_object(file, error=ExpertError, problem="cannot read the list of experts", hint=hint)
+    entries = data.get("experts", [data])
+    if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+        raise ExpertError("cannot read the list of experts", where=file, got=f'"experts": {entries!a:.100}',
+                          expected='"experts": [{...}, ...]', hint=hint)  # fmt: skip
     if data.get("format", FORMAT) != FORMAT:
         raise ExpertError("unknown format", where=file, got=data.get("format"), expected=FORMAT)
     return [ExpertSpec.from_dict(entry, base=file.parent) for entry in entries]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,10 @@ from .literals import check_name
 __all__ = ["BACKGROUND", "LabelSpace", "union"]
 
 BACKGROUND = "background"
+HIGHEST = 2**31 - 1
+_NUMBER = re.compile(r"-?[0-9]{1,12}")
+_BACKGROUNDS = ("air", "bg", "clear label", "empty", "exterior", "none", "other", "outside", "rest", "unknown",
+                "unlabeled", "unlabelled", "void")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,14 +44,23 @@ class LabelSpace:
     exclusive: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "names", tuple(str(n) for n in self.names))
-        object.__setattr__(self, "values", tuple(int(v) for v in self.values) or tuple(range(1, len(self.names) + 1)))
+        names, values = _listed(self.names, "structure names"), _listed(self.values, "label values")
+        object.__setattr__(self, "names", names)
+        if not isinstance(self.exclusive, bool):
+            raise LabelError(
+                "whether structures exclude each other is true or false", got=f"exclusive: {self.exclusive!a}"
+            )
+        try:
+            whole = tuple(_whole(v) for v in values)
+        except ValueError as error:
+            raise LabelError(f"a label value {error}", got=values, expected="whole numbers > 0") from error
+        object.__setattr__(self, "values", whole or tuple(range(1, len(names) + 1)))
         if not self.names:
             raise LabelError("a label space needs at least one foreground structure", got="no names")
-        if BACKGROUND in self.names:
-            raise LabelError("the background is implied and must not be listed", got=self.names)
         for name in self.names:
             check_name(name, "structure")
+        if BACKGROUND in self.names:
+            raise LabelError("the background is implied and must not be listed", got=self.names)
         if len(set(self.names)) != len(self.names):
             raise LabelError("structure names repeat", got=self.names)
         if len(self.values) != len(self.names) or len(set(self.values)) != len(self.values) or min(self.values) < 1:
@@ -58,32 +72,47 @@ class LabelSpace:
 
     @classmethod
     def from_json(cls, labels: Mapping[str, Any], *, where: object | None = None, exclusive: bool = True) -> LabelSpace:
-        """Read the ``labels`` mapping of a ``dataset.json``: nnU-Net's ``{name: value}`` or MSD's ``{value: name}``."""
+        """Read the ``labels`` mapping of a ``dataset.json``: nnU-Net's ``{name: value}`` or MSD's ``{value: name}``.
+
+        Raises:
+            LabelError: for what is no such mapping, a value that is no whole number, or a structure at value 0.
+        """
+        expected = '{"background": 0, "liver": 1, ...} or {"0": "background", "1": "liver", ...}'
+        if not isinstance(labels, Mapping):
+            raise LabelError("labels are a mapping", where=where, got=type(labels).__name__, expected=expected)
         pairs: list[tuple[str, int]] = []
         try:
             for key, value in labels.items():
-                text = str(key)
-                named_by_value = text.lstrip("-").isdigit() and not isinstance(value, int)
-                pairs.append((str(value), int(text)) if named_by_value else (text, int(value)))
-        except (TypeError, ValueError) as error:
+                named_by_value = _NUMBER.fullmatch(str(key)) and isinstance(value, str)
+                name, number = (value, str(key)) if named_by_value else (key, value)
+                pairs.append((check_name(name, "structure", where=where), _whole(number, text=True)))
+        except ValueError as error:
             raise LabelError(
-                "cannot read the label mapping",
+                f"cannot read the label mapping: a value {error}",
                 where=where,
                 got=dict(labels),
-                expected='{"background": 0, "liver": 1, ...} or {"0": "background", "1": "liver", ...}',
+                expected=expected,
                 hint="region-based labels (lists of values) are not supported: give each structure one value",
             ) from error
+        hidden = [n for n, v in pairs if v == 0 and not _is_background(n)]
+        if hidden:
+            raise LabelError("value 0 is the background's and no structure's", where=where, got=", ".join(hidden),
+                             expected=expected, hint="give it another value, in the label maps as well")  # fmt: skip
         foreground = sorted((v, n) for n, v in pairs if v != 0)
         if not foreground:
             raise LabelError("the label mapping names no foreground structure", where=where, got=dict(labels))
-        for _, name in foreground:
-            check_name(name, "structure", where=where)
         return cls(tuple(n for _, n in foreground), tuple(v for v, _ in foreground), exclusive)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LabelSpace:
-        """Inverse of :meth:`to_dict`."""
-        return cls(tuple(data["names"]), tuple(data.get("values", ())), bool(data.get("exclusive", True)))
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            LabelError: for what is no label space.
+        """
+        if not isinstance(data, Mapping) or "names" not in data:
+            raise LabelError("this is no label space", got=f"{data!a:.100}", expected='{"names": ["liver", "spleen"]}')
+        return cls(data["names"], data.get("values", ()), data.get("exclusive", True))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON and checkpoints."""
@@ -139,6 +168,32 @@ class LabelSpace:
     def lookup(self, values_of: LabelSpace) -> dict[int, int]:
         """``{file value in values_of: tensor index in this space}``, the background included."""
         return {0: 0, **{v: self.index(n) for n, v in zip(values_of.names, values_of.values, strict=True)}}
+
+
+def _listed(values: Any, what: str) -> tuple[Any, ...]:
+    """A list as a tuple; a text is none, though Python would take its letters."""
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise LabelError(f"the {what} must be a list", got=f"{values!a:.100}", expected='such as ["liver", "spleen"]')
+    return tuple(values)
+
+
+def _whole(value: Any, *, text: bool = False) -> int:
+    """A whole number that a label file can hold.
+
+    Raises:
+        ValueError: for any other value, in words that follow "a value".
+    """
+    if text and isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = int(value)
+    plain = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not plain or not abs(value) <= HIGHEST or value != int(value):  # NaN is not below anything
+        raise ValueError(f"is no whole number up to {HIGHEST}: {value!a:.50}")
+    return int(value)
+
+
+def _is_background(name: str) -> bool:
+    plain = name.casefold().replace("_", " ").replace("-", " ")
+    return BACKGROUND in plain or plain in _BACKGROUNDS
 
 
 def union(*spaces: LabelSpace) -> LabelSpace:

@@ -17,6 +17,7 @@ from typing import Any
 
 from .atomic import atomic_write
 from .errors import AmalgamationError, ConfigError, LabelError
+from .plain_json import read_object
 
 __all__ = [
     "DEVICES",
@@ -136,11 +137,11 @@ def literal(file: str, key: str) -> Any:
         ConfigError: when the file or the key is missing.
     """
     path = Path(file)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))[key]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        hint = "type the command that wrote the file again"
-        raise ConfigError("a value cannot be read from its file", where=path, got=repr(error), hint=hint) from error
+    problem, hint = "a value cannot be read from its file", "type the command that wrote the file again"
+    data = read_object(path, error=ConfigError, problem=problem, hint=hint, finite=False)
+    if key not in data:
+        raise ConfigError(problem, where=path, got=f"no entry {key!a}", hint=hint)
+    return data[key]
 
 
 def component(file: str | Path, key: str) -> dict[str, Any]:

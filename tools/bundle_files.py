@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.errors import ConfigError
+from common.plain_json import read_object
 
 __all__ = ["Configuration", "bundle_folders", "configurations", "find_bundle", "read_json", "walk"]
 
@@ -61,23 +61,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: when it is not JSON, not an object, or repeats a key (Python would keep the last silently).
     """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [k for k, _ in pairs]
-        repeated = sorted({k for k in names if names.count(k) > 1})
-        if repeated:
-            raise ConfigError("a key is given twice", where=path, got=", ".join(repeated), hint="keep one of them")
-        return dict(pairs)
-
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
-    except FileNotFoundError:
-        raise ConfigError("the file is missing", where=path) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"not valid JSON: {error}", where=path) from error
-    if not isinstance(content, dict):
-        raise ConfigError("not a JSON object", where=path, got=type(content).__name__)
-    return content
+    return read_object(path, error=ConfigError)
 
 
 def configurations(folder: Path) -> list[Configuration]:

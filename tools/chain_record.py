@@ -19,6 +19,7 @@ from common.atomic import atomic_write
 from common.data.datalist import read_collection
 from common.engine.lock import RunLock
 from common.errors import CheckpointError, ExpertError
+from common.plain_json import read_object
 
 from .chain_artefacts import artefacts, changed, kept_together, unfit
 from .chain_plan import ChainSettings, Step, fingerprint, recipe
@@ -46,16 +47,16 @@ class Record:
         path = folder / "chain.json"
         if not path.is_file():
             return None
+        problem = "the chain's record cannot be read"
+        hint = "choose another --output_dir: nothing else says which results in this folder belong to the chain"
+        data = read_object(path, error=CheckpointError, problem=problem, expected="what a chain wrote", hint=hint,
+                           finite=False)  # fmt: skip
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
             wrong = [row for row in data["steps"] if not {"id", "status", "kind", "output_dir"} <= set(row)]
         except (ValueError, KeyError, TypeError) as error:
             data, wrong = {}, [f"{error!r:.200}"]
         if wrong:
-            raise CheckpointError("the chain's record cannot be read", where=path, got=wrong[0],
-                                  expected="what a chain wrote",
-                                  hint="choose another --output_dir: nothing else says which results in this folder "
-                                  "belong to the chain")  # fmt: skip
+            raise CheckpointError(problem, where=path, got=wrong[0], expected="what a chain wrote", hint=hint)
         return cls(folder, data)
 
     @classmethod
@@ -159,7 +160,7 @@ def write_manifest(step: Step) -> None:
             raise ExpertError(
                 "the expert left no description", where=path, hint="delete nothing; type the chain command again"
             )
-        spec = json.loads(path.read_text())
+        spec = read_object(path, error=ExpertError)
         spec["path"] = os.path.relpath((path.parent / spec["path"]).resolve(), step.output_dir.resolve())
         experts.append(spec)
     with atomic_write(step.output_dir / step.produces) as temporary:
@@ -188,9 +189,8 @@ def _metrics(step: Step) -> dict[str, Any]:
     path = step.output_dir / "evaluation" / "summary.json"
     if step.kind != "evaluate" or not path.is_file():
         return {}
-    with contextlib.suppress(ValueError):  # of an evaluation that did not end well
-        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return summary
+    with contextlib.suppress(CheckpointError):  # of an evaluation that did not end well
+        return read_object(path, error=CheckpointError, finite=False)
     return {}
 
 

@@ -183,7 +183,10 @@ def read_structures(given: Any) -> dict[str, int] | None:
     if given is None or isinstance(given, dict):
         return given
     try:
-        pairs = (part.rsplit("=", 1) for part in _text(given).split(","))
-        return {name.strip(): int(value) for name, value in pairs}
+        pairs = [part.rsplit("=", 1) for part in _text(given).split(",")]
+        found = {name.strip(): int(value) for name, value in pairs}
     except ValueError as error:
         raise ConfigError("cannot read the structures", got=given, expected='"liver=1,spleen=2"') from error
+    if len(found) < len(pairs):
+        raise ConfigError("a structure is given twice", got=given, expected="each name once")
+    return found

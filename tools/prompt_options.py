@@ -15,6 +15,7 @@ from common.data.io import read_volume
 from common.data.prompts import move_boxes
 from common.errors import ConfigError, PromptError
 from common.geometry import Grid
+from common.plain_json import read_object
 from common.prompts import check_boxes, clip_boxes
 
 from .bundle_files import walk
@@ -143,10 +144,7 @@ def _from_file(given: Any) -> tuple[Objects, dict[str, Objects]]:
     where: object = "--prompts"
     if isinstance(given, (str, Path)):
         where = given
-        try:
-            given = json.loads(Path(given).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise PromptError(f"the prompts cannot be read: {error}", where=where, expected="a JSON file") from error
+        given = read_object(given, error=PromptError, problem="the prompts cannot be read", expected="a JSON file")
     if given is None:
         return {}, {}
     if not isinstance(given, Mapping) or not all(isinstance(v, Mapping) and v for v in given.values()):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from torch import nn
 from ..errors import WeightError
 from ..labels import LabelSpace
 from ..literals import check_file_name
+from ..plain_json import read_object
 from ..weights import read_state_dict
 from .nnunet_allowed import check_plans
 
@@ -84,13 +84,7 @@ def quiet() -> Iterator[None]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object and name the file when it is missing or broken."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise WeightError("cannot read this file", where=path, got=error, expected="a JSON object") from error
-    if not isinstance(content, dict):
-        raise WeightError("cannot read this file", where=path, got=type(content).__name__, expected="a JSON object")
-    return content
+    return read_object(path, error=WeightError, problem="cannot read this file", expected="a JSON object")
 
 
 def plan_managers(plans: Mapping[str, Any], configuration: str, *, where: object | None = None) -> tuple[Any, Any]:

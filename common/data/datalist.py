@@ -13,7 +13,7 @@ from ..errors import DataError, LabelError
 from ..labels import LabelSpace, union
 from ..literals import check_name
 from .dataset import PHANTOM_HINT, Dataset, read_dataset
-from .dataset_json import Case, read_json
+from .dataset_json import Case, is_path, read_json
 
 __all__ = [
     "Case",
@@ -29,6 +29,8 @@ __all__ = [
     "task_channels",
     "tasks",
 ]
+
+DEEPEST = 20
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,13 @@ def read_collection(path: str | Path | Sequence[str | Path] | Collection) -> Col
     Raises:
         DataError: when there is nothing to read, names repeat or channel counts differ.
     """
-    if isinstance(path, Collection):
-        return path
     if isinstance(path, int):
         path = str(path)  # what a command line makes of a folder called 2024
+    return path if isinstance(path, Collection) else _read(path)
+
+
+def _read(path: str | Path | Sequence[str | Path], within: tuple[Path, ...] = ()) -> Collection:
+    """As :func:`read_collection`, for what the listings ``within``, outer first, name."""
     if isinstance(path, str) and "," in path and not Path(path).exists():
         path = [p.strip() for p in path.split(",") if p.strip()]
     if not isinstance(path, (str, Path)):
@@ -104,7 +109,7 @@ def read_collection(path: str | Path | Sequence[str | Path] | Collection) -> Col
     path = Path(path)
     place, sign, task = str(path).rpartition("::")
     if sign and not path.exists():
-        whole = read_collection(Path(place))
+        whole = _read(Path(place), within)
         return _collection(whole.name, whole.root, [whole.dataset(task)])
     if not path.exists():
         raise DataError("the data folder does not exist", where=path, hint=PHANTOM_HINT)
@@ -113,7 +118,7 @@ def read_collection(path: str | Path | Sequence[str | Path] | Collection) -> Col
         dataset = read_dataset(path)
         return _collection(dataset.name, dataset.root, [dataset])
     if listing.is_file():
-        return _read_listing(listing)
+        return _read_listing(listing, within)
     folders = sorted(p.parent for p in path.glob("*/dataset.json"))
     if not folders:
         raise DataError(
@@ -193,25 +198,48 @@ def task_channels(dataset_dir: str | Path | Sequence[str | Path] | Collection) -
     return {d.name: d.channels for d in read_collection(dataset_dir).datasets}
 
 
-def _read_listing(file: Path) -> Collection:
+def _read_listing(file: Path, within: tuple[Path, ...]) -> Collection:
     data = read_json(file)
     folders = data.get("datasets")
-    if not isinstance(folders, list) or not folders:
-        raise DataError("the collection lists no datasets", where=file, expected='"datasets": [folders]')
-    datasets = [d for f in folders for d in read_collection(file.parent / str(f)).datasets]
-    options = data.get("tasks") or {}
-    unknown = set(options) - {d.name for d in datasets}
+    if not isinstance(folders, list) or not folders or not all(is_path(f) for f in folders):
+        raise DataError("the collection lists no datasets", where=file, got=f'"datasets": {folders!a:.100}',
+                        expected='"datasets": [folders]')  # fmt: skip
+    inside = (*within, file.resolve())
+    if file.resolve() in within or len(inside) > DEEPEST:
+        raise DataError("a collection lists itself", where=file, got=" > ".join(str(p.parent) for p in inside[:5]),
+                        expected="folders of data sets")  # fmt: skip
+    datasets = [d for f in folders for d in _read(file.parent / f, inside).datasets]
+    options = _options(data.get("tasks"), datasets, file)
+    renamed = [_renamed(d, options.get(d.name, {}).get("labels", {}), file) for d in datasets]
+    renamed = [replace(d, modality=options.get(d.name, {}).get("modality", d.modality)) for d in renamed]
+    title = data.get("name")
+    told = file.parent.resolve().name if title is None else check_name(title, "collection", where=file)
+    return _collection(told, file.parent, renamed)
+
+
+def _options(given: Any, datasets: Sequence[Dataset], file: Path) -> dict[str, dict[str, Any]]:
+    """The entry ``tasks`` of a listing, every name in it checked."""
+    expected = '"tasks": {"liver_ct": {"labels": {"old name": "new name"}, "modality": "CT"}}'
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise DataError("the options of tasks are a mapping", where=file, got=f"{given!a:.100}", expected=expected)
+    unknown = set(given) - {d.name for d in datasets}
     if unknown:
         raise DataError(
             "options for unknown tasks", where=file, got=sorted(unknown), expected=[d.name for d in datasets]
         )
-    renamed = [_renamed(d, options.get(d.name, {}).get("labels", {}), file) for d in datasets]
-    for name, option in options.items():
+    for task, option in given.items():
+        where = f"{file}, task {task}"
+        names = option.get("labels", {}) if isinstance(option, dict) else None
+        if not isinstance(names, dict) or set(option) - {"labels", "modality"}:
+            raise DataError("the options of a task cannot be read", where=where, got=f"{option!a:.100}",
+                            expected=expected)  # fmt: skip
+        for new in names.values():
+            check_name(new, "structure", where=where)
         if "modality" in option:
-            check_name(option["modality"], "modality", where=f"{file}, task {name}", error=DataError)
-    renamed = [replace(d, modality=options.get(d.name, {}).get("modality", d.modality)) for d in renamed]
-    title = data.get("name") or file.parent.resolve().name
-    return _collection(check_name(title, "collection", where=file) if "name" in data else title, file.parent, renamed)
+            check_name(option["modality"], "modality", where=where, error=DataError)
+    return given
 
 
 def _renamed(dataset: Dataset, names: Mapping[str, str], file: Path) -> Dataset:

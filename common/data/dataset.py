@@ -77,13 +77,16 @@ def read_dataset(path: str | Path, report: Callable[[DataError], None] | None = 
         raise DataError("no dataset here", where=path, expected=f"a file {file.name}", hint=PHANTOM_HINT)
     data, root = read_json(file), file.parent
     given, folder = data.get("name"), root.resolve().name
-    if not given and odd_in(folder):
+    if given in (None, "") and odd_in(folder):
         raise DataError("the folder's name cannot be that of its task", where=file, got=ascii(folder),
                         hint='give the task a name there: "name": "liver_ct"')  # fmt: skip
-    name = check_name(str(given or folder), "task", where=file)
+    name = check_name(folder if given in (None, "") else given, "task", where=file)
     if not isinstance(data.get("labels"), Mapping):
         raise LabelError("the dataset names no labels", where=file, expected='"labels": {"background": 0, "liver": 1}')
-    labels = LabelSpace.from_json(data["labels"], where=file, exclusive=bool(data.get("exclusive", True)))
+    labels = LabelSpace.from_json(data["labels"], where=file, exclusive=data.get("exclusive", True))
+    dim = data.get("dim", 3)
+    if isinstance(dim, bool) or dim not in (2, 3):
+        raise DataError("a dataset has 2 or 3 dimensions", where=file, got=f'"dim": {dim!a:.50}', expected="2 or 3")
     names = channel_names(data, file)
     report = report or _raise
     splits = {s: _read_split(data, s, root, names, f"dataset {name}, {s}", report) for s in SPLITS}
@@ -96,7 +99,7 @@ def read_dataset(path: str | Path, report: Callable[[DataError], None] | None = 
         )
     if not splits["validation"]:
         splits = _with_hashed_validation(name, splits)
-    dataset = Dataset(name, root, names, labels, splits, int(data.get("dim", 3)), about=about(data))
+    dataset = Dataset(name, root, names, labels, splits, dim, about=about(data))
     _report_repeats(dataset, file, report)
     _report_leakage(dataset, file, report)
     return dataset

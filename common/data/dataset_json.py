@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import DataError
 from ..literals import check_file_name, check_name
+from ..plain_json import read_object
 
 __all__ = [
     "SPLITS",
@@ -23,6 +24,7 @@ __all__ = [
     "channel_groups",
     "channel_names",
     "channel_number",
+    "is_path",
     "read_case",
     "read_json",
 ]
@@ -31,6 +33,7 @@ SPLITS = ("training", "validation", "test", "unlabelled")
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".bmp", ".tif",
                    ".tiff", ".dcm")  # fmt: skip
 _CHANNEL_SUFFIX = re.compile(r"(?<=.)_(\d{4})$")
+_INDEX = re.compile(r"[0-9]{1,4}")
 _BIDS_SUBJECT = re.compile(r"(?:^|[_/])(sub-[A-Za-z0-9]+)")
 
 
@@ -113,15 +116,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         DataError: when the file cannot be read, is no JSON or no object.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read the file: {error.strerror or error}", where=path) from error
-    except ValueError as error:
-        raise DataError(f"the file is not valid JSON: {error}", where=path) from error
-    if not isinstance(data, dict):
-        raise DataError("the file must hold a JSON object", where=path, got=type(data).__name__)
-    return data
+    return read_object(path, error=DataError)
 
 
 def about(data: Mapping[str, Any]) -> dict[str, str]:
@@ -132,24 +127,21 @@ def about(data: Mapping[str, Any]) -> dict[str, str]:
 
 def channel_names(data: Mapping[str, Any], where: Path) -> tuple[str, ...]:
     """Channel names in channel order from ``channel_names`` or ``modality`` (a mapping by index, a list or a name)."""
-    found = data.get("channel_names", data.get("modality"))
+    found = data.get("channel_names")
+    found = data.get("modality") if found is None else found
+    expected = '"channel_names": {"0": "CT"} or "modality": {"0": "CT"}'
     if isinstance(found, str):
         found = [found]
     if isinstance(found, Mapping):
-        found = [str(v) for _, v in sorted(found.items(), key=_index_of)]
+        numbers = {k: int(k) for k in found if _INDEX.fullmatch(str(k))}
+        if len(set(numbers.values())) != len(found):
+            raise DataError("the channels are not numbered, each by its own number", where=where,
+                            got=", ".join(map(ascii, found)), expected=expected)  # fmt: skip
+        found = [found[k] for k in sorted(numbers, key=numbers.__getitem__)]
     if not isinstance(found, Sequence) or not found:
-        raise DataError(
-            "the dataset names no channels",
-            where=where,
-            got=found,
-            expected='"channel_names": {"0": "CT"} or "modality": {"0": "CT"}',
-        )
-    names = tuple(check_name(str(n), "channel", where=where) for n in found)
+        raise DataError("the dataset names no channels", where=where, got=f"{found!a:.100}", expected=expected)
+    names = tuple(check_name(n, "channel", where=where) for n in found)
     return names if len(set(names)) == len(names) else tuple(f"{n} {i}" for i, n in enumerate(names))
-
-
-def _index_of(item: tuple[str, Any]) -> tuple[int, str]:
-    return (int(item[0]), "") if str(item[0]).isdigit() else (0, str(item[0]))
 
 
 def read_case(entry: Any, root: Path, channels: tuple[str, ...], where: object) -> Case:
@@ -168,30 +160,57 @@ def read_case(entry: Any, root: Path, channels: tuple[str, ...], where: object) 
     """
     entry = {"image": entry} if isinstance(entry, str) else entry
     if not isinstance(entry, Mapping) or not entry.get("image"):
-        raise DataError("an entry names no image", where=where, got=entry, expected='{"image": path, "label": path}')
+        raise DataError("an entry names no image", where=where, got=f"{entry!a:.200}",
+                        expected='{"image": path, "label": path}')  # fmt: skip
     image = entry["image"]
-    first = next(iter(image.values()), "") if isinstance(image, Mapping) else image
-    first = str(first if isinstance(first, str) else first[0])
-    name = check_file_name(str(entry.get("id") or case_id(first)), "case", where=where)
+    files = [image] if isinstance(image, str) else list(image.values() if isinstance(image, Mapping) else _list(image))
+    if not files or not all(is_path(f) for f in files):
+        raise DataError("an entry's image is a path, a list of paths or paths by channel", where=where,
+                        got=f"{image!a:.200}", expected='"image": path, [path, ...] or {"CT": path}')  # fmt: skip
+    first = str(files[0])
+    name = check_file_name(_text(entry, "id", where) or case_id(first), "case", where=where)
     place = f"{where}, case {name}"
     images = _channel_files(image, root, channels, place)
     label = entry.get("label")
-    if label is not None and not isinstance(label, str):
+    if label is not None and label != "" and not is_path(label):
         raise DataError(
             "an entry must have one integer label map",
             where=place,
-            got=label,
+            got=f"{label!a:.200}",
             expected="one file",
             hint="merge single-structure masks into one integer map first",
         )
     bids = _BIDS_SUBJECT.search(first)
-    subject = entry.get("subject") or entry.get("patient") or (bids.group(1) if bids else name)
+    subject = _text(entry, "subject", place) or _text(entry, "patient", place) or (bids.group(1) if bids else name)
     modality = entry.get("modality")
     if modality is not None and not isinstance(modality, str):
         raise DataError("a case has one modality", where=place, got=modality, expected="its name")
     if modality is not None:
         check_name(modality, "modality", where=place)
-    return Case(name, images, root / label if label else None, str(subject), modality)
+    return Case(name, images, root / label if label else None, subject, modality)
+
+
+def is_path(value: Any) -> bool:
+    """Whether a value is text that a file system takes for a path."""
+    try:
+        return isinstance(value, str) and 0 < len(os.fsencode(value)) < 4096 and "\0" not in value and all(
+            len(os.fsencode(part)) < 256 for part in Path(value).parts)  # fmt: skip
+    except UnicodeEncodeError:  # half a character
+        return False
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _text(entry: Mapping[str, Any], key: str, where: object) -> str:
+    """An entry's id or person: text or a whole number; empty when it is not given."""
+    value = entry.get(key)
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise DataError(f'the "{key}" of an entry is text or a whole number', where=where, got=f"{value!a:.100}")
+    return str(value)
 
 
 def _channel_files(image: Any, root: Path, channels: tuple[str, ...], where: str) -> tuple[Path, ...]:

@@ -24,11 +24,23 @@ def label_maps(folder: Path) -> dict[str, Path]:
         folder: of files, DICOM SEGs among them.
 
     Raises:
-        DataError: when there is no such folder, or nothing in it.
+        DataError: when there is no such folder, nothing in it, or several maps of one case.
     """
     if not folder.is_dir():
         raise DataError("there is no such folder of label maps", where=folder)
-    return {_stem(p): p for p in _files(folder)}
+    found: dict[str, list[Path]] = {}
+    for path in _files(folder):
+        found.setdefault(_stem(path), []).append(path)
+    several = {name: paths for name, paths in found.items() if len(paths) > 1}
+    if several:
+        raise DataError(
+            "several label maps belong to one scan",
+            where=folder,
+            got="; ".join(f"{name}: {', '.join(p.name for p in paths)}" for name, paths in several.items()),
+            expected="one file per scan",
+            hint="keep the one that holds all structures, or merge them into one integer map first",
+        )
+    return {name: paths[0] for name, paths in found.items()}
 
 
 def paired(images: Path, maps: Mapping[str, Path], channels: tuple[str, ...]) -> list[Case]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from ..contract import Contract
 from ..errors import ConfigError, PromptError
+from ..plain_json import read_plain
 from ..prompts import boxes_from_label, clip_boxes
 
 __all__ = ["BOX_SOURCES", "BoxPromptsd", "KeepTargetsd", "UserPromptsd", "move_boxes"]
@@ -102,10 +102,7 @@ class UserPromptsd(Transform):
 
 
 def _read_json(file: str) -> Any:
-    try:
-        return json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PromptError(f"the prompts cannot be read: {error}", where=file, expected="a JSON file") from error
+    return read_plain(file, error=PromptError, problem="the prompts cannot be read", expected="a JSON file")
 
 
 def _read_prompts(given: Any) -> dict[str, Any]:

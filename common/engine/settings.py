@@ -55,7 +55,7 @@ def model_card(
         extra["contract"] = survey(
             dataset_dir, splits=splits, modality=modality, taught=taught, structures=structures, folder=output_dir
         )
-    return ModelCard(labels, tuple(channels), bundle, version, extra=extra)
+    return ModelCard(labels, channels, bundle, version, extra=extra)
 
 
 def model_settings(path: str | Path, defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def model_settings(path: str | Path, defaults: Mapping[str, Any]) -> dict[str, A
         WeightError: when the file has no card, or one of another kind of model.
     """
     result = dict(defaults)
-    result["labels"] = LabelSpace(tuple(result.pop("structures")), exclusive=bool(result.get("exclusive", True)))
+    result["labels"] = LabelSpace(result.pop("structures"), exclusive=result.get("exclusive", True))
     path = Path(path)
     if not path.is_file():
         return result

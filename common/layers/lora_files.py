@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..atomic import atomic_write
 from ..errors import WeightError
+from ..plain_json import read_object
 from ..weights import Coverage, read_state_dict, save_weights
 from .lora_experts import (
     TARGETS,
@@ -141,10 +142,10 @@ def _read_config(folder: Path) -> tuple[int, str, float]:
             "the folder does not hold a whole expert", where=folder, got=f"no {' and no '.join(missing)}",
             expected=f"{CONFIG} and {WEIGHTS}", hint="train the expert, or name its adapter folder",
         )  # fmt: skip
+    config = read_object(path, error=WeightError, problem="the expert's configuration cannot be read")
     try:
-        config: Any = json.loads(path.read_text(encoding="utf-8"))
         rank, alpha, modules = int(config["r"]), float(config["lora_alpha"]), config["target_modules"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise WeightError(f"the expert's configuration cannot be read: {error!r}", where=path) from error
     odd = {k: config[k] for k, plain in _PLAIN.items() if config.get(k, plain) not in (plain, None)}
     if config.get("peft_type") != "LORA" or odd or rank < 1:

@@ -78,3 +78,67 @@ def test_union_refuses():
         union()
     with pytest.raises(LabelError, match="exclusive"):
         union(CT, LabelSpace(("a",), exclusive=False))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"names": "liver"},
+        {"names": {"liver": 1}},
+        {"names": [None, {"a": 1}]},
+        {"names": ["liver", 5]},
+        {"names": 5},
+        {"names": None},
+        {"names": ["a", "b"], "values": "12"},
+        {"names": ["a", "b"], "values": [1.5, 2.5]},
+        {"names": ["a"], "values": [True]},
+        {"names": ["a"], "values": ["1"]},
+        {"names": ["a"], "values": [float("inf")]},
+        {"names": ["a"], "values": [10**400]},
+        {"names": ["a"], "values": 3},
+        {"names": ["a"], "values": None},
+        {"names": ["a"], "exclusive": "false"},
+        {"names": ["a"], "exclusive": None},
+        {"names": ["a"], "exclusive": 0},
+        {},
+        [],
+        None,
+        "liver",
+    ],
+)
+def test_from_dict_takes_nothing_for_a_list_or_number_that_is_none(data):
+    with pytest.raises(LabelError):
+        LabelSpace.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        {"liver": 0, "spleen": 1},
+        {"0": "liver", "1": "spleen"},
+        {"background": 0, "bone": 0, "liver": 1},
+        {"liver": 1.5},
+        {"liver": True},
+        {"liver": float("inf")},
+        {"liver": float("nan")},
+        {"liver": "²"},
+        {"²": "liver"},
+        {"liver": 10**30},
+        {"1": ["liver"]},
+        {"1": None},
+        {1: 1.5},
+        ["liver"],
+        "liver",
+        None,
+    ],
+)
+def test_from_json_loses_and_cuts_nothing(mapping):
+    with pytest.raises(LabelError, match="here"):
+        LabelSpace.from_json(mapping, where="here")
+
+
+@pytest.mark.parametrize("name", ["background", "Background", "unlabelled", "Clear Label", "background_air", "BG"])
+def test_what_may_have_the_value_0(name):
+    assert LabelSpace.from_json({name: 0, "liver": 1}) == LabelSpace(("liver",))
+    assert LabelSpace.from_json({"0": name, "1": "liver"}) == LabelSpace(("liver",))
+    assert LabelSpace.from_json({name: 0, "liver": 2.0}).values == (2,)

@@ -85,3 +85,11 @@ def test_label_maps_that_match_no_scan_are_named(places, caplog):
     touch(places[1], "B.nii")
     assert pairs(*places)["b"] == (["b.nii"], None)
     assert "match no scan: B.nii" in caplog.text
+
+
+def test_several_label_maps_of_one_scan_are_named(places):
+    touch(places[0], "case7.nii.gz", "case8.nii.gz")
+    touch(places[1], "case7.nii.gz", "case7_mask.nii.gz", "case7_seg.nii.gz", "case8.nii.gz")
+    with pytest.raises(DataError, match="several label maps") as caught:
+        pairs(*places)
+    assert caught.value.got == "case7: case7.nii.gz, case7_mask.nii.gz, case7_seg.nii.gz"

@@ -1,0 +1,80 @@
+"""What each field of an expert's description must be: ``expert.json`` may come from anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import ExpertError
+from .labels import LabelSpace
+from .literals import odd_in
+
+__all__ = ["check_kinds"]
+
+_AXES = ({"L", "R"}, {"P", "A"}, {"I", "S"})
+_TEXTS = ("kind", "path", "role", "task", "sha256", "trusted")
+_TEXTS_OR_NONE = ("features", "configuration", "checkpoint")
+_LARGE = 1e30
+_NORMALISE = ("low", "high", "mean", "std")
+
+
+def check_kinds(spec: Any) -> None:
+    """Check the fields of an :class:`~common.experts_spec.ExpertSpec` but for its names.
+
+    A spacing becomes a tuple of floats, ``extra`` a dict.
+
+    Raises:
+        ExpertError: naming the first field of a wrong kind or range.
+    """
+
+    def need(fits: bool, field: str, expected: str) -> None:
+        if not fits:
+            raise ExpertError(f"the description of an expert has a wrong {field}", where=f"expert {spec.name!a:.100}",
+                              got=f"{getattr(spec, field)!a:.100}", expected=expected)  # fmt: skip
+
+    for name in (*_TEXTS, *_TEXTS_OR_NONE):
+        value = getattr(spec, name)
+        none = value is None and name in _TEXTS_OR_NONE
+        need(none or (isinstance(value, str) and ("\0" not in value or name == "checkpoint")), name, "text")
+    need(bool(spec.path), "path", "a folder or file")
+    need(isinstance(spec.labels, LabelSpace), "labels", "a label space")
+    need(isinstance(spec.channels, (list, tuple)), "channels", "a list of names")
+    fold = spec.fold
+    whole = isinstance(fold, int) and not isinstance(fold, bool) and fold >= 0
+    need(whole or (isinstance(fold, str) and odd_in(fold, file_name=True) is None), "fold", "a number >= 0, or all")
+    if spec.spacing is not None:
+        three = isinstance(spec.spacing, (list, tuple)) and len(spec.spacing) == 3
+        need(
+            three and all(_number(s) and 0 < s <= 1e4 for s in spec.spacing),
+            "spacing",
+            "three numbers > 0, in mm",
+        )
+        object.__setattr__(spec, "spacing", tuple(float(s) for s in spec.spacing))
+    if spec.orientation is not None:
+        codes = spec.orientation
+        three = isinstance(codes, str) and len(codes) == 3 and all(sum(c in a for c in codes) == 1 for a in _AXES)
+        need(three, "orientation", "three axis codes, one of each of L R, P A and I S, such as RAS")
+    need(isinstance(spec.extra, Mapping) and all(isinstance(k, str) for k in spec.extra), "extra", "a mapping")
+    object.__setattr__(spec, "extra", dict(spec.extra))
+    need(_divides(spec.extra.get("divisor", 1)), "extra", "divisor: a whole number from 1 to 4096, or three of them")
+    given = spec.extra.get("normalise", {"scheme": "none"})
+    listed = list(given) if isinstance(given, (list, tuple)) else [given]
+    need(bool(listed) and all(map(_normalises, listed)), "extra", "normalise: a scheme with finite numbers")
+
+
+def _divides(given: Any) -> bool:
+    each = given if isinstance(given, (list, tuple)) and len(given) == 3 else [given]
+    return all(isinstance(d, int) and not isinstance(d, bool) and 0 < d <= 4096 for d in each)
+
+
+def _normalises(given: Any) -> bool:
+    if not isinstance(given, Mapping) or not isinstance(given.get("scheme"), str):
+        return False
+    out = given.get("out", (0.0, 1.0))
+    pair = isinstance(out, (list, tuple)) and len(out) == 2 and all(_number(v) for v in out)
+    plain = all(_number(given[k]) for k in _NORMALISE if k in given)
+    return pair and plain and isinstance(given.get("masked", False), bool)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGE
