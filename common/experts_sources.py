@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +19,9 @@ from .backbones.nnunet import PLANAR, channel_names, labels_of, load_network, pl
 from .errors import AmalgamationError, ExpertError
 from .experts_frame import Frame, nnunet_order
 from .experts_normalise import Normalise, of_plans
+from .experts_script import check_script
 from .experts_spec import ExpertSpec
-from .experts_trust import check_script, check_trusted
+from .experts_trust import WEIGHTS, check_trusted
 from .integrity import file_hash
 from .labels import LabelSpace
 from .weights import load_weights
@@ -168,11 +171,13 @@ def _open_bundle(spec: ExpertSpec) -> Opened:
     from monai.bundle.config_parser import ConfigParser
 
     config, weights = _bundle_files(spec)
-    check_trusted(spec.path, spec.trusted, where=f"expert {spec.name!r}, {spec.path}")
+    weights_name = spec.checkpoint or WEIGHTS
+    check_trusted(spec.path, spec.trusted, where=f"expert {spec.name!r}, {spec.path}", weights=weights_name)
     parser = ConfigParser()
     parser.read_config(str(config))
     parser["bundle_root"] = str(spec.path)
-    network = parser.get_parsed_content("network_def" if parser.get("network_def") is not None else "network")
+    with _no_leftovers():
+        network = parser.get_parsed_content("network_def" if parser.get("network_def") is not None else "network")
     load_weights(network, weights, where=spec.name)
     check_module_path(network, spec.features or "", where=spec.name)
     labels, channels = bundle_metadata(Path(spec.path) / "configs" / "metadata.json")
@@ -187,11 +192,21 @@ def _open_bundle(spec: ExpertSpec) -> Opened:
     )
 
 
+@contextlib.contextmanager
+def _no_leftovers() -> Iterator[None]:
+    """Python writes no __pycache__ into a bundle, which would make its code another one."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
+
+
 def _bundle_files(spec: ExpertSpec) -> tuple[Path, Path]:
     root = Path(spec.path)
     for name in ("inference.json", "inference.yaml", "inference.yml"):
         if (root / "configs" / name).is_file():
-            return root / "configs" / name, root / (spec.checkpoint or "models/model.pt")
+            return root / "configs" / name, root / (spec.checkpoint or WEIGHTS)
     raise ExpertError("this is no MONAI bundle", where=root, got="no configs/inference.json|yaml|yml")
 
 
