@@ -8,7 +8,6 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from pydoc import ErrorDuringImport, locate
 from typing import Any, NamedTuple
 
 from common.errors import ConfigError, WeightError
@@ -16,7 +15,8 @@ from common.integrity import SUFFIX, verify
 
 from .bundle_docs import missing_sections
 from .bundle_files import Configuration, configurations, read_json, walk
-from .bundle_static import ANYTHING, NotFoundError, signature_of
+from .bundle_lookup import NotFoundError, libraries_only, library_signature
+from .bundle_static import signature_of
 from .bundle_vendor import VENDORED, leftovers, verify_vendored
 
 __all__ = ["CHECKS", "Finding", "check_bundle", "merged", "statements"]
@@ -237,21 +237,15 @@ def _target(component: dict[str, Any], folder: Path) -> Iterator[tuple[str, str]
 
 
 def _signature(name: str, folder: Path) -> inspect.Signature:
-    """Of a component; the bundle's own code is read, only installed libraries are imported."""
+    """Of a component; the bundle's own code is read, only well-known installed libraries are imported."""
     root = name.split(".")[0]
     if "." in name and ((folder / root).is_dir() or (folder / f"{root}.py").is_file()):
         return signature_of(name, folder)
-    module = _locator().get_component_module_name(name) if "." not in name else None
-    try:
-        found = locate(f"{module[0] if isinstance(module, list) else module}.{name}" if module else name)
-    except ErrorDuringImport as error:
-        raise NotFoundError(f"{name} cannot be imported: {error}") from error
-    if not callable(found):
-        raise NotFoundError(f"{name} does not exist")
-    try:
-        return inspect.signature(found)
-    except ValueError:  # some builtins have none
-        return ANYTHING
+    if "." not in name:
+        with libraries_only():
+            module = _locator().get_component_module_name(name)
+        name = f"{module[0] if isinstance(module, list) else module}.{name}" if module else f"builtins.{name}"
+    return library_signature(name, signature_of)
 
 
 def properties(content: dict[str, Any], folder: Path) -> Iterator[tuple[str, str, str]]:
