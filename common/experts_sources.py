@@ -24,9 +24,12 @@ from .experts_spec import ExpertSpec
 from .experts_trust import WEIGHTS, check_trusted
 from .integrity import file_hash
 from .labels import LabelSpace
+from .plain_yaml import check_plain_yaml
 from .weights import load_weights
 
 __all__ = ["Opened", "bundle_metadata", "files_of", "hash_files", "open_source"]
+
+_MOST_CHANNELS = 1000
 
 
 class Opened(NamedTuple):
@@ -153,8 +156,11 @@ def _open_nnunet(spec: ExpertSpec) -> Opened:
 def _frame_of_spec(spec: ExpertSpec) -> Frame:
     x, y, z = spec.spacing or (None, None, None)
     divisor = spec.extra.get("divisor", 32)
-    dx, dy, dz = divisor if isinstance(divisor, list | tuple) else (divisor,) * 3
-    return Frame(spec.orientation, (0, 1, 2), (x, y, z), (int(dx), int(dy), int(dz)))
+    sizes = list(divisor) if isinstance(divisor, list | tuple) else [divisor] * 3
+    if len(sizes) != 3 or not all(type(size) is int and 0 < size < 10_000 for size in sizes):
+        raise ExpertError("cannot read the divisor", where=spec.name, got=ascii(divisor)[:200],
+                          expected="a whole number, or one for each axis")  # fmt: skip
+    return Frame(spec.orientation, (0, 1, 2), (x, y, z), (sizes[0], sizes[1], sizes[2]))
 
 
 def _normalise_of_spec(spec: ExpertSpec, channels: int) -> tuple[Normalise, ...]:
@@ -162,7 +168,7 @@ def _normalise_of_spec(spec: ExpertSpec, channels: int) -> tuple[Normalise, ...]
     entries = given if isinstance(given, list) else [given] * channels
     try:
         return tuple(Normalise(**{**e, "out": tuple(e.get("out", (0.0, 1.0)))}) for e in entries)
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         expected = "scheme, low, high, mean, std, out, masked"
         raise ExpertError("cannot read the normalisation", where=spec.name, got=given, expected=expected) from error
 
@@ -173,6 +179,7 @@ def _open_bundle(spec: ExpertSpec) -> Opened:
     config, weights = _bundle_files(spec)
     weights_name = spec.checkpoint or WEIGHTS
     check_trusted(spec.path, spec.trusted, where=f"expert {spec.name!r}, {spec.path}", weights=weights_name)
+    check_plain_yaml(config)
     parser = ConfigParser()
     parser.read_config(str(config))
     parser["bundle_root"] = str(spec.path)
@@ -218,9 +225,12 @@ def bundle_metadata(path: Path) -> tuple[LabelSpace | None, tuple[str, ...] | No
         labels = LabelSpace.from_json({str(k): str(v) for k, v in definition.items()}, where=path)
         image = data["inputs"]["image"]
         names = image.get("channel_def", {})
-        fallback = [f"channel {i}" for i in range(int(image["num_channels"]))]
+        count = image["num_channels"]
+        if type(count) is not int or not 0 < count <= _MOST_CHANNELS:
+            return None, None
+        fallback = [f"channel {i}" for i in range(count)]
         return labels, tuple(str(names.get(str(i), fallback[i])) for i in range(len(fallback)))
-    except (OSError, KeyError, TypeError, ValueError, AmalgamationError):
+    except (OSError, LookupError, TypeError, AttributeError, ValueError, RecursionError, AmalgamationError):
         return None, None
 
 
@@ -230,7 +240,7 @@ def _open_torchscript(spec: ExpertSpec) -> Opened:
         network = torch.jit.load(spec.path, map_location="cpu")
     except (RuntimeError, ValueError) as error:
         raise ExpertError(
-            "cannot read this TorchScript file", where=spec.path, got=str(error).splitlines()[0]
+            "cannot read this TorchScript file", where=spec.path, got=ascii(str(error).strip())[1:200]
         ) from error
     check_module_path(network, spec.features or "", where=spec.name)
     normalise = _normalise_of_spec(spec, len(spec.channels))

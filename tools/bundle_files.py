@@ -73,7 +73,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
     except FileNotFoundError:
         raise ConfigError("the file is missing", where=path) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise ConfigError(f"not valid JSON: {error}", where=path) from error
     if not isinstance(content, dict):
         raise ConfigError("not a JSON object", where=path, got=type(content).__name__)
@@ -100,11 +100,13 @@ def configurations(folder: Path) -> list[Configuration]:
 
 def walk(content: Any, where: str = "") -> Iterator[tuple[str, Any]]:
     """Every node of a configuration with its id (``train::loss::weight``), parents first."""
-    yield where, content
-    children: list[tuple[str, Any]] = []
-    if isinstance(content, dict):
-        children = [(str(k), v) for k, v in content.items()]
-    elif isinstance(content, list):
-        children = [(str(i), v) for i, v in enumerate(content)]
-    for key, value in children:
-        yield from walk(value, f"{where}::{key}" if where else key)
+    waiting = [(where, content)]
+    while waiting:
+        place, node = waiting.pop()
+        yield place, node
+        children: list[tuple[str, Any]] = []
+        if isinstance(node, dict):
+            children = [(str(k), v) for k, v in node.items()]
+        elif isinstance(node, list):
+            children = [(str(i), v) for i, v in enumerate(node)]
+        waiting += [(f"{place}::{key}" if place else key, value) for key, value in reversed(children)]

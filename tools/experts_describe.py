@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser
 from rich.table import Table
 
 from common.atomic import atomic_write
@@ -17,6 +16,7 @@ from common.experts_spec import ExpertSpec
 from common.experts_trust import WEIGHTS, code_hash
 from common.labels import LabelSpace
 from common.modalities import meanings
+from common.plain_yaml import read_config
 
 from .bundle_files import walk
 from .bundle_push import ask
@@ -99,10 +99,7 @@ def foreign_calls(bundle: Path) -> list[str]:
     """What a bundle's inference configuration would import, call and evaluate, read as plain data."""
     files = [bundle / "configs" / f"inference.{suffix}" for suffix in ("json", "yaml", "yml")]
     config = next(f for f in files if f.is_file())
-    try:
-        content = ConfigParser.load_config_file(str(config))  # evaluates nothing
-    except Exception as error:  # of the JSON or YAML reader
-        raise ConfigError("the configuration cannot be read", where=config, got=ascii(error)[:200]) from error
+    content = read_config(config)
     found = []
     for _, value in walk(content):
         if isinstance(value, dict) and "_target_" in value:

@@ -134,6 +134,26 @@ def test_the_command_lists_the_code_and_asks(bundle, tmp_path, capsys, monkeypat
         Experts().describe(str(root), str(out), trust=True, overwrite=True, **given)
 
 
+def test_a_configuration_does_not_grow_when_it_is_read(bundle):
+    root, _ = bundle
+    (root / "configs" / "inference.json").unlink()
+    rows = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    (root / "configs" / "inference.yaml").write_text("\n".join(["a0: &a0 [x]", *rows]))
+    with pytest.raises(ConfigError, match="names parts of itself"):
+        experts_describe.foreign_calls(root)
+    with pytest.raises(ExpertError, match="names parts of itself"):
+        describe_expert(root, name="zoo", task="ct", trusted=code_hash(root), **GIVEN)
+
+
+@pytest.mark.parametrize("divisor", ["x", 0, [1, 2], -1, 1.5, None, True])
+def test_a_divisor_is_a_number_of_voxels(bundle, divisor):
+    root, _ = bundle
+    with pytest.raises(ExpertError, match="divisor"):
+        describe_expert(
+            root, name="zoo", task="ct", trusted=code_hash(root), **{**GIVEN, "extra": {"divisor": divisor}}
+        )
+
+
 @pytest.mark.parametrize(
     "checkpoint", ["../x.pt", "/etc/x.pt", "models/../../x.pt", "a\\b", "C:x", "", ".", "a\x00b", " x"]
 )
