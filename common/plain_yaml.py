@@ -8,8 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .errors import ConfigError
 
 __all__ = ["check_plain_yaml", "read_config"]
@@ -25,26 +23,35 @@ def check_plain_yaml(path: str | Path) -> None:
         ConfigError: for such a file, or one that is neither YAML nor JSON.
     """
     path = Path(path)
-    depth = 0
     try:
         if path.stat().st_size > _LARGEST:
             raise ConfigError("the configuration is too large", where=path, expected=f"at most {_LARGEST} bytes")
         text = path.read_text(encoding="utf-8")
-        if path.suffix.lower() == ".json":
-            depth = _depth(text)
-        else:
-            for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-                if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-                    raise ConfigError("the configuration names parts of itself", where=path,
-                                      got=ascii(event.anchor), expected="YAML without & and *",
-                                      hint="write the parts out")  # fmt: skip
-                depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-                if depth > _DEEPEST:
-                    break
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError("the configuration cannot be read", where=path, got=ascii(error)[:200]) from error
+    depth = _depth(text) if path.suffix.lower() == ".json" else _yaml_depth(text, path)
     if depth > _DEEPEST:
         raise ConfigError("the configuration is too deep", where=path, expected=f"at most {_DEEPEST} levels")
+
+
+def _yaml_depth(text: str, path: Path) -> int:
+    """How deep lists and mappings nest, at most one more than is accepted."""
+    from monai.bundle import config_parser
+
+    yaml: Any = config_parser.yaml  # type: ignore[attr-defined]  # the one that MONAI reads with
+    depth = deepest = 0
+    try:
+        for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+                raise ConfigError("the configuration names parts of itself", where=path, got=ascii(event.anchor),
+                                  expected="YAML without & and *", hint="write the parts out")  # fmt: skip
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            deepest = max(deepest, depth)
+            if deepest > _DEEPEST:
+                break
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigError("the configuration cannot be read", where=path, got=ascii(error)[:200]) from error
+    return deepest
 
 
 def _depth(text: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 
@@ -34,10 +33,8 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9
 )
 def test_what_would_take_all_memory_is_refused(name, text, problem, tmp_path):
     (tmp_path / name).write_text(text)
-    start = time.monotonic()
     with pytest.raises(ConfigError, match=problem):
         read_config(tmp_path / name)
-    assert time.monotonic() - start < 20
 
 
 def test_ordinary_configurations_are_read(tmp_path):
