@@ -43,11 +43,13 @@ def _places() -> tuple[Path, ...]:
     return tuple(dict.fromkeys(Path(p).resolve() for p in found))
 
 
+@functools.cache
 def _installed(place: str) -> bool:
     """Whether an entry of ``sys.path`` is of Python's own: not the current folder, and not where somebody works."""
-    if not place or place == ".":
+    path = Path(place)
+    if not path.is_absolute():
         return False
-    path = Path(place).resolve()
+    path = path.resolve()
     return path in _places() or path.name == "lib-dynload" or (path.suffix == ".zip" and path.parent in {
         p.parent for p in _places()
     })  # fmt: skip
