@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,14 +18,18 @@ from .backbones.nnunet import PLANAR, channel_names, labels_of, load_network, pl
 from .errors import AmalgamationError, ExpertError
 from .experts_frame import Frame, nnunet_order
 from .experts_normalise import Normalise, of_plans
+from .experts_script import check_script
 from .experts_spec import ExpertSpec
-from .experts_trust import check_script, check_trusted
+from .experts_trust import WEIGHTS, check_trusted
 from .integrity import file_hash
 from .labels import LabelSpace
 from .plain_json import read_object
+from .plain_yaml import check_plain_yaml
 from .weights import load_weights
 
 __all__ = ["Opened", "bundle_metadata", "files_of", "hash_files", "open_source"]
+
+_MOST_CHANNELS = 1000
 
 
 class Opened(NamedTuple):
@@ -150,8 +156,11 @@ def _open_nnunet(spec: ExpertSpec) -> Opened:
 def _frame_of_spec(spec: ExpertSpec) -> Frame:
     x, y, z = spec.spacing or (None, None, None)
     divisor = spec.extra.get("divisor", 32)
-    dx, dy, dz = divisor if isinstance(divisor, list | tuple) else (divisor,) * 3
-    return Frame(spec.orientation, (0, 1, 2), (x, y, z), (int(dx), int(dy), int(dz)))
+    sizes = list(divisor) if isinstance(divisor, list | tuple) else [divisor] * 3
+    if len(sizes) != 3 or not all(type(size) is int and 0 < size < 10_000 for size in sizes):
+        raise ExpertError("cannot read the divisor", where=spec.name, got=ascii(divisor)[:200],
+                          expected="a whole number, or one for each axis")  # fmt: skip
+    return Frame(spec.orientation, (0, 1, 2), (x, y, z), (sizes[0], sizes[1], sizes[2]))
 
 
 def _normalise_of_spec(spec: ExpertSpec, channels: int) -> tuple[Normalise, ...]:
@@ -159,7 +168,7 @@ def _normalise_of_spec(spec: ExpertSpec, channels: int) -> tuple[Normalise, ...]
     entries = given if isinstance(given, list) else [given] * channels
     try:
         return tuple(Normalise(**{**e, "out": tuple(e.get("out", (0.0, 1.0)))}) for e in entries)
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         expected = "scheme, low, high, mean, std, out, masked"
         raise ExpertError("cannot read the normalisation", where=spec.name, got=given, expected=expected) from error
 
@@ -168,11 +177,14 @@ def _open_bundle(spec: ExpertSpec) -> Opened:
     from monai.bundle.config_parser import ConfigParser
 
     config, weights = _bundle_files(spec)
-    check_trusted(spec.path, spec.trusted, where=f"expert {spec.name!r}, {spec.path}")
+    weights_name = spec.checkpoint or WEIGHTS
+    check_trusted(spec.path, spec.trusted, where=f"expert {spec.name!r}, {spec.path}", weights=weights_name)
+    check_plain_yaml(config)
     parser = ConfigParser()
     parser.read_config(str(config))
     parser["bundle_root"] = str(spec.path)
-    network = parser.get_parsed_content("network_def" if parser.get("network_def") is not None else "network")
+    with _no_leftovers():
+        network = parser.get_parsed_content("network_def" if parser.get("network_def") is not None else "network")
     load_weights(network, weights, where=spec.name)
     check_module_path(network, spec.features or "", where=spec.name)
     labels, channels = bundle_metadata(Path(spec.path) / "configs" / "metadata.json")
@@ -187,11 +199,21 @@ def _open_bundle(spec: ExpertSpec) -> Opened:
     )
 
 
+@contextlib.contextmanager
+def _no_leftovers() -> Iterator[None]:
+    """Python writes no __pycache__ into a bundle, which would make its code another one."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
+
+
 def _bundle_files(spec: ExpertSpec) -> tuple[Path, Path]:
     root = Path(spec.path)
     for name in ("inference.json", "inference.yaml", "inference.yml"):
         if (root / "configs" / name).is_file():
-            return root / "configs" / name, root / (spec.checkpoint or "models/model.pt")
+            return root / "configs" / name, root / (spec.checkpoint or WEIGHTS)
     raise ExpertError("this is no MONAI bundle", where=root, got="no configs/inference.json|yaml|yml")
 
 
@@ -203,9 +225,12 @@ def bundle_metadata(path: Path) -> tuple[LabelSpace | None, tuple[str, ...] | No
         labels = LabelSpace.from_json(definition, where=path)
         image = data["inputs"]["image"]
         names = image.get("channel_def", {})
-        fallback = [f"channel {i}" for i in range(min(int(image["num_channels"]), 1000))]
+        count = image["num_channels"]
+        if type(count) is not int or not 0 < count <= _MOST_CHANNELS:
+            return None, None
+        fallback = [f"channel {i}" for i in range(count)]
         return labels, tuple(str(names.get(str(i), fallback[i])) for i in range(len(fallback)))
-    except (OSError, KeyError, TypeError, ValueError, AmalgamationError):
+    except (OSError, LookupError, TypeError, AttributeError, ValueError, RecursionError, AmalgamationError):
         return None, None
 
 
@@ -215,7 +240,7 @@ def _open_torchscript(spec: ExpertSpec) -> Opened:
         network = torch.jit.load(spec.path, map_location="cpu")
     except (RuntimeError, ValueError) as error:
         raise ExpertError(
-            "cannot read this TorchScript file", where=spec.path, got=str(error).splitlines()[0]
+            "cannot read this TorchScript file", where=spec.path, got=ascii(str(error).strip())[1:200]
         ) from error
     check_module_path(network, spec.features or "", where=spec.name)
     normalise = _normalise_of_spec(spec, len(spec.channels))

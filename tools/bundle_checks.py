@@ -8,7 +8,6 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from pydoc import ErrorDuringImport, locate
 from typing import Any, NamedTuple
 
 from common.errors import ConfigError, WeightError
@@ -16,7 +15,8 @@ from common.integrity import SUFFIX, verify
 
 from .bundle_docs import missing_sections
 from .bundle_files import Configuration, configurations, read_json, walk
-from .bundle_static import ANYTHING, NotFoundError, signature_of
+from .bundle_lookup import NotFoundError, libraries_only, library_signature
+from .bundle_static import signature_of
 from .bundle_vendor import VENDORED, leftovers, verify_vendored
 
 __all__ = ["CHECKS", "Finding", "check_bundle", "merged", "statements"]
@@ -102,30 +102,43 @@ def check_metadata(folder: Path) -> Iterator[Finding]:
         yield Finding("metadata", "::".join(map(str, error.path)) or "metadata.json", error.message)
     if not str(meta.get("schema", "")).endswith(SCHEMA.name):
         yield Finding("metadata", "schema", f"expected a URL of {SCHEMA.name}")
-    if meta.get("version") not in meta.get("changelog", {}):
+    changelog = meta.get("changelog", {})
+    if not isinstance(changelog, dict) or str(meta.get("version")) not in changelog:
         yield Finding("metadata", "changelog", f"says nothing of version {meta.get('version')!r}")
-    packages = {**meta.get("required_packages_version", {}), **meta.get("optional_packages_version", {})}
+    named = [meta.get(f"{kind}_packages_version", {}) for kind in ("required", "optional")]
+    packages = {name: version for part in named if isinstance(part, dict) for name, version in part.items()}
     packages |= {k: meta.get(k) for k in ("monai_version", "pytorch_version", "numpy_version")}
     for name, version in packages.items():
         if not VERSION.fullmatch(str(version)):
             yield Finding("metadata", name, f"not one exact version: {version!r}")
     for key, part in meta.items():
-        if key.endswith("_data_format"):
+        if key.endswith("_data_format") and isinstance(part, dict):
             yield from _tensors(key, part)
 
 
 def _tensors(key: str, part: dict[str, Any]) -> Iterator[Finding]:
+    sides = [(s, part.get(s, {})) for s in ("inputs", "outputs")]
     for side, name, tensor in (
-        (s, n, t) for s in ("inputs", "outputs") for n, t in part.get(s, {}).items() if isinstance(t, dict)
+        (s, n, t)
+        for s, tensors in sides
+        if isinstance(tensors, dict)
+        for n, t in tensors.items()
+        if isinstance(t, dict)
     ):
         where = f"{key}::{side}::{name}"
         channels, names = tensor.get("num_channels"), tensor.get("channel_def", {})
-        if names and sorted(names, key=int) != [str(i) for i in range(int(channels or 0))]:
-            yield Finding("metadata", where, f"channel_def names {len(names)} channels, num_channels is {channels}")
-        if tensor.get("format") not in FORMATS:
+        if not isinstance(names, dict) or (names and not _numbered(names, channels)):
+            count = f"names {len(names)} channels" if isinstance(names, dict) else f"is {names!r}"
+            yield Finding("metadata", where, f"channel_def {count}, num_channels is {channels!r}")
+        if not isinstance(tensor.get("format"), str) or tensor["format"] not in FORMATS:
             yield Finding("metadata", where, f"unknown format {tensor.get('format')!r}", "advice")
         if tensor.get("format") == "segmentation" and channels != 1:
             yield Finding("metadata", where, "format 'segmentation' has one channel; several are 'labels'")
+
+
+def _numbered(names: dict[str, Any], channels: Any) -> bool:
+    """Whether the keys are 0, 1, ... to the number of channels."""
+    return type(channels) is int and len(names) == channels and all(str(i) in names for i in range(channels))
 
 
 def check_strings(folder: Path) -> Iterator[Finding]:
@@ -237,21 +250,15 @@ def _target(component: dict[str, Any], folder: Path) -> Iterator[tuple[str, str]
 
 
 def _signature(name: str, folder: Path) -> inspect.Signature:
-    """Of a component; the bundle's own code is read, only installed libraries are imported."""
+    """Of a component; the bundle's own code is read, only well-known installed libraries are imported."""
     root = name.split(".")[0]
     if "." in name and ((folder / root).is_dir() or (folder / f"{root}.py").is_file()):
         return signature_of(name, folder)
-    module = _locator().get_component_module_name(name) if "." not in name else None
-    try:
-        found = locate(f"{module[0] if isinstance(module, list) else module}.{name}" if module else name)
-    except ErrorDuringImport as error:
-        raise NotFoundError(f"{name} cannot be imported: {error}") from error
-    if not callable(found):
-        raise NotFoundError(f"{name} does not exist")
-    try:
-        return inspect.signature(found)
-    except ValueError:  # some builtins have none
-        return ANYTHING
+    if "." not in name:
+        with libraries_only():
+            module = _locator().get_component_module_name(name)
+        name = f"{module[0] if isinstance(module, list) else module}.{name}" if module else f"builtins.{name}"
+    return library_signature(name, signature_of)
 
 
 def properties(content: dict[str, Any], folder: Path) -> Iterator[tuple[str, str, str]]:
@@ -286,7 +293,10 @@ def check_bundle(folder: Path) -> list[Finding]:
     for check in CHECKS:
         try:
             findings.extend(check(folder))
-        except ConfigError as error:
+        except (ConfigError, WeightError) as error:
             where = str(error.where or folder)
             findings.append(Finding(check.__name__.removeprefix("check_"), where, error.problem))
+        except Exception as error:  # of a value of another kind than the check reads
+            problem = f"cannot be checked: {type(error).__name__}: {error!s:.200}"
+            findings.append(Finding(check.__name__.removeprefix("check_"), str(folder), problem))
     return list(dict.fromkeys(findings))

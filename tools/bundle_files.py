@@ -84,11 +84,13 @@ def configurations(folder: Path) -> list[Configuration]:
 
 def walk(content: Any, where: str = "") -> Iterator[tuple[str, Any]]:
     """Every node of a configuration with its id (``train::loss::weight``), parents first."""
-    yield where, content
-    children: list[tuple[str, Any]] = []
-    if isinstance(content, dict):
-        children = [(str(k), v) for k, v in content.items()]
-    elif isinstance(content, list):
-        children = [(str(i), v) for i, v in enumerate(content)]
-    for key, value in children:
-        yield from walk(value, f"{where}::{key}" if where else key)
+    waiting = [(where, content)]
+    while waiting:
+        place, node = waiting.pop()
+        yield place, node
+        children: list[tuple[str, Any]] = []
+        if isinstance(node, dict):
+            children = [(str(k), v) for k, v in node.items()]
+        elif isinstance(node, list):
+            children = [(str(i), v) for i, v in enumerate(node)]
+        waiting += [(f"{place}::{key}" if place else key, value) for key, value in reversed(children)]

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
-from pydoc import ErrorDuringImport, locate
 from typing import Any, NamedTuple
+
+from .bundle_lookup import ANYTHING, NotFoundError, library_signature
 
 __all__ = ["ANYTHING", "NotFoundError", "signature_of"]
 
 P = inspect.Parameter
-ANYTHING = inspect.Signature([P("args", P.VAR_POSITIONAL), P("kwargs", P.VAR_KEYWORD)])
 _DEPTH = 20
-
-
-class NotFoundError(LookupError):
-    """There is no such class or function; the text says where the search ended."""
 
 
 class _Place(NamedTuple):
@@ -121,16 +118,7 @@ def _alias(node: ast.stmt, name: str, module: str, file: Path) -> str | None:
 def _elsewhere(name: str, folder: Path, depth: int) -> _Place | inspect.Signature:
     if _module_file(name.split(".")[0], folder) is not None:
         return _find(name, folder, depth)
-    try:
-        found = locate(name)  # an installed library, not the bundle's code
-    except ErrorDuringImport as error:
-        raise NotFoundError(f"{name} cannot be imported: {error}") from error
-    if not callable(found):
-        raise NotFoundError(f"{name} does not exist")
-    try:
-        return inspect.signature(found)
-    except ValueError:
-        return ANYTHING
+    return library_signature(name, lambda inner, place: signature_of(inner, place, depth))
 
 
 def _of_function(node: ast.FunctionDef | ast.AsyncFunctionDef, *, bound: bool) -> inspect.Signature:
@@ -166,7 +154,7 @@ def _base(name: str, folder: Path, depth: int) -> inspect.Signature:
     try:
         return signature_of(name, folder, depth)
     except NotFoundError:
-        found = locate(f"builtins.{name.rpartition('.')[2]}")
+        found = getattr(builtins, name.rpartition(".")[2], None)
         if isinstance(found, type):
             return ANYTHING
         raise

@@ -10,11 +10,10 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from monai.bundle import ConfigParser
-
 from common.atomic import atomic_write
 from common.errors import ConfigError
 from common.literals import DEVICES, odd_in
+from common.plain_yaml import read_config
 
 __all__ = ["MAX_BYTES", "MAX_FILES", "MAX_RATIO", "unpack", "zip_folder"]
 
@@ -157,9 +156,13 @@ def _check_large_files(folder: Path, file: Path) -> None:
     for path in sorted(p for p in folder.glob("large_files*") if p.suffix in (".yml", ".yaml", ".json")):
         where = f"{file}, {path.name}"
         try:
-            entries = list(ConfigParser.load_config_file(str(path))["large_files"])  # evaluates nothing
-        except Exception as error:  # of the YAML reader
-            raise ConfigError("the list of large files cannot be read", where=where, got=ascii(error)[:200]) from error
+            entries = read_config(path).get("large_files")
+        except ConfigError as error:
+            got = f"{error.problem}: {error.got}"
+            raise ConfigError("the list of large files cannot be read", where=where, got=got,
+                              expected=error.expected, hint=error.hint) from error  # fmt: skip
+        if not isinstance(entries, list):
+            raise ConfigError("the list of large files cannot be read", where=where, got=ascii(entries)[:200])
         for entry in entries:
             _check_large_file(entry, where)
 

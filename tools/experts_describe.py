@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser
 from rich.table import Table
 
 from common.atomic import atomic_write
 from common.errors import ConfigError
 from common.experts_describe import describe_expert, kind_of
 from common.experts_spec import ExpertSpec
-from common.experts_trust import code_hash
+from common.experts_trust import WEIGHTS, code_hash
 from common.labels import LabelSpace
 from common.modalities import meanings
+from common.plain_yaml import read_config
 
 from .bundle_files import walk
 from .bundle_push import ask
@@ -57,7 +57,7 @@ def describe(
     given = None if structures is None else LabelSpace.from_json(structures, where="--labels")
     order = [c.strip() for c in channels.split(",")] if isinstance(channels, str) else channels
     if kind_of(path) == "bundle":
-        known = {**known, "trusted": agreed(path, trust)}
+        known = {**known, "trusted": agreed(path, trust, str(known.get("checkpoint") or WEIGHTS))}
     spec = describe_expert(path, name=name or task or path.stem, role="external" if external else "task", task=task,
                            labels=given, channels=order, **known)  # fmt: skip
     with atomic_write(target) as temporary:
@@ -72,17 +72,18 @@ def describe(
     return spec
 
 
-def agreed(bundle: Path, trust: bool) -> str:
+def agreed(bundle: Path, trust: bool, weights: str = WEIGHTS) -> str:
     """The hash of a bundle's code, after saying what it would run and asking whether it may.
 
     Args:
         bundle: folder.
         trust: the answer was given already.
+        weights: of the expert, relative to the folder.
 
     Raises:
         ConfigError: when the answer is no; without a terminal it is.
     """
-    found = code_hash(bundle)
+    found = code_hash(bundle, weights)
     lines = foreign_calls(bundle)
     shown = "\n".join(f"  {line}" for line in lines[:_SHOWN])
     more = f"\n  ... and {len(lines) - _SHOWN} more: python -m tools bundle check DIR" if len(lines) > _SHOWN else ""
@@ -98,10 +99,7 @@ def foreign_calls(bundle: Path) -> list[str]:
     """What a bundle's inference configuration would import, call and evaluate, read as plain data."""
     files = [bundle / "configs" / f"inference.{suffix}" for suffix in ("json", "yaml", "yml")]
     config = next(f for f in files if f.is_file())
-    try:
-        content = ConfigParser.load_config_file(str(config))  # evaluates nothing
-    except Exception as error:  # of the JSON or YAML reader
-        raise ConfigError("the configuration cannot be read", where=config, got=ascii(error)[:200]) from error
+    content = read_config(config)
     found = []
     for _, value in walk(content):
         if isinstance(value, dict) and "_target_" in value:

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from .label_requests import Offer, RequestError, check_name, check_plain, checked_infer, checked_train
 
@@ -60,12 +60,12 @@ class Guard:
 
     def _check_sender(self, method: str, headers: dict[str, str]) -> None:
         host = headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname or ""
+        name = _address("Host", f"//{host}", host).hostname or ""
         if self.address in LOCAL and name not in LOCAL:
             raise RequestError("Host", host, "this machine's own name")
         origin = headers.get("origin")
         if origin is not None:
-            sent = urlsplit(origin)
+            sent = _address("Origin", origin, origin)
             own = sent.netloc == host or (sent.hostname in LOCAL and self.address in LOCAL)
             if sent.scheme not in ("http", "https") or not own:
                 raise RequestError("Origin", origin, "a page of this server, or of this machine")
@@ -112,6 +112,15 @@ class _Replay:
 
 def _headers(scope: Message) -> dict[str, str]:
     return {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope.get("headers", ())}
+
+
+def _address(key: str, text: str, got: str) -> SplitResult:
+    try:
+        sent = urlsplit(text)
+        _ = sent.hostname, sent.port  # told only when they are asked for
+    except ValueError as error:
+        raise RequestError(key, got, "an address") from error
+    return sent
 
 
 def _parts(scope: Message) -> list[str]:
@@ -170,7 +179,7 @@ async def _body(receive: Receive) -> bytes:
 def _json(body: bytes) -> dict[str, Any]:
     try:
         content = json.loads(body) if body.strip() else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RequestError("body", body[:100], "JSON") from error
     if content is None:
         return {}

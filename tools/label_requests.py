@@ -203,7 +203,7 @@ def _number(key: str, value: Any, low: float, high: float, *, whole: bool = Fals
     if isinstance(value, str) and re.fullmatch(r"-?\d{1,9}(\.\d{1,17})?(e-?\d{1,2})?", value, re.ASCII):
         value = float(value) if not whole else int(value) if re.fullmatch(r"-?\d+", value) else value
     plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not plain or not math.isfinite(value) or not low <= value <= high or (whole and value != int(value)):
+    if not plain or not low <= value <= high or not math.isfinite(value) or (whole and value != int(value)):
         raise RequestError(key, value, wanted)
     return int(value) if whole else value
 
@@ -233,6 +233,11 @@ def _numbers(key: str, value: Any) -> list[Any]:
 
 def _finite(number: Any) -> bool:
     return isinstance(number, (int, float)) and not isinstance(number, bool) and abs(number) < 1e7
+
+
+def _plain(number: Any) -> bool:
+    """A finite number; a whole one may have more digits than any other kind of number, and is refused then."""
+    return isinstance(number, (int, float)) and abs(number) < 1e300
 
 
 def _name(key: str, value: Any) -> str:
@@ -272,7 +277,7 @@ def _entry(key: str, entry: Any, depth: int) -> None:
         if any(unicodedata.category(c) in _HIDDEN for c in entry) or not is_inert(entry) or len(entry) > 1000:
             if re.fullmatch(r"#[0-9A-Fa-f]{3,8}", entry) is None:  # a colour
                 raise RequestError(key, entry, "plain text")
-    elif not (entry is None or isinstance(entry, bool) or (isinstance(entry, (int, float)) and math.isfinite(entry))):
+    elif not (entry is None or isinstance(entry, bool) or _plain(entry)):
         raise RequestError(key, entry, "text or a number")
 
 

@@ -95,15 +95,19 @@ def plan_managers(plans: Mapping[str, Any], configuration: str, *, where: object
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    known = list(plans.get("configurations", {}))
+    offered = plans.get("configurations", {})
+    known = [str(name) for name in offered] if isinstance(offered, Mapping) else []
     if configuration not in known:
         raise WeightError(
             "the plans do not have this configuration", where=where, got=configuration, expected=", ".join(known)
         )
     check_plans(plans, configuration, where=where)
-    with quiet():
-        manager = PlansManager(dict(plans))
-        return manager, manager.get_configuration(configuration)
+    try:
+        with quiet():
+            manager = PlansManager(dict(plans))
+            return manager, manager.get_configuration(configuration)
+    except Exception as error:  # of nnU-Net, for entries of another kind
+        raise WeightError("nnU-Net cannot read these plans", where=where, got=ascii(error)[:200]) from error
 
 
 def build_network(
@@ -143,6 +147,9 @@ def build_network(
             )
     except ImportError as error:
         raise WeightError("cannot find this architecture", got=config.network_arch_class_name) from error
+    except Exception as error:  # of the network, for arguments of another kind
+        raise WeightError("the plans do not describe a network that can be built", got=ascii(error)[:200],
+                          where=plans if isinstance(plans, str | Path) else None) from error  # fmt: skip
     return network
 
 
@@ -157,13 +164,39 @@ def deep_supervision_when_training(network: nn.Module) -> nn.Module:
 
 
 def labels_of(dataset_json: Mapping[str, Any], *, where: object | None = None) -> LabelSpace:
-    """Label space of a nnU-Net ``dataset.json``; regions overlap, the ignore label is no structure."""
-    regions = dataset_json.get("regions_class_order")
-    pairs = {str(n): v for n, v in dataset_json["labels"].items() if n not in ("background", "ignore")}
+    """Label space of a nnU-Net ``dataset.json``; regions overlap, the ignore label is no structure.
+
+    Raises:
+        WeightError: when its labels are not names with whole numbers.
+    """
+    regions, given = dataset_json.get("regions_class_order"), dataset_json.get("labels")
+    if not isinstance(given, Mapping) or not given:
+        raise _no_labels(given, where)
+    pairs = {str(n): v for n, v in given.items() if n not in ("background", "ignore")}
+    if not pairs or any(v == [] for v in pairs.values()):
+        raise _no_labels(given, where)
     if regions is not None and any(isinstance(v, list | tuple) and len(v) > 1 for v in pairs.values()):
-        return LabelSpace(tuple(pairs), tuple(int(v) for v in regions), exclusive=False)
-    values = {n: int(v[0]) if isinstance(v, list | tuple) else int(v) for n, v in pairs.items()}
+        if not isinstance(regions, list | tuple) or len(regions) != len(pairs):
+            raise WeightError("the regions do not fit the labels", where=where, got=ascii(regions)[:200],
+                              expected=f"regions_class_order with {len(pairs)} whole numbers")  # fmt: skip
+        return LabelSpace(tuple(pairs), tuple(_whole(v, given, where) for v in regions), exclusive=False)
+    values = {n: _whole(v[0] if isinstance(v, list | tuple) else v, given, where) for n, v in pairs.items()}
     return LabelSpace.from_json(values, where=where)
+
+
+def _whole(value: Any, given: Any, where: object | None) -> int:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
+        return int(value)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1e9 or value != int(value):
+        raise _no_labels(given, where)
+    return int(value)
+
+
+def _no_labels(given: Any, where: object | None) -> WeightError:
+    expected = '"labels" with names and whole numbers, such as {"background": 0, "liver": 1}'
+    return WeightError(
+        "the dataset.json does not name the labels", where=where, got=ascii(given)[:200], expected=expected
+    )
 
 
 def output_channels(labels: LabelSpace) -> int:
@@ -172,8 +205,17 @@ def output_channels(labels: LabelSpace) -> int:
 
 
 def channel_names(dataset_json: Mapping[str, Any]) -> tuple[str, ...]:
-    """Image channel names of a ``dataset.json`` in channel order."""
-    names = dataset_json.get("channel_names", dataset_json.get("modality", {}))
+    """Image channel names of a ``dataset.json`` in channel order.
+
+    Raises:
+        WeightError: when they are not names by number.
+    """
+    names = dataset_json.get("channel_names")
+    names = dataset_json.get("modality", {}) if names is None else names
+    numbered = isinstance(names, Mapping) and all(re.fullmatch(r"[0-9]{1,6}", str(key)) for key in names)
+    if not numbered or not all(isinstance(name, str | int | float) for name in names.values()):
+        raise WeightError("the dataset.json does not name the channels", got=ascii(names)[:200],
+                          expected='"channel_names" by number, such as {"0": "CT"}')  # fmt: skip
     return tuple(str(names[key]) for key in sorted(names, key=int))
 
 

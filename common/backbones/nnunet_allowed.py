@@ -7,7 +7,7 @@ of a weights file, so that the names are compared with these lists before anythi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import WeightError
@@ -31,6 +31,14 @@ _NAMES = {
     **{f"resampling_fn_{what}": ("resample_data_or_seg_to_shape", "resample_torch_simple", "resample_torch_fornnunet")
        for what in ("data", "seg", "probabilities")},
 }  # fmt: skip
+_SIZED = ("spacing", "patch_size", "median_image_size_in_voxels")
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "spacing": lambda value: _length(value),
+    "patch_size": lambda value: _count(value),
+    "median_image_size_in_voxels": lambda value: _length(value),
+    "normalization_schemes": lambda value: isinstance(value, str),
+    "use_mask_for_norm": lambda value: isinstance(value, bool),
+}
 _SCHEMES = (
     "ZScoreNormalization",
     "CTNormalization",
@@ -51,17 +59,52 @@ def check_plans(plans: Mapping[str, Any], configuration: str, *, where: object |
     Raises:
         WeightError: with the entry, what it names and what it may name.
     """
+    if not isinstance(plans.get("configurations"), Mapping):
+        raise WeightError(
+            "the plans have no configurations", where=where, got=type(plans.get("configurations")).__name__
+        )
     found, config = plans.get("label_manager"), _inherited(plans, configuration, where)
     if found not in (None, "LabelManager"):
         raise _refused("label_manager", found, ("LabelManager",), where)
     for key, known in _NAMES.items():
-        if key in config and config[key] not in known:
+        if key in config and not (isinstance(config[key], str) and config[key] in known):
             raise _refused(key, config[key], known, where)
+    _check_kinds(plans, config, where)
     for scheme in config.get("normalization_schemes") or ():
         if scheme not in _SCHEMES:
             raise _refused("normalization_schemes", scheme, _SCHEMES, where)
     if "architecture" in config:
         _check_architecture(config["architecture"], where)
+
+
+def _check_kinds(plans: Mapping[str, Any], config: Mapping[str, Any], where: object | None) -> None:
+    """Refuse entries of another kind than nnU-Net writes, which would fail far from here."""
+    axes = [2, 3]
+    for key, fits in _KINDS.items():
+        value = config.get(key)
+        if value is None:
+            continue
+        if (
+            not isinstance(value, list | tuple)
+            or not all(map(fits, value))
+            or (key in _SIZED and len(value) not in axes)
+        ):
+            raise WeightError(f"the plans have an entry of another kind: {key}", where=where, got=ascii(value)[:200])
+        axes = [len(value)] if key in _SIZED else axes
+    for key in ("transpose_forward", "transpose_backward"):
+        order = plans.get(key)
+        numbers = isinstance(order, list | tuple) and all(type(axis) is int for axis in order)
+        if key in plans and not (numbers and sorted(order) == [0, 1, 2]):  # type: ignore[arg-type]
+            raise WeightError(f"the plans have an entry of another kind: {key}", where=where, got=ascii(order)[:200],
+                              expected="0, 1, 2 in some order")  # fmt: skip
+
+
+def _length(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e6
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 < value < 1_000_000
 
 
 def _inherited(plans: Mapping[str, Any], configuration: str, where: object | None) -> dict[str, Any]:
@@ -70,7 +113,7 @@ def _inherited(plans: Mapping[str, Any], configuration: str, where: object | Non
     seen: list[str] = []
     name: Any = configuration
     while name is not None:
-        own = plans.get("configurations", {}).get(name) if isinstance(name, str) else None
+        own = plans["configurations"].get(name) if isinstance(name, str) else None
         if name in seen or not isinstance(own, Mapping):
             raise WeightError(
                 "the plans inherit from what is not there", where=where, got=" -> ".join([*seen, str(name)])
@@ -89,7 +132,7 @@ def _check_architecture(architecture: Any, where: object | None) -> None:
         raise _refused("network_class_name", name, _NETWORKS, where)
     given = architecture["arch_kwargs"]
     imported = architecture.get("_kw_requires_import") or ()
-    if isinstance(imported, str) or not all(isinstance(key, str) for key in imported):
+    if not isinstance(imported, list | tuple) or not all(isinstance(key, str) for key in imported):
         raise _refused("_kw_requires_import", imported, (*_LAYERS, "block"), where)
     for key in imported:
         value = given.get(key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,9 @@ def _read_config(folder: Path) -> tuple[int, str, float]:
         )  # fmt: skip
     config = read_object(path, error=WeightError, problem="the expert's configuration cannot be read")
     try:
-        rank, alpha, modules = int(config["r"]), float(config["lora_alpha"]), config["target_modules"]
+        rank, alpha, modules = config["r"], float(config["lora_alpha"]), config["target_modules"]
+        if type(rank) is not int or not math.isfinite(alpha):
+            raise ValueError(f"r {rank!r}, lora_alpha {alpha!r}")
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise WeightError(f"the expert's configuration cannot be read: {error!r}", where=path) from error
     odd = {k: config[k] for k, plain in _PLAIN.items() if config.get(k, plain) not in (plain, None)}
@@ -153,7 +156,9 @@ def _read_config(folder: Path) -> tuple[int, str, float]:
             "the expert is no plain LoRA", where=path, got=odd or f"{config.get('peft_type')}, rank {rank}",
             expected="peft_type LORA, without variants",
         )  # fmt: skip
-    fitting = [t for t, names in TARGETS.items() if isinstance(modules, list) and sorted(modules) == sorted(names)]
+    fitting = [
+        t for t, names in TARGETS.items() if isinstance(modules, list) and sorted(map(str, modules)) == sorted(names)
+    ]
     if not fitting:
         raise WeightError("the expert adapts other layers", where=path, got=modules, expected=list(TARGETS.values()))
     return rank, fitting[0], int(alpha) if alpha.is_integer() else alpha
@@ -188,6 +193,10 @@ def _compare(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]],
                           got=f"{len(unset)} missing, such as {unset[0]}")  # fmt: skip
     for name, shape in shapes.items():
         got = tuple(state[name].shape)
+        if len(got) != len(shape):
+            raise WeightError(
+                "the expert has weights of another shape", where=where, got=f"{got} in {name}", expected=shape
+            )
         own, width = (shape[0], shape[1]) if ".lora_A." in name else (shape[1], shape[0])
         its, other = (got[0], got[1]) if ".lora_A." in name else (got[1], got[0])
         if len({its, rank, own}) > 1:

@@ -139,6 +139,10 @@ BROKEN: dict[str, tuple[str, Edit]] = {
     "supported_apps is a list": ("metadata", edit_json("metadata", lambda m: m.update(supported_apps=[]))),
     "version not in changelog": ("metadata", edit_json("metadata", lambda m: m.update(version="9.9.9"))),
     "a range for a version": ("metadata", edit_json("metadata", lambda m: m.update(numpy_version=">=1.26"))),
+    "a changelog that is a number": ("metadata", edit_json("metadata", lambda m: m.update(changelog=5))),
+    "channel names by letter": ("metadata", edit_json("metadata", lambda m: output(m).update(channel_def={"a": 1}))),
+    "channel names in a list": ("metadata", edit_json("metadata", lambda m: output(m).update(channel_def=["a"]))),
+    "a format in a list": ("metadata", edit_json("metadata", lambda m: m.update(network_data_format=[1]))),
     "too few channel names": ("metadata", edit_json("metadata", lambda m: output(m)["channel_def"].popitem())),
     "one-hot called segmentation": (
         "metadata",

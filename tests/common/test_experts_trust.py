@@ -1,6 +1,7 @@
 """A bundle's code runs as an expert only after a yes to exactly this code; what an expert names stays in its folder."""
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -11,8 +12,9 @@ from torch import nn
 from common.errors import ConfigError, ExpertError
 from common.experts import load_experts
 from common.experts_describe import describe_expert
+from common.experts_script import check_script
 from common.experts_spec import ExpertSpec, read_manifest
-from common.experts_trust import check_script, check_trusted, code_hash
+from common.experts_trust import check_trusted, code_hash
 from common.labels import LabelSpace
 from tools import experts_describe
 from tools.experts import Experts
@@ -64,15 +66,52 @@ def test_a_hash_is_of_all_code_and_of_its_places(bundle, tmp_path):
     (root / "scripts" / "net.py").rename(root / "scripts" / "other.py")
     assert len({*seen, code_hash(root)}) == 6
     before = code_hash(root)
-    for name in ("eval/cases.json", "scripts/__pycache__/net.cpython-311.pyc", "models/more.pt", "docs/README.md"):
-        (root / name).parent.mkdir(exist_ok=True)
-        (root / name).write_text("result")
-    assert code_hash(root) == before
+    (root / "models" / "model.pt").write_bytes(b"trained further")  # has a hash of its own
+    assert code_hash(root) == before and code_hash(root, "models/other.pt") != before
     check_trusted(root, before, where="zoo")
     (tmp_path / "elsewhere.py").write_text("")
     (root / "scripts" / "link.py").symlink_to(tmp_path / "elsewhere.py")
     with pytest.raises(ExpertError, match="link leads out"):
         code_hash(root)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["payload.txt", "eval/x.py", "scripts/__pycache__/net.cpython-311.pyc", "x.pyw", "x.pth", "x.pkl", "lib.zip",
+     "x.py.bak", ".git/x", "models/more.pt", "docs/README.md", "none", "eval/\udce9.so"],
+)  # fmt: skip
+def test_code_in_a_file_of_any_name_counts(bundle, name):
+    root, _ = bundle
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_text("print(1)")
+    before = code_hash(root)
+    (root / name).write_text("print(2)")
+    assert code_hash(root) != before
+    with pytest.raises(ExpertError, match=r"(?s)not the code that was agreed to.*__pycache__, eval"):
+        check_trusted(root, before, where="zoo")
+
+
+def test_a_link_that_leads_to_another_file_counts(bundle):
+    root, _ = bundle
+    for name in ("a.txt", "b.txt"):
+        (root / name).write_text("same")
+    (root / "link").symlink_to("a.txt")
+    before = code_hash(root)
+    (root / "link").unlink()
+    (root / "link").symlink_to("b.txt")
+    assert code_hash(root) != before
+
+
+def test_opening_a_bundle_leaves_nothing_in_its_folder(bundle, monkeypatch):
+    root, _ = bundle
+    (root / "zoo_own_code.py").write_text("x = 1\n")
+    config = json.loads((root / "configs" / "inference.json").read_text())
+    config["ran"] = "$__import__('zoo_own_code')"
+    (root / "configs" / "inference.json").write_text(json.dumps(config))
+    monkeypatch.syspath_prepend(str(root))
+    spec = describe_expert(root, name="zoo", task="ct", trusted=code_hash(root), **GIVEN)
+    assert "zoo_own_code" in sys.modules and not (root / "__pycache__").exists()
+    load_experts([spec])
 
 
 def test_the_command_lists_the_code_and_asks(bundle, tmp_path, capsys, monkeypatch):
@@ -93,6 +132,26 @@ def test_the_command_lists_the_code_and_asks(bundle, tmp_path, capsys, monkeypat
     (root / "configs" / "inference.json").write_text("{")
     with pytest.raises(ConfigError, match="cannot be read"):
         Experts().describe(str(root), str(out), trust=True, overwrite=True, **given)
+
+
+def test_a_configuration_does_not_grow_when_it_is_read(bundle):
+    root, _ = bundle
+    (root / "configs" / "inference.json").unlink()
+    rows = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    (root / "configs" / "inference.yaml").write_text("\n".join(["a0: &a0 [x]", *rows]))
+    with pytest.raises(ConfigError, match="names parts of itself"):
+        experts_describe.foreign_calls(root)
+    with pytest.raises(ExpertError, match="names parts of itself"):
+        describe_expert(root, name="zoo", task="ct", trusted=code_hash(root), **GIVEN)
+
+
+@pytest.mark.parametrize("divisor", ["x", 0, [1, 2], -1, 1.5, None, True])
+def test_a_divisor_is_a_number_of_voxels(bundle, divisor):
+    root, _ = bundle
+    with pytest.raises(ExpertError, match="divisor"):
+        describe_expert(
+            root, name="zoo", task="ct", trusted=code_hash(root), **{**GIVEN, "extra": {"divisor": divisor}}
+        )
 
 
 @pytest.mark.parametrize(

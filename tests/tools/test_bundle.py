@@ -77,7 +77,15 @@ def test_names_and_paths(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "problem"), [("{", "not valid JSON"), ("[]", "not a JSON object"), ('{"a":1,"a":2}', "twice")]
+    ("text", "problem"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "not a JSON object"),
+        ('{"a":1,"a":2}', "twice"),
+        ("[" * 100_000, "not valid JSON"),
+        ('{"a":' + "9" * 5000 + "}", "not valid JSON"),
+    ],
+    ids=range(5),
 )
 def test_unreadable_json(tmp_path: Path, text: str, problem: str) -> None:
     (tmp_path / "x.json").write_text(text)

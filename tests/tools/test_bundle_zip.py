@@ -125,6 +125,14 @@ def test_a_list_of_large_files(tmp_path: Path) -> None:
             unpack(with_list(tmp_path, content), tmp_path / "other")
 
 
+def test_a_list_of_large_files_does_not_grow_when_it_is_read(tmp_path: Path) -> None:
+    rows = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("toy/large_files.yml", "\n".join(["a0: &a0 [x]", *rows, "large_files: *a11"]))
+    with pytest.raises(ConfigError, match="names parts of itself"):
+        unpack(tmp_path / "a.zip", tmp_path / "out")
+
+
 def test_limits(folder: Path, tmp_path: Path) -> None:
     file = zip_folder(folder, tmp_path / "a.zip")
     with pytest.raises(ConfigError, match="too many files"):

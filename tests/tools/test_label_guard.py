@@ -123,3 +123,25 @@ def test_a_body_arrives_as_it_was_sent():
 def test_bodies_that_cannot_be_judged_are_refused(body):
     assert ask("/train/a", body=body)[0] == 422
     assert ask("/train/a", body=b"{}", headers={"content-type": "multipart/form-data; boundary=x"})[0] == 422
+
+
+@pytest.mark.parametrize("headers", [{"host": "["}, {"host": "a:b"}, {"host": "[::1"}, {"origin": "http://["},
+                                     {"origin": "http://a:99999"}, {"origin": "//["}])  # fmt: skip
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_addresses_that_are_none_are_refused(headers, address):
+    status, words, server = ask("/infer/a", headers=headers, address=address)
+    assert status == 403 and "refused" in words and server.asked == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/train/a", b'{"max_epochs": ' + b"9" * 400 + b"}"), ("/train/a", b'{"val_split": ' + b"9" * 400 + b"}"),
+     ("/scoring/a", b'{"x": ' + b"9" * 400 + b"}"), ("/scoring/a", b'{"x": ' + b"9" * 5000 + b"}"),
+     ("/train/a", b"[" * 100_000), ("/scoring/a", b'{"x": ' * 900 + b"1" + b"}" * 900),
+     ("/batch/infer/a", b'{"label_info": [{"a": ' + b"9" * 400 + b"}]}"), ("/scoring/a", b'{"x": -1e999}'),
+     ("/batch/infer/a", b'{"slice": -' + b"9" * 400 + b"}")],
+    ids=range(9),
+)  # fmt: skip
+def test_numbers_and_depths_that_no_number_holds_are_refused(path, body):
+    status, words, server = ask(path, body=body)
+    assert status == 422 and "refused" in words and server.asked == 0

@@ -14,6 +14,7 @@ from common.backbones.nnunet import (
     labels_of,
     load_network,
     output_channels,
+    read_json,
     read_results_folder,
 )
 from common.errors import WeightError
@@ -156,3 +157,38 @@ def test_deep_supervision_only_when_training(nnunet_plans):
     x = torch.randn(1, 1, 16, 16, 16)
     assert [tuple(t.shape[2:]) for t in network.train()(x)] == [(16, 16, 16), (8, 8, 8)]
     assert network.eval()(x).shape == (1, 3, 16, 16, 16)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [None, [], {}, "x", 5, {"background": 0}, {"liver": []}, {"liver": "x"}, {"liver": None}, {"liver": 1.5},
+     {"liver": 1e999}, {"liver": {"a": 1}}, {"liver": True}],
+)  # fmt: skip
+def test_labels_of_another_kind_are_refused(labels):
+    with pytest.raises(WeightError, match="does not name the labels"):
+        labels_of({"labels": labels})
+    with pytest.raises(WeightError, match="does not name the labels"):
+        labels_of({})
+
+
+@pytest.mark.parametrize("order", [5, "12", [1], [1, "x"], {"a": 1}])
+def test_regions_of_another_kind_are_refused(order):
+    with pytest.raises(WeightError, match=r"regions|labels"):
+        labels_of({"labels": {"whole": [1, 2], "core": [2]}, "regions_class_order": order})
+
+
+@pytest.mark.parametrize("names", [5, ["CT"], "CT", {"x": "CT"}, {"0": ["CT"]}, {"0": None}, {"\u00b2": "CT"}])
+def test_channels_of_another_kind_are_refused(names):
+    with pytest.raises(WeightError, match="does not name the channels"):
+        channel_names({"channel_names": names})
+
+
+def test_channel_names_of_null_are_those_of_the_modality():
+    assert channel_names({"channel_names": None, "modality": {"0": "CT"}}) == ("CT",)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "[]", "9" * 5000])
+def test_a_file_that_is_no_json_object_is_named(tmp_path, text):
+    (tmp_path / "plans.json").write_text(text)
+    with pytest.raises(WeightError, match="cannot read this file"):
+        read_json(tmp_path / "plans.json")

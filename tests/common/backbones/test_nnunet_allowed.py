@@ -109,3 +109,41 @@ def test_a_card_names_nnunets_normalisations_alone(scheme):
     change = NormalizeModalityd("image", schemes={"CT": {"scheme": scheme}})
     with pytest.raises(ConfigError, match="unknown normalisation"):
         change({"image": MetaTensor(torch.ones(1, 4, 4, 4)), "modality": "CT"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("normalization_schemes", 5), ("normalization_schemes", [["x"]]), ("spacing", "abc"), ("spacing", [1, 0, 1]),
+     ("spacing", [1, 1]), ("spacing", [1, float("nan"), 1]), ("spacing", 5), ("patch_size", [8, 8.5, 8]),
+     ("patch_size", [8] * 4), ("use_mask_for_norm", "no")],
+)  # fmt: skip
+def test_entries_of_another_kind_are_refused(key, value):
+    with pytest.raises(WeightError, match=r"another kind|not nnU-Net's own"):
+        plan_managers(changed(key, value=value), CONFIGURATION)
+
+
+@pytest.mark.parametrize("value", [5, None, [], "x", {CONFIGURATION: 5}])
+def test_configurations_of_another_kind_are_refused(value):
+    with pytest.raises(WeightError):
+        plan_managers({**tiny_plans(), "configurations": value}, CONFIGURATION)
+
+
+@pytest.mark.parametrize("order", [5, "012", [0, 1], [0, 1, 1], [0, 1, 2.0], [0, 1, None]])
+@pytest.mark.parametrize("key", ["transpose_forward", "transpose_backward"])
+def test_axes_are_in_some_order(key, order):
+    with pytest.raises(WeightError, match=key):
+        plan_managers({**tiny_plans(), key: order}, CONFIGURATION)
+
+
+@pytest.mark.parametrize("value", [5, "conv_op", {"conv_op": 1}, [5]])
+def test_imported_names_are_a_list(value):
+    with pytest.raises(WeightError, match="_kw_requires_import"):
+        plan_managers(changed("architecture", "_kw_requires_import", value=value), CONFIGURATION)
+
+
+@pytest.mark.parametrize(("key", "value"), [("n_stages", "x"), ("features_per_stage", ["a"]), ("kernel_sizes", "x"),
+                                            ("strides", None), ("nothing", 1)])  # fmt: skip
+def test_networks_that_cannot_be_built_are_refused(key, value):
+    with pytest.raises(WeightError, match="can be built"):
+        build_network(changed("architecture", "arch_kwargs", key, value=value), CONFIGURATION, in_channels=1,
+                      out_channels=2)  # fmt: skip
