@@ -49,7 +49,7 @@ class Record:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             wrong = [row for row in data["steps"] if not {"id", "status", "kind", "output_dir"} <= set(row)]
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             data, wrong = {}, [f"{error!r:.200}"]
         if wrong:
             raise CheckpointError("the chain's record cannot be read", where=path, got=wrong[0],
