@@ -19,6 +19,7 @@ __all__ = [
     "PromptError",
     "WeightError",
     "few",
+    "visible",
 ]
 
 
@@ -27,10 +28,11 @@ def few(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f", ... ({len(names)})" if len(names) > 5 else "")
 
 
-def _visible(message: str) -> str:
+def visible(message: str) -> str:
     """The message with control and direction characters, which a terminal would obey, spelt out."""
     return "".join(
-        c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else ascii(c)[1:-1] for c in message
+        c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else ascii(c)[1:-1]
+        for c in message
     )
 
 
@@ -62,7 +64,7 @@ class AmalgamationError(Exception):
             lines.append(f"  expected: {expected}")
         if hint is not None:
             lines.append(f"  next:     {hint}")
-        super().__init__(_visible("\n".join(lines)))
+        super().__init__(visible("\n".join(lines)))
 
 
 class DataError(AmalgamationError):

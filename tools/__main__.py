@@ -13,6 +13,7 @@ from typing import Any
 from common.errors import AmalgamationError, ConfigError
 
 from .command_line import parse_by_annotations, with_values
+from .terminal import visible_output
 
 __all__ = ["COMMANDS", "main"]
 
@@ -143,7 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m tools`` and of the ``amalgam`` script."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
-    return guarded(lambda: call([w for w in words if w != "--debug"]), debug=debug)
+    with visible_output():
+        return guarded(lambda: call([w for w in words if w != "--debug"]), debug=debug)
 
 
 if __name__ == "__main__":

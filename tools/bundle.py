@@ -11,6 +11,7 @@ from common.errors import ConfigError
 from .bundle_checks import check_bundle, merged, statements
 from .bundle_files import Configuration, bundle_folders, configurations, find_bundle, read_json, walk
 from .bundle_zip import MAX_BYTES, MAX_FILES, unpack
+from .terminal import say
 
 __all__ = ["Bundle", "verify_network"]
 
@@ -52,7 +53,7 @@ class Bundle:
         for folder in bundle_folders():
             path = folder / "configs" / "metadata.json"
             meta = read_json(path) if path.is_file() else {}
-            print(f"{folder.name:<22} {meta.get('version', '-'):<8} {meta.get('task', '(no metadata)')}")
+            say(f"{folder.name:<22} {meta.get('version', '-'):<8} {meta.get('task', '(no metadata)')}")
 
     def show(self, bundle: str, config: str = "train") -> None:
         """List what running a bundle would call and evaluate, without doing it.
@@ -70,13 +71,13 @@ class Bundle:
 
     @staticmethod
     def _show(configuration: Configuration) -> None:
-        print(f"{configuration.name}: {' + '.join(shlex.quote(str(f)) for f in configuration.files)}")
+        say(f"{configuration.name}: {' + '.join(shlex.quote(str(f)) for f in configuration.files)}")
         content = merged(configuration)
         for where, value in walk(content):
             if isinstance(value, dict) and "_target_" in value:
-                print(f"  call      {where} = {value['_target_']}")
+                say(f"  call      {where} = {value['_target_']}")
         for where, text in statements(content):
-            print(f"  evaluate  {where} = {text[1:]}")
+            say(f"  evaluate  {where} = {text[1:]}")
 
     def check(self, bundle: str = "all", *, quiet: bool = False, run: bool = False) -> None:
         """Check one bundle or ``all`` against the zoo's rules and ours.
@@ -100,13 +101,13 @@ class Bundle:
                 for configuration in (c for c in configurations(folder) if len(c.files) == 1):
                     self._show(configuration)
             for finding in findings:
-                print(f"{folder.name}: {finding.severity}: {finding.check}: {finding.where}: {finding.problem}")
+                say(f"{folder.name}: {finding.severity}: {finding.check}: {finding.where}: {finding.problem}")
             wrong = sum(f.severity == "error" for f in findings)
-            print(f"{folder.name}: {wrong} errors, {len(findings) - wrong} pieces of advice")
+            say(f"{folder.name}: {wrong} errors, {len(findings) - wrong} pieces of advice")
             errors += wrong
             if run and not wrong:
                 verify_network(folder)
-                print(f"{folder.name}: the network takes and gives what metadata.json says")
+                say(f"{folder.name}: the network takes and gives what metadata.json says")
         if errors:
             raise ConfigError(f"{errors} errors in {len(folders)} bundles", hint="mend what is listed above")
 
@@ -138,8 +139,8 @@ class Bundle:
                 folder, out, weights=weights, weights_url=weights_url, weights_licence=weights_licence,
                 torchscript=torchscript, force=force,
             )  # fmt: skip
-            print(f"{done.zip}: {done.modules} modules, {done.weights}")
-            print(f"{done.folder}: the same, unpacked")
+            say(f"{done.zip}: {done.modules} modules, {done.weights}")
+            say(f"{done.folder}: the same, unpacked")
 
     def unpack(self, file: str, out: str, *, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES) -> None:
         """Unpack a bundle's zip; links, paths out of the folder and bombs are refused. Nothing of it is run.
@@ -151,7 +152,7 @@ class Bundle:
             max_bytes: bytes, unpacked, that are accepted.
         """
         folder = unpack(file, out, max_files=max_files, max_bytes=max_bytes)
-        print(f"{folder}: look at it with python -m tools bundle check {shlex.quote(str(folder))} before you run it")
+        say(f"{folder}: look at it with python -m tools bundle check {shlex.quote(str(folder))} before you run it")
 
     def push(self, folder: str, repo: str, *, private: bool = True, latest: bool = False, yes: bool = False) -> None:
         """Send a packed folder to a Hugging Face repository, as ``monai.bundle.push_to_hf_hub`` does.
@@ -167,9 +168,9 @@ class Bundle:
         """
         from .bundle_push import ask, push_bundle
 
-        print(push_bundle(Path(folder), repo, private=private, latest=latest, confirm=_agreed if yes else ask))
+        say(push_bundle(Path(folder), repo, private=private, latest=latest, confirm=_agreed if yes else ask))
 
 
 def _agreed(question: str) -> bool:
-    print(question.replace("?", ": yes"))
+    say(question.replace("?", ": yes"))
     return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from .chain_plan import ChainSettings, plan, takes_external
 from .chain_record import Record, prepare_tracking
 from .chain_run import default_jobs, execute
 from .chain_text import plan_text, status_text
+from .terminal import say
 from .trained import install_model, installs
 
 __all__ = ["Chain"]
@@ -102,7 +102,7 @@ class Chain:
         )
         steps = plan(settings)
         for line in unscored(settings):
-            print(line, file=sys.stderr)
+            say(line, error=True)
         if dry_run:
             return plan_text(steps, Record.read(folder))
         record = Record.open(folder, settings, steps)

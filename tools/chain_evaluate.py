@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def check_split(settings: ChainSettings, collection: Collection) -> None:
     split, datasets = settings.split, collection.datasets
     bare = [f"{d.name}: {c.id}" for d in datasets for c in d.cases(split) if c.label is None]
     unfit = [d for d in datasets if any(c.label is None for c in d.cases(split))] or list(datasets)
-    hint = f"python -m tools data split {unfit[0].root} --test 0.2"
+    hint = f"python -m tools data split {shlex.quote(str(unfit[0].root))} --test 0.2"
     hint += f", likewise {', '.join(d.name for d in unfit[1:])}" if unfit[1:] else ""
     hint += "" if split == "validation" else "; or --split validation"
     if bare:

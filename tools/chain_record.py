@@ -53,7 +53,7 @@ class Record:
                            finite=False)  # fmt: skip
         try:
             wrong = [row for row in data["steps"] if not {"id", "status", "kind", "output_dir"} <= set(row)]
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             data, wrong = {}, [f"{error!r:.200}"]
         if wrong:
             raise CheckpointError(problem, where=path, got=wrong[0], expected="what a chain wrote", hint=hint)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from .chain_artefacts import changed
 from .chain_record import CHANGED, Record
 from .chain_step import Step
+from .run_files import CHAIN, check_record, inside
+from .terminal import shown
 
 __all__ = ["plan_text", "status_text"]
 
@@ -31,14 +33,24 @@ def plan_text(steps: Sequence[Step], record: Record | None, indent: int = 0) -> 
             open_steps[step.id] = step
         lines.append(f"{'to do' if why is not None else 'done':>6}  {step.title}" + (f": {why}" if why else ""))
         lines += [f"        {step.command}"] if step.argv else []
-    return "\n".join(" " * indent + line for line in lines)
+    return "\n".join(" " * indent + shown(line) for line in lines)
 
 
 def status_text(record: Record) -> str:
-    """The recorded state of every step, and what is no longer as it was recorded."""
+    """The recorded state of every step, and what is no longer as it was recorded.
+
+    Raises:
+        DataError: for a record with a value of a wrong kind, or one that names a place outside its folder.
+    """
     lines = []
-    for row in record.data["steps"]:
-        wrong = changed(record.folder / row["output_dir"], row.get("sha256", {})) if row["status"] == "done" else ""
-        state = "damaged" if wrong else row["status"]
-        lines.append(f"{state:>8}  {row['seconds'] or 0:>7.0f} s  {row['title']}" + (f": {wrong}" if wrong else ""))
+    path = record.folder / "chain.json"
+    check_record(record.data, CHAIN, path)
+    for i, row in enumerate(record.data["steps"]):
+        place = inside(record.folder, row["output_dir"], where=f"{path}, steps[{i}].output_dir")
+        for name in row.get("sha256") or {}:
+            inside(place, name, where=f"{path}, steps[{i}].sha256")
+        wrong = changed(place, row.get("sha256") or {}) if row["status"] == "done" else ""
+        state, title = "damaged" if wrong else row["status"], row.get("title", row["id"])
+        told = f"{state:>8}  {row.get('seconds') or 0:>7.0f} s  {title}" + (f": {wrong}" if wrong else "")
+        lines.append(shown(told))
     return "\n".join(lines)

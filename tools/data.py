@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter
 from pathlib import Path
@@ -21,7 +22,7 @@ from common.data.naming import is_nameless
 from common.data.verify import Problem, check
 from common.errors import ConfigError, few
 
-from .terminal import console
+from .terminal import console, say
 
 __all__ = ["Data", "read_structures"]
 
@@ -111,16 +112,16 @@ class Data:
                 channels=None if channels is None else tuple(c.strip() for c in _text(channels).split(",")),
                 val=val,
             )
-        print(f"wrote {dataset.root / 'dataset.json'}, {_counts(dataset)}")
+        say(f"wrote {dataset.root / 'dataset.json'}, {_counts(dataset)}")
         bare = [f"<name>={v}" for n, v in zip(dataset.labels.names, dataset.labels.values) if is_nameless(n)]
         if bare:
-            print(f'the structures have no names: convert again with --structures "{",".join(bare)}"')
-        print(f"next: python -m tools data check {out}")
+            say(f'the structures have no names: convert again with --structures "{",".join(bare)}"')
+        say(f"next: python -m tools data check {shlex.quote(str(out))}")
 
     def split(self, dataset_dir: str, val: float = 0.2, test: float = 0.0, out: str | None = None) -> None:
         """Split the labelled cases anew by hashed subject (writes ``dataset.json``)."""
         dataset = split_dataset(dataset_dir, val=val, test=test, out=out)
-        print(", ".join(f"{s}: {len(dataset.splits[s])}" for s in SPLITS))
+        say(", ".join(f"{s}: {len(dataset.splits[s])}" for s in SPLITS))
 
     def merge(self, *datasets: str, out: str, name: str | None = None, names: str = "intersection") -> None:
         """Make one dataset of several; label maps are rewritten, images stay where they are.
@@ -132,15 +133,15 @@ class Data:
             names: keep the ``intersection`` or the ``union`` of the structures.
         """
         dataset = merge_datasets(datasets, out, name=name or Path(out).resolve().name, names=names)
-        print(f"wrote {dataset.root / 'dataset.json'}: {len(dataset.cases())} cases, {', '.join(dataset.labels.names)}")
+        say(f"wrote {dataset.root / 'dataset.json'}: {len(dataset.cases())} cases, {', '.join(dataset.labels.names)}")
 
     def collection(self, *datasets: str, out: str, name: str | None = None) -> None:
         """Write ``OUT/collection.json``, which names dataset folders as the tasks of one collection."""
-        print(f"wrote {write_collection(out, datasets, name=name)}")
+        say(f"wrote {write_collection(out, datasets, name=name)}")
 
     def extract(self, source: str, volume: int, out: str) -> None:
         """Write volume number VOLUME (from 0) of a 4-D file as a file of its own."""
-        print(f"wrote {write_volume(read_volume(source, volume=volume), out)}")
+        say(f"wrote {write_volume(read_volume(source, volume=volume), out)}")
 
 
 def _counts(dataset: Dataset) -> str:

@@ -1,16 +1,96 @@
-"""What commands print: names from data stay what they are, whatever signs of markup they hold."""
+"""What commands print: names from data stay what they are, whatever signs of markup or control they hold."""
 
 from __future__ import annotations
 
-from rich.console import Console
+import contextlib
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
 
-__all__ = ["console"]
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from common.errors import visible
+
+__all__ = ["console", "say", "shown", "visible_output"]
+
+
+def shown(text: object) -> str:
+    """Text from data on a terminal: control and direction characters spelt out, line ends too."""
+    return visible(str(text)).replace("\n", "\\n")
+
+
+def say(line: object, *, error: bool = False) -> None:
+    """Print one line that may hold text from data.
+
+    Args:
+        line: it stays one line.
+        error: print it where errors go.
+    """
+    print(shown(line), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+class _Plain(Console):
+    """Rich's own colours and movements reach the terminal, those of the text do not."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text, style, control) if control else Segment(visible(text), style)
+
+    def render_str(self, text: str, **options: Any) -> Any:
+        return super().render_str(visible(text), **options)
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that takes no text for rich's markup (``[red]``, ``[link=...]``) or for an emoji's name.
+    """A console that takes no text for rich's markup (``[red]``), for an emoji's name or for a terminal's command.
 
     Args:
         stderr: print there.
     """
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    stream = sys.stderr if stderr else sys.stdout
+    plain = stream.stream if isinstance(stream, _Visible) else stream
+    return _Plain(file=plain, stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+class _Visible:
+    """A stream on which nothing is a terminal's command."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self.stream.write(visible(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextlib.contextmanager
+def visible_output() -> Iterator[None]:
+    """All that a command prints and logs meanwhile is visible, whoever prints it.
+
+    The stream of errors itself stays: libraries' progress bars move on it. Our messages there are made visible where
+    they are made (:mod:`common.errors`), those of loggers here.
+    """
+    before = logging.getLogRecordFactory()
+
+    def record(*arguments: Any, **options: Any) -> logging.LogRecord:
+        made = before(*arguments, **options)
+        with contextlib.suppress(Exception):  # the handler reports it
+            message = made.getMessage()
+            if visible(message) != message:
+                made.msg, made.args = visible(message), ()
+        return made
+
+    logging.setLogRecordFactory(record)
+    try:
+        with contextlib.redirect_stdout(_Visible(sys.stdout)):
+            yield
+    finally:
+        logging.setLogRecordFactory(before)

@@ -11,7 +11,7 @@ from torch import Tensor
 from common.errors import ConfigError, WeightError
 from common.weights import read_state_dict, save_weights
 
-from .terminal import console
+from .terminal import console, say, shown
 
 __all__ = ["Weights"]
 
@@ -30,7 +30,7 @@ class Weights:
         terminal = console()
         table = Table("tensor", "shape", "type", title=str(file))
         for name, tensor in list(tensors.items())[: limit or None]:
-            table.add_row(name, _shape(tensor), str(tensor.dtype).removeprefix("torch."))
+            table.add_row(shown(name), _shape(tensor), str(tensor.dtype).removeprefix("torch."))
         terminal.print(table)
         if limit and len(tensors) > limit:
             terminal.print(f"... and {len(tensors) - limit} more (--limit 0 shows all)")
@@ -56,7 +56,7 @@ class Weights:
         if rows:
             table = Table("tensor", "difference", Path(str(a)).name, Path(str(b)).name)
             for row in rows[: limit or None]:
-                table.add_row(*row)
+                table.add_row(*map(shown, row))
             terminal.print(table)
         same = len({*first, *second}) - len(rows)
         terminal.print(f"{same} tensors are equal, {len(rows)} differ")
@@ -81,7 +81,7 @@ class Weights:
         if unused:
             raise WeightError("the card names nothing so", where=old, got=", ".join(unused),
                               expected=", ".join((*card.labels.names, *card.channels)))  # fmt: skip
-        print(f"wrote {save_weights(target, tensors, card)}: {', '.join(card.labels.names)}")
+        say(f"wrote {save_weights(target, tensors, card)}: {', '.join(card.labels.names)}")
 
 
 def _difference(a: Tensor | None, b: Tensor | None) -> str:

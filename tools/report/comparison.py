@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from typing import Any
 
 from common.errors import DataError
 
+from ..run_files import COMPARISON, COSTS, inside, read_record
 from .numbers import Model
 from .results import Run, read_study
 from .sections import distance_of
@@ -112,16 +112,14 @@ def read_comparison(folder: Path) -> Comparison:
     if not path.is_file():
         raise DataError("there is no comparison here", where=folder, expected="compare.json",
                         hint="python -m tools compare run makes one")  # fmt: skip
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        entries = list(record["members"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError("not the record of a comparison", where=path, got=str(error)) from error
+    record = read_record(path, COMPARISON)
+    entries = record["members"]
     runs: dict[str, list[Run]] = {}
     chains: dict[str, JSON] = {}
     for bundle in dict.fromkeys(e["bundle"] for e in entries):
-        if (folder / bundle / "chain.json").is_file():
-            study = read_study([folder / bundle])
+        own = inside(folder, bundle, where=f"{path}, members[].bundle")
+        if (own / "chain.json").is_file():
+            study = read_study([own])
             runs[bundle], chains[bundle] = study.runs, study.chain or {}
     members = [
         _member(i, e, runs.get(e["bundle"], []), record, chains.get(e["bundle"], {})) for i, e in enumerate(entries)
@@ -186,8 +184,8 @@ def _early(training: Mapping[str, Any], budget: Mapping[str, Any]) -> bool:
     """Whether a training left a tenth of its budget or more unused; schedules are no exact multiples of steps."""
     steps, minutes = budget.get("steps"), budget.get("minutes")
     if steps is not None:
-        return bool(training) and training.get("steps", math.inf) < 0.9 * steps
-    return bool(training) and minutes is not None and training.get("seconds", math.inf) < 0.9 * 60 * minutes
+        return any(v < 0.9 * steps for v in _known([training.get("steps")]))
+    return minutes is not None and any(v < 0.9 * 60 * minutes for v in _known([training.get("seconds")]))
 
 
 def _machine(costs: Mapping[str, Any]) -> str:
@@ -197,16 +195,11 @@ def _machine(costs: Mapping[str, Any]) -> str:
 
 def _operations(cases: Iterable[Mapping[str, Any]]) -> float:
     """Mean over the cases that were counted, each once: seeds count the same case."""
-    return _mean(list({(c["task"], c["case"]): c["multiply_adds_g"] for c in cases if c.get("counted")}.values()))
+    return _mean(list({(c["task"], c["case"]): c.get("multiply_adds_g") for c in cases if c.get("counted")}.values()))
 
 
 def _read(path: Path) -> JSON:
-    if not path.is_file():
-        return {}
-    try:
-        content: JSON = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError("not a file of costs", where=path, got=str(error)) from error
+    content: JSON = read_record(path, COSTS) if path.is_file() else {}
     return content
 
 

@@ -127,7 +127,7 @@ def dumbbells(cases: Sequence[tuple[str, Mapping[str, float]]], models: Sequence
     base = top + step * len(cases) + 4
 
     def at(v: float) -> float:
-        return left + (width - left - 14) * (v - low) / (high - low)
+        return left + (width - left - 14) * (v - low) / ((high - low) or 1)
 
     body = "".join(
         line(at(t), top, at(t), base) + text(at(t), base + 15, number(t), "tick", "middle") for t in ticks(low, high, 4)

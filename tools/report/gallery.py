@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
 from html import escape
 from pathlib import Path
 
@@ -17,10 +18,16 @@ PICTURES_PER_RUN = 12
 
 
 def image(file: Path, alt: str) -> str:
-    """A picture inside the page; WebP, because a page with all PNGs is several times as large."""
+    """A picture inside the page; WebP, because a page with all PNGs is several times as large.
+
+    Of one that cannot be read there is a word.
+    """
     packed = io.BytesIO()
-    with Image.open(file) as picture:
-        picture.convert("RGB").save(packed, "WEBP", quality=86)
+    try:
+        with Image.open(file) as picture:
+            picture.convert("RGB").save(packed, "WEBP", quality=86)
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+        return f'<p class="notice">Left out: {escape(file.name)} is no picture ({type(error).__name__}).</p>'
     data = base64.b64encode(packed.getvalue()).decode("ascii")
     return f'<img loading="lazy" alt="{escape(alt)}" src="data:image/webp;base64,{data}">'
 
@@ -41,7 +48,7 @@ def gallery(study: Study) -> str:
             alt = f"{o.kind}: {o.case}, {o.structure}, Dice {o.dice:.3f}"
             figures += (
                 f'<figure data-shown="{escape(run.id)}"{hidden}>{image(o.file, alt)}'
-                f'<figcaption><span class="pill">{o.kind}</span><b>{escape(o.structure)}</b> Dice {o.dice:.3f}'
+                f'<figcaption><span class="pill">{escape(o.kind)}</span><b>{escape(o.structure)}</b> Dice {o.dice:.3f}'
                 f"<span>{escape(name)}</span></figcaption></figure>"
             )
     note = (

@@ -127,8 +127,8 @@ def difference(first: Mapping[tuple[str, str, str], float], second: Mapping[tupl
 
 def difference_title(first: Model, second: Model) -> str:
     """What a column of differences is called, in short."""
-    less = "alone" if second.key == "alone" else second.title.split()[-1]
-    return f"{first.title.split()[0]} − {less}"
+    less = "alone" if second.key == "alone" else (second.title.split() or ["second"])[-1]
+    return f"{(first.title.split() or ['first'])[0]} − {less}"
 
 
 def best(stats: Mapping[str, Stat], measure: str) -> str | None:

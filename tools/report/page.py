@@ -55,7 +55,9 @@ def _unfinished(chain: dict[str, Any]) -> str:
     open_steps = [s for s in chain.get("steps", ()) if s.get("status") != "done"]
     if not open_steps:
         return ""
-    names = ", ".join(f"{escape(s.get('title', s['id']))} ({escape(s['status'])})" for s in open_steps[:4])
+    names = ", ".join(
+        f"{escape(s.get('title', s['id']))} ({escape(s.get('status', 'unknown'))})" for s in open_steps[:4]
+    )
     more = f" and {len(open_steps) - 4} more" if len(open_steps) > 4 else ""
     return f'<p class="notice">This chain is not finished: {names}{more}. The same command continues it.</p>'
 
@@ -71,7 +73,7 @@ def _structures(models: Sequence[Model], distance: str) -> str:
     asked = f" Prompts: {escape(', '.join(sorted(prompts)))}." if prompts else ""
     note = (
         f"Mean and 95 % interval per structure; the best mean is bold, a coloured difference excludes zero. "
-        f"A structure {rule}. Surface Dice at {rules.get('surface_tolerance_mm', 2.0)} mm.{asked} "
+        f"A structure {rule}. Surface Dice at {escape(str(rules.get('surface_tolerance_mm', 2.0)))} mm.{asked} "
         "Click a heading to sort."
     )
     return f'<h2>Structure by structure</h2><p class="sub">{note}</p>{tables(models, distance)}'

@@ -32,7 +32,7 @@ def strips(members: Sequence[tuple[Model, Cases]], label: str) -> str:
     base = top + step * len(members)
 
     def at(v: float) -> float:
-        return left + (width - left - 14) * (v - low) / (high - low)
+        return left + (width - left - 14) * (v - low) / ((high - low) or 1)
 
     body = "".join(
         line(at(t), top, at(t), base) + text(at(t), base + 16, number(t), "tick", "middle") for t in ticks(low, high, 8)
@@ -65,7 +65,7 @@ def pairs(reference: tuple[Model, Cases], other: tuple[Model, Cases]) -> str:
     width, height, left, right, top = 300.0, 230.0, 52.0, 240.0, 22.0
 
     def y(v: float) -> float:
-        return top + (height - top - 34) * (1 - (v - low) / (high - low))
+        return top + (height - top - 34) * (1 - (v - low) / ((high - low) or 1))
 
     body = "".join(
         line(left, y(t), right, y(t)) + text(left - 8, y(t) + 4, number(t), "tick", "end") for t in ticks(low, high, 4)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.engine.score_summary import read_case_csv
 from common.errors import DataError
-from common.tables import read_csv
+
+from ..run_files import CAPTIONS, CHAIN, LARGEST, OVERLAYS, SUMMARY, inside, read_record, read_scores, read_table
 
 __all__ = ["WORDS", "Overlay", "Picture", "Run", "Study", "read_study"]
 
@@ -147,15 +147,12 @@ def _distinct(runs: list[Run]) -> list[Run]:
 
 def _chain(folder: Path) -> Study:
     path = folder / "chain.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        steps = record["steps"]
-    except (ValueError, KeyError) as error:
-        raise DataError("not the record of a chain", where=path, got=str(error)) from error
+    record = read_record(path, CHAIN)
+    steps = record["steps"]
+    places = [inside(folder, s["output_dir"], where=f"{path}, steps[{i}].output_dir") for i, s in enumerate(steps)]
     runs = []
-    for step in (s for s in steps if s.get("kind") in TRAINED):
-        own = folder / step["output_dir"]
-        scored = [folder / s["output_dir"] for s in steps if _scores(s, step["id"])]
+    for step, own in ((s, p) for s, p in zip(steps, places, strict=True) if s.get("kind") in TRAINED):
+        scored = [p for s, p in zip(steps, places, strict=True) if _scores(s, step["id"])]
         runs.append(_run(step["id"], step["kind"], step.get("title", step["id"]), own, [*scored, own], step))
     runs += [_given(s, folder) for s in steps if _scores_given(s, {r.id for r in runs})]
     return Study(record.get("name", folder.name), runs, record)
@@ -167,21 +164,21 @@ def _scores(step: dict[str, Any], subject: str) -> bool:
 
 
 def _scores_given(step: dict[str, Any], known: set[str]) -> bool:
-    subject = step.get("subject", "")
+    subject = step.get("subject") or ""
     return step.get("kind") == "evaluate" and subject.startswith("expert:") and subject not in known
 
 
 def _given(step: dict[str, Any], folder: Path) -> Run:
     """An expert that the chain evaluated but did not train."""
     own, name = folder / step["output_dir"], step["subject"].removeprefix("expert:")
-    return _run(step["subject"], "expert", f"Expert {name} (given)", own, [own], {"status": step.get("status")})
+    return _run(step["subject"], "expert", f"Expert {name} (given)", own, [own], {"status": step.get("status", "done")})
 
 
 def _run(
     identity: str, kind: str, title: str, folder: Path, scored: Iterable[Path], step: dict[str, Any] | None = None
 ) -> Run:
     evaluation = next((s / "evaluation" for s in scored if (s / "evaluation" / "summary.json").is_file()), None)
-    summary = {} if evaluation is None else json.loads((evaluation / "summary.json").read_text(encoding="utf-8"))
+    summary = {} if evaluation is None else read_record(evaluation / "summary.json", SUMMARY)
     cases = None if evaluation is None else evaluation / "cases.csv"
     return Run(
         identity,
@@ -190,7 +187,7 @@ def _run(
         folder,
         status=(step or {}).get("status", "done"),
         seconds=(step or {}).get("seconds"),
-        rows=read_case_csv(cases) if cases is not None and cases.is_file() else [],
+        rows=read_scores(cases) if cases is not None and cases.is_file() else [],
         rules={k: v for k, v in summary.items() if k not in ("all", "tasks", "labels")},
         history=_history(folder / "history.csv"),
         overlays=[] if evaluation is None else _overlays(evaluation / "overlays"),
@@ -201,14 +198,15 @@ def _run(
 def _history(path: Path) -> list[dict[str, float | None]]:
     if not path.is_file():
         return []
-    return [{k: _number(v) for k, v in row.items()} for row in read_csv(path)[1]]
+    return [{k: _number(v) for k, v in row.items()} for row in read_table(path)]
 
 
 def _number(text: str | None) -> float | None:
     try:
-        return float(text) if text else None
+        value = float(text) if text else math.nan
     except ValueError:
         return None
+    return value if abs(value) < LARGEST else None  # neither NaN nor what no drawing has a scale for
 
 
 def _overlays(folder: Path) -> list[Overlay]:
@@ -216,16 +214,18 @@ def _overlays(folder: Path) -> list[Overlay]:
     if not listing.is_file():
         return []
     found = []
-    for e in json.loads(listing.read_text(encoding="utf-8")):
-        file = folder / Path(e["file"]).name
+    for i, e in enumerate(read_record(listing, OVERLAYS)):
+        file = inside(folder, Path(e["file"]).name, where=f"{listing}, [{i}].file")
+        dice = math.nan if e["dice"] is None else float(e["dice"])
         if file.is_file():
-            found.append(Overlay(file, e["kind"], e["case"], e.get("task", ""), e["structure"], float(e["dice"])))
+            found.append(Overlay(file, e["kind"], e["case"], e.get("task", ""), e["structure"], dice))
     return found
 
 
 def _pictures(folder: Path) -> list[Picture]:
     """``pictures/*.png`` with ``captions.json``, ``{file name: caption}``; the name is the caption without it."""
     listing = folder / "captions.json"
-    captions = json.loads(listing.read_text(encoding="utf-8")) if listing.is_file() else {}
+    captions = read_record(listing, CAPTIONS) if listing.is_file() else {}
     files = sorted(folder.glob("*.png")) if folder.is_dir() else []
+    files = [inside(folder, f.name, where=str(folder)) for f in files]
     return [Picture(f, str(captions.get(f.name, re.sub(r"[_-]+", " ", f.stem)))) for f in files]

@@ -18,10 +18,12 @@ from monai.transforms import Orientation, Spacing
 from numpy.typing import NDArray
 
 from common.data.datalist import Collection, items, read_collection
+from common.data.dataset_json import base_name
 from common.data.transforms import LoadCased, MapLabelsd
 from common.engine.case_pictures import COLOURS
 from common.errors import AmalgamationError
 
+from ..run_files import SUMMARY, inside, read_record
 from .comparison import Comparison, Member
 from .comparison_rows import annotated_values
 from .results import Run
@@ -133,14 +135,17 @@ def _answer(member: Member, collection: Collection, case: Case, dim: int) -> Any
     if run is None or not summary.is_file():
         return None
     folder = run.folder / "predictions"
-    files = [p for place in (folder / case[0], folder) for p in sorted(place.glob(f"{case[1]}.*"))]
+    places = [p for p in (inside(folder, case[0], where=f"{run.folder}, a task of its scores"), folder) if p.is_dir()]
+    files = [p for place in places for p in sorted(place.iterdir()) if p.is_file() and base_name(p) == case[1]]
     if not files:
         return None
     try:
         answer = LoadCased(keys="pred", dim=dim)({"pred": str(files[0]), "case": case[1]})["pred"]
     except AmalgamationError:
         return None
-    own = json.loads(summary.read_text(encoding="utf-8"))["labels"]["names"]
+    own = read_record(summary, SUMMARY).get("labels", {}).get("names")
+    if own is None:
+        return None
     names = ["", *collection.labels.names]
     table = torch.zeros(len(own) + 1, dtype=torch.int64)
     for i, name in enumerate(own, 1):
