@@ -38,7 +38,7 @@ def _yaml_depth(text: str, path: Path) -> int:
     """How deep lists and mappings nest, at most one more than is accepted."""
     from monai.bundle import config_parser
 
-    yaml: Any = config_parser.yaml  # type: ignore[attr-defined]  # the one that MONAI reads with
+    yaml: Any = config_parser.yaml  # the one that MONAI reads with
     depth = deepest = 0
     try:
         for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ignite.distributed as idist
 
@@ -55,7 +55,8 @@ def model_card(
         extra["contract"] = survey(
             dataset_dir, splits=splits, modality=modality, taught=taught, structures=structures, folder=output_dir
         )
-    return ModelCard(labels, channels, bundle, version, extra=extra)
+    listed = cast("tuple[str, ...]", channels)  # the card itself refuses text, and makes a tuple of a list
+    return ModelCard(labels, listed, bundle, version, extra=extra)
 
 
 def model_settings(path: str | Path, defaults: Mapping[str, Any]) -> dict[str, Any]:

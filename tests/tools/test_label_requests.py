@@ -165,5 +165,5 @@ def test_studies_that_fit_or_of_which_nobody_knows(tag, taught):
 
 
 def test_a_study_of_another_modality_is_refused():
-    with pytest.raises(RequestError, match="(?s)MR.*CT"):
+    with pytest.raises(RequestError, match=r"(?s)MR.*CT"):
         check_study("MR", ["CT"])

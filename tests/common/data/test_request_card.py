@@ -29,7 +29,7 @@ def test_a_scan_in_another_unit_gets_a_remark_beside_earlier_ones():
 
 
 def test_other_channels_are_refused():
-    with pytest.raises(DataError, match="(?s)2 channels.*CT"):
+    with pytest.raises(DataError, match=r"(?s)2 channels.*CT"):
         CompareWithCardd(["CT"], {"CT": CT}, "CT")({"image": image(channels=2)})
 
 
