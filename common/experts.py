@@ -15,20 +15,10 @@ from torch import Tensor, nn
 from .errors import AmalgamationError, ExpertError
 from .experts_fit import check_expert
 from .experts_sources import Opened, files_of, hash_files, open_source
-from .experts_spec import ExpertSpec, read_manifest, train_hint, write_manifest
+from .experts_spec import ExpertSpec, read_manifest, train_hint
 from .labels import LabelSpace
 
-__all__ = [
-    "Expert",
-    "ExpertSet",
-    "ExpertSpec",
-    "check_unchanged",
-    "describe_nnunet",
-    "hash_expert",
-    "load_experts",
-    "read_manifest",
-    "write_manifest",
-]
+__all__ = ["Expert", "ExpertSet", "check_unchanged", "describe_nnunet", "hash_expert", "load_experts"]
 
 logger = logging.getLogger(__name__)
 

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .card import CARD_ATTRIBUTE, ModelCard, save_weights
+from .card import CARD_ATTRIBUTE, ModelCard
 from .errors import WeightError
 from .integrity import verify
 
-__all__ = ["Coverage", "ModelCard", "digest", "load_weights", "read_card", "read_state_dict", "save_weights"]
+__all__ = ["Coverage", "digest", "load_weights", "read_card", "read_state_dict"]
 
 logger = logging.getLogger(__name__)
 

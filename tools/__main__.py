@@ -47,7 +47,9 @@ def usage() -> str:
 
 
 def find(name: str) -> Any:
-    """The function or class behind a command: ``tools.<name>.<name>`` or ``tools.<name>.<Name>``.
+    """The function or class behind a command: ``<name>`` or ``<Name>`` of ``tools.<name>``.
+
+    A command that is a package keeps it in its module ``command``.
 
     Raises:
         ConfigError: for an unknown command, with the nearest known one.
@@ -57,11 +59,13 @@ def find(name: str) -> Any:
         hint = f"did you mean 'python -m tools {close[0]}'?" if close else "python -m tools --help"
         raise ConfigError(f"there is no command {name!r}", expected=", ".join(COMMANDS), hint=hint)
     module = importlib.import_module(f"tools.{name}")
+    if hasattr(module, "__path__"):
+        module = importlib.import_module(f"tools.{name}.command")
     for attribute in (name, name.capitalize()):
         component = getattr(module, attribute, None)
         if component is not None:
             return component() if inspect.isclass(component) else component
-    raise AttributeError(f"tools/{name}.py defines neither {name} nor {name.capitalize()}")
+    raise AttributeError(f"{module.__name__} defines neither {name} nor {name.capitalize()}")
 
 
 def refuse_unknown_flags(component: Any, arguments: Sequence[str], *, where: str) -> None:

@@ -17,7 +17,9 @@ from common.experts_normalise import Normalise
 from common.experts_sources import Opened
 from common.experts_spec import ExpertSpec
 from common.labels import LabelSpace
-from common.methods.ka2er import KA2ER, KA2ERLoss, KA2ERStudent
+from common.methods.ka2er import KA2ER
+from common.methods.ka2er_loss import KA2ERLoss
+from common.methods.ka2er_student import KA2ERStudent
 
 from .bench_measure import Case, relative
 

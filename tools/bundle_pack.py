@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from common.card import ModelCard
+from common.card import ModelCard, save_weights
 from common.contract import Contract
 from common.engine.score_record import read_scores
 from common.errors import AmalgamationError, ConfigError
 from common.integrity import copy_sealed, file_hash, remove_seal
 from common.labels import BACKGROUND
 from common.literals import inert
-from common.weights import read_state_dict, save_weights
+from common.weights import read_state_dict
 
 from .bundle_checks import check_bundle
 from .bundle_closure import SOURCE

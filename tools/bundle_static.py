@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from .bundle_lookup import ANYTHING, NotFoundError, library_signature
 
-__all__ = ["ANYTHING", "NotFoundError", "signature_of"]
+__all__ = ["signature_of"]
 
 P = inspect.Parameter
 _DEPTH = 20

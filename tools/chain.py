@@ -10,9 +10,10 @@ from common.errors import ConfigError
 from common.integrity import verify
 
 from .chain_evaluate import unscored
-from .chain_plan import ChainSettings, plan, takes_external
+from .chain_plan import plan, takes_external
 from .chain_record import Record, prepare_tracking
 from .chain_run import default_jobs, execute
+from .chain_step import ChainSettings
 from .chain_text import plan_text, status_text
 from .terminal import say
 from .trained import install_model, installs
@@ -111,7 +112,7 @@ class Chain:
             execute(steps, record, settings, default_jobs() if jobs == "auto" else int(jobs))
             said = install_model(steps, settings, install=wanted)
             if report:
-                from .report import report as write_report
+                from .report.command import report as write_report
 
                 write_report(str(folder), out=str(folder / "report"))
                 return f"{said}\nThe report is {folder / 'report' / 'index.html'}"

@@ -18,14 +18,13 @@ from .chain_step import (
     Step,
     config_argument,
     data_files,
-    fingerprint,
     own_data,
     recipe,
     run_words,
 )
 from .command_line import as_typed
 
-__all__ = ["ChainSettings", "Step", "fingerprint", "plan", "recipe", "takes_external"]
+__all__ = ["plan", "takes_external"]
 
 
 def plan(settings: ChainSettings) -> list[Step]:

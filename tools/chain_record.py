@@ -22,8 +22,7 @@ from common.errors import CheckpointError, ExpertError
 from common.plain_json import read_object
 
 from .chain_artefacts import artefacts, changed, kept_together, unfit
-from .chain_plan import ChainSettings, Step, fingerprint, recipe
-from .chain_step import this_command
+from .chain_step import ChainSettings, Step, fingerprint, recipe, this_command
 
 __all__ = ["CHANGED", "Record", "prepare_tracking", "write_manifest"]
 

@@ -117,7 +117,7 @@ class Compare:
         Returns:
             The page's file.
         """
-        from .report import comparison_report
+        from .report.command import comparison_report
 
         return comparison_report(output_dir, out=out, title=title)
 

@@ -13,8 +13,9 @@ import numpy as np
 from monai.bundle import ConfigParser
 
 import common
-from common.data.dicom import DicomVolume, SeriesOptions, Slice
+from common.data.dicom import DicomVolume, SeriesOptions
 from common.data.dicom_seg import Algorithm, check_sources, write_seg
+from common.data.dicom_slices import Slice
 from common.engine.overlays import class_colors
 from common.errors import AmalgamationError, ConfigError
 from common.geometry import Grid

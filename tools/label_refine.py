@@ -13,11 +13,20 @@ from .label_config import Model
 __all__ = ["SERVED_TARGETS", "served_training"]
 
 SERVED_TARGETS = (
-    "common.data.objects", "common.data.request_answer", "common.data.request_card", "common.data.server_labels",
+    "common.data.loading",
+    "common.data.objects",
+    "common.data.request_answer",
+    "common.data.request_card",
+    "common.data.server_labels",
     "common.data.transforms",
-    "common.engine.best", "common.engine.click_training", "common.engine.metrics", "common.engine.refine",
-    "common.engine.settings", "common.engine.steps", "common.literals", "common.losses.refine",
-)  # fmt: skip
+    "common.engine.best",
+    "common.engine.click_training",
+    "common.engine.metrics",
+    "common.engine.refine",
+    "common.engine.settings",
+    "common.engine.steps",
+    "common.losses.refine",
+)
 """Modules that a server's configurations name beside the bundle's own; a bundle that is self-contained brings them."""
 
 # what makes the network and its input, and nothing of answering
@@ -132,7 +141,7 @@ def _objects(model: Model) -> dict[str, Any]:
     """Data, loss and validation of a promptable mixture: every structure an object, clicked at until the end."""
     keys = ["image", "label"]
     steps = [
-        {"_target_": "common.data.transforms.LoadCased", "keys": "image"},
+        {"_target_": "common.data.loading.LoadCased", "keys": "image"},
         {"_target_": "common.data.objects.ClampModalityd", "keys": "image", "bounds": "$@model['clip']",
          "default": "@modality", "modalities": "$@model['modalities']"},
         {"_target_": "common.data.server_labels.ServerLabeld", "labels": "@labels", "match": False},

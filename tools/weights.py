@@ -8,8 +8,9 @@ from pathlib import Path
 from rich.table import Table
 from torch import Tensor
 
+from common.card import save_weights
 from common.errors import ConfigError, WeightError
-from common.weights import read_state_dict, save_weights
+from common.weights import read_state_dict
 
 from .terminal import console, say, shown
 

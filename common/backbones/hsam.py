@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from ..errors import ConfigError
 from .hsam_decoder import NOISE_LEVELS, CoarseDecoder, FineDecoder
-from .sam import EMBED, VARIANTS, SamLogits, sam_network
+from .sam import VARIANTS, SamLogits, sam_network
 from .sam_encoder import SamFeatures, Step
+from .sam_prompt import EMBED
 
 __all__ = ["STAGES", "HSam", "hsam_network"]
 

@@ -13,21 +13,10 @@ from torch.nn import functional as F
 
 from ..errors import ConfigError
 from .sam_encoder import SamEncoder, SamFeatures, Step, require_image_size
-from .sam_prompt import EMBED, load_prompt_encoder, prompt_encoder
+from .sam_prompt import EMBED
 from .sam_weights import load_sam
 
-__all__ = [
-    "EMBED",
-    "VARIANTS",
-    "Sam",
-    "SamLogits",
-    "load_prompt_encoder",
-    "load_sam",
-    "prompt_encoder",
-    "sam_decoder",
-    "sam_encoder",
-    "sam_network",
-]
+__all__ = ["VARIANTS", "Sam", "SamLogits", "sam_decoder", "sam_encoder", "sam_network"]
 
 _PATCH = 16
 VARIANTS: dict[str, dict[str, Any]] = {

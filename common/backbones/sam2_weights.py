@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import WeightError
-from ..layers.lora import expert_names
+from ..layers.lora_experts import expert_names
 from ..weights import Coverage, load_weights
 from .sam2 import Sam2
 from .sam_weights import read_sam

@@ -15,16 +15,7 @@ from .sam3d_encoder import Sam3DEncoder
 from .sam3d_prompt import PromptEncoder3D, Prompts
 from .sam3d_weights import load_sam_med3d
 
-__all__ = [
-    "VARIANTS",
-    "MaskDecoder3D",
-    "MaskLogits",
-    "Prompts",
-    "Sam3D",
-    "load_sam_med3d",
-    "mask_decoder_3d",
-    "sam3d_network",
-]
+__all__ = ["VARIANTS", "Sam3D", "sam3d_network"]
 
 VARIANTS: dict[str, dict[str, Any]] = {
     # the only one with public weights; windows of 14 around a grid of 8

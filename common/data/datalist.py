@@ -13,18 +13,15 @@ from ..errors import DataError, LabelError
 from ..labels import LabelSpace, union
 from ..literals import check_name
 from .dataset import PHANTOM_HINT, Dataset, read_dataset
-from .dataset_json import Case, is_path, read_json
+from .dataset_json import is_path, read_json
 
 __all__ = [
-    "Case",
     "Collection",
-    "Dataset",
     "channels",
     "items",
     "label_space",
     "modalities",
     "read_collection",
-    "read_dataset",
     "structures",
     "task_channels",
     "tasks",

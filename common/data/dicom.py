@@ -15,9 +15,9 @@ from monai.data import MetaTensor
 from ..errors import DataError, GeometryError
 from .dicom_grid import regular, series_grid, stacks
 from .dicom_pixels import decodable, read_planes, read_stack
-from .dicom_slices import Refused, Slice, is_dicom, predict_takes, scan_files
+from .dicom_slices import Refused, Slice, predict_takes, scan_files
 
-__all__ = ["DicomVolume", "SeriesOptions", "Slice", "is_dicom", "list_series", "read_dicom", "read_series"]
+__all__ = ["DicomVolume", "SeriesOptions", "list_series", "read_dicom", "read_series"]
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,9 @@ from typing import Any
 from ..contract import OVERRIDE, Contract, Fit
 from ..errors import DataError
 from ..modalities import same
-from .datalist import Case, Collection, Dataset, items, read_collection
+from .datalist import Collection, items, read_collection
+from .dataset import Dataset
+from .dataset_json import Case
 from .dicom_slices import is_dicom, modality_tag
 
 __all__ = ["fitting_items"]

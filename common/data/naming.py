@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from ..errors import DataError, few
 from ..modalities import meanings
-from .datalist import Collection, Dataset
+from .datalist import Collection
+from .dataset import Dataset
 
 __all__ = ["Doubt", "check_names", "is_nameless", "name_doubts"]
 

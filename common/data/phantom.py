@@ -15,7 +15,7 @@ from .phantom_flat import write_flat
 from .phantom_layout import FOLDERS, Entries, counts, numbered, paths, write_dataset
 from .phantom_tasks import FORMAT, GENERAL, SIZES, TASKS, Task, scan
 
-__all__ = ["GENERAL", "PARTS", "SIZES", "TASKS", "beside", "write_phantom", "write_task"]
+__all__ = ["PARTS", "beside", "write_phantom", "write_task"]
 
 CASES = {"tiny": 4, "small": 6, "medium": 12}
 """Training cases per dataset."""

@@ -13,7 +13,7 @@ from .phantom_body import STRUCTURES, TISSUES
 from .phantom_shapes import Canvas, Points, Warp
 from .phantom_thorax import thorax
 
-__all__ = ["REGIONS", "STRUCTURES", "TISSUES", "Subject", "sample"]
+__all__ = ["REGIONS", "Subject", "sample"]
 
 REGIONS = {"abdomen": abdomen, "thorax": thorax}
 

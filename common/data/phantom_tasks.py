@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from .phantom_anatomy import STRUCTURES, Subject, sample
+from .phantom_anatomy import Subject, sample
+from .phantom_body import STRUCTURES
 from .phantom_contrast import acquire
 
 __all__ = ["GENERAL", "SIZES", "TASKS", "Scan", "Task", "label_values", "scan"]

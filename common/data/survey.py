@@ -20,8 +20,9 @@ from ..errors import AmalgamationError
 from ..geometry import Grid
 from ..intensity_range import Range, range_of
 from ..modalities import kind_of
-from .datalist import Case, Collection, Dataset, read_collection
-from .dataset_json import SPLITS, read_json
+from .datalist import Collection, read_collection
+from .dataset import Dataset
+from .dataset_json import SPLITS, Case, read_json
 from .io import read_volume
 from .naming import name_doubts
 from .unlabelled import is_collection, unlabelled_images

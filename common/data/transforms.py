@@ -18,24 +18,8 @@ from ..geometry import Grid
 from ..labels import LabelSpace
 from .datalist import Collection, read_collection
 from .dataset_json import case_name
-from .intensity import NormalizePercentiled, VolumeStatsd, volume_stats
-from .loading import LoadCased
-from .restore import RestoreGridd, SavePredictiond
 
-__all__ = [
-    "CheckGridsd",
-    "CopyRawd",
-    "DescribeCased",
-    "LoadCased",
-    "MapLabelsd",
-    "NormalizePercentiled",
-    "RestoreGridd",
-    "SafeSpacingd",
-    "SavePredictiond",
-    "VolumeStatsd",
-    "case_name",
-    "volume_stats",
-]
+__all__ = ["CheckGridsd", "CopyRawd", "DescribeCased", "MapLabelsd", "SafeSpacingd"]
 
 DatasetDir = str | Path | Sequence[str | Path] | Collection
 

@@ -9,7 +9,7 @@ from ..errors import few
 from ..intensity_range import Range, odd_beside, odd_ct
 from ..modalities import is_ct, meanings
 from .convert_channels import dicom_differs
-from .datalist import Dataset
+from .dataset import Dataset
 from .dataset_json import Case
 from .dicom_slices import is_dicom, modality_tag
 

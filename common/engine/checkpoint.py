@@ -15,17 +15,16 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from ..atomic import atomic_write, remove_stale, require_space
-from ..card import ModelCard, save_weights, tensor_bytes
+from ..atomic import remove_stale, require_space
+from ..card import ModelCard, tensor_bytes
 from ..errors import CheckpointError, WeightError
 from ..integrity import remove_seal, seal, sealed_hash, sealed_write, verify
-from ..weights import read_card
 from .best import KeepBest
 from .interrupt import interrupts
 from .overrides import hash_settings, meaningful, read_command
 from .plain import bare, plain, read_plain
 
-__all__ = ["KeepBest", "ModelCard", "RunCheckpoint", "atomic_write", "read_card", "save_weights"]
+__all__ = ["RunCheckpoint"]
 
 logger = logging.getLogger(__name__)
 

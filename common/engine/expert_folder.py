@@ -10,7 +10,7 @@ from ignite.engine import Engine, Events
 
 from ..atomic import atomic_write
 from ..card import ModelCard
-from ..layers.lora import save_adapter
+from ..layers.lora_files import save_adapter
 from .interrupt import interrupts
 from .plain import bare
 

@@ -22,22 +22,10 @@ from monai.data import MetaTensor, decollate_batch
 from ..errors import DataError, GeometryError, LabelError
 from ..labels import LabelSpace
 from .case_pictures import CasePictures
-from .score_summary import bootstrap_interval, read_case_csv, summary, write_case_csv, write_summary_json
-from .scores import MEASURES, EmptyRule, case_metrics
+from .score_summary import summary, write_case_csv, write_summary_json
+from .scores import EmptyRule, case_metrics
 
-__all__ = [
-    "MEASURES",
-    "AnnotatedDice",
-    "CaseMetrics",
-    "bootstrap_interval",
-    "case_metrics",
-    "metric_word",
-    "metric_words",
-    "read_case_csv",
-    "summary",
-    "write_case_csv",
-    "write_summary_json",
-]
+__all__ = ["AnnotatedDice", "CaseMetrics", "metric_word", "metric_words"]
 
 logger = logging.getLogger(__name__)
 

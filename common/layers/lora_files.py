@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ..atomic import atomic_write
+from ..card import save_weights
 from ..errors import WeightError
 from ..plain_json import read_object
-from ..weights import Coverage, read_state_dict, save_weights
+from ..weights import Coverage, read_state_dict
 from .lora_experts import (
     TARGETS,
     adapter_layers,

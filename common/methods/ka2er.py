@@ -25,10 +25,10 @@ from .ka2er_experts import (
     initial_teacher,
     plain,
 )
-from .ka2er_loss import KA2ERLoss, KA2EROutputs
+from .ka2er_loss import KA2EROutputs
 from .ka2er_student import KA2ERStudent
 
-__all__ = ["KA2ER", "PROMPT_SOURCES", "KA2ERLoss", "KA2EROutputs", "KA2ERStudent"]
+__all__ = ["KA2ER", "PROMPT_SOURCES"]
 
 REGULARISERS = ("kl_expert", "kl_init", "none")
 PROMPT_SOURCES = ("gt", "expert", "user", "none")

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..backbones.sam3d import MaskDecoder3D, MaskLogits, Prompts, Sam3D
+from ..backbones.sam3d import Sam3D
+from ..backbones.sam3d_decoder import MaskDecoder3D, MaskLogits
+from ..backbones.sam3d_prompt import Prompts
 from ..errors import ConfigError, ExpertError
 from ..layers.frozen_features import FrozenFeatures
 from ..layers.gating import Routing

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..backbones.sam3d import MaskDecoder3D, Sam3D, sam3d_network
+from ..backbones.sam3d import Sam3D, sam3d_network
+from ..backbones.sam3d_decoder import MaskDecoder3D
 from ..errors import ConfigError, ExpertError
 from ..layers.prompt_gate import PromptGate
 from ..weights import digest, load_weights, read_card, read_state_dict

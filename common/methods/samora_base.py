@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import nn
 
-from ..backbones.sam import load_sam, sam_network
+from ..backbones.sam import sam_network
 from ..backbones.sam2 import sam2_network
 from ..backbones.sam2_weights import load_sam2
+from ..backbones.sam_weights import load_sam
 from ..errors import ConfigError
-from ..layers.lora import base_hash
+from ..layers.lora_files import base_hash
 
 __all__ = ["ENCODERS", "frozen_encoder", "hash_of"]
 

@@ -13,8 +13,7 @@ from ..backbones.sam2_weights import load_sam2
 from ..backbones.sam_weights import load_sam
 from ..card import ModelCard
 from ..errors import ConfigError, ExpertError
-from ..layers.lora import base_hash, load_adapter
-from ..layers.lora_files import CONFIG, WEIGHTS
+from ..layers.lora_files import CONFIG, WEIGHTS, base_hash, load_adapter
 from ..weights import read_card
 from .samora import SAMora
 

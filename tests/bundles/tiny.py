@@ -10,9 +10,9 @@ import torch
 from monai.bundle import ConfigParser
 
 from common.backbones.nnunet_plan import read_plan
+from common.card import save_weights
 from common.engine.settings import model_card
 from common.labels import LabelSpace
-from common.weights import save_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 STRUCTURES = ("liver", "spleen", "aorta")

@@ -14,10 +14,11 @@ from torch import nn
 
 from common.backbones.nnunet import load_network, read_results_folder
 from common.errors import ExpertError
-from common.experts import Expert, ExpertSet, ExpertSpec, describe_nnunet, load_experts, read_manifest, write_manifest
+from common.experts import Expert, ExpertSet, describe_nnunet, load_experts
 from common.experts_frame import Frame
 from common.experts_normalise import Normalise
 from common.experts_sources import Opened
+from common.experts_spec import ExpertSpec, read_manifest, write_manifest
 from common.experts_trust import code_hash
 from common.labels import LabelSpace
 

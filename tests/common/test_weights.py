@@ -18,10 +18,10 @@ from monai.handlers import CheckpointLoader
 from monai.networks import copy_model_state
 from torch import nn
 
-from common.card import tensor_bytes
+from common.card import ModelCard, save_weights, tensor_bytes
 from common.errors import AmalgamationError, WeightError
 from common.labels import LabelSpace
-from common.weights import Coverage, ModelCard, load_weights, read_card, read_state_dict, save_weights
+from common.weights import Coverage, load_weights, read_card, read_state_dict
 
 CARD = ModelCard(LabelSpace(("liver", "left kidney")), ("CT",), "toy", "0.1.0", "ab" * 32, {"epoch": 3})
 

@@ -45,14 +45,14 @@ CONFIG = {
     },
     "network": "$@network_def.to(@device)",
     "card": {
-        "_target_": "common.engine.checkpoint.ModelCard",
+        "_target_": "common.card.ModelCard",
         "labels": "@labels",
         "channels": ["CT"],
         "bundle": "toy",
         "version": "0.1.0",
     },
     "keep_best": {
-        "_target_": "common.engine.checkpoint.KeepBest",
+        "_target_": "common.engine.best.KeepBest",
         "path": "$@ckpt_dir + '/model.pt'",
         "network": "@network",
         "card": "@card",
@@ -108,13 +108,13 @@ CONFIG = {
             {"_target_": "LrScheduleHandler", "lr_scheduler": "@train::lr_scheduler", "print_lr": False},
             {"_target_": "ValidationHandler", "validator": "@validate::evaluator", "interval": 1},
             "@keep_best",
-            {"_target_": "common.engine.monitor.Progress", "quiet": "@quiet"},
+            {"_target_": "common.engine.progress.Progress", "quiet": "@quiet"},
             {
-                "_target_": "common.engine.monitor.History",
+                "_target_": "common.engine.history.History",
                 "output_dir": "@output_dir",
                 "evaluator": "@validate::evaluator",
             },
-            {"_target_": "common.engine.monitor.Tracking", "output_dir": "@output_dir"},
+            {"_target_": "common.engine.tracking.Tracking", "output_dir": "@output_dir"},
         ],
         "trainer": {
             "_target_": "SupervisedTrainer",
@@ -142,7 +142,7 @@ CONFIG = {
         "handlers": [
             "@keep_best",
             {
-                "_target_": "common.engine.monitor.Overlays",
+                "_target_": "common.engine.overlays.Overlays",
                 "output_dir": "@output_dir",
                 "labels": "@labels",
                 "cases": 1,

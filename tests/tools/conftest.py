@@ -237,8 +237,8 @@ INFERENCE = {
     "inferer": {"_target_": "common.engine.inference.WindowInferer", "roi_size": [16, 16, 16]},
     "restore": [
         {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
-        {"_target_": "common.data.transforms.RestoreGridd", "keys": "pred", "transform": "@preprocessing"},
-        {"_target_": "common.data.transforms.SavePredictiond", "keys": "pred", "output_dir": "@output_dir"},
+        {"_target_": "common.data.restore.RestoreGridd", "keys": "pred", "transform": "@preprocessing"},
+        {"_target_": "common.data.restore.SavePredictiond", "keys": "pred", "output_dir": "@output_dir"},
     ],
     "postprocessing": {"_target_": "Compose", "transforms": "@restore"},
     "handlers": [],

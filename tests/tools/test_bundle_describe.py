@@ -83,7 +83,8 @@ def test_lines_of_documents_hold_no_signs_from_data() -> None:
 
 def test_a_packed_bundle_says_it(toy: Path, tmp_path: Path) -> None:
     weights = trained(tmp_path / "w.pt", card=False)
-    from common.weights import read_state_dict, save_weights
+    from common.card import save_weights
+    from common.weights import read_state_dict
 
     told = ModelCard(
         LabelSpace(("a", "b", "c")),

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tools.bundle_files import walk
-from tools.bundle_static import NotFoundError, signature_of
+from tools.bundle_lookup import NotFoundError
+from tools.bundle_static import signature_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = """

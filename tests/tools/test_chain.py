@@ -17,8 +17,9 @@ from common.errors import AmalgamationError, ConfigError, ExpertError
 from tests.tools.empty_dataset import empty_dataset
 from tools import chain_run
 from tools.chain import Chain, _overrides
-from tools.chain_plan import ChainSettings, fingerprint, plan
+from tools.chain_plan import plan
 from tools.chain_record import Record
+from tools.chain_step import ChainSettings, fingerprint
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from common.data.datalist import read_collection
-from common.engine.metrics import MEASURES, write_case_csv, write_summary_json
+from common.engine.score_summary import write_case_csv, write_summary_json
+from common.engine.scores import MEASURES
 from common.errors import AmalgamationError, ConfigError, DataError
 from tools import chain_run
 from tools.chain import Chain
 from tools.chain_evaluate import unscored
-from tools.chain_plan import ChainSettings, Step, plan
+from tools.chain_plan import plan
 from tools.chain_record import Record
+from tools.chain_step import ChainSettings, Step
 from tools.compare import Compare
 from tools.experts import Experts
 from tools.report.numbers import models_of

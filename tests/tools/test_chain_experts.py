@@ -12,8 +12,9 @@ from common.data.datalist import read_collection
 from common.errors import AmalgamationError, ConfigError, ExpertError, WeightError
 from common.experts_spec import read_manifest
 from tools.chain import Chain, _given
-from tools.chain_plan import ChainSettings, fingerprint, plan
+from tools.chain_plan import plan
 from tools.chain_record import write_manifest
+from tools.chain_step import ChainSettings, fingerprint
 from tools.experts import Experts
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,8 @@ import pytest
 
 from common.errors import ConfigError
 from tests.warm_python import python
-from tools.chain_plan import ChainSettings, plan, takes_external
+from tools.chain_plan import plan, takes_external
+from tools.chain_step import ChainSettings
 
 ROOT = Path(__file__).parents[2]
 ABLATION = ("basic", "semantic", "mean", "no_sgcl")

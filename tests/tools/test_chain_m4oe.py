@@ -11,7 +11,8 @@ import pytest
 from common.errors import ConfigError
 from tests.warm_python import python
 from tools.chain import Chain
-from tools.chain_plan import ChainSettings, plan, takes_external
+from tools.chain_plan import plan, takes_external
+from tools.chain_step import ChainSettings
 from tools.report.numbers import Model, difference_title, models_of
 from tools.report.results import read_study
 

@@ -9,7 +9,8 @@ import pytest
 
 from common.errors import ConfigError
 from tests.warm_python import python
-from tools.chain_plan import ChainSettings, fingerprint, plan
+from tools.chain_plan import plan
+from tools.chain_step import ChainSettings, fingerprint
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,7 +17,8 @@ from common.data.datalist import read_collection
 from common.errors import DataError
 from tests.tools.made_comparison import AFFINE, SHAPE, write_comparison
 from tests.tools.test_report import Checker
-from tools.report import comparison_report, report, viewer
+from tools.report import viewer
+from tools.report.command import comparison_report, report
 from tools.report.comparison import read_comparison
 from tools.report.volumes import viewer_cases, viewer_volumes
 

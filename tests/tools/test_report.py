@@ -12,7 +12,7 @@ import pytest
 
 from common.engine.score_summary import read_case_csv
 from common.errors import DataError
-from tools.report import report
+from tools.report.command import report
 from tools.report.figures import ticks
 from tools.report.numbers import Stat, best, difference, models_of, statistic, variant_keys
 from tools.report.results import read_study

@@ -13,7 +13,8 @@ from common.errors import AmalgamationError, CheckpointError, DataError
 from tests.tools.made_comparison import write_comparison
 from tools.chain_record import Record
 from tools.chain_text import status_text
-from tools.report import comparison_report, numbers, report
+from tools.report import numbers
+from tools.report.command import comparison_report, report
 from tools.report.comparison import read_comparison
 from tools.report.results import read_study
 from tools.report.volumes import _answer

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from common.data.datalist import Collection, items, read_collection
 from common.data.dataset_json import base_name
-from common.data.transforms import LoadCased, MapLabelsd
+from common.data.loading import LoadCased
+from common.data.transforms import MapLabelsd
 from common.engine.case_pictures import COLOURS
 from common.errors import AmalgamationError
 

@@ -13,7 +13,8 @@ from common.data.convert import (
     write_dataset,
     write_json,
 )
-from common.data.datalist import read_collection, read_dataset
+from common.data.datalist import read_collection
+from common.data.dataset import read_dataset
 from common.data.merge import merge_datasets
 from common.data.verify import check
 from common.errors import ConfigError, DataError, LabelError

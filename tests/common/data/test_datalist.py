@@ -4,7 +4,8 @@ import shutil
 import pytest
 
 from common.data import datalist
-from common.data.datalist import read_collection, read_dataset
+from common.data.datalist import read_collection
+from common.data.dataset import read_dataset
 from common.errors import DataError, LabelError
 
 

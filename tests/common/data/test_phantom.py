@@ -11,13 +11,14 @@ import pytest
 from PIL import Image
 
 from common.data import phantom_files, phantom_tasks
-from common.data.phantom import GENERAL, TASKS, beside, write_phantom
-from common.data.phantom_anatomy import STRUCTURES, TISSUES, Subject, sample
+from common.data.phantom import beside, write_phantom
+from common.data.phantom_anatomy import Subject, sample
+from common.data.phantom_body import STRUCTURES, TISSUES
 from common.data.phantom_contrast import CONTRASTS, acquire
 from common.data.phantom_flat import FLAT, picture
 from common.data.phantom_layout import counts
 from common.data.phantom_shapes import Blend, Cut, Ellipsoid, Placed, Tube, Warp, rotation
-from common.data.phantom_tasks import label_values, scan
+from common.data.phantom_tasks import GENERAL, TASKS, label_values, scan
 from common.data.verify import check
 from common.errors import ConfigError, DataError
 from common.labels import LabelSpace
@@ -109,7 +110,8 @@ def test_same_arguments_give_the_same_bytes(phantom_dir, phantom_general_dir, ph
 
 def test_bytes_do_not_depend_on_process_hash_or_time(phantom_dir, tmp_path):
     code = (
-        "from pathlib import Path; from common.data.phantom import TASKS, write_task\n"
+        "from pathlib import Path; from common.data.phantom_tasks import TASKS\n"
+        "from common.data.phantom import write_task\n"
         f"write_task(Path({str(tmp_path)!r}), TASKS[0], size='tiny', seed=0, cases=4)"
     )
     env = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "PYTHONPATH": str(Path(__file__).parents[3])}

@@ -9,19 +9,11 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import Compose, CropForegroundd, DivisiblePadd, EnsureChannelFirstd, LoadImaged, Orientationd
 
 from common.data.datalist import items
-from common.data.transforms import (
-    CheckGridsd,
-    CopyRawd,
-    DescribeCased,
-    LoadCased,
-    MapLabelsd,
-    NormalizePercentiled,
-    RestoreGridd,
-    SafeSpacingd,
-    SavePredictiond,
-    VolumeStatsd,
-    case_name,
-)
+from common.data.dataset_json import case_name
+from common.data.intensity import NormalizePercentiled, VolumeStatsd
+from common.data.loading import LoadCased
+from common.data.restore import RestoreGridd, SavePredictiond
+from common.data.transforms import CheckGridsd, CopyRawd, DescribeCased, MapLabelsd, SafeSpacingd
 from common.errors import ConfigError, DataError, GeometryError, LabelError
 
 KEYS = ["image", "label"]

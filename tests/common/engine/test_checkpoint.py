@@ -9,12 +9,14 @@ from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from torch import nn
 
-from common.engine.checkpoint import KeepBest, ModelCard, RunCheckpoint, read_card
+from common.card import ModelCard
+from common.engine.best import KeepBest
+from common.engine.checkpoint import RunCheckpoint
 from common.engine.plain import bare, plain, read_plain
 from common.errors import CheckpointError, ConfigError
 from common.integrity import verify
 from common.labels import LabelSpace
-from common.weights import read_state_dict
+from common.weights import read_card, read_state_dict
 
 CARD = ModelCard(LabelSpace(("a", "b")), ("CT",), "toy", "1", "c" * 64)
 

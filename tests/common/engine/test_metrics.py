@@ -11,7 +11,9 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.transforms import AsDiscreted, Compose
 
-from common.engine.metrics import AnnotatedDice, CaseMetrics, case_metrics, metric_word, metric_words, read_case_csv
+from common.engine.metrics import AnnotatedDice, CaseMetrics, metric_word, metric_words
+from common.engine.score_summary import read_case_csv
+from common.engine.scores import case_metrics
 from common.errors import DataError, GeometryError, LabelError
 from common.labels import LabelSpace
 

@@ -7,7 +7,8 @@ from monai.engines import SupervisedTrainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from common.engine.checkpoint import KeepBest, RunCheckpoint
+from common.engine.best import KeepBest
+from common.engine.checkpoint import RunCheckpoint
 from common.engine.run_costs import RunCosts
 from common.errors import ConfigError
 

@@ -6,14 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from common.engine.metrics import (
-    MEASURES,
-    bootstrap_interval,
-    read_case_csv,
-    summary,
-    write_case_csv,
-    write_summary_json,
-)
+from common.engine.score_summary import bootstrap_interval, read_case_csv, summary, write_case_csv, write_summary_json
+from common.engine.scores import MEASURES
 from common.errors import ConfigError, DataError
 
 

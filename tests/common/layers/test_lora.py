@@ -8,24 +8,17 @@ from torch import nn
 
 from common.backbones.sam import sam_encoder
 from common.errors import ConfigError
-from common.layers.lora import (
-    LEVELS,
+from common.layers.lora_experts import LEVELS, add_experts, expert_names, expert_parameters, expert_target, set_expert
+from common.layers.lora_files import base_hash
+from common.layers.lora_merge import merge_expert, remove_expert, weighted_adapter
+from common.layers.lora_qkv import (
     SplitQKV,
-    add_experts,
-    base_hash,
     base_qkv,
     batched_deltas,
     batched_qkv,
     expert_deltas,
-    expert_names,
-    expert_parameters,
-    expert_target,
-    merge_expert,
     qkv_modules,
-    remove_expert,
-    set_expert,
     split_qkv,
-    weighted_adapter,
 )
 
 IMAGE = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))

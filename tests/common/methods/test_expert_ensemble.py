@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from common.errors import ExpertError
-from common.experts import ExpertSet, ExpertSpec
+from common.experts import ExpertSet
+from common.experts_spec import ExpertSpec
 from common.labels import LabelSpace
 from common.methods.expert_ensemble import ExpertEnsemble, finest_spacing
 
