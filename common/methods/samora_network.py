@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from ..backbones.hsam import hsam_network
-from ..backbones.hsam_decoder import NOISE_LEVELS
+from ..backbones.hsam.decoder import NOISE_LEVELS
+from ..backbones.hsam.network import hsam_network
 from ..backbones.sam import sam_network
 from ..backbones.sam2 import sam2_network
 from ..errors import ConfigError
@@ -43,7 +43,7 @@ def base_network(
         weights: public file of SAM, MedSAM, H-SAM or SAM2.
         interpolation: how SAM's positions are resized, ``bilinear`` or ``bicubic``.
         stage: of H-SAM: 3 answers with both decoders, 2 with the second one.
-        decoder_grid: ``grid`` of :func:`~common.backbones.hsam.hsam_network`.
+        decoder_grid: ``grid`` of :func:`~common.backbones.hsam.network.hsam_network`.
         selection: of H-SAM, see there; its public weights need ``released``.
         class_noise: ``noise`` of H-SAM, see there.
         similarity_dropout: of H-SAM, see there.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..backbones.hsam_weights import load_hsam
+from ..backbones.hsam.weights import load_hsam
 from ..backbones.sam2_weights import load_sam2
 from ..backbones.sam_weights import load_sam
 from ..card import ModelCard

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError
-from .hsam_decoder import NOISE_LEVELS, CoarseDecoder, FineDecoder
-from .sam import VARIANTS, SamLogits, sam_network
-from .sam_encoder import SamFeatures, Step
-from .sam_prompt import EMBED
+from ...errors import ConfigError
+from ..sam import VARIANTS, SamLogits, sam_network
+from ..sam_encoder import SamFeatures, Step
+from ..sam_prompt import EMBED
+from .decoder import NOISE_LEVELS, CoarseDecoder, FineDecoder
 
 __all__ = ["STAGES", "HSam", "hsam_network"]
 

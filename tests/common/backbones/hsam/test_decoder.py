@@ -6,7 +6,7 @@ from monai.data import MetaTensor
 from segment_anything.modeling import MaskDecoder, TwoWayTransformer
 from torch.nn import functional as F
 
-from common.backbones.hsam_decoder import (
+from common.backbones.hsam.decoder import (
     NOISE_LEVELS,
     CoarseDecoder,
     CoarseMasks,

@@ -12,8 +12,8 @@ from segment_anything.modeling.transformer import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError
-from .hsam_attention import GuidedTransformer, ImageFirstTransformer
+from ...errors import ConfigError
+from .attention import GuidedTransformer, ImageFirstTransformer
 
 __all__ = ["NOISE_LEVELS", "SELECTIONS", "CoarseDecoder", "CoarseMasks", "FineDecoder", "class_noise", "position_heads"]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common.backbones.hsam import HSam, hsam_network
+from common.backbones.hsam.network import HSam, hsam_network
 from common.backbones.sam import SamLogits, sam_network
 from common.errors import ConfigError
 

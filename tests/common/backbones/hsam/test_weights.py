@@ -5,8 +5,8 @@ import logging
 import pytest
 import torch
 
-from common.backbones.hsam import hsam_network
-from common.backbones.hsam_weights import load_hsam
+from common.backbones.hsam.network import hsam_network
+from common.backbones.hsam.weights import load_hsam
 from common.backbones.sam import sam_network
 from common.errors import WeightError
 from common.layers.lora_experts import expert_names, expert_parameters

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import WeightError
-from ..weights import Coverage, load_weights
-from .hsam import HSam
-from .sam import Sam
-from .sam_weights import load_sam, read_sam
+from ...errors import WeightError
+from ...weights import Coverage, load_weights
+from ..sam import Sam
+from ..sam_weights import load_sam, read_sam
+from .network import HSam
 
 __all__ = ["load_hsam"]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from segment_anything.modeling.transformer import Attention, TwoWayTransformer
 
-from common.backbones.hsam_attention import GuidedAttention, GuidedTransformer, ImageFirstTransformer
+from common.backbones.hsam.attention import GuidedAttention, GuidedTransformer, ImageFirstTransformer
 
 B, T, H, W, C, HEADS = 2, 3, 4, 5, 16, 4
 
