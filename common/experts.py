@@ -218,7 +218,7 @@ def describe_nnunet(path: str | Path, *, name: str, role: str = "task", task: st
         task: dataset name of a task expert.
         given: further fields of :class:`ExpertSpec`, for example ``configuration`` or ``orientation``.
     """
-    from .backbones.nnunet import describe_results, read_results_folder
+    from .backbones.nnunet.network import describe_results, read_results_folder
 
     keys = {k: given[k] for k in ("configuration", "fold", "checkpoint") if given.get(k) is not None}
     results = read_results_folder(path, **keys)

@@ -12,8 +12,8 @@ import ignite.distributed as idist
 import torch
 
 from .atomic import atomic_write
-from .backbones.nnunet import describe_results, read_results_folder
-from .backbones.nnunet_plan import Plan, nnunet_name
+from .backbones.nnunet.network import describe_results, read_results_folder
+from .backbones.nnunet.plan import Plan, nnunet_name
 from .errors import ExpertError
 from .experts import hash_expert
 from .experts_spec import ExpertSpec

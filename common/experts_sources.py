@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .backbones.nnunet import PLANAR, channel_names, labels_of, load_network, plan_managers, read_results_folder
+from .backbones.nnunet.network import PLANAR, channel_names, labels_of, load_network, plan_managers, read_results_folder
 from .errors import AmalgamationError, ExpertError
 from .experts_frame import Frame, nnunet_order
 from .experts_normalise import Normalise, of_plans

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.backbones.nnunet import build_network, labels_of, output_channels
+from common.backbones.nnunet.network import build_network, labels_of, output_channels
 
 
 def tiny_plans(

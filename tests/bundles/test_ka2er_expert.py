@@ -13,7 +13,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, verify_net_in_out
 
-from common.backbones.nnunet import load_network, read_results_folder
+from common.backbones.nnunet.network import load_network, read_results_folder
 from common.experts import load_experts
 from common.labels import LabelSpace
 from common.weights import read_state_dict

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
-from common.backbones.nnunet_plan import read_plan
+from common.backbones.nnunet.plan import read_plan
 from common.card import save_weights
 from common.engine.settings import model_card
 from common.labels import LabelSpace

@@ -12,7 +12,7 @@ from monai.networks.nets import UNet
 from monai.transforms import Orientation
 from torch import nn
 
-from common.backbones.nnunet import load_network, read_results_folder
+from common.backbones.nnunet.network import load_network, read_results_folder
 from common.errors import ExpertError
 from common.experts import Expert, ExpertSet, describe_nnunet, load_experts
 from common.experts_frame import Frame

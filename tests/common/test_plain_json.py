@@ -5,7 +5,7 @@ import json
 import pytest
 
 from common import plain_json
-from common.backbones import nnunet
+from common.backbones.nnunet import network as nnunet
 from common.card import ModelCard
 from common.data.dataset_json import read_json
 from common.data.prompts import _read_json as read_prompts

@@ -11,9 +11,9 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer, SliceInferer, SlidingWindowInferer
 from torch import Tensor
 
-from ..errors import ConfigError
-from .nnunet import PLANAR
-from .nnunet_plan import Plan
+from ...errors import ConfigError
+from .network import PLANAR
+from .plan import Plan
 
 __all__ = ["NNUNetInferer"]
 

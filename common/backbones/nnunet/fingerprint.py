@@ -12,9 +12,9 @@ import numpy as np
 from monai.transforms import Orientation
 from numpy.typing import NDArray
 
-from ..data.dataset import Dataset
-from ..data.io import read_volume
-from ..errors import DataError
+from ...data.dataset import Dataset
+from ...data.io import read_volume
+from ...errors import DataError
 
 __all__ = ["fingerprint", "to_nnunet"]
 

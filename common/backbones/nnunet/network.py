@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import WeightError
-from ..labels import LabelSpace
-from ..literals import check_file_name
-from ..plain_json import read_object
-from ..weights import read_state_dict
-from .nnunet_allowed import check_plans
+from ...errors import WeightError
+from ...labels import LabelSpace
+from ...literals import check_file_name
+from ...plain_json import read_object
+from ...weights import read_state_dict
+from .allowed import check_plans
 
 __all__ = [
     "NNUNetResults",

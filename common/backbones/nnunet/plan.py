@@ -19,15 +19,15 @@ from typing import Any
 import ignite.distributed as idist
 import numpy as np
 
-from ..atomic import atomic_write
-from ..data.datalist import read_collection
-from ..data.dataset import Dataset
-from ..errors import ConfigError, DataError
-from ..labels import LabelSpace
-from ..modalities import is_ct
-from ..weights import read_card
-from .nnunet import PLANAR, channel_names, labels_of, output_channels, plan_managers, quiet, read_json
-from .nnunet_fingerprint import fingerprint
+from ...atomic import atomic_write
+from ...data.datalist import read_collection
+from ...data.dataset import Dataset
+from ...errors import ConfigError, DataError
+from ...labels import LabelSpace
+from ...modalities import is_ct
+from ...weights import read_card
+from .fingerprint import fingerprint
+from .network import PLANAR, channel_names, labels_of, output_channels, plan_managers, quiet, read_json
 
 __all__ = ["Plan", "nnunet_name", "plan", "plan_of_model", "read_plan"]
 

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from common.backbones.nnunet import build_network, plan_managers, read_results_folder
-from common.backbones.nnunet_allowed import check_plans
-from common.backbones.nnunet_plan import Plan
+from common.backbones.nnunet.allowed import check_plans
+from common.backbones.nnunet.network import build_network, plan_managers, read_results_folder
+from common.backbones.nnunet.plan import Plan
 from common.data.modality_intensity import NormalizeModalityd
 from common.errors import ConfigError, WeightError
 from tests.nnunet_folders import tiny_plans

@@ -19,12 +19,12 @@ from monai.transforms import Compose, Randomizable, Transform
 from numpy.typing import NDArray
 from torch.utils.data import RandomSampler
 
-from ..data.dataset_json import case_name
-from ..errors import ConfigError, DataError
-from .nnunet import plan_managers, quiet
-from .nnunet_fingerprint import to_nnunet
-from .nnunet_plan import Plan
-from .nnunet_recipe import Recipe, foreground_fraction, seeded
+from ...data.dataset_json import case_name
+from ...errors import ConfigError, DataError
+from .fingerprint import to_nnunet
+from .network import plan_managers, quiet
+from .plan import Plan
+from .recipe import Recipe, foreground_fraction, seeded
 
 __all__ = ["NNUNetPatchd", "NNUNetPreprocessd", "NNUNetRestored", "cached_dataset", "patch_sampler"]
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from common.backbones.nnunet import (
+from common.backbones.nnunet.network import (
     build_network,
     channel_names,
     deep_supervision_when_training,

@@ -8,10 +8,10 @@ import pytest
 import torch
 from monai.transforms import Compose, LoadImaged, Orientationd
 
-from common.backbones.nnunet import load_network, read_json, read_results_folder
-from common.backbones.nnunet_data import NNUNetPreprocessd, NNUNetRestored
-from common.backbones.nnunet_plan import Plan, plan
-from common.backbones.nnunet_window import NNUNetInferer
+from common.backbones.nnunet.data import NNUNetPreprocessd, NNUNetRestored
+from common.backbones.nnunet.network import load_network, read_json, read_results_folder
+from common.backbones.nnunet.plan import Plan, plan
+from common.backbones.nnunet.window import NNUNetInferer
 from common.experts import describe_nnunet, load_experts
 
 NAME = "Dataset901_tiny"

@@ -9,17 +9,17 @@ import torch
 from monai.data import MetaTensor
 from torch.nn import functional as F
 
-from common.backbones.nnunet import build_network, deep_supervision_when_training
-from common.backbones.nnunet_data import (
+from common.backbones.nnunet.data import (
     NNUNetPatchd,
     NNUNetPreprocessd,
     NNUNetRestored,
     cached_dataset,
     patch_sampler,
 )
-from common.backbones.nnunet_plan import Plan
-from common.backbones.nnunet_recipe import DeepSupervisionLoss, Recipe, foreground_fraction
-from common.backbones.nnunet_window import NNUNetInferer
+from common.backbones.nnunet.network import build_network, deep_supervision_when_training
+from common.backbones.nnunet.plan import Plan
+from common.backbones.nnunet.recipe import DeepSupervisionLoss, Recipe, foreground_fraction
+from common.backbones.nnunet.window import NNUNetInferer
 from common.errors import ConfigError, DataError
 
 JSON = {"channel_names": {"0": "T1"}, "labels": {"background": 0, "liver": 1, "spleen": 2}, "file_ending": ".nii.gz"}

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import WeightError
+from ...errors import WeightError
 
 __all__ = ["check_plans"]
 

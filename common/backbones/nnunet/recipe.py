@@ -12,9 +12,9 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import DataError
-from .nnunet import plan_managers, quiet
-from .nnunet_plan import Plan
+from ...errors import DataError
+from .network import plan_managers, quiet
+from .plan import Plan
 
 __all__ = ["Augmentation", "DeepSupervisionLoss", "Recipe", "foreground_fraction"]
 
