@@ -12,9 +12,9 @@ import torch
 from segment_anything.modeling.image_encoder import window_partition, window_unpartition
 from torch import Tensor, nn
 
-from common.backbones.sam import sam_decoder
-from common.backbones.sam_encoder import SamEncoder
-from common.backbones.sam_head import SamHead
+from common.backbones.sam.encoder import SamEncoder
+from common.backbones.sam.head import SamHead
+from common.backbones.sam.network import sam_decoder
 from common.layers.voting import PixelVoting
 from common.methods.ic_moe import ContrastMaps, ICMoE, needed
 from common.methods.ic_moe_encoders import ExpertEncoders, ExpertFeatures, Frozen

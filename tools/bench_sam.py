@@ -10,7 +10,7 @@ import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 
-from common.backbones.sam_encoder import SamBlock, SamEncoder
+from common.backbones.sam.encoder import SamBlock, SamEncoder
 from common.layers.lora_experts import add_experts, expert_names, expert_parameters, set_expert
 from common.layers.lora_qkv import base_qkv, batched_qkv
 

@@ -11,8 +11,8 @@ import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 
-from common.backbones.sam import Sam, sam_network
-from common.backbones.sam_encoder import SamEncoder
+from common.backbones.sam.encoder import SamEncoder
+from common.backbones.sam.network import Sam, sam_network
 from common.layers.hl_attention import LEVELS, HLAttention
 from common.layers.lora_experts import add_experts, expert_parameters, set_expert
 from common.methods.samora import SAMora

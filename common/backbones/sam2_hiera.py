@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import ConfigError
 from ..layers.window_attention import axis_segments
-from .sam_encoder import BlockStart, Step
+from .sam.encoder import BlockStart, Step
 
 __all__ = ["HieraAttention", "HieraBlock", "Sam2Encoder", "Sam2Features"]
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from ..errors import WeightError
 from ..layers.lora_experts import expert_names
 from ..weights import Coverage, load_weights
+from .sam.weights import read_sam
 from .sam2 import Sam2
-from .sam_weights import read_sam
 
 __all__ = ["load_sam2"]
 

@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..layers.channel_norm import ChannelNorm
 from ..layers.released_bias import ReleasedBias
 from ..layers.sam_attention import AxisBias, DecomposedAttention, PositionBias
-from .sam_encoder import SamBlock, require_image_size
+from .sam.encoder import SamBlock, require_image_size
 
 __all__ = ["REL_POS", "Sam3DEncoder"]
 

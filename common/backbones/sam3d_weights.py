@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..errors import WeightError
 from ..weights import Coverage, load_weights
-from .sam_weights import ENCODER, read_sam
+from .sam.weights import ENCODER, read_sam
 
 __all__ = ["load_sam_med3d", "resize_positions_3d"]
 

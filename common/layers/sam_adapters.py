@@ -74,7 +74,7 @@ class BlockAdapter(nn.Module):
         """The adapted block on ``[B, h, w, C]``.
 
         Args:
-            block: :class:`~common.backbones.sam_encoder.SamBlock`, left as it is.
+            block: :class:`~common.backbones.sam.encoder.SamBlock`, left as it is.
             tokens: its input.
         """
         shortcut, normed = block.start(tokens)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..backbones.sam_encoder import SamEncoder
+from ..backbones.sam.encoder import SamEncoder
 from ..errors import ConfigError
 from ..layers.frozen_features import FrozenFeatures
 from ..layers.lora_experts import add_experts

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from ..backbones.sam import Sam, sam_decoder, sam_encoder
-from ..backbones.sam_encoder import SamEncoder
-from ..backbones.sam_head import SamHead
-from ..backbones.sam_weights import load_sam
+from ..backbones.sam.encoder import SamEncoder
+from ..backbones.sam.head import SamHead
+from ..backbones.sam.network import Sam, sam_decoder, sam_encoder
+from ..backbones.sam.weights import load_sam
 from ..errors import ConfigError
 from ..labels import LabelSpace
 from ..layers.voting import PixelVoting

@@ -8,7 +8,7 @@ from pathlib import Path
 from segment_anything.modeling import PromptEncoder
 from torch import Tensor, nn
 
-from ..backbones.sam_prompt import prompt_encoder as build_prompt_encoder
+from ..backbones.sam.prompt import prompt_encoder as build_prompt_encoder
 from ..backbones.swin_unetr import SwinUNETR
 from ..errors import ConfigError
 from ..layers.attention import AttentionBlock, from_tokens, to_tokens

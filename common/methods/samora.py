@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..backbones.sam import SamLogits
-from ..backbones.sam_encoder import SamFeatures
+from ..backbones.sam.encoder import SamFeatures
+from ..backbones.sam.network import SamLogits
 from ..errors import ConfigError
 from ..layers.frozen_features import FrozenFeatures
 from ..layers.fusers import expert_weights

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from ..backbones.sam import sam_network
+from ..backbones.sam.network import sam_network
+from ..backbones.sam.weights import load_sam
 from ..backbones.sam2 import sam2_network
 from ..backbones.sam2_weights import load_sam2
-from ..backbones.sam_weights import load_sam
 from ..errors import ConfigError
 from ..layers.lora_files import base_hash
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..backbones.hsam.decoder import NOISE_LEVELS
 from ..backbones.hsam.network import hsam_network
-from ..backbones.sam import sam_network
+from ..backbones.sam.network import sam_network
 from ..backbones.sam2 import sam2_network
 from ..errors import ConfigError
 from ..layers.fusers import GatedSum, WeightedSum

@@ -3,7 +3,7 @@
 import torch
 from segment_anything import sam_model_registry
 
-from common.backbones.sam import sam_network
+from common.backbones.sam.network import sam_network
 
 
 def tiny_public():

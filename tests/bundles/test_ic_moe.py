@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from common.backbones.sam_weights import DECODER_GROUPS
+from common.backbones.sam.weights import DECODER_GROUPS
 from common.errors import AmalgamationError
 from common.weights import read_state_dict
 from tests.bundles import commands

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.backbones.sam_weights import DECODER_GROUPS
+from common.backbones.sam.weights import DECODER_GROUPS
 from common.card import ModelCard, save_weights
 from common.errors import ExpertError
 from common.labels import LabelSpace

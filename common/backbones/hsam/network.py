@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import ConfigError
-from ..sam import VARIANTS, SamLogits, sam_network
-from ..sam_encoder import SamFeatures, Step
-from ..sam_prompt import EMBED
+from ..sam.encoder import SamFeatures, Step
+from ..sam.network import VARIANTS, SamLogits, sam_network
+from ..sam.prompt import EMBED
 from .decoder import NOISE_LEVELS, CoarseDecoder, FineDecoder
 
 __all__ = ["STAGES", "HSam", "hsam_network"]

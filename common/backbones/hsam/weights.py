@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ...errors import WeightError
 from ...weights import Coverage, load_weights
-from ..sam import Sam
-from ..sam_weights import load_sam, read_sam
+from ..sam.network import Sam
+from ..sam.weights import load_sam, read_sam
 from .network import HSam
 
 __all__ = ["load_hsam"]

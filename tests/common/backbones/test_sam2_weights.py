@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common.backbones.sam import sam_network
+from common.backbones.sam.network import sam_network
 from common.backbones.sam2 import sam2_network
 from common.backbones.sam2_weights import load_sam2
 from common.errors import WeightError

@@ -4,7 +4,7 @@ import torch
 from ignite.engine import Engine
 from torch import nn
 
-from common.backbones.sam import sam_encoder
+from common.backbones.sam.network import sam_encoder
 from common.card import ModelCard
 from common.engine.expert_folder import KeepExpert
 from common.labels import LabelSpace

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.backbones.sam import sam_encoder
+from common.backbones.sam.network import sam_encoder
 from common.errors import ConfigError
 from common.layers.lora_experts import LEVELS, add_experts, expert_names, expert_parameters, expert_target, set_expert
 from common.layers.lora_files import base_hash

@@ -8,7 +8,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from common.backbones.sam import sam_encoder
+from common.backbones.sam.network import sam_encoder
 from common.errors import CheckpointError, WeightError
 from common.integrity import seal
 from common.layers.lora_experts import add_experts, expert_names, expert_parameters, set_expert

@@ -7,7 +7,7 @@ import torch
 from segment_anything.modeling.image_encoder import window_partition, window_unpartition
 from torch.nn import functional as F
 
-from common.backbones.sam import sam_encoder
+from common.backbones.sam.network import sam_encoder
 from common.errors import ConfigError
 from common.layers.sam_adapters import BlockAdapter, Bottleneck
 

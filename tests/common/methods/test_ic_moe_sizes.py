@@ -7,7 +7,7 @@ import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
-from common.backbones.sam import sam_decoder
+from common.backbones.sam.network import sam_decoder
 from common.labels import LabelSpace
 from common.layers.sam_adapters import BlockAdapter
 from common.methods.ic_moe_network import ic_moe_network

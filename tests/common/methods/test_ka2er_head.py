@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.backbones.sam_prompt import prompt_encoder
+from common.backbones.sam.prompt import prompt_encoder
 from common.errors import ConfigError, PromptError
 from common.layers.attention import sincos_position, to_tokens
 from common.methods.ka2er_head import FUSE, FUSE_AT, BoxTokens, MaskHead

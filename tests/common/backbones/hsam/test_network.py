@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from common.backbones.hsam.network import HSam, hsam_network
-from common.backbones.sam import SamLogits, sam_network
+from common.backbones.sam.network import SamLogits, sam_network
 from common.errors import ConfigError
 
 K1, SIZE = 3, 64

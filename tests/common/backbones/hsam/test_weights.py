@@ -7,7 +7,7 @@ import torch
 
 from common.backbones.hsam.network import hsam_network
 from common.backbones.hsam.weights import load_hsam
-from common.backbones.sam import sam_network
+from common.backbones.sam.network import sam_network
 from common.errors import WeightError
 from common.layers.lora_experts import expert_names, expert_parameters
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from segment_anything.modeling import PromptEncoder
 from torch import Tensor
 
-from ..errors import WeightError
-from ..weights import Coverage, load_weights, read_state_dict
+from ...errors import WeightError
+from ...weights import Coverage, load_weights, read_state_dict
 
 __all__ = ["EMBED", "load_prompt_encoder", "prompt_encoder"]
 

@@ -8,8 +8,8 @@ from segment_anything import sam_model_registry
 from torch import nn
 from torch.nn import functional as F
 
-from common.backbones.sam import sam_network
-from common.backbones.sam_weights import DECODER_GROUPS, load_sam, load_samed_experts, resize_positions
+from common.backbones.sam.network import sam_network
+from common.backbones.sam.weights import DECODER_GROUPS, load_sam, load_samed_experts, resize_positions
 from common.errors import ConfigError, WeightError
 from common.layers.lora_experts import add_experts, expert_names, expert_parameters
 from common.layers.lora_qkv import expert_deltas

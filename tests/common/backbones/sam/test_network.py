@@ -6,7 +6,7 @@ from segment_anything import sam_model_registry
 from torch import nn
 from torch.nn import functional as F
 
-from common.backbones.sam import SamLogits, sam_network
+from common.backbones.sam.network import SamLogits, sam_network
 from common.errors import ConfigError
 
 

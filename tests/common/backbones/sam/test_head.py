@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from common.backbones.sam import sam_decoder
-from common.backbones.sam_head import SamHead
+from common.backbones.sam.head import SamHead
+from common.backbones.sam.network import sam_decoder
 from common.errors import PromptError
 
 

@@ -8,8 +8,8 @@ from segment_anything import sam_model_registry
 from segment_anything.modeling.image_encoder import Block, ImageEncoderViT
 from torch import nn
 
-from common.backbones.sam import VARIANTS, sam_encoder
-from common.backbones.sam_encoder import SamBlock, SamEncoder
+from common.backbones.sam.encoder import SamBlock, SamEncoder
+from common.backbones.sam.network import VARIANTS, sam_encoder
 from common.errors import ConfigError
 
 

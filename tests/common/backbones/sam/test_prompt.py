@@ -2,7 +2,7 @@ import pytest
 import torch
 from segment_anything import sam_model_registry
 
-from common.backbones.sam_prompt import load_prompt_encoder, prompt_encoder
+from common.backbones.sam.prompt import load_prompt_encoder, prompt_encoder
 from common.errors import WeightError
 
 KEYS = 17

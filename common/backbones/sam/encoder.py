@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..errors import ConfigError
-from ..layers.sam_attention import DecomposedAttention
+from ...errors import ConfigError
+from ...layers.sam_attention import DecomposedAttention
 
 __all__ = ["BlockStart", "SamBlock", "SamEncoder", "SamFeatures", "Step"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import PromptError
+from ...errors import PromptError
 
 __all__ = ["SamHead"]
 

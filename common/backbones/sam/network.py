@@ -11,10 +11,10 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError
-from .sam_encoder import SamEncoder, SamFeatures, Step, require_image_size
-from .sam_prompt import EMBED
-from .sam_weights import load_sam
+from ...errors import ConfigError
+from .encoder import SamEncoder, SamFeatures, Step, require_image_size
+from .prompt import EMBED
+from .weights import load_sam
 
 __all__ = ["VARIANTS", "Sam", "SamLogits", "sam_decoder", "sam_encoder", "sam_network"]
 
