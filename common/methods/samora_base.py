@@ -9,8 +9,8 @@ from torch import nn
 
 from ..backbones.sam.network import sam_network
 from ..backbones.sam.weights import load_sam
-from ..backbones.sam2 import sam2_network
-from ..backbones.sam2_weights import load_sam2
+from ..backbones.sam2.network import sam2_network
+from ..backbones.sam2.weights import load_sam2
 from ..errors import ConfigError
 from ..layers.lora_files import base_hash
 

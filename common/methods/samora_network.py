@@ -12,7 +12,7 @@ from torch import nn
 from ..backbones.hsam.decoder import NOISE_LEVELS
 from ..backbones.hsam.network import hsam_network
 from ..backbones.sam.network import sam_network
-from ..backbones.sam2 import sam2_network
+from ..backbones.sam2.network import sam2_network
 from ..errors import ConfigError
 from ..layers.fusers import GatedSum, WeightedSum
 from ..layers.hl_attention import LEVELS, HLAttention

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..backbones.hsam.weights import load_hsam
 from ..backbones.sam.weights import load_sam
-from ..backbones.sam2_weights import load_sam2
+from ..backbones.sam2.weights import load_sam2
 from ..card import ModelCard
 from ..errors import ConfigError, ExpertError
 from ..layers.lora_files import CONFIG, WEIGHTS, base_hash, load_adapter

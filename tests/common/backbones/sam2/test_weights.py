@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from common.backbones.sam.network import sam_network
-from common.backbones.sam2 import sam2_network
-from common.backbones.sam2_weights import load_sam2
+from common.backbones.sam2.network import sam2_network
+from common.backbones.sam2.weights import load_sam2
 from common.errors import WeightError
 from common.layers.lora_experts import add_experts, set_expert
 

@@ -15,8 +15,8 @@ from sam2.modeling.backbones.hieradet import MultiScaleBlock
 from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
 from sam2.modeling.position_encoding import PositionEmbeddingSine
 
-from common.backbones.sam2 import sam2_encoder
-from common.backbones.sam2_hiera import HieraBlock, Sam2Encoder
+from common.backbones.sam2.hiera import HieraBlock, Sam2Encoder
+from common.backbones.sam2.network import sam2_encoder
 
 # dim, dim_out, q_stride, window, grid
 CASES = {

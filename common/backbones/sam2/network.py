@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError
-from .sam.encoder import Step
-from .sam.network import SamLogits
-from .sam.prompt import EMBED
-from .sam2_hiera import Sam2Encoder, Sam2Features
+from ...errors import ConfigError
+from ..sam.encoder import Step
+from ..sam.network import SamLogits
+from ..sam.prompt import EMBED
+from .hiera import Sam2Encoder, Sam2Features
 
 __all__ = ["INSTALL", "SAM2_VARIANTS", "Sam2", "require_sam2", "sam2_encoder", "sam2_network"]
 

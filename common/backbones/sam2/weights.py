@@ -7,11 +7,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..errors import WeightError
-from ..layers.lora_experts import expert_names
-from ..weights import Coverage, load_weights
-from .sam.weights import read_sam
-from .sam2 import Sam2
+from ...errors import WeightError
+from ...layers.lora_experts import expert_names
+from ...weights import Coverage, load_weights
+from ..sam.weights import read_sam
+from .network import Sam2
 
 __all__ = ["load_sam2"]
 
