@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from common.backbones.sam3d import sam3d_network
+from common.backbones.sam3d.network import sam3d_network
 from common.card import save_weights
 from common.engine.settings import model_card
 from common.labels import LabelSpace

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.backbones.sam3d import VARIANTS, Sam3D, sam3d_network
-from common.backbones.sam3d_prompt import Prompts
+from common.backbones.sam3d.network import VARIANTS, Sam3D, sam3d_network
+from common.backbones.sam3d.prompt import Prompts
 from common.layers.prompt_gate import PromptGate
 from common.methods.sam_med3d_moe import SAMMed3DMoE
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.backbones.sam3d import Sam3D
-from common.backbones.sam3d_decoder import MaskDecoder3D
-from common.backbones.sam3d_encoder import Sam3DEncoder
-from common.backbones.sam3d_prompt import Prompts
+from common.backbones.sam3d.decoder import MaskDecoder3D
+from common.backbones.sam3d.encoder import Sam3DEncoder
+from common.backbones.sam3d.network import Sam3D
+from common.backbones.sam3d.prompt import Prompts
 from common.methods.sam_med3d_moe import SAMMed3DMoE
 
 __all__ = ["every_decoder", "padded_encoder", "released_decoder"]

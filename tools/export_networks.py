@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from common.backbones.sam3d import Sam3D
+from common.backbones.sam3d.network import Sam3D
 from common.methods.m4oe_expert import MaskedVolume
 from common.methods.m4oe_file import M4oEFile
 from common.methods.m4oe_volume import M4oEVolume

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..backbones.sam3d import Sam3D
-from ..backbones.sam3d_decoder import MaskDecoder3D, MaskLogits
-from ..backbones.sam3d_prompt import Prompts
+from ..backbones.sam3d.decoder import MaskDecoder3D, MaskLogits
+from ..backbones.sam3d.network import Sam3D
+from ..backbones.sam3d.prompt import Prompts
 from ..errors import ConfigError, ExpertError
 from ..layers.frozen_features import FrozenFeatures
 from ..layers.gating import Routing
@@ -151,7 +151,7 @@ class SAMMed3DMoE(nn.Module):
         self, *, points: Tensor | None = None, labels: Tensor | None = None, boxes: Tensor | None = None,
         masks: Tensor | None = None,
     ) -> Prompts:  # fmt: skip
-        """As :meth:`Sam3D.prompts <common.backbones.sam3d.Sam3D.prompts>`."""
+        """As :meth:`Sam3D.prompts <common.backbones.sam3d.network.Sam3D.prompts>`."""
         return self.base.prompts(points=points, labels=labels, boxes=boxes, masks=masks)
 
     def upsample(self, low_res: Tensor) -> Tensor:

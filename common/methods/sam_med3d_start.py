@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..backbones.sam3d import Sam3D, sam3d_network
-from ..backbones.sam3d_decoder import MaskDecoder3D
+from ..backbones.sam3d.decoder import MaskDecoder3D
+from ..backbones.sam3d.network import Sam3D, sam3d_network
 from ..errors import ConfigError, ExpertError
 from ..layers.prompt_gate import PromptGate
 from ..weights import digest, load_weights, read_card, read_state_dict
@@ -62,7 +62,7 @@ def general_model(
 
     Args:
         weights: ``model.pt`` of ``sam_med3d_moe_expert`` or ``sam_med3d*.pth``.
-        variant: see :func:`~common.backbones.sam3d.sam3d_network`.
+        variant: see :func:`~common.backbones.sam3d.network.sam3d_network`.
         image_size: voxels along each side of a crop.
         rel_pos: ``released`` or ``intended``.
         boxes: with embeddings of box corners; they begin near the positive point's where the file has none.

@@ -15,7 +15,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.transforms import LoadImaged, SaveImaged
 
-from common.backbones.sam3d import Sam3D, sam3d_network
+from common.backbones.sam3d.network import Sam3D, sam3d_network
 from common.card import save_weights
 from common.engine.settings import model_card
 from common.errors import PromptError

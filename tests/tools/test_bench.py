@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common.backbones.sam3d import Sam3D
+from common.backbones.sam3d.network import Sam3D
 from common.errors import AmalgamationError, ConfigError
 from common.layers import released_bias, sam_adapters, sam_attention
 from common.methods import samora

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common.backbones.sam3d import sam3d_network
+from common.backbones.sam3d.network import sam3d_network
 from common.card import save_weights
 from common.engine.settings import model_settings
 from common.errors import ExpertError, WeightError

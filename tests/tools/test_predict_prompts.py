@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.backbones.sam3d import sam3d_network
+from common.backbones.sam3d.network import sam3d_network
 from common.card import save_weights
 from common.engine.inference import WindowInferer
 from common.engine.settings import model_card

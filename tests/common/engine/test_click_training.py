@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from common.backbones.sam3d import sam3d_network
+from common.backbones.sam3d.network import sam3d_network
 from common.data.click_protocol import click_protocol
 from common.data.clicks import click_generator
 from common.engine.click_training import ClickTraining, ClickValidation

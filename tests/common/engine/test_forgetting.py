@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from common.backbones.sam3d import sam3d_network
+from common.backbones.sam3d.network import sam3d_network
 from common.data.click_protocol import click_protocol
 from common.data.clicks import click_generator
 from common.engine.forgetting import ForgettingReport, summary

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from common.backbones.sam3d import sam3d_network
-from common.backbones.sam3d_prompt import Prompts
+from common.backbones.sam3d.network import sam3d_network
+from common.backbones.sam3d.prompt import Prompts
 from common.errors import ConfigError, ExpertError
 from common.layers.gating import Routing
 from common.layers.prompt_gate import PromptGate

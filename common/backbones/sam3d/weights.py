@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import WeightError
-from ..weights import Coverage, load_weights
-from .sam.weights import ENCODER, read_sam
+from ...errors import WeightError
+from ...weights import Coverage, load_weights
+from ..sam.weights import ENCODER, read_sam
 
 __all__ = ["load_sam_med3d", "resize_positions_3d"]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from common.backbones.sam3d_decoder import mask_decoder_3d
+from common.backbones.sam3d.decoder import mask_decoder_3d
 from common.errors import ConfigError, PromptError
 
 

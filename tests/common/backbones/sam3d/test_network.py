@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.backbones.sam3d import VARIANTS, Sam3D, sam3d_network
-from common.backbones.sam3d_decoder import mask_decoder_3d
-from common.backbones.sam3d_weights import load_sam_med3d
+from common.backbones.sam3d.decoder import mask_decoder_3d
+from common.backbones.sam3d.network import VARIANTS, Sam3D, sam3d_network
+from common.backbones.sam3d.weights import load_sam_med3d
 from common.errors import ConfigError, PromptError, WeightError
 
 PARITY = Path(os.environ.get("AMALGAM_PARITY", "missing")) / "sam_med3d_parity.pt"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.backbones.sam3d_encoder import Sam3DEncoder
+from common.backbones.sam3d.encoder import Sam3DEncoder
 from common.errors import ConfigError
 from tools.bench_sam_med3d_plain import padded_encoder
 

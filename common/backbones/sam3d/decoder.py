@@ -11,8 +11,8 @@ from segment_anything.modeling.mask_decoder import MLP
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError, PromptError
-from ..layers.channel_norm import ChannelNorm
+from ...errors import ConfigError, PromptError
+from ...layers.channel_norm import ChannelNorm
 
 __all__ = ["MaskDecoder3D", "MaskLogits", "mask_decoder_3d"]
 

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from common.backbones.sam3d_prompt import PositionCode3D, PromptEncoder3D
+from common.backbones.sam3d.prompt import PositionCode3D, PromptEncoder3D
 from common.errors import ConfigError, PromptError
 
 

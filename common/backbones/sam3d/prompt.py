@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, PromptError
-from ..layers.channel_norm import ChannelNorm
+from ...errors import ConfigError, PromptError
+from ...layers.channel_norm import ChannelNorm
 
 __all__ = ["PositionCode3D", "PromptEncoder3D", "Prompts"]
 

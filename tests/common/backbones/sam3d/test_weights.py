@@ -5,8 +5,8 @@ from argparse import Namespace
 import pytest
 import torch
 
-from common.backbones.sam3d import sam3d_network
-from common.backbones.sam3d_weights import load_sam_med3d, resize_positions_3d
+from common.backbones.sam3d.network import sam3d_network
+from common.backbones.sam3d.weights import load_sam_med3d, resize_positions_3d
 from common.errors import WeightError
 
 

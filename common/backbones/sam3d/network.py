@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError
-from .sam3d_decoder import MaskDecoder3D, MaskLogits, mask_decoder_3d
-from .sam3d_encoder import Sam3DEncoder
-from .sam3d_prompt import PromptEncoder3D, Prompts
-from .sam3d_weights import load_sam_med3d
+from ...errors import ConfigError
+from .decoder import MaskDecoder3D, MaskLogits, mask_decoder_3d
+from .encoder import Sam3DEncoder
+from .prompt import PromptEncoder3D, Prompts
+from .weights import load_sam_med3d
 
 __all__ = ["VARIANTS", "Sam3D", "sam3d_network"]
 
