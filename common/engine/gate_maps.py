@@ -20,7 +20,7 @@ from monai.transforms import InvertibleTransform
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..backbones.swin_unet import SwinUnet
+from ..backbones.swin_unet.network import SwinUnet
 from ..data.io import write_volume
 from ..data.restore import RestoreGridd
 from ..errors import ConfigError, DataError
@@ -49,7 +49,7 @@ class GateMaps:
     Each batch is one volume with ``modality`` (a name, or a position in ``modalities``), ``case`` and ``task``.
 
     Args:
-        network: contains a :class:`~common.backbones.swin_unet.SwinUnet` with mixtures.
+        network: contains a :class:`~common.backbones.swin_unet.network.SwinUnet` with mixtures.
         output_dir: the run's folder.
         modalities: names of the experts, in their order.
         every: record each n-th case of a modality, >= 1.

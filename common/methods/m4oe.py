@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..backbones.swin_unet import FeedForward, SwinUnet
+from ..backbones.swin_unet.network import FeedForward, SwinUnet
 from ..errors import ConfigError, LabelError
 from ..layers.class_heads import ClassHeads
 from ..layers.gating import Routing
@@ -61,7 +61,7 @@ def swin_unet_with_experts(
         top_k: experts per token; None for all.
         moe_encoder: mixtures in the encoder, else a plain perceptron.
         moe_decoder: mixtures in the decoder, else a plain perceptron.
-        sizes: of :class:`~common.backbones.swin_unet.SwinUnet`.
+        sizes: of :class:`~common.backbones.swin_unet.network.SwinUnet`.
 
     Reference:
         M4oE, section 2.2 and table 4.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..backbones.swin_unet import MirroredDecoder, SwinUnet, start_weights
+from ..backbones.swin_unet.network import MirroredDecoder, SwinUnet, start_weights
 from ..data.views import SliceViews
 from ..errors import ConfigError
 from ..layers.mlp_mixture import MLP
@@ -184,7 +184,8 @@ def m4oe_autoencoder(
         drop_path: rate of the deepest block, rising linearly from 0.
         mask_ratio: share of squares that are hidden.
         mask_side: patches along a hidden square's side.
-        init: ``swin``, or ``fan_in`` for narrow networks, see :func:`~common.backbones.swin_unet.start_weights`.
+        init: ``swin``, or ``fan_in`` for narrow networks, see
+            :func:`~common.backbones.swin_unet.network.start_weights`.
     """
     sizes: dict[str, Any] = {
         "embed": embed, "depths": depths, "num_heads": num_heads, "window": window, "drop_path": drop_path,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..backbones.swin_unet import start_weights
+from ..backbones.swin_unet.network import start_weights
 from ..errors import LabelError
 from ..labels import LabelSpace
 from .m4oe import M4oE, swin_unet_with_experts
@@ -48,7 +48,8 @@ def m4oe_network(
         top_k: experts per token; None for all.
         moe_encoder: mixtures in the encoder, else a plain perceptron.
         moe_decoder: mixtures in the decoder, else a plain perceptron.
-        init: ``swin``, or ``fan_in`` for narrow networks, see :func:`~common.backbones.swin_unet.start_weights`.
+        init: ``swin``, or ``fan_in`` for narrow networks, see
+            :func:`~common.backbones.swin_unet.network.start_weights`.
 
     Raises:
         LabelError: for a structure of a head that the union lacks.

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..backbones.swin_unet_weights import load_m4oe, load_swin
+from ..backbones.swin_unet.weights import load_m4oe, load_swin
 from ..card import ModelCard
 from ..errors import ConfigError, WeightError
 from ..weights import load_weights, read_state_dict

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from common.backbones.swin_unet import MirroredDecoder, SwinUnet
+from common.backbones.swin_unet.network import MirroredDecoder, SwinUnet
 from common.data.views import SliceViews
 from common.errors import ConfigError
 from common.layers.mlp_mixture import MLP, MLPMixture

@@ -11,11 +11,11 @@ from monai.networks.layers.drop_path import DropPath
 from monai.networks.nets.swin_unetr import WindowAttention as MonaiWindowAttention
 from torch import Tensor, nn
 
-from ..errors import ConfigError
-from ..layers.gating import Routing
-from ..layers.mlp_experts import MLPExperts
-from ..layers.mlp_mixture import Mixed
-from ..layers.window_attention import WindowAttention
+from ...errors import ConfigError
+from ...layers.gating import Routing
+from ...layers.mlp_experts import MLPExperts
+from ...layers.mlp_mixture import Mixed
+from ...layers.window_attention import WindowAttention
 
 __all__ = ["Encoded", "FeedForward", "MirroredDecoder", "SwinUnet", "start_weights"]
 

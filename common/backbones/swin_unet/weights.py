@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..errors import WeightError
-from ..weights import Coverage, load_weights, read_state_dict
+from ...errors import WeightError
+from ...weights import Coverage, load_weights, read_state_dict
 
 __all__ = ["from_m4oe", "from_swin", "load_m4oe", "load_swin"]
 
