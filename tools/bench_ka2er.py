@@ -10,7 +10,7 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import Tensor, nn
 
-from common.backbones.swin_unetr import SwinUNETR
+from common.backbones.swin_unetr.network import SwinUNETR
 from common.experts import Expert, ExpertSet
 from common.experts_frame import Frame
 from common.experts_normalise import Normalise

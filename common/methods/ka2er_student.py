@@ -9,7 +9,7 @@ from segment_anything.modeling import PromptEncoder
 from torch import Tensor, nn
 
 from ..backbones.sam.prompt import prompt_encoder as build_prompt_encoder
-from ..backbones.swin_unetr import SwinUNETR
+from ..backbones.swin_unetr.network import SwinUNETR
 from ..errors import ConfigError
 from ..layers.attention import AttentionBlock, from_tokens, to_tokens
 from .ka2er_experts import plain

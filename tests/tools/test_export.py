@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from common.backbones.swin_unetr import SwinUNETR
+from common.backbones.swin_unetr.network import SwinUNETR
 from common.errors import ConfigError
 from tools.export import export
 
@@ -21,7 +21,7 @@ def bundle(tmp_path):
         "bundle_root": ".",
         "device": "$__import__('torch').device('cuda')",
         "model_path": "$@bundle_root + '/models/model.pt'",
-        "network_def": {"_target_": "common.backbones.swin_unetr.SwinUNETR", **OPTIONS},
+        "network_def": {"_target_": "common.backbones.swin_unetr.network.SwinUNETR", **OPTIONS},
         "network": "$@network_def.to(@device)",
         "weights": {"_target_": "common.weights.load_weights", "module": "@network", "source": "@model_path"},
         "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [32, 32, 64]},

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.backbones.swin_unetr import SwinUNETR
+from common.backbones.swin_unetr.network import SwinUNETR
 from common.engine.export import export_program, export_torchscript
 from common.errors import CheckpointError, ConfigError
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ..layers.window_attention import WindowAttention
-from .swin_unetr_blocks import ResidualBlock, in_place
+from ...layers.window_attention import WindowAttention
+from .blocks import ResidualBlock, in_place
 
 __all__ = ["SwinEncoder"]
 

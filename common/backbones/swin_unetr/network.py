@@ -11,10 +11,10 @@ from monai.networks.blocks.hyena import HyenaTransformerBlock
 from monai.networks.nets.swin_unetr import SwinUNETR as MonaiSwinUNETR
 from torch import Tensor
 
-from ..weights import Coverage
-from .swin_unetr_blocks import ResidualBlock, UpBlock, is_lean, pointwise
-from .swin_unetr_encoder import SwinEncoder
-from .swin_unetr_weights import load_swinvit
+from ...weights import Coverage
+from .blocks import ResidualBlock, UpBlock, is_lean, pointwise
+from .encoder import SwinEncoder
+from .weights import load_swinvit
 
 __all__ = ["SwinUNETR"]
 
@@ -104,7 +104,7 @@ class SwinUNETR(MonaiSwinUNETR):
 
     @torch.jit.unused
     def load_swinvit(self, path: Path | str) -> Coverage:
-        """Load MONAI's self-supervised encoder, see :func:`.swin_unetr_weights.load_swinvit`."""
+        """Load MONAI's self-supervised encoder, see :func:`.weights.load_swinvit`."""
         return load_swinvit(self.swinViT, path)
 
     @torch.jit.unused

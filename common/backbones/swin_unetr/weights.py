@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ..weights import Coverage, load_weights
+from ...weights import Coverage, load_weights
 
 __all__ = ["SELF_SUPERVISED_HEADS", "load_swinvit"]
 

@@ -14,7 +14,7 @@ from monai.networks.blocks.dynunet_block import UnetResBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers.instance_norm import instance_norm_
+from ...layers.instance_norm import instance_norm_
 
 __all__ = ["ResidualBlock", "UpBlock", "in_place", "is_lean", "merged_weight", "norm_act", "pointwise", "stem"]
 

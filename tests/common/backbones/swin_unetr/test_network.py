@@ -5,9 +5,9 @@ import torch
 from monai.networks.nets.swin_unetr import SwinUNETR as MonaiSwinUNETR
 from torch.nn import functional as F
 
-from common.backbones.swin_unetr import SwinUNETR
-from common.backbones.swin_unetr_blocks import ResidualBlock, UpBlock, merged_weight, stem
-from common.backbones.swin_unetr_encoder import SwinEncoder
+from common.backbones.swin_unetr.blocks import ResidualBlock, UpBlock, merged_weight, stem
+from common.backbones.swin_unetr.encoder import SwinEncoder
+from common.backbones.swin_unetr.network import SwinUNETR
 from common.errors import WeightError
 
 SMALL = {"in_channels": 1, "out_channels": 3, "feature_size": 12}
