@@ -8,7 +8,7 @@ from typing import Any
 
 from common.card import ModelCard
 from common.contract import Contract
-from common.data.dataset_json import SPLITS
+from common.data.datasets.dataset_json import SPLITS
 
 __all__ = ["conditions", "data_lines", "describe_weights", "score_lines", "trained_on"]
 

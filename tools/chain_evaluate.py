@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from common.data.datalist import Collection, read_collection
-from common.data.dataset import Dataset
-from common.data.naming import check_names
+from common.data.datasets.datalist import Collection, read_collection
+from common.data.datasets.dataset import Dataset
+from common.data.datasets.naming import check_names
 from common.errors import ConfigError
 from common.experts_spec import ExpertSpec, read_manifest
 from common.literals import folder_names

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.data.datalist import Collection, read_collection
+from common.data.datasets.datalist import Collection, read_collection
 from common.errors import ConfigError
 from common.experts import check_unchanged
 from common.experts_fit import check_expert, check_reads_any

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.data.datalist import Collection, read_collection
-from common.data.naming import check_names
+from common.data.datasets.datalist import Collection, read_collection
+from common.data.datasets.naming import check_names
 from common.errors import ConfigError
 
 from .chain_evaluate import check_split, evaluation, given_evaluations, together

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from common.atomic import atomic_write
-from common.data.datalist import read_collection
+from common.data.datasets.datalist import read_collection
 from common.engine.lock import RunLock
 from common.errors import CheckpointError, ExpertError
 from common.plain_json import read_object

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.data.dataset import Dataset, read_dataset
+from common.data.datasets.dataset import Dataset, read_dataset
 from common.errors import ConfigError
 from common.integrity import file_hash
 from common.literals import is_plain

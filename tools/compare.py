@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from common.data.datalist import read_collection
+from common.data.datasets.datalist import read_collection
 from common.errors import AmalgamationError, ConfigError
 
 from .chain_evaluate import unscored

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.data.datalist import Collection
+from common.data.datasets.datalist import Collection
 from common.errors import ConfigError
 
 __all__ = ["Member", "choose", "known_members", "why_not"]

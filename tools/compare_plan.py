@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.data.datalist import read_collection
+from common.data.datasets.datalist import read_collection
 from common.errors import ConfigError
 
 from .chain_plan import plan, takes_external

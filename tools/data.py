@@ -12,14 +12,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from common.data.convert import convert_nnunet, convert_pairs, split_dataset, write_collection
-from common.data.datalist import read_collection
-from common.data.dataset import Dataset
-from common.data.dataset_json import SPLITS
+from common.data.datasets.convert import convert_nnunet, convert_pairs, split_dataset, write_collection
+from common.data.datasets.datalist import read_collection
+from common.data.datasets.dataset import Dataset
+from common.data.datasets.dataset_json import SPLITS
+from common.data.datasets.merge import merge_datasets
+from common.data.datasets.naming import is_nameless
+from common.data.datasets.verify import Problem, check
 from common.data.io import read_volume, write_volume
-from common.data.merge import merge_datasets
-from common.data.naming import is_nameless
-from common.data.verify import Problem, check
 from common.errors import ConfigError, few
 
 from .terminal import console, say

@@ -13,8 +13,8 @@ from rich.table import Table
 from torch import Tensor
 
 from common.card import ModelCard, save_weights
-from common.data.datalist import Collection, read_collection
-from common.data.dataset import Dataset
+from common.data.datasets.datalist import Collection, read_collection
+from common.data.datasets.dataset import Dataset
 from common.data.modality_intensity import intensities
 from common.data.survey import merged, survey
 from common.errors import DataError, WeightError

@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 from monai.data import MetaTensor
 
-from common.data.dataset_json import channel_groups
+from common.data.datasets.dataset_json import channel_groups
 from common.data.dicom import SeriesOptions, read_dicom
 from common.data.dicom_slices import is_dicom, scan_files
 from common.data.io import check_volume, read_volume

@@ -12,8 +12,8 @@ from typing import Any
 
 from ..atomic import atomic_write
 from ..errors import ConfigError
-from .dataset_json import case_name
-from .splits import hash_fraction
+from .datasets.dataset_json import case_name
+from .datasets.splits import hash_fraction
 from .views import CachedSlices
 
 __all__ = ["LabelledSlices", "labelled"]
@@ -53,7 +53,7 @@ class LabelledSlices(CachedSlices):
     What was chosen is in ``chosen`` and, with ``output_dir``, in ``labelled.json`` there.
 
     Args:
-        data: dictionaries of files, as :func:`~common.data.datalist.items` lists them.
+        data: dictionaries of files, as :func:`~common.data.datasets.datalist.items` lists them.
         preprocessing: of whole volumes, without random parts.
         transform: applied to each slice's dictionary.
         keys: entries to slice; the others pass through.

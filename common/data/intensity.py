@@ -13,7 +13,7 @@ from monai.transforms import MapTransform, Transform
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
-from .dataset_json import case_name
+from .datasets.dataset_json import case_name
 
 __all__ = ["STATISTICS", "NormalizePercentiled", "VolumeStatsd", "volume_stats"]
 

@@ -13,7 +13,7 @@ from monai.transforms import LoadImaged
 
 from ..errors import AmalgamationError
 from ..geometry import PLAUSIBLE_SPACING_MM
-from .dataset_json import case_name
+from .datasets.dataset_json import case_name
 from .io import read_volume
 
 __all__ = ["LoadCased"]

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
 from ..modalities import is_ct
-from .datalist import Collection, read_collection
-from .dataset_json import case_name
+from .datasets.datalist import Collection, read_collection
+from .datasets.dataset_json import case_name
 from .io import read_volume
 
 __all__ = ["ByModalityd", "NormalizeModalityd", "intensities", "scheme_of", "window_of"]

@@ -19,7 +19,7 @@ from ..labels import LabelSpace
 from ..modalities import is_ct
 from ..prompts import boxes_from_label
 from .crops import crop_at, start_around, z_score_positive
-from .dataset_json import case_name
+from .datasets.dataset_json import case_name
 
 __all__ = ["ClampModalityd", "ObjectCrops", "clip_bounds"]
 
@@ -104,7 +104,7 @@ class ObjectCrops(Dataset[dict[str, Any]]):
     ``task`` and ``expert``: the number of the expert that knows the structure, 0 for none.
 
     Args:
-        data: dictionaries of files, as :func:`~common.data.datalist.items` lists them.
+        data: dictionaries of files, as :func:`~common.data.datasets.datalist.items` lists them.
         preprocessing: of whole volumes, to the network's spacing and orientation, without random parts.
         size: voxels along each side of a crop, S.
         labels: the label maps' structures.

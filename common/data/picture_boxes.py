@@ -12,7 +12,7 @@ from monai.transforms import Transform
 from torch import Tensor
 
 from ..errors import ConfigError, PromptError
-from .dataset_json import case_name
+from .datasets.dataset_json import case_name
 
 __all__ = ["PictureBoxd", "box_of"]
 

@@ -14,7 +14,7 @@ from monai.transforms import Invertd, InvertibleTransform, MapTransform, SaveIma
 
 from ..errors import DataError, GeometryError
 from ..geometry import Grid
-from .dataset_json import case_name
+from .datasets.dataset_json import case_name
 from .io import write_label_map
 
 __all__ = ["RestoreGridd", "SavePredictiond"]

@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 
 from ..errors import DataError
-from .dataset_json import case_name
+from .datasets.dataset_json import case_name
 
 __all__ = ["RouteCased"]
 

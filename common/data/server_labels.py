@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import GeometryError, LabelError
 from ..geometry import Grid
 from ..labels import LabelSpace
-from .dataset_json import base_name, case_name
+from .datasets.dataset_json import base_name, case_name
 from .io import read_volume
 from .request_boxes import structure_named
 

@@ -20,11 +20,11 @@ from ..errors import AmalgamationError
 from ..geometry import Grid
 from ..intensity_range import Range, range_of
 from ..modalities import kind_of
-from .datalist import Collection, read_collection
-from .dataset import Dataset
-from .dataset_json import SPLITS, Case, read_json
+from .datasets.datalist import Collection, read_collection
+from .datasets.dataset import Dataset
+from .datasets.dataset_json import SPLITS, Case, read_json
+from .datasets.naming import name_doubts
 from .io import read_volume
-from .naming import name_doubts
 from .unlabelled import is_collection, unlabelled_images
 
 __all__ = ["merged", "survey"]

@@ -16,8 +16,8 @@ from ..contract import Contract
 from ..errors import DataError, GeometryError, LabelError
 from ..geometry import Grid
 from ..labels import LabelSpace
-from .datalist import Collection, read_collection
-from .dataset_json import case_name
+from .datasets.datalist import Collection, read_collection
+from .datasets.dataset_json import case_name
 
 __all__ = ["CheckGridsd", "CopyRawd", "DescribeCased", "MapLabelsd", "SafeSpacingd"]
 

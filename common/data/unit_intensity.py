@@ -11,7 +11,7 @@ from monai.config import KeysCollection
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
-from .datalist import modalities
+from .datasets.datalist import modalities
 from .modality_intensity import ByModalityd, intensities
 
 __all__ = ["UnitIntensityd", "picture_schemes"]

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..errors import ConfigError, DataError
 from ..labels import LabelSpace
-from .datalist import items, read_collection
-from .dataset_json import VOLUME_SUFFIXES, case_id
+from .datasets.datalist import items, read_collection
+from .datasets.dataset_json import VOLUME_SUFFIXES, case_id
 from .modality_intensity import intensities, scheme_of, window_of
 from .pictures import is_picture
 

@@ -10,7 +10,7 @@ from monai.data import CacheDataset, MetaTensor
 from torch.utils.data import Dataset
 
 from ..errors import ConfigError, DataError
-from .dataset_json import case_name
+from .datasets.dataset_json import case_name
 
 __all__ = ["CachedSlices", "SliceViews"]
 
@@ -102,7 +102,7 @@ class CachedSlices(SliceViews):
     """Slices of volumes that are given as files, preprocessed once and kept in memory.
 
     Args:
-        data: dictionaries of files, as :func:`~common.data.datalist.items` lists them.
+        data: dictionaries of files, as :func:`~common.data.datasets.datalist.items` lists them.
         preprocessing: of whole volumes, without random parts.
         transform: applied to each slice's dictionary.
         keys: entries to slice; the others pass through.

@@ -170,7 +170,7 @@ class GateMaps:
         case, task, modality = (_first(batch.get(k)) for k in ("case", "task", "modality"))
         if modality is None:
             raise DataError("the case does not say its modality", where=f"case {case}", got=sorted(batch),
-                            expected="a key `modality`, as common.data.datalist.items gives it")  # fmt: skip
+                            expected="a key `modality`, as common.data.datasets.datalist.items gives it")  # fmt: skip
         known = isinstance(modality, str)
         if not known and not 0 <= int(modality) < len(self.experts):
             raise DataError("the case's modality has no expert", where=f"case {case}", got=modality,

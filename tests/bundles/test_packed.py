@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from common.data.datalist import items
+from common.data.datasets.datalist import items
 from common.errors import ConfigError
 from tests.bundles import bare, tiny
 from tools.bundle_checks import SCHEMA, check_bundle

@@ -11,7 +11,7 @@ import pytest
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
-from common.data.verify import KINDS, check
+from common.data.datasets.verify import KINDS, check
 
 SHAPE = (6, 7, 8)
 RNG = np.random.default_rng(0)

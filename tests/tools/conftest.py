@@ -230,7 +230,7 @@ INFERENCE = {
     },
     "dataset": {
         "_target_": "Dataset",
-        "data": {"_target_": "common.data.datalist.items", "dataset_dir": "@dataset_dir", "split": "@split"},
+        "data": {"_target_": "common.data.datasets.datalist.items", "dataset_dir": "@dataset_dir", "split": "@split"},
         "transform": "@preprocessing",
     },
     "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1},
@@ -254,11 +254,11 @@ INFERENCE = {
     "run": ["$@weights", "$@evaluator.run()"],
 }
 EVALUATE = {
-    "labels": {"_target_": "common.data.datalist.label_space", "dataset_dir": "@dataset_dir"},
+    "labels": {"_target_": "common.data.datasets.datalist.label_space", "dataset_dir": "@dataset_dir"},
     "names": "$@labels.names",
     "dataset": {
         "_target_": "Dataset",
-        "data": {"_target_": "common.data.datalist.items", "dataset_dir": "@dataset_dir", "split": "@split"},
+        "data": {"_target_": "common.data.datasets.datalist.items", "dataset_dir": "@dataset_dir", "split": "@split"},
         "transform": {
             "_target_": "Compose",
             "transforms": [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.data.datalist import read_collection
+from common.data.datasets.datalist import read_collection
 from common.engine.score_summary import write_case_csv, write_summary_json
 from common.engine.scores import MEASURES
 from common.errors import AmalgamationError, ConfigError, DataError

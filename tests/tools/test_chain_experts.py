@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.card import save_weights
-from common.data.datalist import read_collection
+from common.data.datasets.datalist import read_collection
 from common.errors import AmalgamationError, ConfigError, ExpertError, WeightError
 from common.experts_spec import read_manifest
 from tools.chain import Chain, _given

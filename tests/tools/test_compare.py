@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.data.datalist import read_collection
+from common.data.datasets.datalist import read_collection
 from common.errors import AmalgamationError, ConfigError, ExpertError
 from tests.tools.empty_dataset import empty_dataset
 from tests.warm_python import python

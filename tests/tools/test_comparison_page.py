@@ -13,7 +13,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from common.data.datalist import read_collection
+from common.data.datasets.datalist import read_collection
 from common.errors import DataError
 from tests.tools.made_comparison import AFFINE, SHAPE, write_comparison
 from tests.tools.test_report import Checker

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from common.data.datalist import items, label_space
+from common.data.datasets.datalist import items, label_space
 from common.engine.score_summary import read_case_csv
 from common.engine.scores import case_metrics
 from common.errors import AmalgamationError, ConfigError

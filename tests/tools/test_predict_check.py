@@ -118,8 +118,10 @@ def test_an_evaluation_records_that_the_card_was_ignored(toy_bundle, collection,
         file = toy_bundle / "configs" / f"{name}.json"
         content = json.loads(file.read_text())
         content["dataset"]["data"] |= {
-            "_target_": "common.data.fitting.fitting_items", "contract": "@contract", "ignore_card": "@ignore_card"
-        }  # fmt: skip
+            "_target_": "common.data.datasets.fitting.fitting_items",
+            "contract": "@contract",
+            "ignore_card": "@ignore_card",
+        }
         if name == "inference":
             contract = {"_target_": "common.contract.contract_of", "path": "@model_path"}
             content |= {"contract": contract, "ignore_card": False}

@@ -254,7 +254,7 @@ def test_the_viewer_takes_a_case_by_its_name(tmp_path):
     folder = write_comparison(tmp_path, cases=2)
     comparison = read_comparison(folder)
     member = comparison.members[0]
-    from common.data.datalist import read_collection
+    from common.data.datasets.datalist import read_collection
 
     collection = read_collection(str(comparison.record["dataset_dir"]))
     place = member.model.runs[0].folder / "predictions" / "toy"

@@ -17,8 +17,8 @@ from monai.data import MetaTensor
 from monai.transforms import Orientation, Spacing
 from numpy.typing import NDArray
 
-from common.data.datalist import Collection, items, read_collection
-from common.data.dataset_json import base_name
+from common.data.datasets.datalist import Collection, items, read_collection
+from common.data.datasets.dataset_json import base_name
 from common.data.loading import LoadCased
 from common.data.transforms import MapLabelsd
 from common.engine.case_pictures import COLOURS

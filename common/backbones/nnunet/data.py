@@ -19,7 +19,7 @@ from monai.transforms import Compose, Randomizable, Transform
 from numpy.typing import NDArray
 from torch.utils.data import RandomSampler
 
-from ...data.dataset_json import case_name
+from ...data.datasets.dataset_json import case_name
 from ...errors import ConfigError, DataError
 from .fingerprint import to_nnunet
 from .network import plan_managers, quiet

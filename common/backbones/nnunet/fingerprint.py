@@ -12,7 +12,7 @@ import numpy as np
 from monai.transforms import Orientation
 from numpy.typing import NDArray
 
-from ...data.dataset import Dataset
+from ...data.datasets.dataset import Dataset
 from ...data.io import read_volume
 from ...errors import DataError
 

@@ -20,8 +20,8 @@ import ignite.distributed as idist
 import numpy as np
 
 from ...atomic import atomic_write
-from ...data.datalist import read_collection
-from ...data.dataset import Dataset
+from ...data.datasets.datalist import read_collection
+from ...data.datasets.dataset import Dataset
 from ...errors import ConfigError, DataError
 from ...labels import LabelSpace
 from ...modalities import is_ct

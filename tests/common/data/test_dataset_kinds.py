@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from common.data.datalist import read_collection
-from common.data.dataset import read_dataset
-from common.data.dataset_json import channel_names
+from common.data.datasets.datalist import read_collection
+from common.data.datasets.dataset import read_dataset
+from common.data.datasets.dataset_json import channel_names
 from common.errors import DataError
 
 GOOD = {

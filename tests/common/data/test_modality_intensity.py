@@ -3,7 +3,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from common.data.datalist import read_collection
+from common.data.datasets.datalist import read_collection
 from common.data.io import read_volume
 from common.data.modality_intensity import NormalizeModalityd, intensities, scheme_of
 from common.errors import DataError

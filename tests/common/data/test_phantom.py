@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from common.data import phantom_files, phantom_tasks
+from common.data.datasets.verify import check
 from common.data.phantom import beside, write_phantom
 from common.data.phantom_anatomy import Subject, sample
 from common.data.phantom_body import STRUCTURES, TISSUES
@@ -19,7 +20,6 @@ from common.data.phantom_flat import FLAT, picture
 from common.data.phantom_layout import counts
 from common.data.phantom_shapes import Blend, Cut, Ellipsoid, Placed, Tube, Warp, rotation
 from common.data.phantom_tasks import GENERAL, TASKS, label_values, scan
-from common.data.verify import check
 from common.errors import ConfigError, DataError
 from common.labels import LabelSpace
 

@@ -13,8 +13,8 @@ import torch
 from common.card import ModelCard
 from common.contract import Contract
 from common.data import survey as module
-from common.data.convert import split_dataset
-from common.data.datalist import read_collection
+from common.data.datasets.convert import split_dataset
+from common.data.datasets.datalist import read_collection
 from common.data.survey import merged, survey
 from common.engine.settings import model_card
 from common.labels import LabelSpace

@@ -8,8 +8,8 @@ import torch
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import Compose, CropForegroundd, DivisiblePadd, EnsureChannelFirstd, LoadImaged, Orientationd
 
-from common.data.datalist import items
-from common.data.dataset_json import case_name
+from common.data.datasets.datalist import items
+from common.data.datasets.dataset_json import case_name
 from common.data.intensity import NormalizePercentiled, VolumeStatsd
 from common.data.loading import LoadCased
 from common.data.restore import RestoreGridd, SavePredictiond

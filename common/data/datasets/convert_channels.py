@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import DataError, few
-from ..modalities import DICOM_KINDS, same
+from ...errors import DataError, few
+from ...modalities import DICOM_KINDS, same
+from ..dicom_slices import is_dicom, modality_tag
+from ..pictures import is_picture
 from .dataset_json import Case, channel_number
-from .dicom_slices import is_dicom, modality_tag
-from .pictures import is_picture
 
 __all__ = ["dicom_differs", "told_channels"]
 

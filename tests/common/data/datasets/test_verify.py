@@ -1,6 +1,6 @@
 import json
 
-from common.data.verify import check
+from common.data.datasets.verify import check
 
 
 def test_collection_is_read_task_by_task_with_progress(make_dataset, tmp_path):

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
-from ..literals import check_file_name, check_name
-from ..plain_json import read_object
+from ...errors import DataError
+from ...literals import check_file_name, check_name
+from ...plain_json import read_object
 
 __all__ = [
     "SPLITS",

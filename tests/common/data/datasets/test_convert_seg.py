@@ -4,10 +4,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from common.data.convert import convert_pairs
+from common.data.datasets.convert import convert_pairs
+from common.data.datasets.verify import check
 from common.data.dicom import read_dicom
 from common.data.dicom_seg import Algorithm, write_seg
-from common.data.verify import check
 from common.errors import DataError, LabelError
 from common.geometry import Grid
 from common.labels import LabelSpace

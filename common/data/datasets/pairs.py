@@ -6,9 +6,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..errors import DataError, few
+from ...errors import DataError, few
+from ..dicom_slices import holds_dicom
 from .dataset_json import VOLUME_SUFFIXES, Case, base_name, channel_groups, channel_number
-from .dicom_slices import holds_dicom
 
 __all__ = ["label_maps", "paired"]
 

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from ..errors import AmalgamationError, DataError, LabelError
-from ..geometry import PLAUSIBLE_SPACING_MM, Grid
-from ..intensity_range import Range, range_of
+from ...errors import AmalgamationError, DataError, LabelError
+from ...geometry import PLAUSIBLE_SPACING_MM, Grid
+from ...intensity_range import Range, range_of
+from ..io import open_nifti, read_volume
 from .datalist import read_collection
 from .dataset import Dataset, read_dataset
 from .dataset_json import SPLITS, Case, read_json
-from .io import open_nifti, read_volume
 from .naming import name_doubts
 from .verify_contents import Doubtful, doubtful_channels, doubtful_intensities, other_dicom
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, LabelError
-from ..labels import LabelSpace
-from ..literals import check_name, odd_in
+from ...errors import DataError, LabelError
+from ...labels import LabelSpace
+from ...literals import check_name, odd_in
 from .dataset_json import SPLITS, Case, about, channel_names, read_case, read_json
 from .splits import hashed_split
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError
+from ...errors import DataError
+from ..dicom import read_dicom
+from ..dicom_seg_masks import SegMasks, is_seg, read_seg, segment_names
+from ..io import write_label_map
 from .dataset_json import Case
-from .dicom import read_dicom
-from .dicom_seg_masks import SegMasks, is_seg, read_seg, segment_names
-from .io import write_label_map
 
 __all__ = ["seg_cases"]
 

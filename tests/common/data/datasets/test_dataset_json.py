@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from common.data.dataset_json import base_name, case_id, channel_groups, channel_number, read_case
+from common.data.datasets.dataset_json import base_name, case_id, channel_groups, channel_number, read_case
 
 
 @pytest.mark.parametrize(

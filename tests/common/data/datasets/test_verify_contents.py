@@ -8,9 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from common.data.convert import convert_pairs
-from common.data.convert_channels import dicom_differs
-from common.data.verify import check
+from common.data.datasets.convert import convert_pairs
+from common.data.datasets.convert_channels import dicom_differs
+from common.data.datasets.verify import check
 from common.errors import DataError
 
 RNG = np.random.default_rng(0)

@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, few
-from ..labels import BACKGROUND, LabelSpace
+from ...errors import DataError, few
+from ...labels import BACKGROUND, LabelSpace
+from ..io import read_volume
+from ..pictures import is_picture
 from .convert_channels import told_channels
 from .convert_seg import seg_cases
 from .dataset import Dataset, read_dataset
 from .dataset_json import SPLITS, Case, about, channel_names, channel_number, read_json
-from .io import read_volume
 from .pairs import label_maps, paired
-from .pictures import is_picture
 from .splits import hashed_split
 
 __all__ = ["convert_nnunet", "convert_pairs", "split_dataset", "write_collection", "write_dataset", "write_json"]

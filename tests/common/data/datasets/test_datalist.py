@@ -3,9 +3,9 @@ import shutil
 
 import pytest
 
-from common.data import datalist
-from common.data.datalist import read_collection
-from common.data.dataset import read_dataset
+from common.data.datasets import datalist
+from common.data.datasets.datalist import read_collection
+from common.data.datasets.dataset import read_dataset
 from common.errors import DataError, LabelError
 
 

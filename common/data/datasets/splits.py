@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 
 __all__ = ["hash_fraction", "hashed_split"]
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, LabelError
-from ..labels import LabelSpace, union
-from ..literals import check_name
+from ...errors import DataError, LabelError
+from ...labels import LabelSpace, union
+from ...literals import check_name
 from .dataset import PHANTOM_HINT, Dataset, read_dataset
 from .dataset_json import is_path, read_json
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from common.data.pairs import label_maps, paired
+from common.data.datasets.pairs import label_maps, paired
 from common.errors import DataError
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from common.data.convert import (
+from common.data.datasets.convert import (
     convert_nnunet,
     convert_pairs,
     split_dataset,
@@ -13,10 +13,10 @@ from common.data.convert import (
     write_dataset,
     write_json,
 )
-from common.data.datalist import read_collection
-from common.data.dataset import read_dataset
-from common.data.merge import merge_datasets
-from common.data.verify import check
+from common.data.datasets.datalist import read_collection
+from common.data.datasets.dataset import read_dataset
+from common.data.datasets.merge import merge_datasets
+from common.data.datasets.verify import check
 from common.errors import ConfigError, DataError, LabelError
 
 VOLUME = np.random.default_rng(0).random((4, 5, 6)).astype(np.float32)

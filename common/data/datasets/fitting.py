@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..contract import OVERRIDE, Contract, Fit
-from ..errors import DataError
-from ..modalities import same
+from ...contract import OVERRIDE, Contract, Fit
+from ...errors import DataError
+from ...modalities import same
+from ..dicom_slices import is_dicom, modality_tag
 from .datalist import Collection, items, read_collection
 from .dataset import Dataset
 from .dataset_json import Case
-from .dicom_slices import is_dicom, modality_tag
 
 __all__ = ["fitting_items"]
 

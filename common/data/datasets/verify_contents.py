@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ..errors import few
-from ..intensity_range import Range, odd_beside, odd_ct
-from ..modalities import is_ct, meanings
+from ...errors import few
+from ...intensity_range import Range, odd_beside, odd_ct
+from ...modalities import is_ct, meanings
+from ..dicom_slices import is_dicom, modality_tag
 from .convert_channels import dicom_differs
 from .dataset import Dataset
 from .dataset_json import Case
-from .dicom_slices import is_dicom, modality_tag
 
 __all__ = ["Doubtful", "doubtful_channels", "doubtful_intensities", "other_dicom"]
 

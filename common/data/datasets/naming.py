@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..errors import DataError, few
-from ..modalities import meanings
+from ...errors import DataError, few
+from ...modalities import meanings
 from .datalist import Collection
 from .dataset import Dataset
 

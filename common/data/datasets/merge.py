@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ConfigError, DataError, LabelError
-from ..geometry import Grid
-from ..labels import LabelSpace, union
+from ...errors import ConfigError, DataError, LabelError
+from ...geometry import Grid
+from ...labels import LabelSpace, union
+from ..io import read_volume, write_label_map
 from .convert import write_dataset
 from .datalist import read_collection
 from .dataset import Dataset
 from .dataset_json import SPLITS, Case
-from .io import read_volume, write_label_map
 
 __all__ = ["merge_datasets"]
 

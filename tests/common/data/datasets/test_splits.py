@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from common.data.splits import hash_fraction, hashed_split
+from common.data.datasets.splits import hash_fraction, hashed_split
 from common.errors import ConfigError
 
 FRACTIONS = {"training": 0.0, "validation": 0.2, "test": 0.1}

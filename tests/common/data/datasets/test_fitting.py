@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from common.contract import Contract
-from common.data.fitting import fitting_items
+from common.data.datasets.fitting import fitting_items
 from common.data.objects import ClampModalityd, clip_bounds
 from common.data.prompts import KeepTargetsd
 from common.data.transforms import DescribeCased

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from common.data.datalist import read_collection
-from common.data.naming import check_names, is_nameless, name_doubts
-from common.data.verify import check
+from common.data.datasets.datalist import read_collection
+from common.data.datasets.naming import check_names, is_nameless, name_doubts
+from common.data.datasets.verify import check
 from common.errors import DataError
 
 

@@ -1,0 +1,7 @@
+"""Datasets and collections on disk: their ``dataset.json``, how one comes about, and what may be wrong with it.
+
+Read :mod:`.dataset_json` (entries), :mod:`.dataset` (one task) and :mod:`.datalist` (a collection) first.
+:mod:`.convert` with :mod:`.pairs`, :mod:`.convert_channels` and :mod:`.convert_seg`, :mod:`.merge` and :mod:`.splits`
+make datasets; :mod:`.verify` finds their problems, :mod:`.verify_contents` and :mod:`.naming` what is doubtful.
+:mod:`.fitting` asks whether a trained model can read them.
+"""
