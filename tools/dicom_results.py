@@ -13,9 +13,9 @@ import numpy as np
 from monai.bundle import ConfigParser
 
 import common
-from common.data.dicom import DicomVolume, SeriesOptions
-from common.data.dicom_seg import Algorithm, check_sources, write_seg
-from common.data.dicom_slices import Slice
+from common.data.dicom.seg import Algorithm, check_sources, write_seg
+from common.data.dicom.series import DicomVolume, SeriesOptions
+from common.data.dicom.slices import Slice
 from common.engine.overlays import class_colors
 from common.errors import AmalgamationError, ConfigError
 from common.geometry import Grid
@@ -113,7 +113,7 @@ def write_results(
         folder: for the files.
 
     Raises:
-        AmalgamationError: as :func:`common.data.dicom_seg.write_seg`.
+        AmalgamationError: as :func:`common.data.dicom.seg.write_seg`.
     """
     algorithm, written = _algorithm(config, bundle), {}
     for name, path in results.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.contract import contract_of
-from common.data.dicom import SeriesOptions
+from common.data.dicom.series import SeriesOptions
 from common.data.io import read_volume
 from common.data.pictures import is_picture, read_picture
 from common.errors import ConfigError, DataError, GeometryError

@@ -11,8 +11,8 @@ import numpy as np
 from monai.data import MetaTensor
 
 from common.data.datasets.dataset_json import channel_groups
-from common.data.dicom import SeriesOptions, read_dicom
-from common.data.dicom_slices import is_dicom, scan_files
+from common.data.dicom.series import SeriesOptions, read_dicom
+from common.data.dicom.slices import is_dicom, scan_files
 from common.data.io import check_volume, read_volume
 from common.data.pictures import PICTURES, is_picture, read_picture
 from common.errors import DataError

@@ -21,8 +21,8 @@ from PIL import Image
 
 from ..errors import AmalgamationError, DataError, GeometryError
 from ..geometry import PLAUSIBLE_SPACING_MM, Grid
-from .dicom import read_series
-from .dicom_slices import is_dicom
+from .dicom.series import read_series
+from .dicom.slices import is_dicom
 from .pictures import is_picture, read_picture
 
 __all__ = ["check_file", "check_volume", "open_nifti", "read_volume", "write_label_map", "write_volume"]

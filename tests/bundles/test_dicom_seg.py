@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from common.card import save_weights
-from common.data.dicom import read_dicom
-from common.data.dicom_seg_masks import read_seg
+from common.data.dicom.seg_masks import read_seg
+from common.data.dicom.series import read_dicom
 from common.engine.settings import model_card
 from common.labels import LabelSpace
 from common.methods.ka2er_student import KA2ERStudent

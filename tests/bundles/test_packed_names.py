@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.data.dicom import read_series
+from common.data.dicom.series import read_series
 from tests.bundles import bare
 from tools.bundle_pack import _copy
 from tools.bundle_vendor import leftovers, vendor
@@ -53,7 +53,7 @@ import numpy as np
 
 folder, file, target = sys.argv[1:]
 sys.path.insert(0, folder)
-from ka2er_bundle.common.data.dicom import read_series
+from ka2er_bundle.common.data.dicom.series import read_series
 
 image = read_series(file)
 np.save(target, image.numpy())

@@ -11,8 +11,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from common.data.dicom import read_dicom
-from common.data.dicom_seg_masks import read_seg
+from common.data.dicom.seg_masks import read_seg
+from common.data.dicom.series import read_dicom
 from common.errors import ConfigError, DataError
 from common.labels import LabelSpace
 from tools.__main__ import main

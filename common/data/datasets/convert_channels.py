@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...errors import DataError, few
 from ...modalities import DICOM_KINDS, same
-from ..dicom_slices import is_dicom, modality_tag
+from ..dicom.slices import is_dicom, modality_tag
 from ..pictures import is_picture
 from .dataset_json import Case, channel_number
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DataError
-from ..dicom import read_dicom
-from ..dicom_seg_masks import SegMasks, is_seg, read_seg, segment_names
+from ..dicom.seg_masks import SegMasks, is_seg, read_seg, segment_names
+from ..dicom.series import read_dicom
 from ..io import write_label_map
 from .dataset_json import Case
 

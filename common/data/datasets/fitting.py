@@ -11,7 +11,7 @@ from typing import Any
 from ...contract import OVERRIDE, Contract, Fit
 from ...errors import DataError
 from ...modalities import same
-from ..dicom_slices import is_dicom, modality_tag
+from ..dicom.slices import is_dicom, modality_tag
 from .datalist import Collection, items, read_collection
 from .dataset import Dataset
 from .dataset_json import Case

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...errors import DataError, few
-from ..dicom_slices import holds_dicom
+from ..dicom.slices import holds_dicom
 from .dataset_json import VOLUME_SUFFIXES, Case, base_name, channel_groups, channel_number
 
 __all__ = ["label_maps", "paired"]

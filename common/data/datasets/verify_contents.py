@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ...errors import few
 from ...intensity_range import Range, odd_beside, odd_ct
 from ...modalities import is_ct, meanings
-from ..dicom_slices import is_dicom, modality_tag
+from ..dicom.slices import is_dicom, modality_tag
 from .convert_channels import dicom_differs
 from .dataset import Dataset
 from .dataset_json import Case

@@ -6,8 +6,8 @@ import pytest
 
 from common.data.datasets.convert import convert_pairs
 from common.data.datasets.verify import check
-from common.data.dicom import read_dicom
-from common.data.dicom_seg import Algorithm, write_seg
+from common.data.dicom.seg import Algorithm, write_seg
+from common.data.dicom.series import read_dicom
 from common.errors import DataError, LabelError
 from common.geometry import Grid
 from common.labels import LabelSpace

@@ -15,13 +15,13 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.sr.codedict import codes
 
-from ..atomic import atomic_write
-from ..errors import ConfigError, DataError, LabelError
-from ..geometry import Grid
-from ..labels import LabelSpace
-from .dicom_codes import meaning
-from .dicom_grid import on_slices
-from .dicom_slices import Slice
+from ...atomic import atomic_write
+from ...errors import ConfigError, DataError, LabelError
+from ...geometry import Grid
+from ...labels import LabelSpace
+from .codes import meaning
+from .grid import on_slices
+from .slices import Slice
 
 __all__ = ["Algorithm", "SegFile", "check_sources", "load_highdicom", "write_seg"]
 
@@ -136,7 +136,7 @@ def write_seg(
     Args:
         label: ``[X, Y, Z]`` indices of ``labels``, or ``[K, X, Y, Z]`` masks that may overlap.
         labels: names of the structures.
-        grid: where the label map lies, as :func:`.dicom.read_dicom` returned it.
+        grid: where the label map lies, as :func:`.series.read_dicom` returned it.
         slices: the slices of the series.
         path: the file; it appears under its name only when it is complete.
         algorithm: who made it.

@@ -12,8 +12,8 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.uid import UID, RLELossless, SecondaryCaptureImageStorage
 
-from ..errors import DataError, GeometryError
-from .dicom_slices import Slice, predict_takes
+from ...errors import DataError, GeometryError
+from .slices import Slice, predict_takes
 
 __all__ = ["decodable", "read_planes", "read_stack"]
 

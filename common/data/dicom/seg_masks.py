@@ -11,12 +11,12 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
-from ..errors import DataError, GeometryError, LabelError
-from ..geometry import Grid
-from ..labels import LabelSpace
-from .dicom_grid import series_grid, slice_affine
-from .dicom_seg import load_highdicom
-from .dicom_slices import Slice
+from ...errors import DataError, GeometryError, LabelError
+from ...geometry import Grid
+from ...labels import LabelSpace
+from .grid import series_grid, slice_affine
+from .seg import load_highdicom
+from .slices import Slice
 
 __all__ = ["SegMasks", "is_seg", "read_seg", "segment_names"]
 
@@ -78,7 +78,7 @@ def read_seg(path: str | Path, slices: Sequence[Slice]) -> SegMasks:
 
     Args:
         path: the SEG file.
-        slices: one faultless stack, as :func:`.dicom.read_dicom` returns it.
+        slices: one faultless stack, as :func:`.series.read_dicom` returns it.
 
     Raises:
         DataError: when the file is no binary segmentation or cannot be read.

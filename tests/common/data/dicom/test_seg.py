@@ -7,8 +7,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from common.data.dicom import SeriesOptions, read_dicom
-from common.data.dicom_seg import Algorithm, check_sources, write_seg
+from common.data.dicom.seg import Algorithm, check_sources, write_seg
+from common.data.dicom.series import SeriesOptions, read_dicom
 from common.engine.overlays import class_colors
 from common.errors import ConfigError, DataError, LabelError
 from common.geometry import Grid

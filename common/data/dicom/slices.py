@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 from pydicom.filereader import read_file_meta_info
 
-from ..errors import DataError, GeometryError
+from ...errors import DataError, GeometryError
 
 __all__ = [
     "CONVERT",

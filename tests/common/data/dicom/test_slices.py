@@ -8,8 +8,8 @@ import pydicom
 import pytest
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
-from common.data.dicom import SeriesOptions, list_series, read_dicom, read_series
-from common.data.dicom_slices import holds_dicom, predict_takes
+from common.data.dicom.series import SeriesOptions, list_series, read_dicom, read_series
+from common.data.dicom.slices import holds_dicom, predict_takes
 from common.errors import AmalgamationError, DataError, GeometryError
 from common.geometry import Grid
 

@@ -12,8 +12,8 @@ from monai.transforms import LoadImage
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
-from common.data.dicom import list_series, read_series
-from common.data.dicom_slices import is_dicom
+from common.data.dicom.series import list_series, read_series
+from common.data.dicom.slices import is_dicom
 from common.data.io import read_volume
 from common.errors import AmalgamationError, DataError, GeometryError
 from common.geometry import Grid

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pydicom.uid import generate_uid
 
-from common.data.dicom import SeriesOptions, read_dicom, read_series
-from common.data.dicom_grid import on_slices, stacks
+from common.data.dicom.grid import on_slices, stacks
+from common.data.dicom.series import SeriesOptions, read_dicom, read_series
 from common.errors import DataError, GeometryError
 from common.geometry import Grid
 

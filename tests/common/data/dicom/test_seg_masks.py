@@ -10,9 +10,9 @@ import numpy as np
 import pydicom
 import pytest
 
-from common.data.dicom import read_dicom
-from common.data.dicom_seg import Algorithm, write_seg
-from common.data.dicom_seg_masks import is_seg, read_seg
+from common.data.dicom.seg import Algorithm, write_seg
+from common.data.dicom.seg_masks import is_seg, read_seg
+from common.data.dicom.series import read_dicom
 from common.errors import AmalgamationError, DataError, GeometryError, LabelError
 from common.geometry import Grid
 from common.labels import LabelSpace

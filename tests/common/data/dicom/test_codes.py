@@ -1,7 +1,7 @@
 import pytest
 from pydicom.sr.codedict import codes
 
-from common.data.dicom_codes import _CHANGES, _ORGANS, PRIVATE_SCHEME, meaning
+from common.data.dicom.codes import _CHANGES, _ORGANS, PRIVATE_SCHEME, meaning
 
 pytest.importorskip("highdicom", exc_type=ImportError)  # which brings a pydicom that has all of these codes
 

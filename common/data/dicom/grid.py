@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ..errors import GeometryError
-from ..geometry import Grid
-from .dicom_slices import CONVERT, Slice, predict_takes
+from ...errors import GeometryError
+from ...geometry import Grid
+from .slices import CONVERT, Slice, predict_takes
 
 __all__ = ["Regular", "on_slices", "regular", "series_grid", "slice_affine", "stacks"]
 

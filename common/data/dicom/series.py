@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from ..errors import DataError, GeometryError
-from .dicom_grid import regular, series_grid, stacks
-from .dicom_pixels import decodable, read_planes, read_stack
-from .dicom_slices import Refused, Slice, predict_takes, scan_files
+from ...errors import DataError, GeometryError
+from .grid import regular, series_grid, stacks
+from .pixels import decodable, read_planes, read_stack
+from .slices import Refused, Slice, predict_takes, scan_files
 
 __all__ = ["DicomVolume", "SeriesOptions", "list_series", "read_dicom", "read_series"]
 
