@@ -15,7 +15,7 @@ from torch import Tensor
 from common.card import ModelCard, save_weights
 from common.data.datasets.datalist import Collection, read_collection
 from common.data.datasets.dataset import Dataset
-from common.data.modality_intensity import intensities
+from common.data.intensity.modality import intensities
 from common.data.survey import merged, survey
 from common.errors import DataError, WeightError
 from common.experts_sources import hash_files

@@ -15,7 +15,7 @@ from ..errors import ConfigError, DataError
 from ..labels import LabelSpace
 from .datasets.datalist import items, read_collection
 from .datasets.dataset_json import VOLUME_SUFFIXES, case_id
-from .modality_intensity import intensities, scheme_of, window_of
+from .intensity.modality import intensities, scheme_of, window_of
 from .pictures import is_picture
 
 __all__ = ["AsVolumed", "UnlabelledImages", "ViewsOfd", "is_collection", "unlabelled_images"]

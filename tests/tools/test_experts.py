@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from common.card import save_weights
-from common.data.modality_intensity import intensities
+from common.data.intensity.modality import intensities
 from common.engine.settings import model_card, model_settings
 from common.errors import ConfigError, DataError, LabelError, WeightError
 from common.experts_sources import hash_files

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from common.data.intensity.unit import UnitIntensityd, picture_schemes
 from common.data.io import read_volume
 from common.data.pictures import is_picture, read_picture
-from common.data.unit_intensity import UnitIntensityd, picture_schemes
 from common.errors import ConfigError, DataError
 from common.geometry import Grid
 

@@ -11,7 +11,7 @@ from monai.transforms import Compose, Orientationd
 
 from common.data.datasets.datalist import items, label_space, read_collection
 from common.data.datasets.verify import check
-from common.data.intensity import NormalizePercentiled, VolumeStatsd
+from common.data.intensity.volume import NormalizePercentiled, VolumeStatsd
 from common.data.io import read_volume
 from common.data.loading import LoadCased
 from common.data.restore import RestoreGridd, SavePredictiond

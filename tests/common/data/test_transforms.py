@@ -10,7 +10,7 @@ from monai.transforms import Compose, CropForegroundd, DivisiblePadd, EnsureChan
 
 from common.data.datasets.datalist import items
 from common.data.datasets.dataset_json import case_name
-from common.data.intensity import NormalizePercentiled, VolumeStatsd
+from common.data.intensity.volume import NormalizePercentiled, VolumeStatsd
 from common.data.loading import LoadCased
 from common.data.restore import RestoreGridd, SavePredictiond
 from common.data.transforms import CheckGridsd, CopyRawd, DescribeCased, MapLabelsd, SafeSpacingd

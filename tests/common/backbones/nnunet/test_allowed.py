@@ -9,7 +9,7 @@ import pytest
 from common.backbones.nnunet.allowed import check_plans
 from common.backbones.nnunet.network import build_network, plan_managers, read_results_folder
 from common.backbones.nnunet.plan import Plan
-from common.data.modality_intensity import NormalizeModalityd
+from common.data.intensity.modality import NormalizeModalityd
 from common.errors import ConfigError, WeightError
 from tests.nnunet_folders import tiny_plans
 

@@ -16,11 +16,11 @@ from nnunetv2.preprocessing.normalization import default_normalization_schemes a
 from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, DataError
-from ..modalities import is_ct
-from .datasets.datalist import Collection, read_collection
-from .datasets.dataset_json import case_name
-from .io import read_volume
+from ...errors import ConfigError, DataError
+from ...modalities import is_ct
+from ..datasets.datalist import Collection, read_collection
+from ..datasets.dataset_json import case_name
+from ..io import read_volume
 
 __all__ = ["ByModalityd", "NormalizeModalityd", "intensities", "scheme_of", "window_of"]
 

@@ -4,8 +4,8 @@ import torch
 from monai.data import MetaTensor
 
 from common.data.datasets.datalist import read_collection
+from common.data.intensity.modality import NormalizeModalityd, intensities, scheme_of
 from common.data.io import read_volume
-from common.data.modality_intensity import NormalizeModalityd, intensities, scheme_of
 from common.errors import DataError
 
 

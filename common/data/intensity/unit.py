@@ -10,9 +10,9 @@ import numpy as np
 from monai.config import KeysCollection
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, DataError
-from .datasets.datalist import modalities
-from .modality_intensity import ByModalityd, intensities
+from ...errors import ConfigError, DataError
+from ..datasets.datalist import modalities
+from .modality import ByModalityd, intensities
 
 __all__ = ["UnitIntensityd", "picture_schemes"]
 
@@ -47,7 +47,7 @@ class UnitIntensityd(ByModalityd):
 
     Args:
         keys: images ``[C, X, Y, Z]`` with native intensities.
-        schemes: from :func:`~common.data.modality_intensity.intensities`.
+        schemes: from :func:`~common.data.intensity.modality.intensities`.
         default: modality of cases without one; None refuses them.
 
     Raises:

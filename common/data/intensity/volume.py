@@ -12,8 +12,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, DataError
-from .datasets.dataset_json import case_name
+from ...errors import ConfigError, DataError
+from ..datasets.dataset_json import case_name
 
 __all__ = ["STATISTICS", "NormalizePercentiled", "VolumeStatsd", "volume_stats"]
 

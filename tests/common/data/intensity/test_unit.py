@@ -3,8 +3,8 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from common.data.modality_intensity import intensities, window_of
-from common.data.unit_intensity import UnitIntensityd
+from common.data.intensity.modality import intensities, window_of
+from common.data.intensity.unit import UnitIntensityd
 from common.errors import ConfigError, DataError
 
 SCHEMES = {
