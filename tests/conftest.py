@@ -41,7 +41,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def written_phantom(root: Path, part: str) -> Path:
     """Write one part of the tiny phantom."""
-    from common.data.phantom import write_phantom
+    from common.data.phantom.collection import write_phantom
 
     return write_phantom(root, size="tiny", parts=(part,))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from common.data.phantom import PARTS, beside, write_phantom
+from common.data.phantom.collection import PARTS, beside, write_phantom
 
 __all__ = ["phantom"]
 

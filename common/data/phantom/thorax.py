@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .phantom_body import moved, rough, trunk
-from .phantom_shapes import Blend, Canvas, Cut, Ellipsoid, Placed, Shape, Tube
+from .body import moved, rough, trunk
+from .shapes import Blend, Canvas, Cut, Ellipsoid, Placed, Shape, Tube
 
 __all__ = ["thorax"]
 

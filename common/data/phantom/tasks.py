@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError
-from .phantom_anatomy import Subject, sample
-from .phantom_body import STRUCTURES
-from .phantom_contrast import acquire
+from ...errors import ConfigError
+from .anatomy import Subject, sample
+from .body import STRUCTURES
+from .contrast import acquire
 
 __all__ = ["GENERAL", "SIZES", "TASKS", "Scan", "Task", "label_values", "scan"]
 

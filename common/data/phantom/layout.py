@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
-from ..labels import LabelSpace
-from .phantom_files import write_json
-from .phantom_tasks import FORMAT
+from ...errors import ConfigError
+from ...labels import LabelSpace
+from .files import write_json
+from .tasks import FORMAT
 
 __all__ = ["FOLDERS", "counts", "numbered", "paths", "write_dataset"]
 

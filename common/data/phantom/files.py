@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..atomic import process_alive
-from ..errors import DataError
+from ...atomic import process_alive
+from ...errors import DataError
 
 __all__ = ["MARKER", "publish", "write_json", "write_nifti", "write_png"]
 

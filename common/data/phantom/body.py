@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .phantom_shapes import Canvas, Placed, Points, Shape, Tube, Waves
+from .shapes import Canvas, Placed, Points, Shape, Tube, Waves
 
 __all__ = ["STRUCTURES", "TISSUES", "moved", "radial", "rough", "trunk", "within"]
 

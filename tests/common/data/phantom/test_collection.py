@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data import phantom_files, phantom_tasks
 from common.data.datasets.verify import check
-from common.data.phantom import beside, write_phantom
-from common.data.phantom_anatomy import Subject, sample
-from common.data.phantom_body import STRUCTURES, TISSUES
-from common.data.phantom_contrast import CONTRASTS, acquire
-from common.data.phantom_flat import FLAT, picture
-from common.data.phantom_layout import counts
-from common.data.phantom_shapes import Blend, Cut, Ellipsoid, Placed, Tube, Warp, rotation
-from common.data.phantom_tasks import GENERAL, TASKS, label_values, scan
+from common.data.phantom import files as phantom_files
+from common.data.phantom import tasks as phantom_tasks
+from common.data.phantom.anatomy import Subject, sample
+from common.data.phantom.body import STRUCTURES, TISSUES
+from common.data.phantom.collection import beside, write_phantom
+from common.data.phantom.contrast import CONTRASTS, acquire
+from common.data.phantom.flat import FLAT, picture
+from common.data.phantom.layout import counts
+from common.data.phantom.shapes import Blend, Cut, Ellipsoid, Placed, Tube, Warp, rotation
+from common.data.phantom.tasks import GENERAL, TASKS, label_values, scan
 from common.errors import ConfigError, DataError
 from common.labels import LabelSpace
 
@@ -110,11 +111,11 @@ def test_same_arguments_give_the_same_bytes(phantom_dir, phantom_general_dir, ph
 
 def test_bytes_do_not_depend_on_process_hash_or_time(phantom_dir, tmp_path):
     code = (
-        "from pathlib import Path; from common.data.phantom_tasks import TASKS\n"
-        "from common.data.phantom import write_task\n"
+        "from pathlib import Path; from common.data.phantom.tasks import TASKS\n"
+        "from common.data.phantom.collection import write_task\n"
         f"write_task(Path({str(tmp_path)!r}), TASKS[0], size='tiny', seed=0, cases=4)"
     )
-    env = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "PYTHONPATH": str(Path(__file__).parents[3])}
+    env = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "PYTHONPATH": str(Path(__file__).parents[4])}
     subprocess.run([sys.executable, "-c", code], check=True, env=env, timeout=120)
     assert digest(tmp_path) == digest(phantom_dir / "phantom_ct")
 
@@ -190,10 +191,10 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
 
 def test_concurrent_writers_agree(tmp_path):
     code = (
-        "from common.data.phantom import write_phantom\n"
+        "from common.data.phantom.collection import write_phantom\n"
         f"write_phantom({str(tmp_path / 'p')!r}, size='tiny', cases=1, parts=('general',))"
     )
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])}
     running = [subprocess.Popen([sys.executable, "-c", code], env=env) for _ in range(3)]
     assert [p.wait(timeout=120) for p in running] == [0, 0, 0]
     assert [p.name for p in tmp_path.iterdir()] == ["p_general"]
@@ -392,7 +393,7 @@ def test_unknown_contrast_region_and_size_are_refused():
     with pytest.raises(ConfigError, match="no such size"):
         scan(TASKS[0], index=0, size="huge")
     with pytest.raises(ConfigError, match="every tissue"):
-        from common.data.phantom_contrast import _values
+        from common.data.phantom.contrast import _values
 
         _values("air 0 fat 1")
 

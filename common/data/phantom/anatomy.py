@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError
-from .phantom_abdomen import abdomen
-from .phantom_body import STRUCTURES, TISSUES
-from .phantom_shapes import Canvas, Points, Warp
-from .phantom_thorax import thorax
+from ...errors import ConfigError
+from .abdomen import abdomen
+from .body import STRUCTURES, TISSUES
+from .shapes import Canvas, Points, Warp
+from .thorax import thorax
 
 __all__ = ["REGIONS", "Subject", "sample"]
 

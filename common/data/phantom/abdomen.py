@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .phantom_body import moved, rough, trunk, within
-from .phantom_shapes import Blend, Canvas, Cut, Ellipsoid, Shape, Tube
+from .body import moved, rough, trunk, within
+from .shapes import Blend, Canvas, Cut, Ellipsoid, Shape, Tube
 
 __all__ = ["abdomen"]
 

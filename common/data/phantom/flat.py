@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from ..errors import ConfigError
-from .phantom_anatomy import Subject, sample
-from .phantom_contrast import acquire
-from .phantom_files import write_json, write_png
-from .phantom_layout import FOLDERS, Entries, numbered, paths, write_dataset
-from .phantom_shapes import Points, Waves
-from .phantom_tasks import label_values
+from ...errors import ConfigError
+from .anatomy import Subject, sample
+from .contrast import acquire
+from .files import write_json, write_png
+from .layout import FOLDERS, Entries, numbered, paths, write_dataset
+from .shapes import Points, Waves
+from .tasks import label_values
 
 __all__ = ["FLAT", "PIXELS", "Flat", "picture"]
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import ConfigError
-from .phantom_files import publish, write_nifti
-from .phantom_flat import write_flat
-from .phantom_layout import FOLDERS, Entries, counts, numbered, paths, write_dataset
-from .phantom_tasks import FORMAT, GENERAL, SIZES, TASKS, Task, scan
+from ...errors import ConfigError
+from .files import publish, write_nifti
+from .flat import write_flat
+from .layout import FOLDERS, Entries, counts, numbered, paths, write_dataset
+from .tasks import FORMAT, GENERAL, SIZES, TASKS, Task, scan
 
 __all__ = ["PARTS", "beside", "write_phantom", "write_task"]
 
@@ -100,7 +100,7 @@ def _silent(_: str) -> None:
 
 def _draw(folder: Path, datasets: list[Path], wanted: bool) -> None:
     if wanted:
-        from .phantom_preview import contact_sheet
+        from .preview import contact_sheet
 
         contact_sheet(datasets, folder / "preview.png")
 

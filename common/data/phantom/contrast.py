@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from ..errors import ConfigError
-from .phantom_body import TISSUES
-from .phantom_shapes import Points, Waves
+from ...errors import ConfigError
+from .body import TISSUES
+from .shapes import Points, Waves
 
 __all__ = ["CONTRASTS", "Contrast", "acquire"]
 
@@ -107,7 +107,7 @@ def acquire(
     """The scan of a tissue map: intensities, partial volume, bias field, noise.
 
     Args:
-        tissue: ``[X, Y, Z]`` codes of :data:`~.phantom_body.TISSUES`.
+        tissue: ``[X, Y, Z]`` codes of :data:`~.body.TISSUES`.
         points: ``[3, X*Y*Z]`` positions in mm, for the bias field.
         contrast: a key of :data:`CONTRASTS`.
         rng: source of the scanner's gain, tissue spread, texture and noise.
