@@ -14,7 +14,7 @@ __all__ = ["SERVED_TARGETS", "served_training"]
 
 SERVED_TARGETS = (
     "common.data.loading",
-    "common.data.objects",
+    "common.data.prompts.objects",
     "common.data.request_answer",
     "common.data.request_card",
     "common.data.server_labels",
@@ -142,7 +142,7 @@ def _objects(model: Model) -> dict[str, Any]:
     keys = ["image", "label"]
     steps = [
         {"_target_": "common.data.loading.LoadCased", "keys": "image"},
-        {"_target_": "common.data.objects.ClampModalityd", "keys": "image", "bounds": "$@model['clip']",
+        {"_target_": "common.data.prompts.objects.ClampModalityd", "keys": "image", "bounds": "$@model['clip']",
          "default": "@modality", "modalities": "$@model['modalities']"},
         {"_target_": "common.data.server_labels.ServerLabeld", "labels": "@labels", "match": False},
         {"_target_": "Orientationd", "keys": keys, "axcodes": "RAS", "labels": None},
@@ -150,7 +150,7 @@ def _objects(model: Model) -> dict[str, Any]:
          "mode": ["bilinear", "nearest"]},
         {"_target_": "EnsureTyped", "keys": keys},
     ]  # fmt: skip
-    crops = {"_target_": "common.data.objects.ObjectCrops", "data": [], "preprocessing": "@objects",
+    crops = {"_target_": "common.data.prompts.objects.ObjectCrops", "data": [], "preprocessing": "@objects",
              "size": "$@network_def.image_size", "labels": "@labels", "min_voxels": 1, "allow_empty": True}  # fmt: skip
     prepare = {"_target_": "common.engine.steps.PrepareKeys", "kwargs": ["label", "box"], "targets": ["expert"]}
     metric = {"_target_": "monai.handlers.from_engine", "keys": ["pred", "label"]}

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from common.data.io import read_volume
-from common.data.prompts import move_boxes
+from common.data.prompts.targets import move_boxes
 from common.errors import ConfigError, PromptError
 from common.geometry import Grid
 from common.plain_json import read_object

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..data.click_protocol import ClickProtocol, click_protocol
-from ..data.clicks import click_generator
+from ..data.prompts.click_protocol import ClickProtocol, click_protocol
+from ..data.prompts.clicks import click_generator
 from ..errors import ConfigError
 from ..prompts import jitter_boxes
 from .prompting import Decode, Step, click_scores, simulate

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..data.crops import crop_at, z_score_positive
+from ..data.prompts.crops import crop_at, z_score_positive
 from ..data.transforms import SafeSpacingd
 from ..errors import ConfigError, DataError
 from ..geometry import Grid

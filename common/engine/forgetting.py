@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ..atomic import atomic_write
-from ..data.click_protocol import ClickProtocol, click_protocol
-from ..data.clicks import click_generator
+from ..data.prompts.click_protocol import ClickProtocol, click_protocol
+from ..data.prompts.clicks import click_generator
 from ..errors import ConfigError
 from ..tables import write_csv
 from .forgetting_picture import draw_forgetting
@@ -40,7 +40,7 @@ class ForgettingReport:
 
     Args:
         network: a mixture with ``names``, ``decode_with`` and ``asker``.
-        dataset: objects, as :class:`~common.data.objects.ObjectCrops` gives them.
+        dataset: objects, as :class:`~common.data.prompts.objects.ObjectCrops` gives them.
         output_dir: where to write.
         clicks: numbers of clicks to report.
         boxes: also report boxes, where the network reads them.

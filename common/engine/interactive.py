@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from ..data.io import read_volume
-from ..data.prompts import move_boxes
+from ..data.prompts.targets import move_boxes
 from ..errors import ConfigError, PromptError
 from ..prompts import check_boxes, check_points, clip_boxes
 from .encoded_volume import NOTHING, Block, EncodedVolume

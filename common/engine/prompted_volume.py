@@ -13,8 +13,8 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
-from ..data.click_protocol import ClickProtocol, click_protocol
-from ..data.clicks import click_generator
+from ..data.prompts.click_protocol import ClickProtocol, click_protocol
+from ..data.prompts.clicks import click_generator
 from ..errors import ConfigError, DataError, PromptError
 from ..literals import file_name
 from ..prompts import boxes_from_label
@@ -88,7 +88,7 @@ class PromptedVolume(nn.Module):
 
         Args:
             image: ``[1, 1, X, Y, Z]`` on the scan's own grid; a user's prompts are in its ``meta``, as
-                :class:`~common.data.prompts.UserPromptsd` puts them there.
+                :class:`~common.data.prompts.targets.UserPromptsd` puts them there.
             label: the same of its annotation, for ``gt``.
             case: its name.
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..data.click_protocol import ClickProtocol
-from ..data.clicks import Generators, next_click
+from ..data.prompts.click_protocol import ClickProtocol
+from ..data.prompts.clicks import Generators, next_click
 from ..errors import PromptError
 from .promptable import Decoded, Promptable, low_res_size
 
@@ -155,7 +155,7 @@ def click_scores(
         protocol: the rules, also whether the ``last`` or the ``best`` mask counts (of equally good ones the first).
         boxes: see :func:`click_steps`.
         generator: see :func:`click_steps`; one per sample from
-            :func:`~common.data.clicks.click_generator` makes a case's clicks independent of all others.
+            :func:`~common.data.prompts.clicks.click_generator` makes a case's clicks independent of all others.
         decode: see :func:`click_steps`.
 
     Raises:

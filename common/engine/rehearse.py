@@ -9,8 +9,8 @@ from monai.data import MetaTensor
 from monai.transforms import SpatialResample
 from torch import Tensor
 
-from ..data.click_protocol import ClickProtocol
-from ..data.clicks import NO_CLICK, Generators, next_click
+from ..data.prompts.click_protocol import ClickProtocol
+from ..data.prompts.clicks import NO_CLICK, Generators, next_click
 from ..errors import PromptError
 from ..geometry import Grid
 from .interactive import Session
@@ -39,7 +39,7 @@ def rehearse(
         target: ``[1, X, Y, Z]`` on the scan's grid, inside where > 0.
         protocol: number of clicks, strategy and threshold. Where the ``best`` mask is reported, clicks after the first
             mask of the highest Dice are taken back, so that the session's answer is that mask.
-        generator: see :func:`~common.data.clicks.next_click`.
+        generator: see :func:`~common.data.prompts.clicks.next_click`.
 
     Returns:
         Dice after each click; shorter than ``steps`` when nothing wrong was left, empty for an empty target.

@@ -8,7 +8,7 @@ from common import plain_json
 from common.backbones.nnunet import network as nnunet
 from common.card import ModelCard
 from common.data.datasets.dataset_json import read_json
-from common.data.prompts import _read_json as read_prompts
+from common.data.prompts.targets import _read_json as read_prompts
 from common.errors import AmalgamationError, DataError
 from common.experts_spec import read_manifest
 from common.labels import LabelSpace

@@ -117,7 +117,7 @@ def test_a_box_for_the_student_is_a_box_of_the_image_that_it_sees(toy_bundle, tm
     """Through the data loader to the inferer, whatever the network makes of it."""
     config = toy_bundle / "configs" / "inference.json"
     content = json.loads(config.read_text())
-    boxes = {"_target_": "common.data.prompts.BoxPromptsd", "source": "user", "structures": "@names"}
+    boxes = {"_target_": "common.data.prompts.targets.BoxPromptsd", "source": "user", "structures": "@names"}
     content["dataset"]["transform"] = {"_target_": "Compose", "transforms": ["@preprocessing", boxes]}
     content["inferer"]["with_prompts"] = True
     config.write_text(json.dumps(content))

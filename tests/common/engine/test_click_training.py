@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from common.backbones.sam3d.network import sam3d_network
-from common.data.click_protocol import click_protocol
-from common.data.clicks import click_generator
+from common.data.prompts.click_protocol import click_protocol
+from common.data.prompts.clicks import click_generator
 from common.engine.click_training import ClickTraining, ClickValidation
 from common.engine.frozen import ProveFrozen
 from common.engine.prompting import click_scores, simulate

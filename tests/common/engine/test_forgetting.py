@@ -8,8 +8,8 @@ import torch
 from torch.utils.data import Dataset
 
 from common.backbones.sam3d.network import sam3d_network
-from common.data.click_protocol import click_protocol
-from common.data.clicks import click_generator
+from common.data.prompts.click_protocol import click_protocol
+from common.data.prompts.clicks import click_generator
 from common.engine.forgetting import ForgettingReport, summary
 from common.engine.prompting import click_scores
 from common.errors import ConfigError

@@ -7,9 +7,9 @@ import pytest
 import torch
 from monai.data import DataLoader, MetaTensor
 
-from common.data.click_protocol import click_protocol
-from common.data.clicks import click_generator
-from common.data.prompts import UserPromptsd
+from common.data.prompts.click_protocol import click_protocol
+from common.data.prompts.clicks import click_generator
+from common.data.prompts.targets import UserPromptsd
 from common.engine.interactive import Session
 from common.engine.prompted_volume import PromptedVolume
 from common.engine.prompting import dice_of

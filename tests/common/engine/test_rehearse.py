@@ -8,7 +8,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from common.data.click_protocol import click_protocol
+from common.data.prompts.click_protocol import click_protocol
 from common.engine.interactive import Session
 from common.engine.rehearse import on_network_grid, rehearse
 from common.errors import PromptError

@@ -4,7 +4,7 @@ import torch
 from monai.data import MetaTensor
 
 from common.backbones.sam3d import network as sam3d
-from common.data.click_protocol import click_protocol
+from common.data.prompts.click_protocol import click_protocol
 from common.engine.interactive import Session
 from common.engine.prompting import Step, click_scores, simulate
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.data.click_protocol import PROTOCOLS, ClickProtocol, click_protocol
+from common.data.prompts.click_protocol import PROTOCOLS, ClickProtocol, click_protocol
 from common.errors import ConfigError
 
 

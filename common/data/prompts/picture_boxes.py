@@ -11,8 +11,8 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 from torch import Tensor
 
-from ..errors import ConfigError, PromptError
-from .datasets.dataset_json import case_name
+from ...errors import ConfigError, PromptError
+from ..datasets.dataset_json import case_name
 
 __all__ = ["PictureBoxd", "box_of"]
 

@@ -11,7 +11,7 @@ from monai.transforms.utils import distance_transform_edt
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import ConfigError, PromptError
+from ...errors import ConfigError, PromptError
 
 __all__ = [
     "NO_CLICK",

@@ -10,8 +10,8 @@ from monai.data.utils import set_rnd
 from monai.transforms import Compose, EnsureTyped, Orientationd, RandFlipd
 from monai.utils import set_determinism
 
-from common.data.crops import z_score_positive
-from common.data.objects import ClampModalityd, ObjectCrops
+from common.data.prompts.crops import z_score_positive
+from common.data.prompts.objects import ClampModalityd, ObjectCrops
 from common.data.transforms import SafeSpacingd
 from common.errors import ConfigError, DataError
 from common.labels import LabelSpace

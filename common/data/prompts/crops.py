@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import DataError
+from ...errors import DataError
 
 __all__ = ["crop_at", "start_around", "z_score_positive"]
 

@@ -14,12 +14,12 @@ from monai.transforms import MapTransform
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..errors import ConfigError, DataError
-from ..labels import LabelSpace
-from ..modalities import is_ct
-from ..prompts import boxes_from_label
+from ...errors import ConfigError, DataError
+from ...labels import LabelSpace
+from ...modalities import is_ct
+from ...prompts import boxes_from_label
+from ..datasets.dataset_json import case_name
 from .crops import crop_at, start_around, z_score_positive
-from .datasets.dataset_json import case_name
 
 __all__ = ["ClampModalityd", "ObjectCrops", "clip_bounds"]
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from common.data.picture_boxes import PictureBoxd, box_of
+from common.data.prompts.picture_boxes import PictureBoxd, box_of
 from common.errors import ConfigError, PromptError
 
 

@@ -12,10 +12,10 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 from torch import Tensor
 
-from ..contract import Contract
-from ..errors import ConfigError, PromptError
-from ..plain_json import read_plain
-from ..prompts import boxes_from_label, clip_boxes
+from ...contract import Contract
+from ...errors import ConfigError, PromptError
+from ...plain_json import read_plain
+from ...prompts import boxes_from_label, clip_boxes
 
 __all__ = ["BOX_SOURCES", "BoxPromptsd", "KeepTargetsd", "UserPromptsd", "move_boxes"]
 

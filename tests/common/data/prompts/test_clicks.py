@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from common.data.clicks import NO_CLICK, click_generator, inner_voxels, next_click
+from common.data.prompts.clicks import NO_CLICK, click_generator, inner_voxels, next_click
 from common.errors import ConfigError, PromptError
 
 

@@ -9,7 +9,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Orientation, Spacing
 
-from common.data.prompts import BoxPromptsd, KeepTargetsd, UserPromptsd, move_boxes
+from common.data.prompts.targets import BoxPromptsd, KeepTargetsd, UserPromptsd, move_boxes
 from common.errors import ConfigError, PromptError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 from .clicks import STRATEGIES
 
 __all__ = ["PROTOCOLS", "ClickProtocol", "click_protocol"]

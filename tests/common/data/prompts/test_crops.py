@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.data.crops import crop_at, start_around, z_score_positive
+from common.data.prompts.crops import crop_at, start_around, z_score_positive
 from common.errors import DataError
 
 
