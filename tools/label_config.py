@@ -176,7 +176,7 @@ def served_inference(model: Model, kind: str, given: Mapping[str, str | None]) -
 
 def _compared(contract: Contract, *, flat: bool, asked: bool) -> dict[str, Any]:
     """What is compared of each scan with the card; colours of a picture are no channels of it."""
-    target = {"_target_": "common.data.request_card.CompareWithCardd", "modalities": inert(dict(contract.modalities))}
+    target = {"_target_": "common.data.requests.card.CompareWithCardd", "modalities": inert(dict(contract.modalities))}
     told = {"channels": inert([] if flat else list(contract.channels)), "modality": "@modality" if asked else None}
     return {**target, **told}
 
@@ -189,7 +189,7 @@ def dicom_tags(model: Model) -> list[str]:
 
 
 def _described(names: Sequence[str], flat: bool, *, mask: bool) -> dict[str, Any]:
-    target = "common.data.request_answer.DescribeAnswerd"
+    target = "common.data.requests.answer.DescribeAnswerd"
     return {
         "_target_": target,
         "structures": inert(list(names)),

@@ -15,9 +15,9 @@ __all__ = ["SERVED_TARGETS", "served_training"]
 SERVED_TARGETS = (
     "common.data.loading",
     "common.data.prompts.objects",
-    "common.data.request_answer",
-    "common.data.request_card",
-    "common.data.server_labels",
+    "common.data.requests.answer",
+    "common.data.requests.card",
+    "common.data.requests.submitted",
     "common.data.transforms",
     "common.engine.best",
     "common.engine.click_training",
@@ -107,8 +107,8 @@ def _maps(model: Model, kwargs: Mapping[str, str]) -> dict[str, Any]:
     """Data, loss and validation of networks that give a map of all structures."""
     method = model.card.bundle
     heads = {str(name): list(own) for name, own in model.settings.get("heads") or ()}
-    annotated = {"_target_": "common.data.server_labels.annotated_by", "heads": inert(heads), "head": "@head"}
-    label = {"_target_": "common.data.server_labels.ServerLabeld", "labels": "@labels",
+    annotated = {"_target_": "common.data.requests.submitted.annotated_by", "heads": inert(heads), "head": "@head"}
+    label = {"_target_": "common.data.requests.submitted.ServerLabeld", "labels": "@labels",
              "annotated": annotated if heads else None}  # fmt: skip
     keys = ["image", "label"]
     crop = {"_target_": "RandCropByPosNegLabeld", "keys": keys, "label_key": "label", "pos": 2.0, "neg": 1.0,
@@ -144,7 +144,7 @@ def _objects(model: Model) -> dict[str, Any]:
         {"_target_": "common.data.loading.LoadCased", "keys": "image"},
         {"_target_": "common.data.prompts.objects.ClampModalityd", "keys": "image", "bounds": "$@model['clip']",
          "default": "@modality", "modalities": "$@model['modalities']"},
-        {"_target_": "common.data.server_labels.ServerLabeld", "labels": "@labels", "match": False},
+        {"_target_": "common.data.requests.submitted.ServerLabeld", "labels": "@labels", "match": False},
         {"_target_": "Orientationd", "keys": keys, "axcodes": "RAS", "labels": None},
         {"_target_": "common.data.transforms.SafeSpacingd", "keys": keys, "pixdim": "$[@model['spacing']] * 3",
          "mode": ["bilinear", "nearest"]},

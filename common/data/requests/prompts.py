@@ -9,7 +9,7 @@ from typing import Any
 from monai.data import MetaTensor
 from monai.transforms import Transform
 
-from ..errors import ConfigError, PromptError
+from ...errors import ConfigError, PromptError
 
 __all__ = ["RequestPromptsd", "box_corners", "request_points"]
 

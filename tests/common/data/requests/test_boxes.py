@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from common.data.request_boxes import RequestBoxesd, structure_named
+from common.data.requests.boxes import RequestBoxesd, structure_named
 from common.errors import PromptError
 
 NAMES = ("liver", "left kidney")

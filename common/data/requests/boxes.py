@@ -9,8 +9,8 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
 
-from ..errors import PromptError
-from .request_prompts import box_corners, request_points
+from ...errors import PromptError
+from .prompts import box_corners, request_points
 
 __all__ = ["RequestBoxesd", "structure_named"]
 

@@ -10,8 +10,8 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
 
-from ..errors import LabelError
-from .request_boxes import structure_named
+from ...errors import LabelError
+from .boxes import structure_named
 
 __all__ = ["AskedObjectd", "DescribeAnswerd"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from monai.transforms import Transform
 
-from ..contract import Contract
-from ..errors import DataError
-from ..intensity_range import range_of
+from ...contract import Contract
+from ...errors import DataError
+from ...intensity_range import range_of
 
 __all__ = ["CompareWithCardd"]
 

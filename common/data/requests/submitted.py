@@ -14,12 +14,12 @@ from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch, Transform
 from torch import Tensor
 
-from ..errors import GeometryError, LabelError
-from ..geometry import Grid
-from ..labels import LabelSpace
-from .datasets.dataset_json import base_name, case_name
-from .io import read_volume
-from .request_boxes import structure_named
+from ...errors import GeometryError, LabelError
+from ...geometry import Grid
+from ...labels import LabelSpace
+from ..datasets.dataset_json import base_name, case_name
+from ..io import read_volume
+from .boxes import structure_named
 
 __all__ = ["ServerLabeld", "annotated_by", "segment_names"]
 

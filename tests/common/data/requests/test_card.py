@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.data.request_card import CompareWithCardd
+from common.data.requests.card import CompareWithCardd
 from common.errors import DataError
 
 CT = {"kind": "CT", "channels": ["CT"], "scans": 4, "intensities": [

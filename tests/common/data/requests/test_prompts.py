@@ -6,7 +6,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from common.data.request_prompts import RequestPromptsd
+from common.data.requests.prompts import RequestPromptsd
 from common.errors import PromptError
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from common.data.request_answer import AskedObjectd, DescribeAnswerd
+from common.data.requests.answer import AskedObjectd, DescribeAnswerd
 from common.errors import LabelError
 
 NAMES = ("liver", "left kidney")

@@ -1,0 +1,7 @@
+"""What an annotation server asks, is answered, and keeps.
+
+Read :mod:`.prompts` and :mod:`.boxes` (a request), :mod:`.answer` (its answer), :mod:`.submitted` (label maps that a
+user corrected).
+
+Also here: :mod:`.card`.
+"""
