@@ -25,7 +25,7 @@ from .datasets.dataset import Dataset
 from .datasets.dataset_json import SPLITS, Case, read_json
 from .datasets.naming import name_doubts
 from .io import read_volume
-from .unlabelled import is_collection, unlabelled_images
+from .slices.unlabelled import is_collection, unlabelled_images
 
 __all__ = ["merged", "survey"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones.swin_unet.network import MirroredDecoder, SwinUnet, start_weights
-from ..data.views import SliceViews
+from ..data.slices.views import SliceViews
 from ..errors import ConfigError
 from ..layers.mlp_mixture import MLP
 from ..losses.reconstruction import masked_mse

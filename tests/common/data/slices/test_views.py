@@ -8,7 +8,7 @@ from monai.data.utils import set_rnd
 from monai.transforms import Compose, RandFlipd
 from monai.utils import set_determinism
 
-from common.data.views import CachedSlices, SliceViews
+from common.data.slices.views import CachedSlices, SliceViews
 from common.errors import ConfigError, DataError
 
 

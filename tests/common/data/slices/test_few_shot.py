@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from common.data.few_shot import LabelledSlices, labelled
+from common.data.slices.few_shot import LabelledSlices, labelled
 from common.errors import ConfigError
 
 NAMES = [f"c{i}" for i in range(40)]

@@ -11,12 +11,12 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 from torch import Tensor
 
-from ..errors import ConfigError, DataError
-from ..labels import LabelSpace
-from .datasets.datalist import items, read_collection
-from .datasets.dataset_json import VOLUME_SUFFIXES, case_id
-from .intensity.modality import intensities, scheme_of, window_of
-from .pictures import is_picture
+from ...errors import ConfigError, DataError
+from ...labels import LabelSpace
+from ..datasets.datalist import items, read_collection
+from ..datasets.dataset_json import VOLUME_SUFFIXES, case_id
+from ..intensity.modality import intensities, scheme_of, window_of
+from ..pictures import is_picture
 
 __all__ = ["AsVolumed", "UnlabelledImages", "ViewsOfd", "is_collection", "unlabelled_images"]
 

@@ -9,7 +9,7 @@ from monai.data import MetaTensor
 from PIL import Image
 from torchvision.transforms import v2
 
-from common.data.unlabelled import AsVolumed, ViewsOfd, unlabelled_images
+from common.data.slices.unlabelled import AsVolumed, ViewsOfd, unlabelled_images
 from common.errors import ConfigError, DataError
 
 

@@ -9,8 +9,8 @@ import torch
 from monai.data import CacheDataset, MetaTensor
 from torch.utils.data import Dataset
 
-from ..errors import ConfigError, DataError
-from .datasets.dataset_json import case_name
+from ...errors import ConfigError, DataError
+from ..datasets.dataset_json import case_name
 
 __all__ = ["CachedSlices", "SliceViews"]
 

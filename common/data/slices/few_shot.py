@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..atomic import atomic_write
-from ..errors import ConfigError
-from .datasets.dataset_json import case_name
-from .datasets.splits import hash_fraction
+from ...atomic import atomic_write
+from ...errors import ConfigError
+from ..datasets.dataset_json import case_name
+from ..datasets.splits import hash_fraction
 from .views import CachedSlices
 
 __all__ = ["LabelledSlices", "labelled"]
