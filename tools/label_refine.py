@@ -13,12 +13,12 @@ from .label_config import Model
 __all__ = ["SERVED_TARGETS", "served_training"]
 
 SERVED_TARGETS = (
-    "common.data.loading",
+    "common.data.transforms.loading",
     "common.data.prompts.objects",
     "common.data.requests.answer",
     "common.data.requests.card",
     "common.data.requests.submitted",
-    "common.data.transforms",
+    "common.data.transforms.transforms",
     "common.engine.best",
     "common.engine.click_training",
     "common.engine.metrics",
@@ -141,15 +141,24 @@ def _objects(model: Model) -> dict[str, Any]:
     """Data, loss and validation of a promptable mixture: every structure an object, clicked at until the end."""
     keys = ["image", "label"]
     steps = [
-        {"_target_": "common.data.loading.LoadCased", "keys": "image"},
-        {"_target_": "common.data.prompts.objects.ClampModalityd", "keys": "image", "bounds": "$@model['clip']",
-         "default": "@modality", "modalities": "$@model['modalities']"},
+        {"_target_": "common.data.transforms.loading.LoadCased", "keys": "image"},
+        {
+            "_target_": "common.data.prompts.objects.ClampModalityd",
+            "keys": "image",
+            "bounds": "$@model['clip']",
+            "default": "@modality",
+            "modalities": "$@model['modalities']",
+        },
         {"_target_": "common.data.requests.submitted.ServerLabeld", "labels": "@labels", "match": False},
         {"_target_": "Orientationd", "keys": keys, "axcodes": "RAS", "labels": None},
-        {"_target_": "common.data.transforms.SafeSpacingd", "keys": keys, "pixdim": "$[@model['spacing']] * 3",
-         "mode": ["bilinear", "nearest"]},
+        {
+            "_target_": "common.data.transforms.transforms.SafeSpacingd",
+            "keys": keys,
+            "pixdim": "$[@model['spacing']] * 3",
+            "mode": ["bilinear", "nearest"],
+        },
         {"_target_": "EnsureTyped", "keys": keys},
-    ]  # fmt: skip
+    ]
     crops = {"_target_": "common.data.prompts.objects.ObjectCrops", "data": [], "preprocessing": "@objects",
              "size": "$@network_def.image_size", "labels": "@labels", "min_voxels": 1, "allow_empty": True}  # fmt: skip
     prepare = {"_target_": "common.engine.steps.PrepareKeys", "kwargs": ["label", "box"], "targets": ["expert"]}

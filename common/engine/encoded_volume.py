@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..data.prompts.crops import crop_at, z_score_positive
-from ..data.transforms import SafeSpacingd
+from ..data.transforms.transforms import SafeSpacingd
 from ..errors import ConfigError, DataError
 from ..geometry import Grid
 from .promptable import Promptable

@@ -22,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..backbones.swin_unet.network import SwinUnet
 from ..data.io import write_volume
-from ..data.restore import RestoreGridd
+from ..data.transforms.restore import RestoreGridd
 from ..errors import ConfigError, DataError
 from ..layers.mlp_mixture import Mixed, MLPMixture
 from ..literals import file_name

@@ -17,7 +17,7 @@ __all__ = ["RoutedInferer"]
 class RoutedInferer(SimpleInferer):
     """Calls the network with ``modality`` and ``head`` out of ``image.meta``, where nobody else gives them.
 
-    :class:`~common.data.route.RouteCased` puts ``modality_id`` and ``head_id`` there.
+    :class:`~common.data.transforms.route.RouteCased` puts ``modality_id`` and ``head_id`` there.
     """
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
@@ -26,8 +26,11 @@ class RoutedInferer(SimpleInferer):
             if name not in kwargs:
                 found = inputs.meta.get(f"{name}_id") if isinstance(inputs, MetaTensor) else None
                 if found is None:
-                    raise DataError(f"nobody says the {name} of this image", where="inferer",
-                                    hint="put RouteCased among the transforms")  # fmt: skip
+                    raise DataError(
+                        f"nobody says the {name} of this image",
+                        where="inferer",
+                        hint="put RouteCased among the transforms",
+                    )
                 kwargs[name] = torch.as_tensor(found, device=inputs.device).reshape(-1).expand(len(inputs))
         answer: Tensor = network(inputs, *args, **kwargs)
         return answer

@@ -225,7 +225,7 @@ INFERENCE = {
         "transforms": [
             LOAD,
             {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS", "labels": None},
-            {"_target_": "common.data.transforms.SafeSpacingd", "keys": "image", "pixdim": [2.0, 2.0, 2.0]},
+            {"_target_": "common.data.transforms.transforms.SafeSpacingd", "keys": "image", "pixdim": [2.0, 2.0, 2.0]},
         ],
     },
     "dataset": {
@@ -237,8 +237,8 @@ INFERENCE = {
     "inferer": {"_target_": "common.engine.inference.WindowInferer", "roi_size": [16, 16, 16]},
     "restore": [
         {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
-        {"_target_": "common.data.restore.RestoreGridd", "keys": "pred", "transform": "@preprocessing"},
-        {"_target_": "common.data.restore.SavePredictiond", "keys": "pred", "output_dir": "@output_dir"},
+        {"_target_": "common.data.transforms.restore.RestoreGridd", "keys": "pred", "transform": "@preprocessing"},
+        {"_target_": "common.data.transforms.restore.SavePredictiond", "keys": "pred", "output_dir": "@output_dir"},
     ],
     "postprocessing": {"_target_": "Compose", "transforms": "@restore"},
     "handlers": [],
@@ -263,8 +263,12 @@ EVALUATE = {
             "_target_": "Compose",
             "transforms": [
                 {"_target_": "LoadImaged", "keys": "label", "ensure_channel_first": True},
-                {"_target_": "common.data.transforms.DescribeCased", "dataset_dir": "@dataset_dir"},
-                {"_target_": "common.data.transforms.MapLabelsd", "keys": "label", "dataset_dir": "@dataset_dir"},
+                {"_target_": "common.data.transforms.transforms.DescribeCased", "dataset_dir": "@dataset_dir"},
+                {
+                    "_target_": "common.data.transforms.transforms.MapLabelsd",
+                    "keys": "label",
+                    "dataset_dir": "@dataset_dir",
+                },
                 "@preprocessing",
             ],
         },

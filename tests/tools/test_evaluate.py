@@ -24,7 +24,7 @@ def test_scores_are_measured_on_the_original_grid(scored):
     bundle, data, out, space = scored
     path = bundle / "configs" / "evaluate.json"
     content = json.loads(path.read_text())
-    saving = {"_target_": "common.data.restore.SavePredictiond", "keys": "pred", "output_dir": "@output_dir"}
+    saving = {"_target_": "common.data.transforms.restore.SavePredictiond", "keys": "pred", "output_dir": "@output_dir"}
     path.write_text(json.dumps({**content, "restore": [*content["restore"], saving]}))
     folder = run_evaluation(bundle, dataset_dir=data, output_dir=out)
     rows = read_case_csv(folder / "cases.csv")

@@ -141,7 +141,7 @@ def test_a_self_contained_bundle_brings_its_own_code(weights, tmp_path):
     folder = lay_out(read_model(bundle, weights["samora"]), tmp_path / "model", "segmentation", given={})
     text = (folder / "configs" / "inference.json").read_text() + (folder / "configs" / "train.json").read_text()
     assert (
-        '"samora_bundle.common.data.loading' in text.replace("transforms.LoadCased", "loading")
+        '"samora_bundle.common.data.transforms.loading' in text.replace("transforms.LoadCased", "loading")
         and '"common.' not in text
     )
     assert (folder / "samora_bundle" / "common" / "x.py").is_file()

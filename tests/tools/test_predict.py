@@ -193,7 +193,7 @@ def rewrite(bundle, **changes):
 
 def test_a_result_on_another_grid_or_none_is_refused(toy_bundle, tmp_path):
     scan(tmp_path / "in" / "a.nii.gz", np.diag([1.0, 1, 1, 1]))
-    save = {"_target_": "common.data.restore.SavePredictiond", "keys": "pred", "output_dir": "@output_dir"}
+    save = {"_target_": "common.data.transforms.restore.SavePredictiond", "keys": "pred", "output_dir": "@output_dir"}
     discrete = {"_target_": "AsDiscreted", "keys": "pred", "argmax": True}
     rewrite(toy_bundle, restore=[discrete, save])
     with pytest.raises(GeometryError, match="scan's grid"):

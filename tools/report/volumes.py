@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from common.data.datasets.datalist import Collection, items, read_collection
 from common.data.datasets.dataset_json import base_name
-from common.data.loading import LoadCased
-from common.data.transforms import MapLabelsd
+from common.data.transforms.loading import LoadCased
+from common.data.transforms.transforms import MapLabelsd
 from common.engine.case_pictures import COLOURS
 from common.errors import AmalgamationError
 

@@ -13,9 +13,9 @@ from common.data.datasets.datalist import items, label_space, read_collection
 from common.data.datasets.verify import check
 from common.data.intensity.volume import NormalizePercentiled, VolumeStatsd
 from common.data.io import read_volume
-from common.data.loading import LoadCased
-from common.data.restore import RestoreGridd, SavePredictiond
-from common.data.transforms import CheckGridsd, CopyRawd, DescribeCased, MapLabelsd, SafeSpacingd
+from common.data.transforms.loading import LoadCased
+from common.data.transforms.restore import RestoreGridd, SavePredictiond
+from common.data.transforms.transforms import CheckGridsd, CopyRawd, DescribeCased, MapLabelsd, SafeSpacingd
 from common.geometry import Grid
 
 ROOT = Path(os.environ.get("AMALGAM_DATA", "missing"))

@@ -5,7 +5,7 @@ import torch
 from monai.data import MetaTensor
 from torch import nn
 
-from common.data.route import RouteCased
+from common.data.transforms.route import RouteCased
 from common.engine.routed_inferer import RoutedInferer
 from common.errors import DataError
 

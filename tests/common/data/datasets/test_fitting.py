@@ -13,7 +13,7 @@ from common.contract import Contract
 from common.data.datasets.fitting import fitting_items
 from common.data.prompts.objects import ClampModalityd, clip_bounds
 from common.data.prompts.targets import KeepTargetsd
-from common.data.transforms import DescribeCased
+from common.data.transforms.transforms import DescribeCased
 from common.errors import DataError
 from common.labels import LabelSpace
 

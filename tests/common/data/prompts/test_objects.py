@@ -12,7 +12,7 @@ from monai.utils import set_determinism
 
 from common.data.prompts.crops import z_score_positive
 from common.data.prompts.objects import ClampModalityd, ObjectCrops
-from common.data.transforms import SafeSpacingd
+from common.data.transforms.transforms import SafeSpacingd
 from common.errors import ConfigError, DataError
 from common.labels import LabelSpace
 from common.prompts import boxes_from_label

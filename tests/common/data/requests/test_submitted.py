@@ -9,9 +9,9 @@ import torch
 from monai.transforms import Compose, Orientationd, Resized
 from PIL import Image
 
-from common.data.loading import LoadCased
 from common.data.requests.submitted import ServerLabeld, segment_names
-from common.data.transforms import SafeSpacingd
+from common.data.transforms.loading import LoadCased
+from common.data.transforms.transforms import SafeSpacingd
 from common.errors import GeometryError, LabelError
 from common.labels import LabelSpace
 

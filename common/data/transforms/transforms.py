@@ -12,12 +12,12 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Spacingd, Transform
 
-from ..contract import Contract
-from ..errors import DataError, GeometryError, LabelError
-from ..geometry import Grid
-from ..labels import LabelSpace
-from .datasets.datalist import Collection, read_collection
-from .datasets.dataset_json import case_name
+from ...contract import Contract
+from ...errors import DataError, GeometryError, LabelError
+from ...geometry import Grid
+from ...labels import LabelSpace
+from ..datasets.datalist import Collection, read_collection
+from ..datasets.dataset_json import case_name
 
 __all__ = ["CheckGridsd", "CopyRawd", "DescribeCased", "MapLabelsd", "SafeSpacingd"]
 

@@ -11,9 +11,9 @@ from monai.transforms import Compose, CropForegroundd, DivisiblePadd, EnsureChan
 from common.data.datasets.datalist import items
 from common.data.datasets.dataset_json import case_name
 from common.data.intensity.volume import NormalizePercentiled, VolumeStatsd
-from common.data.loading import LoadCased
-from common.data.restore import RestoreGridd, SavePredictiond
-from common.data.transforms import CheckGridsd, CopyRawd, DescribeCased, MapLabelsd, SafeSpacingd
+from common.data.transforms.loading import LoadCased
+from common.data.transforms.restore import RestoreGridd, SavePredictiond
+from common.data.transforms.transforms import CheckGridsd, CopyRawd, DescribeCased, MapLabelsd, SafeSpacingd
 from common.errors import ConfigError, DataError, GeometryError, LabelError
 
 KEYS = ["image", "label"]

@@ -11,16 +11,16 @@ from monai.config import KeysCollection
 from monai.data import ImageReader
 from monai.transforms import LoadImaged
 
-from ..errors import AmalgamationError
-from ..geometry import PLAUSIBLE_SPACING_MM
-from .datasets.dataset_json import case_name
-from .io import read_volume
+from ...errors import AmalgamationError
+from ...geometry import PLAUSIBLE_SPACING_MM
+from ..datasets.dataset_json import case_name
+from ..io import read_volume
 
 __all__ = ["LoadCased"]
 
 
 class LoadCased(LoadImaged):
-    """MONAI's ``LoadImaged`` (channel first, float32) that reads through :func:`.io.read_volume`.
+    """MONAI's ``LoadImaged`` (channel first, float32) that reads through :func:`~common.data.io.read_volume`.
 
     Args:
         keys: entries that hold a path, a list of paths (one per channel) or the folder of a DICOM series.
@@ -34,7 +34,7 @@ class LoadCased(LoadImaged):
         allow_missing_keys: skip absent entries.
 
     Raises:
-        DataError: as :func:`.io.read_volume`, with the case.
+        DataError: as :func:`~common.data.io.read_volume`, with the case.
     """
 
     def __init__(

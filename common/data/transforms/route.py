@@ -9,8 +9,8 @@ from typing import Any
 from monai.data import MetaTensor
 from monai.transforms import Transform
 
-from ..errors import DataError
-from .datasets.dataset_json import case_name
+from ...errors import DataError
+from ..datasets.dataset_json import case_name
 
 __all__ = ["RouteCased"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from common.data.padding import PadMinimumd
+from common.data.transforms.padding import PadMinimumd
 
 
 def test_every_volume_is_padded_with_its_own_minimum() -> None:

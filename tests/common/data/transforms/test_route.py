@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.data.route import RouteCased
+from common.data.transforms.route import RouteCased
 from common.errors import DataError
 
 NETWORK = {"modalities": ["CT", "MR"], "heads": ["btcv", "chaos"]}

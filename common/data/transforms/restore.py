@@ -12,10 +12,10 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import Invertd, InvertibleTransform, MapTransform, SaveImaged
 
-from ..errors import DataError, GeometryError
-from ..geometry import Grid
-from .datasets.dataset_json import case_name
-from .io import write_label_map
+from ...errors import DataError, GeometryError
+from ...geometry import Grid
+from ..datasets.dataset_json import case_name
+from ..io import write_label_map
 
 __all__ = ["RestoreGridd", "SavePredictiond"]
 
