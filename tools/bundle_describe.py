@@ -27,7 +27,7 @@ def describe_weights(meta: dict[str, Any], card: ModelCard, scores: Sequence[Map
     Args:
         meta: content of ``metadata.json``, changed in place.
         card: of the weights.
-        scores: evaluations of just these weights, from :func:`common.engine.score_record.read_scores`.
+        scores: evaluations of just these weights, from :func:`common.engine.evaluation.score_record.read_scores`.
     """
     contract = Contract.of_card(card)
     meta["data_source"] = trained_on(contract)

@@ -14,7 +14,7 @@ import torch
 
 from common.card import ModelCard, save_weights
 from common.contract import Contract
-from common.engine.score_record import read_scores
+from common.engine.evaluation.score_record import read_scores
 from common.errors import AmalgamationError, ConfigError
 from common.integrity import copy_sealed, file_hash, remove_seal
 from common.labels import BACKGROUND

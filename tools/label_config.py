@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from common.card import ModelCard
 from common.contract import Contract, contract_of
-from common.engine.score_record import read_scores
+from common.engine.evaluation.score_record import read_scores
 from common.errors import ConfigError, WeightError
 from common.literals import check_name, inert
 from common.modalities import DICOM_KINDS, kind_of

@@ -21,7 +21,7 @@ SERVED_TARGETS = (
     "common.data.transforms.transforms",
     "common.engine.best",
     "common.engine.click_training",
-    "common.engine.metrics",
+    "common.engine.evaluation.metrics",
     "common.engine.refine",
     "common.engine.settings",
     "common.engine.steps",
@@ -131,10 +131,12 @@ def _maps(model: Model, kwargs: Mapping[str, str]) -> dict[str, Any]:
             "label": {"_target_": "Compose", "transforms": [label]},
             "dataset": _dataset("$list(@preprocessing.transforms) + list(@validate::label.transforms)"),
             "dataloader": _loader("@validate::dataset", 1),
-            "key_metric": {"mean_dice": {"_target_": "common.engine.metrics.AnnotatedDice", "labels": "@labels"}},
+            "key_metric": {
+                "mean_dice": {"_target_": "common.engine.evaluation.metrics.AnnotatedDice", "labels": "@labels"}
+            },
             "evaluator": _evaluator("@network", "@inferer", {**prepare, "targets": []}),
         },
-    }  # fmt: skip
+    }
 
 
 def _objects(model: Model) -> dict[str, Any]:

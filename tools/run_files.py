@@ -10,7 +10,7 @@ from typing import Any
 
 import jsonschema
 
-from common.engine.score_summary import read_case_csv
+from common.engine.evaluation.score_summary import read_case_csv
 from common.errors import DataError
 from common.tables import read_csv
 

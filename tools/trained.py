@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.engine.score_record import scores_file
+from common.engine.evaluation.score_record import scores_file
 from common.errors import ConfigError, WeightError
 from common.integrity import copy_sealed, file_hash, keep_previous, verify
 

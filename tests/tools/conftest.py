@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from common.engine.case_pictures import draw_planes, three_planes
-from common.engine.score_summary import summary, write_case_csv, write_summary_json
+from common.engine.evaluation.score_summary import summary, write_case_csv, write_summary_json
 from common.labels import LabelSpace
 from tests.tools.empty_dataset import empty_dataset
 
@@ -276,7 +276,7 @@ EVALUATE = {
     "restore": [*INFERENCE["restore"][:2]],
     "handlers": [
         {
-            "_target_": "common.engine.metrics.CaseMetrics",
+            "_target_": "common.engine.evaluation.metrics.CaseMetrics",
             "output_dir": "@output_dir",
             "labels": "@labels",
             "n_boot": 20,

@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from common.engine.score_summary import summary, write_case_csv, write_summary_json
+from common.engine.evaluation.score_summary import summary, write_case_csv, write_summary_json
 
 STRUCTURES = ("liver", "spleen")
 AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])

@@ -8,7 +8,7 @@ import pytest
 
 from common.card import ModelCard
 from common.contract import Contract
-from common.engine.score_record import scores_file
+from common.engine.evaluation.score_record import scores_file
 from common.labels import LabelSpace
 from tools.bundle_describe import conditions, data_lines, describe_weights, score_lines, trained_on
 from tools.bundle_pack import pack_bundle

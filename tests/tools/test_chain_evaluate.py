@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from common.data.datasets.datalist import read_collection
-from common.engine.score_summary import write_case_csv, write_summary_json
-from common.engine.scores import MEASURES
+from common.engine.evaluation.score_summary import write_case_csv, write_summary_json
+from common.engine.evaluation.scores import MEASURES
 from common.errors import AmalgamationError, ConfigError, DataError
 from tools import chain_run
 from tools.chain import Chain

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
-from common.engine.score_summary import bootstrap_interval, read_case_csv, write_case_csv
+from common.engine.evaluation.score_summary import bootstrap_interval, read_case_csv, write_case_csv
 from common.errors import DataError
 from tests.tools.made_comparison import write_comparison
 from tools.report.command import comparison_report

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from common.data.datasets.datalist import items, label_space
-from common.engine.score_summary import read_case_csv
-from common.engine.scores import case_metrics
+from common.engine.evaluation.score_summary import read_case_csv
+from common.engine.evaluation.scores import case_metrics
 from common.errors import AmalgamationError, ConfigError
 from tools.evaluate import evaluate, run_evaluation, table
 

@@ -127,8 +127,14 @@ def test_an_evaluation_records_that_the_card_was_ignored(toy_bundle, collection,
             content |= {"contract": contract, "ignore_card": False}
         else:
             content["handlers"][0]["extra"] = {"ignore_card": "@ignore_card"}
-            content["handlers"].append({"_target_": "common.engine.score_record.KeepScores", "split": "@split",
-                                        "output_dir": "@output_dir", "weights": "@model_path"})  # fmt: skip
+            content["handlers"].append(
+                {
+                    "_target_": "common.engine.evaluation.score_record.KeepScores",
+                    "split": "@split",
+                    "output_dir": "@output_dir",
+                    "weights": "@model_path",
+                }
+            )
         file.write_text(json.dumps(content))
     model = weights(toy_bundle / "models" / "model.pt", "T2 MR")
     options = {"dataset_dir": collection / "a", "output_dir": tmp_path / "out", "weights": model}

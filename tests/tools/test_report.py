@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from common.engine.score_summary import read_case_csv
+from common.engine.evaluation.score_summary import read_case_csv
 from common.errors import DataError
 from tools.report.command import report
 from tools.report.figures import ticks

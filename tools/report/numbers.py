@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from common.engine.score_summary import bootstrap_interval
+from common.engine.evaluation.score_summary import bootstrap_interval
 
 from .results import Run, Study
 

@@ -19,9 +19,9 @@ from ignite.exceptions import NotComputableError
 from ignite.metrics import Metric
 from monai.data import MetaTensor, decollate_batch
 
-from ..errors import DataError, GeometryError, LabelError
-from ..labels import LabelSpace
-from .case_pictures import CasePictures
+from ...errors import DataError, GeometryError, LabelError
+from ...labels import LabelSpace
+from ..case_pictures import CasePictures
 from .score_summary import summary, write_case_csv, write_summary_json
 from .scores import EmptyRule, case_metrics
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from ignite.engine import Engine
 
-from common.engine.score_record import KeepScores, read_scores, scores_file
-from common.engine.score_summary import summary
+from common.engine.evaluation.score_record import KeepScores, read_scores, scores_file
+from common.engine.evaluation.score_summary import summary
 
 ROW = {"iou": 0.5, "hd": 2.0, "surface_dice": 0.5, "volume_pred_ml": 1.0, "volume_label_ml": 1.0, "hd95": 1.0}
 
@@ -53,6 +53,6 @@ def test_a_folder_that_cannot_be_written_costs_no_evaluation(tmp_path: Path, cap
     def refuse(*_: Any, **__: Any) -> Any:
         raise OSError("read-only")
 
-    monkeypatch.setattr("common.engine.score_record.atomic_write", refuse)
+    monkeypatch.setattr("common.engine.evaluation.score_record.atomic_write", refuse)
     keep(evaluated(tmp_path, 0.8), weights)
     assert "not noted" in caplog.text and not scores_file(weights).exists()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou, compute_surface_dice
 from scipy.ndimage import binary_erosion, distance_transform_edt, generate_binary_structure
 
-from common.engine.scores import MEASURES, case_metrics
+from common.engine.evaluation.scores import MEASURES, case_metrics
 from common.errors import ConfigError, DataError, LabelError
 from common.labels import LabelSpace
 

@@ -12,8 +12,8 @@ import torch
 from monai.metrics.utils import get_edge_surface_distance
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import ConfigError, DataError, LabelError
-from ..labels import LabelSpace
+from ...errors import ConfigError, DataError, LabelError
+from ...labels import LabelSpace
 
 __all__ = ["MEASURES", "EmptyRule", "case_metrics", "check_label_map"]
 

@@ -11,9 +11,9 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.transforms import AsDiscreted, Compose
 
-from common.engine.metrics import AnnotatedDice, CaseMetrics, metric_word, metric_words
-from common.engine.score_summary import read_case_csv
-from common.engine.scores import case_metrics
+from common.engine.evaluation.metrics import AnnotatedDice, CaseMetrics, metric_word, metric_words
+from common.engine.evaluation.score_summary import read_case_csv
+from common.engine.evaluation.scores import case_metrics
 from common.errors import DataError, GeometryError, LabelError
 from common.labels import LabelSpace
 

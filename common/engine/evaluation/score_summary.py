@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..atomic import atomic_write
-from ..errors import ConfigError, DataError
-from ..tables import read_csv, write_csv
+from ...atomic import atomic_write
+from ...errors import ConfigError, DataError
+from ...tables import read_csv, write_csv
 from .scores import MEASURES
 
 __all__ = ["bootstrap_interval", "read_case_csv", "summary", "write_case_csv", "write_summary_json"]

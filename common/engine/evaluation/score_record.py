@@ -12,8 +12,8 @@ from typing import Any
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
-from ..atomic import atomic_write
-from ..errors import AmalgamationError
+from ...atomic import atomic_write
+from ...errors import AmalgamationError
 
 __all__ = ["KeepScores", "read_scores", "scores_file"]
 

@@ -6,8 +6,14 @@ import math
 import numpy as np
 import pytest
 
-from common.engine.score_summary import bootstrap_interval, read_case_csv, summary, write_case_csv, write_summary_json
-from common.engine.scores import MEASURES
+from common.engine.evaluation.score_summary import (
+    bootstrap_interval,
+    read_case_csv,
+    summary,
+    write_case_csv,
+    write_summary_json,
+)
+from common.engine.evaluation.scores import MEASURES
 from common.errors import ConfigError, DataError
 
 
