@@ -10,7 +10,7 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
-from common.engine.export import export_onnx, export_program, export_torchscript
+from common.engine.inference.export import export_onnx, export_program, export_torchscript
 from common.errors import CheckpointError, ConfigError
 from common.literals import inert
 

@@ -234,7 +234,7 @@ INFERENCE = {
         "transform": "@preprocessing",
     },
     "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1},
-    "inferer": {"_target_": "common.engine.inference.WindowInferer", "roi_size": [16, 16, 16]},
+    "inferer": {"_target_": "common.engine.inference.windows.WindowInferer", "roi_size": [16, 16, 16]},
     "restore": [
         {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
         {"_target_": "common.data.transforms.restore.RestoreGridd", "keys": "pred", "transform": "@preprocessing"},

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from common.backbones.swin_unetr.network import SwinUNETR
-from common.engine.export import export_program, export_torchscript
+from common.engine.inference.export import export_program, export_torchscript
 from common.errors import CheckpointError, ConfigError
 
 

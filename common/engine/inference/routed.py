@@ -9,7 +9,7 @@ from monai.data import MetaTensor
 from monai.inferers import SimpleInferer
 from torch import Tensor, nn
 
-from ..errors import DataError
+from ...errors import DataError
 
 __all__ = ["RoutedInferer"]
 

@@ -6,7 +6,7 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
 
-from common.engine.inference import WindowInferer
+from common.engine.inference.windows import WindowInferer
 from common.errors import ConfigError, PromptError
 
 ROI = (16, 12, 8)

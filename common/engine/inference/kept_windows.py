@@ -12,8 +12,8 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
-from ..errors import ConfigError
-from .inference import WindowInferer
+from ...errors import ConfigError
+from .windows import WindowInferer
 
 __all__ = ["FeatureNetwork", "KeptWindowInferer"]
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from common.engine.inference import WindowInferer
-from common.engine.kept_windows import KeptWindowInferer
+from common.engine.inference.kept_windows import KeptWindowInferer
+from common.engine.inference.windows import WindowInferer
 from common.errors import ConfigError
 from common.methods.ka2er_student import KA2ERStudent
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..atomic import atomic_write
-from ..errors import CheckpointError, ConfigError
+from ...atomic import atomic_write
+from ...errors import CheckpointError, ConfigError
 
 __all__ = ["EachSlice", "Exported", "export_onnx", "export_program", "export_torchscript"]
 

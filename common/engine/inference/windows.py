@@ -10,8 +10,8 @@ from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
 from monai.utils import fall_back_tuple
 
-from ..errors import ConfigError, PromptError
-from ..prompts import to_window
+from ...errors import ConfigError, PromptError
+from ...prompts import to_window
 
 __all__ = ["WindowInferer"]
 

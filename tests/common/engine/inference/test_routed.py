@@ -6,7 +6,7 @@ from monai.data import MetaTensor
 from torch import nn
 
 from common.data.transforms.route import RouteCased
-from common.engine.routed_inferer import RoutedInferer
+from common.engine.inference.routed import RoutedInferer
 from common.errors import DataError
 
 
