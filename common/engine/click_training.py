@@ -12,7 +12,7 @@ from ..data.prompts.click_protocol import ClickProtocol, click_protocol
 from ..data.prompts.clicks import click_generator
 from ..errors import ConfigError
 from ..prompts import jitter_boxes
-from .prompting import Decode, Step, click_scores, simulate
+from .interactive.prompting import Decode, Step, click_scores, simulate
 
 __all__ = ["TRAINED", "ClickTraining", "ClickValidation", "Sessions"]
 

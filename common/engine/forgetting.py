@@ -21,7 +21,7 @@ from ..errors import ConfigError
 from ..tables import write_csv
 from .forgetting_picture import draw_forgetting
 from .forgetting_table import forgetting_table
-from .prompting import click_scores
+from .interactive.prompting import click_scores
 
 __all__ = ["MODELS", "ForgettingReport", "summary"]
 

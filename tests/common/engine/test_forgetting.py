@@ -11,7 +11,7 @@ from common.backbones.sam3d.network import sam3d_network
 from common.data.prompts.click_protocol import click_protocol
 from common.data.prompts.clicks import click_generator
 from common.engine.forgetting import ForgettingReport, summary
-from common.engine.prompting import click_scores
+from common.engine.interactive.prompting import click_scores
 from common.errors import ConfigError
 from common.methods.sam_med3d_start import General, read_decoders
 from common.methods.sam_med3d_start import mixture as build

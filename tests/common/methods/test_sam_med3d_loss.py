@@ -5,7 +5,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from common.engine.prompting import Step
+from common.engine.interactive.prompting import Step
 from common.errors import ConfigError
 from common.methods.sam_med3d_loss import SessionLoss
 

@@ -177,7 +177,7 @@ def test_only_one_channel(tmp_path):
 
 def test_a_session_encodes_the_very_crop_that_was_trained_on():
     """Training and inference prepare images in one way, on an oblique grid too."""
-    from common.engine.encoded_volume import EncodedVolume
+    from common.engine.interactive.encoded_volume import EncodedVolume
 
     turn = torch.eye(4).double()
     turn[:3, :3] = torch.tensor([[-0.96, 0.28, 0.0], [0.28, 0.96, 0.0], [0.0, 0.0, 1.3]], dtype=torch.float64)

@@ -16,9 +16,9 @@ from monai.data import MetaTensor
 from PIL import Image
 from scipy import ndimage
 
-from common.engine.interactive import Session
-from common.engine.session_page import render_session, write_session_page
-from common.engine.session_pictures import outline, session_frames
+from common.engine.interactive.page import render_session, write_session_page
+from common.engine.interactive.pictures import outline, session_frames
+from common.engine.interactive.session import Session
 from common.errors import ConfigError, PromptError
 
 Build = Callable[..., Any]

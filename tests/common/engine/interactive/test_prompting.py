@@ -9,7 +9,7 @@ from torch import Tensor
 
 from common.data.prompts.click_protocol import click_protocol
 from common.data.prompts.clicks import click_generator, next_click
-from common.engine.prompting import Step, click_scores, click_steps, dice_of, simulate
+from common.engine.interactive.prompting import Step, click_scores, click_steps, dice_of, simulate
 from common.errors import PromptError
 
 Build = Callable[..., Any]

@@ -13,14 +13,14 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
-from ..data.prompts.click_protocol import ClickProtocol, click_protocol
-from ..data.prompts.clicks import click_generator
-from ..errors import ConfigError, DataError, PromptError
-from ..literals import file_name
-from ..prompts import boxes_from_label
-from .interactive import Session
+from ...data.prompts.click_protocol import ClickProtocol, click_protocol
+from ...data.prompts.clicks import click_generator
+from ...errors import ConfigError, DataError, PromptError
+from ...literals import file_name
+from ...prompts import boxes_from_label
+from .page import write_session_page
 from .rehearse import rehearse
-from .session_page import write_session_page
+from .session import Session
 
 __all__ = ["PromptedVolume"]
 
@@ -51,7 +51,7 @@ class PromptedVolume(nn.Module):
         seed: of simulated clicks.
         cache: embeddings to keep per scan.
         pages: folder that gets an HTML page of each scan's session; None writes none.
-        reuse_margin: see :class:`.interactive.Session`; 0.5 lets no object begin in another one's crop, so that an
+        reuse_margin: see :class:`.session.Session`; 0.5 lets no object begin in another one's crop, so that an
             answer depends on its own prompts alone, whatever was asked before.
 
     Raises:

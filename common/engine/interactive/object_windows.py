@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..data.prompts.clicks import depth_inside
-from ..data.prompts.crops import crop_at, start_around
-from ..errors import PromptError
-from ..prompts import to_window
+from ...data.prompts.clicks import depth_inside
+from ...data.prompts.crops import crop_at, start_around
+from ...errors import PromptError
+from ...prompts import to_window
 from .encoded_volume import NOTHING, Block, EncodedVolume, Start
 from .promptable import low_res_size
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from common.engine.encoded_volume import NOTHING, Block, EncodedVolume
-from common.engine.promptable import low_res_size
+from common.engine.interactive.encoded_volume import NOTHING, Block, EncodedVolume
+from common.engine.interactive.promptable import low_res_size
 from common.errors import GeometryError
 
 Build = Callable[..., Any]

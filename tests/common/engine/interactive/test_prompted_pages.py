@@ -7,7 +7,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from common.engine.prompted_volume import PromptedVolume
+from common.engine.interactive.volume import PromptedVolume
 
 AFFINE = torch.diag(torch.tensor([-2.0, 2.0, 2.0, 1.0], dtype=torch.float64))
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from monai.data import MetaTensor
 
-from ..atomic import atomic_write
-from ..errors import ConfigError, PromptError
-from .interactive import Session
-from .session_charts import SIGNS, colour_of, dice_card, expert_colour, gate_card
-from .session_pictures import Frame, Mark, PlaneView, session_frames
+from ...atomic import atomic_write
+from ...errors import ConfigError, PromptError
+from .charts import SIGNS, colour_of, dice_card, expert_colour, gate_card
+from .pictures import Frame, Mark, PlaneView, session_frames
+from .session import Session
 
 __all__ = ["render_session", "write_session_page"]
 
@@ -37,7 +37,7 @@ def write_session_page(
         targets: true mask per object ``[1, X, Y, Z]`` on the scan's grid, where known.
         experts: names of the gate's outputs, the general decoder first; numbered when None.
         title: heading.
-        window: intensities drawn black and white, see :func:`.session_pictures.session_frames`.
+        window: intensities drawn black and white, see :func:`.pictures.session_frames`.
 
     Raises:
         PromptError: for a session without prompts, or a target of no object.
@@ -66,7 +66,7 @@ def render_session(
         ConfigError: when the names of the experts are too few or too many.
     """
     names = _experts(frames, experts)
-    style, script = ((_HERE / f"session_page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    style, script = ((_HERE / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     stages = "".join(_frame(f, i, names) for i, f in enumerate(frames))
     strip = "".join(_thumbnail(f, i) for i, f in enumerate(frames))
     cards = dice_card(frames) + gate_card(frames, names)

@@ -9,8 +9,8 @@ import torch
 from monai.data import MetaTensor
 
 from common.data.prompts.click_protocol import click_protocol
-from common.engine.interactive import Session
-from common.engine.rehearse import on_network_grid, rehearse
+from common.engine.interactive.rehearse import on_network_grid, rehearse
+from common.engine.interactive.session import Session
 from common.errors import PromptError
 
 Build = Callable[..., Any]

@@ -8,7 +8,7 @@ from typing import Any
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-from .prompted_volume import PromptedVolume
+from .volume import PromptedVolume
 
 __all__ = ["PromptedInferer"]
 
@@ -18,7 +18,7 @@ class PromptedInferer(Inferer):
 
     Args:
         structures: names of the label space, 1 .. K.
-        options: of :class:`.prompted_volume.PromptedVolume`.
+        options: of :class:`.volume.PromptedVolume`.
 
     Raises:
         ConfigError: for an option out of range.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from .case_pictures import COLOURS
-from .overlays import class_colors
-from .session_pictures import Frame
+from ..case_pictures import COLOURS
+from ..overlays import class_colors
+from .pictures import Frame
 
 __all__ = ["SIGNS", "colour_of", "dice_card", "expert_colour", "gate_card"]
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..data.prompts.crops import crop_at, z_score_positive
-from ..data.transforms.transforms import SafeSpacingd
-from ..errors import ConfigError, DataError
-from ..geometry import Grid
+from ...data.prompts.crops import crop_at, z_score_positive
+from ...data.transforms.transforms import SafeSpacingd
+from ...errors import ConfigError, DataError
+from ...geometry import Grid
 from .promptable import Promptable
 
 __all__ = ["NOTHING", "Block", "EncodedVolume", "Start"]

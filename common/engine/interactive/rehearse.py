@@ -9,12 +9,12 @@ from monai.data import MetaTensor
 from monai.transforms import SpatialResample
 from torch import Tensor
 
-from ..data.prompts.click_protocol import ClickProtocol
-from ..data.prompts.clicks import NO_CLICK, Generators, next_click
-from ..errors import PromptError
-from ..geometry import Grid
-from .interactive import Session
+from ...data.prompts.click_protocol import ClickProtocol
+from ...data.prompts.clicks import NO_CLICK, Generators, next_click
+from ...errors import PromptError
+from ...geometry import Grid
 from .prompting import dice_of
+from .session import Session
 
 __all__ = ["on_network_grid", "rehearse"]
 

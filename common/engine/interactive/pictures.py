@@ -15,10 +15,10 @@ from PIL import Image
 from skimage.measure import approximate_polygon, find_contours
 from torch import Tensor
 
-from .interactive import Event, Session
 from .object_windows import ObjectState
 from .prompting import dice_of
 from .rehearse import on_network_grid
+from .session import Event, Session
 
 __all__ = ["Frame", "Mark", "PlaneView", "outline", "session_frames"]
 

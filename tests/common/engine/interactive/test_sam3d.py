@@ -5,8 +5,8 @@ from monai.data import MetaTensor
 
 from common.backbones.sam3d import network as sam3d
 from common.data.prompts.click_protocol import click_protocol
-from common.engine.interactive import Session
-from common.engine.prompting import Step, click_scores, simulate
+from common.engine.interactive.prompting import Step, click_scores, simulate
+from common.engine.interactive.session import Session
 
 
 def scene() -> tuple[torch.Tensor, torch.Tensor]:

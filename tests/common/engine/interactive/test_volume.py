@@ -10,10 +10,10 @@ from monai.data import DataLoader, MetaTensor
 from common.data.prompts.click_protocol import click_protocol
 from common.data.prompts.clicks import click_generator
 from common.data.prompts.targets import UserPromptsd
-from common.engine.interactive import Session
-from common.engine.prompted_volume import PromptedVolume
-from common.engine.prompting import dice_of
-from common.engine.rehearse import rehearse
+from common.engine.interactive.prompting import dice_of
+from common.engine.interactive.rehearse import rehearse
+from common.engine.interactive.session import Session
+from common.engine.interactive.volume import PromptedVolume
 from common.errors import ConfigError, DataError, PromptError
 
 AFFINE = torch.tensor([[-1.8, 0.0, 0.0, 30.0], [0.0, 1.2, 0.0, -9.0], [0.0, 0.0, 2.4, 4.0], [0.0, 0.0, 0.0, 1.0]])

@@ -12,10 +12,10 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
-from ..data.io import read_volume
-from ..data.prompts.targets import move_boxes
-from ..errors import ConfigError, PromptError
-from ..prompts import check_boxes, check_points, clip_boxes
+from ...data.io import read_volume
+from ...data.prompts.targets import move_boxes
+from ...errors import ConfigError, PromptError
+from ...prompts import check_boxes, check_points, clip_boxes
 from .encoded_volume import NOTHING, Block, EncodedVolume
 from .object_windows import ObjectState, Windows
 from .promptable import Promptable

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..data.prompts.click_protocol import ClickProtocol
-from ..data.prompts.clicks import Generators, next_click
-from ..errors import PromptError
+from ...data.prompts.click_protocol import ClickProtocol
+from ...data.prompts.clicks import Generators, next_click
+from ...errors import PromptError
 from .promptable import Decoded, Promptable, low_res_size
 
 __all__ = ["ClickScores", "Decode", "Step", "click_scores", "click_steps", "dice_of", "simulate"]

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from common.data.io import write_volume
-from common.engine.interactive import Session
+from common.engine.interactive.session import Session
 from common.errors import ConfigError, DataError, PromptError
 
 Build = Callable[..., Any]

@@ -10,9 +10,9 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from common.engine.encoded_volume import NOTHING
-from common.engine.interactive import Session
-from common.engine.object_windows import ObjectState
+from common.engine.interactive.encoded_volume import NOTHING
+from common.engine.interactive.object_windows import ObjectState
+from common.engine.interactive.session import Session
 from common.errors import PromptError
 
 Build = Callable[..., Any]
