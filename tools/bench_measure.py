@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from common.engine.costs import counted_operations
+from common.engine.monitor.costs import counted_operations
 from common.errors import AmalgamationError
 
 __all__ = ["SMALLER", "Case", "Row", "cost", "measure", "multiply_adds", "peak_memory", "relative", "tensor_memory"]

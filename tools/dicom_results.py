@@ -16,7 +16,7 @@ import common
 from common.data.dicom.seg import Algorithm, check_sources, write_seg
 from common.data.dicom.series import DicomVolume, SeriesOptions
 from common.data.dicom.slices import Slice
-from common.engine.overlays import class_colors
+from common.engine.monitor.overlays import class_colors
 from common.errors import AmalgamationError, ConfigError
 from common.geometry import Grid
 from common.labels import BACKGROUND, LabelSpace

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import atomic_write
-from .gate_pictures import add_captions
+from .monitor.gate_pictures import add_captions
 
 __all__ = ["draw_forgetting"]
 

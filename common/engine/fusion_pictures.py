@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..atomic import atomic_write
-from .first_cases import FirstCases, plain_tensor
-from .overlays import class_colors
+from .monitor.first_cases import FirstCases, plain_tensor
+from .monitor.overlays import class_colors
 
 __all__ = ["FusionPictures", "Viewed", "Views", "draw_views", "view_rows"]
 

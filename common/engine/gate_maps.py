@@ -26,8 +26,8 @@ from ..data.transforms.restore import RestoreGridd
 from ..errors import ConfigError, DataError
 from ..layers.mlp_mixture import Mixed, MLPMixture
 from ..literals import file_name
-from .gate_pictures import GateSlice, add_captions, draw_gate_slice, draw_usage, forget_pictures
 from .gate_usage import PARTS, CaseUse, block_use, idle_experts, usage_rows, usage_summary, write_usage
+from .monitor.gate_pictures import GateSlice, add_captions, draw_gate_slice, draw_usage, forget_pictures
 
 __all__ = ["GateMaps"]
 

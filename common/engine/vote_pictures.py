@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..atomic import atomic_write
-from .first_cases import FirstCases, plain_tensor
-from .overlays import class_colors
+from .monitor.first_cases import FirstCases, plain_tensor
+from .monitor.overlays import class_colors
 
 __all__ = ["VotePictures", "Voted", "draw_vote"]
 

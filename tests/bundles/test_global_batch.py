@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 
-from common.engine.history import read_history
+from common.engine.monitor.history import read_history
 from common.experts_spec import read_manifest, write_manifest
 from tests.bundles.commands import ENVIRONMENT, ROOT, launched, same_weights, until
 

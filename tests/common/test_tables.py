@@ -9,7 +9,7 @@ import pytest
 
 from common.engine.evaluation.score_summary import read_case_csv, write_case_csv
 from common.engine.forgetting_table import forgetting_table
-from common.engine.history import read_history, write_history
+from common.engine.monitor.history import read_history, write_history
 from common.tables import csv_text, markdown_code, markdown_table, markdown_text, read_csv, write_csv
 from tools.terminal import console
 

@@ -108,13 +108,13 @@ CONFIG = {
             {"_target_": "LrScheduleHandler", "lr_scheduler": "@train::lr_scheduler", "print_lr": False},
             {"_target_": "ValidationHandler", "validator": "@validate::evaluator", "interval": 1},
             "@keep_best",
-            {"_target_": "common.engine.progress.Progress", "quiet": "@quiet"},
+            {"_target_": "common.engine.monitor.progress.Progress", "quiet": "@quiet"},
             {
-                "_target_": "common.engine.history.History",
+                "_target_": "common.engine.monitor.history.History",
                 "output_dir": "@output_dir",
                 "evaluator": "@validate::evaluator",
             },
-            {"_target_": "common.engine.tracking.Tracking", "output_dir": "@output_dir"},
+            {"_target_": "common.engine.monitor.tracking.Tracking", "output_dir": "@output_dir"},
         ],
         "trainer": {
             "_target_": "SupervisedTrainer",
@@ -142,7 +142,7 @@ CONFIG = {
         "handlers": [
             "@keep_best",
             {
-                "_target_": "common.engine.overlays.Overlays",
+                "_target_": "common.engine.monitor.overlays.Overlays",
                 "output_dir": "@output_dir",
                 "labels": "@labels",
                 "cases": 1,

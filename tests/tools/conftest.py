@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.engine.case_pictures import draw_planes, three_planes
 from common.engine.evaluation.score_summary import summary, write_case_csv, write_summary_json
+from common.engine.monitor.case_pictures import draw_planes, three_planes
 from common.labels import LabelSpace
 from tests.tools.empty_dataset import empty_dataset
 

@@ -21,7 +21,7 @@ from common.data.datasets.datalist import Collection, items, read_collection
 from common.data.datasets.dataset_json import base_name
 from common.data.transforms.loading import LoadCased
 from common.data.transforms.transforms import MapLabelsd
-from common.engine.case_pictures import COLOURS
+from common.engine.monitor.case_pictures import COLOURS
 from common.errors import AmalgamationError
 
 from ..run_files import SUMMARY, inside, read_record

@@ -21,7 +21,7 @@ from monai.data import MetaTensor, decollate_batch
 
 from ...errors import DataError, GeometryError, LabelError
 from ...labels import LabelSpace
-from ..case_pictures import CasePictures
+from ..monitor.case_pictures import CasePictures
 from .score_summary import summary, write_case_csv, write_summary_json
 from .scores import EmptyRule, case_metrics
 

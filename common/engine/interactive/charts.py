@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from ..case_pictures import COLOURS
-from ..overlays import class_colors
+from ..monitor.case_pictures import COLOURS
+from ..monitor.overlays import class_colors
 from .pictures import Frame
 
 __all__ = ["SIGNS", "colour_of", "dice_card", "expert_colour", "gate_card"]

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import nn
 
 from common.engine.distributed import shared_norms, start
-from common.engine.history import read_history
+from common.engine.monitor.history import read_history
 from common.errors import ConfigError
 from tests.warm_python import python
 
@@ -59,7 +59,7 @@ HISTORY = """
 import sys
 from ignite.engine import Engine
 from common.engine.distributed import start
-from common.engine.history import History
+from common.engine.monitor.history import History
 rank = start("cpu")
 engine = Engine(lambda engine, batch: {"loss": float(rank + batch), **({"own": 4.0} if rank else {})})
 History(output_dir=sys.argv[1]).attach(engine)

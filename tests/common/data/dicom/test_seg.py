@@ -9,7 +9,7 @@ import pytest
 
 from common.data.dicom.seg import Algorithm, check_sources, write_seg
 from common.data.dicom.series import SeriesOptions, read_dicom
-from common.engine.overlays import class_colors
+from common.engine.monitor.overlays import class_colors
 from common.errors import ConfigError, DataError, LabelError
 from common.geometry import Grid
 from common.labels import LabelSpace

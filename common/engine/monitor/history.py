@@ -13,8 +13,8 @@ import ignite.distributed as idist
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 
-from ..atomic import atomic_write
-from ..tables import read_csv, write_csv
+from ...atomic import atomic_write
+from ...tables import read_csv, write_csv
 
 __all__ = ["History", "draw_curves", "read_history"]
 

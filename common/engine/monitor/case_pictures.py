@@ -17,9 +17,9 @@ from monai.transforms import SpatialResample
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
 
-from ..atomic import atomic_write
-from ..labels import LabelSpace
-from ..literals import file_name
+from ...atomic import atomic_write
+from ...labels import LabelSpace
+from ...literals import file_name
 
 __all__ = ["COLOURS", "CasePictures", "Plane", "draw_planes", "three_planes"]
 

@@ -10,9 +10,9 @@ from monai.engines import SupervisedEvaluator
 from torch import nn
 from torch.utils.data import DataLoader
 
-from common.engine.costs import CaseCosts, count_parameters, counted_operations
+from common.engine.monitor.costs import CaseCosts, count_parameters, counted_operations
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 CASES = [{"image": torch.zeros(2, 8, 8), "case": f"c{i}", "task": "ab"[i // 2]} for i in range(4)]
 
 
@@ -67,7 +67,7 @@ def test_shared_parameters_count_once():
 
 PEAK = """
 import torch
-from common.engine.costs import peak_megabytes, reset_peak
+from common.engine.monitor.costs import peak_megabytes, reset_peak
 first = torch.ones(60_000_000)
 del first
 high = peak_megabytes()

@@ -5,8 +5,8 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from common.engine.case_pictures import draw_planes, three_planes
-from common.engine.overlays import draw_overlay
+from common.engine.monitor.case_pictures import draw_planes, three_planes
+from common.engine.monitor.overlays import draw_overlay
 from common.labels import LabelSpace
 
 

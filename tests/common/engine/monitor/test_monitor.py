@@ -11,10 +11,10 @@ import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 
-from common.engine.history import History, read_history, write_history
-from common.engine.overlays import Overlays, class_colors, draw_overlay, radiological
-from common.engine.progress import Progress, remaining_seconds
-from common.engine.tracking import Tracking
+from common.engine.monitor.history import History, read_history, write_history
+from common.engine.monitor.overlays import Overlays, class_colors, draw_overlay, radiological
+from common.engine.monitor.progress import Progress, remaining_seconds
+from common.engine.monitor.tracking import Tracking
 from common.errors import DataError
 from common.labels import LabelSpace
 

@@ -11,8 +11,8 @@ from typing import Any
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
+from ..overrides import hash_settings, meaningful, read_command
 from .history import read_history
-from .overrides import hash_settings, meaningful, read_command
 
 __all__ = ["Tracking"]
 

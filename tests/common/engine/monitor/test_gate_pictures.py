@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.engine.gate_pictures import (
+from common.engine.monitor.gate_pictures import (
     GateSlice,
     add_captions,
     draw_gate_slice,

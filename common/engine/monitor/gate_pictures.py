@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..atomic import atomic_write
+from ...atomic import atomic_write
 
 __all__ = ["GateSlice", "add_captions", "draw_gate_slice", "draw_usage", "forget_pictures"]
 

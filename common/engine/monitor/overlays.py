@@ -15,10 +15,10 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..atomic import atomic_write
-from ..errors import DataError
-from ..labels import LabelSpace
-from ..literals import file_name
+from ...atomic import atomic_write
+from ...errors import DataError
+from ...labels import LabelSpace
+from ...literals import file_name
 
 __all__ = ["Overlays", "class_colors", "draw_overlay", "radiological"]
 

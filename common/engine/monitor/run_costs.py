@@ -14,8 +14,8 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 
-from ..atomic import atomic_write
-from ..errors import ConfigError
+from ...atomic import atomic_write
+from ...errors import ConfigError
 from .costs import count_parameters, device_name, peak_megabytes, reset_peak
 
 __all__ = ["RunCosts"]

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from common.engine.best import KeepBest
 from common.engine.checkpoint import RunCheckpoint
-from common.engine.run_costs import RunCosts
+from common.engine.monitor.run_costs import RunCosts
 from common.errors import ConfigError
 
 DATA = [{"image": torch.full((1,), float(i)), "label": torch.zeros(1)} for i in range(6)]

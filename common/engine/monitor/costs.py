@@ -17,8 +17,8 @@ from monai.engines.utils import IterationEvents
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..atomic import atomic_write
-from .plain import bare
+from ...atomic import atomic_write
+from ..plain import bare
 
 __all__ = ["CaseCosts", "count_parameters", "counted_operations", "device_name", "peak_megabytes", "reset_peak"]
 

@@ -12,9 +12,9 @@ from ignite.engine import Engine
 from monai.engines.utils import IterationEvents
 from torch import Tensor
 
-from ..errors import ConfigError
-from ..literals import file_name
-from ..tables import write_csv
+from ...errors import ConfigError
+from ...literals import file_name
+from ...tables import write_csv
 from .gate_pictures import add_captions
 
 __all__ = ["FirstCases", "first_of", "plain_tensor"]
