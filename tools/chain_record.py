@@ -17,7 +17,7 @@ import torch
 
 from common.atomic import atomic_write
 from common.data.datasets.datalist import read_collection
-from common.engine.lock import RunLock
+from common.engine.run.lock import RunLock
 from common.errors import CheckpointError, ExpertError
 from common.plain_json import read_object
 

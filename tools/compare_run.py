@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common.atomic import atomic_write
-from common.engine.lock import RunLock
+from common.engine.run.lock import RunLock
 from common.errors import AmalgamationError
 
 from .chain_record import Record, prepare_tracking

@@ -19,11 +19,11 @@ SERVED_TARGETS = (
     "common.data.requests.card",
     "common.data.requests.submitted",
     "common.data.transforms.transforms",
-    "common.engine.best",
+    "common.engine.run.best",
     "common.engine.click_training",
     "common.engine.evaluation.metrics",
     "common.engine.refine",
-    "common.engine.settings",
+    "common.engine.run.settings",
     "common.engine.steps",
     "common.losses.refine",
 )
@@ -75,7 +75,7 @@ def served_training(model: Model, inference: Mapping[str, Any]) -> dict[str, Any
 
 def _card(model: Model) -> dict[str, Any]:
     card = model.card
-    return {"_target_": "common.engine.settings.model_card", "bundle": card.bundle, "labels": "@labels",
+    return {"_target_": "common.engine.run.settings.model_card", "bundle": card.bundle, "labels": "@labels",
             "channels": inert(list(card.channels)), "settings": inert(dict(model.settings)),
             "version": inert(card.version), "contract": inert(dict(card.extra.get("contract") or {}))}  # fmt: skip
 
@@ -86,7 +86,7 @@ def _loop(parameters: str, network: str) -> dict[str, Any]:
     return {
         "optimizer": {"_target_": "torch.optim.AdamW", "params": parameters, "lr": "@learning_rate",
                       "weight_decay": 1e-5},
-        "keeper": {"_target_": "common.engine.best.KeepBest", "path": "$@bundle_root + '/models/model.pt'",
+        "keeper": {"_target_": "common.engine.run.best.KeepBest", "path": "$@bundle_root + '/models/model.pt'",
                    "network": "@network", "card": "@card"},
         "handlers": [
             {"_target_": "common.engine.refine.RefineServed", "keeper": "@train::keeper",

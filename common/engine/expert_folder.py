@@ -11,8 +11,8 @@ from ignite.engine import Engine, Events
 from ..atomic import atomic_write
 from ..card import ModelCard
 from ..layers.lora_files import save_adapter
-from .interrupt import interrupts
-from .plain import bare
+from .run.interrupt import interrupts
+from .run.plain import bare
 
 __all__ = ["CARD", "KeepExpert"]
 

@@ -10,7 +10,7 @@ from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 
 from ..errors import ConfigError
-from .best import KeepBest
+from .run.best import KeepBest
 
 __all__ = ["RefineServed"]
 

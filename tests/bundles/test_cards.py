@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from common.data.survey import survey
-from common.engine.settings import model_card
+from common.engine.run.settings import model_card
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 NAMES = sorted(p.parent.name for p in BUNDLES.glob("*/configs"))

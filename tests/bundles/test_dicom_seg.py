@@ -12,7 +12,7 @@ import torch
 from common.card import save_weights
 from common.data.dicom.seg_masks import read_seg
 from common.data.dicom.series import read_dicom
-from common.engine.settings import model_card
+from common.engine.run.settings import model_card
 from common.labels import LabelSpace
 from common.methods.ka2er_student import KA2ERStudent
 from common.weights import read_card

@@ -17,7 +17,7 @@ from monai.transforms import LoadImaged, SaveImaged
 
 from common.backbones.sam3d.network import Sam3D, sam3d_network
 from common.card import save_weights
-from common.engine.settings import model_card
+from common.engine.run.settings import model_card
 from common.errors import PromptError
 from common.labels import LabelSpace
 from common.methods.sam_med3d_start import DecoderExpert, General, mixture

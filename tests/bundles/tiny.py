@@ -11,7 +11,7 @@ from monai.bundle import ConfigParser
 
 from common.backbones.nnunet.plan import read_plan
 from common.card import save_weights
-from common.engine.settings import model_card
+from common.engine.run.settings import model_card
 from common.labels import LabelSpace
 
 ROOT = Path(__file__).resolve().parents[2]

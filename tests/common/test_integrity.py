@@ -10,7 +10,7 @@ import torch
 
 from common import integrity
 from common.card import save_weights
-from common.engine.best import KeepBest
+from common.engine.run.best import KeepBest
 from common.errors import CheckpointError, WeightError
 from common.integrity import (
     copy_sealed,

@@ -10,7 +10,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 from common.card import save_weights
-from common.engine.settings import model_card
+from common.engine.run.settings import model_card
 
 ROOT = Path(__file__).resolve().parents[2]
 STRUCTURES = ["liver", "spleen", "left kidney"]

@@ -52,7 +52,7 @@ CONFIG = {
         "version": "0.1.0",
     },
     "keep_best": {
-        "_target_": "common.engine.best.KeepBest",
+        "_target_": "common.engine.run.best.KeepBest",
         "path": "$@ckpt_dir + '/model.pt'",
         "network": "@network",
         "card": "@card",
@@ -93,7 +93,7 @@ CONFIG = {
         "loss": {"_target_": "DiceCELoss", "to_onehot_y": True, "softmax": True},
         "handlers": [
             {
-                "_target_": "common.engine.checkpoint.RunCheckpoint",
+                "_target_": "common.engine.run.checkpoint.RunCheckpoint",
                 "folder": "$@output_dir + '/checkpoints'",
                 "save_dict": {
                     "network": "@network",
@@ -104,7 +104,7 @@ CONFIG = {
                 "card": "@card",
                 "resume": "@resume",
             },
-            {"_target_": "common.engine.seeding.SeedEachEpoch", "seed": "@seed"},
+            {"_target_": "common.engine.run.seeding.SeedEachEpoch", "seed": "@seed"},
             {"_target_": "LrScheduleHandler", "lr_scheduler": "@train::lr_scheduler", "print_lr": False},
             {"_target_": "ValidationHandler", "validator": "@validate::evaluator", "interval": 1},
             "@keep_best",
@@ -171,7 +171,12 @@ CONFIG = {
         },
     },
     "run": [
-        {"_target_": "common.engine.start.start_run", "output_dir": "@output_dir", "seed": "@seed", "free_gb": 0.01},
+        {
+            "_target_": "common.engine.run.start.start_run",
+            "output_dir": "@output_dir",
+            "seed": "@seed",
+            "free_gb": 0.01,
+        },
         "$@train::trainer.run()",
     ],
 }

@@ -34,7 +34,7 @@ def test_only_the_first_process_writes_and_a_run_continues_equally(make_toy) -> 
         config["train"]["dataloader"].update(
             {"sampler": {**sampler, "shuffle": True}, "shuffle": False, "batch_size": 1}
         )
-        config["distributed"] = {"_target_": "common.engine.distributed.start", "device": "cpu"}
+        config["distributed"] = {"_target_": "common.engine.run.distributed.start", "device": "cpu"}
         config["run"].insert(0, "$@distributed")
         toy.write(config)
     for toy, epochs in ((whole, 3), (parts, 1), (parts, 3)):

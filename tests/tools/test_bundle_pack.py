@@ -54,7 +54,7 @@ def toy(tmp_path: Path) -> Path:
         "model_path": "$@ckpt_dir + '/model.pt'",
         "device": "cpu",
         "model": {
-            "_target_": "common.engine.settings.model_settings",
+            "_target_": "common.engine.run.settings.model_settings",
             "path": "@model_path",
             "defaults": {"structures": ["a", "b"], "channels": ["image"], "exclusive": True, "roi_size": [8, 8, 8]},
         },

@@ -10,7 +10,7 @@ import torch
 
 from common.card import save_weights
 from common.data.intensity.modality import intensities
-from common.engine.settings import model_card, model_settings
+from common.engine.run.settings import model_card, model_settings
 from common.errors import ConfigError, DataError, LabelError, WeightError
 from common.experts_sources import hash_files
 from common.labels import LabelSpace

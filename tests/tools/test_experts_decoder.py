@@ -5,7 +5,7 @@ import torch
 
 from common.backbones.sam3d.network import sam3d_network
 from common.card import save_weights
-from common.engine.settings import model_settings
+from common.engine.run.settings import model_settings
 from common.errors import ExpertError, WeightError
 from common.experts_sources import hash_files
 from common.methods.sam_med3d_start import read_decoders, trained_mixture

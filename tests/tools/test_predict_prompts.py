@@ -10,7 +10,7 @@ import torch
 from common.backbones.sam3d.network import sam3d_network
 from common.card import save_weights
 from common.engine.inference.windows import WindowInferer
-from common.engine.settings import model_card
+from common.engine.run.settings import model_card
 from common.errors import ConfigError, DataError, PromptError
 from common.labels import LabelSpace
 from common.methods.sam_med3d_start import DecoderExpert, General, mixture

@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...atomic import atomic_write
-from ..plain import bare
+from ..run.plain import bare
 
 __all__ = ["CaseCosts", "count_parameters", "counted_operations", "device_name", "peak_megabytes", "reset_peak"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
-from ..overrides import hash_settings, meaningful, read_command
+from ..run.overrides import hash_settings, meaningful, read_command
 from .history import read_history
 
 __all__ = ["Tracking"]

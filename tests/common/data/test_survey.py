@@ -16,7 +16,7 @@ from common.data import survey as module
 from common.data.datasets.convert import split_dataset
 from common.data.datasets.datalist import read_collection
 from common.data.survey import merged, survey
-from common.engine.settings import model_card
+from common.engine.run.settings import model_card
 from common.labels import LabelSpace
 
 

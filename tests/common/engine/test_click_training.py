@@ -9,8 +9,8 @@ from common.backbones.sam3d.network import sam3d_network
 from common.data.prompts.click_protocol import click_protocol
 from common.data.prompts.clicks import click_generator
 from common.engine.click_training import ClickTraining, ClickValidation
-from common.engine.frozen import ProveFrozen
 from common.engine.interactive.prompting import click_scores, simulate
+from common.engine.run.frozen import ProveFrozen
 from common.engine.steps import PrepareKeys
 from common.errors import AmalgamationError, ConfigError
 

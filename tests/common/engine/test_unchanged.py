@@ -2,7 +2,7 @@ import pytest
 import torch
 from ignite.engine import Engine
 
-from common.engine.checkpoint import RunCheckpoint
+from common.engine.run.checkpoint import RunCheckpoint
 from common.engine.unchanged import Unchanged
 from common.errors import CheckpointError
 

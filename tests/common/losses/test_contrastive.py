@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from common.engine.distributed import start
+from common.engine.run.distributed import start
 from common.errors import ConfigError
 from common.losses.contrastive import nt_xent, semantic_guided
 

@@ -18,7 +18,7 @@ import sys
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from common.engine.distributed import start
+from common.engine.run.distributed import start
 from tests.common.losses.test_processes import losses, network, batch
 rank = start("cpu")
 wrapped = DistributedDataParallel(network())

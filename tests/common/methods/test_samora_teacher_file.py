@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from common.card import save_weights
-from common.engine.settings import model_card
+from common.engine.run.settings import model_card
 from common.errors import ConfigError, WeightError
 from common.labels import LabelSpace
 from common.methods.samora_teacher_file import teacher_of

@@ -135,7 +135,7 @@ def test_random_parts_come_before_box_and_z_score():
 
 
 def test_random_parts_follow_a_seed():
-    """As :class:`~common.engine.seeding.SeedEachEpoch` seeds a data set, in a run that is seeded as a whole."""
+    """As :class:`~common.engine.run.seeding.SeedEachEpoch` seeds a data set, in a run that is seeded as a whole."""
     maybe = Compose([RandFlipd(["image", "label"], prob=0.5, spatial_axis=a) for a in range(3)])
     data, drawn = crops(transform=maybe), []
     set_determinism(seed=99)

@@ -7,9 +7,9 @@ from monai.engines import SupervisedTrainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from common.engine.best import KeepBest
-from common.engine.checkpoint import RunCheckpoint
 from common.engine.monitor.run_costs import RunCosts
+from common.engine.run.best import KeepBest
+from common.engine.run.checkpoint import RunCheckpoint
 from common.errors import ConfigError
 
 DATA = [{"image": torch.full((1,), float(i)), "label": torch.zeros(1)} for i in range(6)]

@@ -10,9 +10,9 @@ from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from torch import nn
 
 from common.card import ModelCard
-from common.engine.best import KeepBest
-from common.engine.checkpoint import RunCheckpoint
-from common.engine.plain import bare, plain, read_plain
+from common.engine.run.best import KeepBest
+from common.engine.run.checkpoint import RunCheckpoint
+from common.engine.run.plain import bare, plain, read_plain
 from common.errors import CheckpointError, ConfigError
 from common.integrity import verify
 from common.labels import LabelSpace

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from common.card import save_weights
-from common.engine.settings import model_card, model_settings
+from common.engine.run.settings import model_card, model_settings
 from common.errors import WeightError
 from common.labels import LabelSpace
 

@@ -10,12 +10,12 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from common.engine.distributed import shared_norms, start
 from common.engine.monitor.history import read_history
+from common.engine.run.distributed import shared_norms, start
 from common.errors import ConfigError
 from tests.warm_python import python
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 def test_without_torchrun_the_error_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +44,7 @@ WORK = """
 import sys
 import torch
 from torch import nn
-from common.engine.distributed import end, start
+from common.engine.run.distributed import end, start
 rank, wrapped = start("cpu"), sys.argv[1] == "True"
 torch.manual_seed(0)
 network = nn.Linear(3, 2)
@@ -58,7 +58,7 @@ end(network)
 HISTORY = """
 import sys
 from ignite.engine import Engine
-from common.engine.distributed import start
+from common.engine.run.distributed import start
 from common.engine.monitor.history import History
 rank = start("cpu")
 engine = Engine(lambda engine, batch: {"loss": float(rank + batch), **({"own": 4.0} if rank else {})})

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from ..atomic import process_alive
-from ..errors import ConfigError
+from ...atomic import process_alive
+from ...errors import ConfigError
 
 __all__ = ["RunLock"]
 

@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import ignite.distributed as idist
 
-from ..card import ModelCard
-from ..data.survey import survey
-from ..errors import WeightError
-from ..labels import LabelSpace
-from ..weights import read_state_dict
+from ...card import ModelCard
+from ...data.survey import survey
+from ...errors import WeightError
+from ...labels import LabelSpace
+from ...weights import read_state_dict
 
 __all__ = ["model_card", "model_settings"]
 

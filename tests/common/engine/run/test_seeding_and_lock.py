@@ -18,8 +18,8 @@ from monai.engines import SupervisedTrainer
 from monai.transforms import RandGaussianNoised
 from torch import nn
 
-from common.engine.lock import RunLock
-from common.engine.seeding import SeedEachEpoch, epoch_seed
+from common.engine.run.lock import RunLock
+from common.engine.run.seeding import SeedEachEpoch, epoch_seed
 from common.errors import ConfigError
 
 
@@ -101,7 +101,7 @@ def test_lock_is_taken_and_released(tmp_path) -> None:
 
 def test_a_living_process_keeps_its_lock(tmp_path) -> None:
     script = f"""
-from common.engine.lock import RunLock
+from common.engine.run.lock import RunLock
 RunLock({str(tmp_path)!r}).acquire()
 print('ok', flush=True)
 input()

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from ..errors import AmalgamationError, ConfigError
+from ...errors import AmalgamationError, ConfigError
 
 __all__ = ["end", "shared_norms", "start"]
 

@@ -15,10 +15,10 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from ..atomic import remove_stale, require_space
-from ..card import ModelCard, tensor_bytes
-from ..errors import CheckpointError, WeightError
-from ..integrity import remove_seal, seal, sealed_hash, sealed_write, verify
+from ...atomic import remove_stale, require_space
+from ...card import ModelCard, tensor_bytes
+from ...errors import CheckpointError, WeightError
+from ...integrity import remove_seal, seal, sealed_hash, sealed_write, verify
 from .best import KeepBest
 from .interrupt import interrupts
 from .overrides import hash_settings, meaningful, read_command

@@ -21,7 +21,7 @@ from monai.bundle.scripts import run as bundle_run
 from monai.bundle.scripts import update_kwargs
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 
 __all__ = ["BundleCommand", "check_overrides", "hash_settings", "meaningful", "read_command"]
 

@@ -11,7 +11,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.data.utils import set_rnd
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 
 __all__ = ["SeedEachEpoch", "epoch_seed"]
 

@@ -12,8 +12,8 @@ import ignite.distributed as idist
 import torch
 from monai.utils import set_determinism
 
-from ..atomic import remove_stale, require_space
-from ..errors import AmalgamationError
+from ...atomic import remove_stale, require_space
+from ...errors import AmalgamationError
 from .interrupt import interrupts
 from .lock import RunLock
 from .overrides import check_overrides, read_command

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from common.engine.overrides import BundleCommand, check_overrides, hash_settings, meaningful, read_command
+from common.engine.run.overrides import BundleCommand, check_overrides, hash_settings, meaningful, read_command
 from common.errors import ConfigError
 
 MAIN = "/somewhere/site-packages/monai/bundle/__main__.py"

@@ -8,8 +8,8 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from ..errors import AmalgamationError, ConfigError
-from ..weights import digest
+from ...errors import AmalgamationError, ConfigError
+from ...weights import digest
 from .plain import bare
 
 __all__ = ["ProveFrozen"]

@@ -5,8 +5,8 @@ import torch
 from ignite.engine import Engine
 from torch import nn
 
-from common.engine.epoch import TellEpoch
-from common.engine.frozen import ProveFrozen
+from common.engine.run.epoch import TellEpoch
+from common.engine.run.frozen import ProveFrozen
 from common.errors import AmalgamationError, ConfigError
 from common.weights import digest
 

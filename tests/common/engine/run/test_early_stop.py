@@ -6,7 +6,7 @@ from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator
 from monai.handlers import ValidationHandler
 
-from common.engine.early_stop import StopEarly
+from common.engine.run.early_stop import StopEarly
 from common.errors import ConfigError
 
 

@@ -10,7 +10,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import EarlyStopping
 from monai.engines import Evaluator
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 
 __all__ = ["StopEarly"]
 

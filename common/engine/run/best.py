@@ -14,10 +14,10 @@ from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 from torch import nn
 
-from ..atomic import remove_stale
-from ..card import ModelCard, save_weights
-from ..errors import ConfigError, WeightError
-from ..integrity import keep_previous, verify
+from ...atomic import remove_stale
+from ...card import ModelCard, save_weights
+from ...errors import ConfigError, WeightError
+from ...integrity import keep_previous, verify
 from .interrupt import interrupts
 from .plain import bare
 
