@@ -20,11 +20,11 @@ SERVED_TARGETS = (
     "common.data.requests.submitted",
     "common.data.transforms.transforms",
     "common.engine.run.best",
-    "common.engine.click_training",
+    "common.engine.training.click_training",
     "common.engine.evaluation.metrics",
-    "common.engine.refine",
+    "common.engine.training.refine",
     "common.engine.run.settings",
-    "common.engine.steps",
+    "common.engine.training.steps",
     "common.losses.refine",
 )
 """Modules that a server's configurations name beside the bundle's own; a bundle that is self-contained brings them."""
@@ -84,23 +84,40 @@ def _loop(parameters: str, network: str) -> dict[str, Any]:
     """Optimizer, handlers and trainer; ``max_epochs`` is the server's to set."""
     stats = {"_target_": "monai.handlers.from_engine", "keys": ["loss"], "first": True}
     return {
-        "optimizer": {"_target_": "torch.optim.AdamW", "params": parameters, "lr": "@learning_rate",
-                      "weight_decay": 1e-5},
-        "keeper": {"_target_": "common.engine.run.best.KeepBest", "path": "$@bundle_root + '/models/model.pt'",
-                   "network": "@network", "card": "@card"},
+        "optimizer": {
+            "_target_": "torch.optim.AdamW",
+            "params": parameters,
+            "lr": "@learning_rate",
+            "weight_decay": 1e-5,
+        },
+        "keeper": {
+            "_target_": "common.engine.run.best.KeepBest",
+            "path": "$@bundle_root + '/models/model.pt'",
+            "network": "@network",
+            "card": "@card",
+        },
         "handlers": [
-            {"_target_": "common.engine.refine.RefineServed", "keeper": "@train::keeper",
-             "validator": "@validate::evaluator"},
+            {
+                "_target_": "common.engine.training.refine.RefineServed",
+                "keeper": "@train::keeper",
+                "validator": "@validate::evaluator",
+            },
             {"_target_": "StatsHandler", "tag_name": "loss", "output_transform": stats},
         ],
         "trainer": {
-            "_target_": "SupervisedTrainer", "max_epochs": 50, "device": "@device", "network": network,
-            "train_data_loader": "@train::dataloader", "optimizer": "@train::optimizer",
+            "_target_": "SupervisedTrainer",
+            "max_epochs": 50,
+            "device": "@device",
+            "network": network,
+            "train_data_loader": "@train::dataloader",
+            "optimizer": "@train::optimizer",
             "loss_function": "@train::loss",
-            "inferer": {"_target_": "SimpleInferer"}, "prepare_batch": "@train::prepare_batch",
-            "iteration_update": {"_target_": "common.engine.steps.TermsStep"}, "train_handlers": "@train::handlers",
+            "inferer": {"_target_": "SimpleInferer"},
+            "prepare_batch": "@train::prepare_batch",
+            "iteration_update": {"_target_": "common.engine.training.steps.TermsStep"},
+            "train_handlers": "@train::handlers",
         },
-    }  # fmt: skip
+    }
 
 
 def _maps(model: Model, kwargs: Mapping[str, str]) -> dict[str, Any]:
@@ -116,7 +133,11 @@ def _maps(model: Model, kwargs: Mapping[str, str]) -> dict[str, Any]:
     steps = [label, *([crop] if method in _CROPS else []),
              {"_target_": "RandScaleIntensityd", "keys": "image", "factors": 0.1, "prob": 0.5},
              {"_target_": "EnsureTyped", "keys": keys, "track_meta": False}]  # fmt: skip
-    prepare = {"_target_": "common.engine.steps.PrepareKeys", "kwargs": dict(kwargs), "targets": ["label", "annotated"]}
+    prepare = {
+        "_target_": "common.engine.training.steps.PrepareKeys",
+        "kwargs": dict(kwargs),
+        "targets": ["label", "annotated"],
+    }
     batch = 4 if model.flat else 1
     return {
         "top": {},
@@ -163,9 +184,13 @@ def _objects(model: Model) -> dict[str, Any]:
     ]
     crops = {"_target_": "common.data.prompts.objects.ObjectCrops", "data": [], "preprocessing": "@objects",
              "size": "$@network_def.image_size", "labels": "@labels", "min_voxels": 1, "allow_empty": True}  # fmt: skip
-    prepare = {"_target_": "common.engine.steps.PrepareKeys", "kwargs": ["label", "box"], "targets": ["expert"]}
+    prepare = {
+        "_target_": "common.engine.training.steps.PrepareKeys",
+        "kwargs": ["label", "box"],
+        "targets": ["expert"],
+    }
     metric = {"_target_": "monai.handlers.from_engine", "keys": ["pred", "label"]}
-    clicked = {"_target_": "common.engine.click_training.ClickTraining", "network": "@network", "train": None,
+    clicked = {"_target_": "common.engine.training.click_training.ClickTraining", "network": "@network", "train": None,
                "gate_at": "$@model['gate_at']",
                "prompts": "$'both' if @model['network']['boxes'] else 'points'"}  # fmt: skip
     return {
@@ -185,7 +210,7 @@ def _objects(model: Model) -> dict[str, Any]:
         "validate": {
             "dataset": crops,
             "dataloader": _loader("@validate::dataset", 1),
-            "network": {"_target_": "common.engine.click_training.ClickValidation", "network": "@network"},
+            "network": {"_target_": "common.engine.training.click_training.ClickValidation", "network": "@network"},
             "key_metric": {"mean_dice": {"_target_": "MeanDice", "output_transform": metric}},
             "evaluator": _evaluator("@validate::network", {"_target_": "SimpleInferer"},
                                     {**prepare, "kwargs": ["label", "box", "case", "name"], "targets": []}),

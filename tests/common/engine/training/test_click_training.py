@@ -8,10 +8,10 @@ import torch
 from common.backbones.sam3d.network import sam3d_network
 from common.data.prompts.click_protocol import click_protocol
 from common.data.prompts.clicks import click_generator
-from common.engine.click_training import ClickTraining, ClickValidation
 from common.engine.interactive.prompting import click_scores, simulate
 from common.engine.run.frozen import ProveFrozen
-from common.engine.steps import PrepareKeys
+from common.engine.training.click_training import ClickTraining, ClickValidation
+from common.engine.training.steps import PrepareKeys
 from common.errors import AmalgamationError, ConfigError
 
 BOXES = torch.tensor([[[8.0, 8, 8], [22, 20, 24]], [[4.0, 6, 8], [12, 14, 16]]])

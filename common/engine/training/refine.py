@@ -9,8 +9,8 @@ from typing import Any
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 
-from ..errors import ConfigError
-from .run.best import KeepBest
+from ...errors import ConfigError
+from ..run.best import KeepBest
 
 __all__ = ["RefineServed"]
 

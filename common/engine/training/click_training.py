@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..data.prompts.click_protocol import ClickProtocol, click_protocol
-from ..data.prompts.clicks import click_generator
-from ..errors import ConfigError
-from ..prompts import jitter_boxes
-from .interactive.prompting import Decode, Step, click_scores, simulate
+from ...data.prompts.click_protocol import ClickProtocol, click_protocol
+from ...data.prompts.clicks import click_generator
+from ...errors import ConfigError
+from ...prompts import jitter_boxes
+from ..interactive.prompting import Decode, Step, click_scores, simulate
 
 __all__ = ["TRAINED", "ClickTraining", "ClickValidation", "Sessions"]
 

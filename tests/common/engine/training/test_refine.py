@@ -6,8 +6,8 @@ from ignite.metrics import Metric
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from torch import nn
 
-from common.engine.refine import RefineServed
 from common.engine.run.best import KeepBest
+from common.engine.training.refine import RefineServed
 from common.errors import ConfigError
 
 

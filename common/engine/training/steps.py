@@ -12,7 +12,7 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 from torch import Tensor
 
-from ..errors import ConfigError, DataError
+from ...errors import ConfigError, DataError
 
 __all__ = ["NonFiniteGuard", "PrepareKeys", "TermsStep"]
 

@@ -12,7 +12,7 @@ from monai.engines.utils import IterationEvents
 from monai.utils import set_determinism
 from torch import nn
 
-from common.engine.steps import NonFiniteGuard, PrepareKeys, TermsStep
+from common.engine.training.steps import NonFiniteGuard, PrepareKeys, TermsStep
 from common.errors import ConfigError, DataError
 
 
