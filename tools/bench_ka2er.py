@@ -11,11 +11,11 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import Tensor, nn
 
 from common.backbones.swin_unetr.network import SwinUNETR
-from common.experts import Expert, ExpertSet
-from common.experts_frame import Frame
-from common.experts_normalise import Normalise
-from common.experts_sources import Opened
-from common.experts_spec import ExpertSpec
+from common.experts.expert_set import Expert, ExpertSet
+from common.experts.frame import Frame
+from common.experts.normalise import Normalise
+from common.experts.sources import Opened
+from common.experts.spec import ExpertSpec
 from common.labels import LabelSpace
 from common.methods.ka2er import KA2ER
 from common.methods.ka2er_loss import KA2ERLoss

@@ -11,7 +11,7 @@ from common.data.datasets.datalist import Collection, read_collection
 from common.data.datasets.dataset import Dataset
 from common.data.datasets.naming import check_names
 from common.errors import ConfigError
-from common.experts_spec import ExpertSpec, read_manifest
+from common.experts.spec import ExpertSpec, read_manifest
 from common.literals import folder_names
 
 from .chain_step import ChainSettings, Step, config_argument, own_data, recipe, run_words

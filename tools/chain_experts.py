@@ -9,9 +9,9 @@ from typing import Any
 
 from common.data.datasets.datalist import Collection, read_collection
 from common.errors import ConfigError
-from common.experts import check_unchanged
-from common.experts_fit import check_expert, check_reads_any
-from common.experts_spec import read_manifest
+from common.experts.expert_set import check_unchanged
+from common.experts.fit import check_expert, check_reads_any
+from common.experts.spec import read_manifest
 from common.literals import folder_names
 
 from .chain_step import ChainSettings, Step, config_argument, data_files, own_data, run_words

@@ -18,7 +18,7 @@ from common.data.datasets.dataset import Dataset
 from common.data.intensity.modality import intensities
 from common.data.survey import merged, survey
 from common.errors import DataError, WeightError
-from common.experts_sources import hash_files
+from common.experts.sources import hash_files
 from common.labels import LabelSpace, union
 from common.methods.m4oe import M4oE
 from common.methods.m4oe_network import m4oe_network

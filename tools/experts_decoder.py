@@ -13,7 +13,7 @@ from torch import Tensor
 
 from common.card import ModelCard, save_weights
 from common.errors import ExpertError, WeightError
-from common.experts_sources import hash_files
+from common.experts.sources import hash_files
 from common.labels import LabelSpace, union
 from common.methods.sam_med3d_moe import MoELogits, SAMMed3DMoE
 from common.methods.sam_med3d_start import DecoderExpert, read_decoders

@@ -11,9 +11,9 @@ from rich.table import Table
 
 from common.atomic import atomic_write
 from common.errors import ConfigError
-from common.experts_describe import describe_expert, kind_of
-from common.experts_spec import ExpertSpec
-from common.experts_trust import WEIGHTS, code_hash
+from common.experts.describe import describe_expert, kind_of
+from common.experts.spec import ExpertSpec
+from common.experts.trust import WEIGHTS, code_hash
 from common.labels import LabelSpace
 from common.modalities import meanings
 from common.plain_yaml import read_config
@@ -42,7 +42,7 @@ def describe(
         name: of the expert; None takes the task or the file's name.
         labels: ``"liver=1,spleen=2"`` or None.
         channels: names, or a text with commas between them.
-        known: further fields of :class:`~common.experts_spec.ExpertSpec`, None for what is not given.
+        known: further fields of :class:`~common.experts.spec.ExpertSpec`, None for what is not given.
         trust: run the code of a MONAI bundle without asking.
 
     Raises:

@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ExpertError
-from ..experts import Expert, ExpertSet
+from ..experts.expert_set import Expert, ExpertSet
 from ..layers.amalgamation import ExpertFeatures
 
 __all__ = [

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from common.engine.monitor.history import read_history
-from common.experts_spec import read_manifest, write_manifest
+from common.experts.spec import read_manifest, write_manifest
 from tests.bundles.commands import ENVIRONMENT, ROOT, launched, same_weights, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

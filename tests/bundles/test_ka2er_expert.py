@@ -14,7 +14,7 @@ import torch
 from monai.bundle import ConfigParser, verify_net_in_out
 
 from common.backbones.nnunet.network import load_network, read_results_folder
-from common.experts import load_experts
+from common.experts.expert_set import load_experts
 from common.labels import LabelSpace
 from common.weights import read_state_dict
 from tests.warm_python import python

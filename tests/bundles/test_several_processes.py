@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.experts_spec import read_manifest, write_manifest
+from common.experts.spec import read_manifest, write_manifest
 from tests.warm_python import python
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from common.card import ModelCard
 from common.data.datasets.dataset_json import read_json
 from common.data.prompts.targets import _read_json as read_prompts
 from common.errors import AmalgamationError, DataError
-from common.experts_spec import read_manifest
+from common.experts.spec import read_manifest
 from common.labels import LabelSpace
 from common.layers.lora_files import CONFIG, WEIGHTS, load_adapter
 from common.literals import literal, write_literals

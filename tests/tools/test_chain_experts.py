@@ -10,7 +10,7 @@ import pytest
 from common.card import save_weights
 from common.data.datasets.datalist import read_collection
 from common.errors import AmalgamationError, ConfigError, ExpertError, WeightError
-from common.experts_spec import read_manifest
+from common.experts.spec import read_manifest
 from tools.chain import Chain, _given
 from tools.chain_plan import plan
 from tools.chain_record import write_manifest

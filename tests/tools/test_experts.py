@@ -12,7 +12,7 @@ from common.card import save_weights
 from common.data.intensity.modality import intensities
 from common.engine.run.settings import model_card, model_settings
 from common.errors import ConfigError, DataError, LabelError, WeightError
-from common.experts_sources import hash_files
+from common.experts.sources import hash_files
 from common.labels import LabelSpace
 from common.methods.m4oe_network import m4oe_network
 from common.weights import load_weights, read_card, read_state_dict

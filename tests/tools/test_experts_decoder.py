@@ -7,7 +7,7 @@ from common.backbones.sam3d.network import sam3d_network
 from common.card import save_weights
 from common.engine.run.settings import model_settings
 from common.errors import ExpertError, WeightError
-from common.experts_sources import hash_files
+from common.experts.sources import hash_files
 from common.methods.sam_med3d_start import read_decoders, trained_mixture
 from common.methods.sam_med3d_trained import read_mixture
 from common.weights import load_weights, read_card, read_state_dict

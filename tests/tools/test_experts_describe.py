@@ -3,7 +3,7 @@
 import pytest
 
 from common.errors import AmalgamationError, ConfigError
-from common.experts_spec import read_manifest
+from common.experts.spec import read_manifest
 from tools.experts import Experts
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.experts import ExpertSet
+from common.experts.expert_set import ExpertSet
 from common.labels import LabelSpace
 from common.methods.ka2er import KA2ER
 from common.methods.ka2er_student import KA2ERStudent

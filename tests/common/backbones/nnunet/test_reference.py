@@ -12,7 +12,7 @@ from common.backbones.nnunet.data import NNUNetPreprocessd, NNUNetRestored
 from common.backbones.nnunet.network import load_network, read_json, read_results_folder
 from common.backbones.nnunet.plan import Plan, plan
 from common.backbones.nnunet.window import NNUNetInferer
-from common.experts import describe_nnunet, load_experts
+from common.experts.expert_set import describe_nnunet, load_experts
 
 NAME = "Dataset901_tiny"
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from common.errors import ExpertError
-from common.experts_fit import check_expert
-from common.experts_spec import ExpertSpec
+from common.experts.fit import check_expert
+from common.experts.spec import ExpertSpec
 from common.labels import LabelSpace
 
 LABELS = LabelSpace(("Liver", "spleen"))

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import ExpertError
+from ..errors import ExpertError
 
 __all__ = ["WEIGHTS", "check_trusted", "code_hash"]
 

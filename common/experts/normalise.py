@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import ExpertError
+from ..errors import ExpertError
 
 __all__ = ["MEAN", "SCHEMES", "STD", "Normalise", "of_plans"]
 

@@ -10,11 +10,11 @@ from monai.networks.nets import UNet
 from torch import nn
 
 from common.errors import ConfigError, ExpertError
-from common.experts import load_experts
-from common.experts_describe import describe_expert
-from common.experts_script import check_script
-from common.experts_spec import ExpertSpec, read_manifest
-from common.experts_trust import check_trusted, code_hash
+from common.experts.describe import describe_expert
+from common.experts.expert_set import load_experts
+from common.experts.script import check_script
+from common.experts.spec import ExpertSpec, read_manifest
+from common.experts.trust import check_trusted, code_hash
 from common.labels import LabelSpace
 from tools import experts_describe
 from tools.experts import Experts

@@ -3,10 +3,10 @@ import torch
 from torch import nn
 
 from common.errors import ExpertError
-from common.experts import ExpertSet
-from common.experts_spec import ExpertSpec
+from common.experts.ensemble import ExpertEnsemble, finest_spacing
+from common.experts.expert_set import ExpertSet
+from common.experts.spec import ExpertSpec
 from common.labels import LabelSpace
-from common.methods.expert_ensemble import ExpertEnsemble, finest_spacing
 
 
 class Told(nn.Module):

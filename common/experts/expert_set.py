@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import AmalgamationError, ExpertError
-from .experts_fit import check_expert
-from .experts_sources import Opened, files_of, hash_files, open_source
-from .experts_spec import ExpertSpec, read_manifest, train_hint
-from .labels import LabelSpace
+from ..errors import AmalgamationError, ExpertError
+from ..labels import LabelSpace
+from .fit import check_expert
+from .sources import Opened, files_of, hash_files, open_source
+from .spec import ExpertSpec, read_manifest, train_hint
 
 __all__ = ["Expert", "ExpertSet", "check_unchanged", "describe_nnunet", "hash_expert", "load_experts"]
 
@@ -218,7 +218,7 @@ def describe_nnunet(path: str | Path, *, name: str, role: str = "task", task: st
         task: dataset name of a task expert.
         given: further fields of :class:`ExpertSpec`, for example ``configuration`` or ``orientation``.
     """
-    from .backbones.nnunet.network import describe_results, read_results_folder
+    from ..backbones.nnunet.network import describe_results, read_results_folder
 
     keys = {k: given[k] for k in ("configuration", "fold", "checkpoint") if given.get(k) is not None}
     results = read_results_folder(path, **keys)

@@ -14,18 +14,25 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .backbones.nnunet.network import PLANAR, channel_names, labels_of, load_network, plan_managers, read_results_folder
-from .errors import AmalgamationError, ExpertError
-from .experts_frame import Frame, nnunet_order
-from .experts_normalise import Normalise, of_plans
-from .experts_script import check_script
-from .experts_spec import ExpertSpec
-from .experts_trust import WEIGHTS, check_trusted
-from .integrity import file_hash
-from .labels import LabelSpace
-from .plain_json import read_object
-from .plain_yaml import check_plain_yaml
-from .weights import load_weights
+from ..backbones.nnunet.network import (
+    PLANAR,
+    channel_names,
+    labels_of,
+    load_network,
+    plan_managers,
+    read_results_folder,
+)
+from ..errors import AmalgamationError, ExpertError
+from ..integrity import file_hash
+from ..labels import LabelSpace
+from ..plain_json import read_object
+from ..plain_yaml import check_plain_yaml
+from ..weights import load_weights
+from .frame import Frame, nnunet_order
+from .normalise import Normalise, of_plans
+from .script import check_script
+from .spec import ExpertSpec
+from .trust import WEIGHTS, check_trusted
 
 __all__ = ["Opened", "bundle_metadata", "files_of", "hash_files", "open_source"]
 

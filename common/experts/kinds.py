@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import ExpertError
-from .labels import LabelSpace
-from .literals import odd_in
+from ..errors import ExpertError
+from ..labels import LabelSpace
+from ..literals import odd_in
 
 __all__ = ["check_kinds"]
 
@@ -19,7 +19,7 @@ _NORMALISE = ("low", "high", "mean", "std")
 
 
 def check_kinds(spec: Any) -> None:
-    """Check the fields of an :class:`~common.experts_spec.ExpertSpec` but for its names.
+    """Check the fields of an :class:`~common.experts.spec.ExpertSpec` but for its names.
 
     A spacing becomes a tuple of floats, ``extra`` a dict.
 

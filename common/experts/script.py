@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import ExpertError
+from ..errors import ExpertError
 
 __all__ = ["check_script"]
 

@@ -14,12 +14,12 @@ from torch import nn
 
 from common.backbones.nnunet.network import load_network, read_results_folder
 from common.errors import ExpertError
-from common.experts import Expert, ExpertSet, describe_nnunet, load_experts
-from common.experts_frame import Frame
-from common.experts_normalise import Normalise
-from common.experts_sources import Opened
-from common.experts_spec import ExpertSpec, read_manifest, write_manifest
-from common.experts_trust import code_hash
+from common.experts.expert_set import Expert, ExpertSet, describe_nnunet, load_experts
+from common.experts.frame import Frame
+from common.experts.normalise import Normalise
+from common.experts.sources import Opened
+from common.experts.spec import ExpertSpec, read_manifest, write_manifest
+from common.experts.trust import code_hash
 from common.labels import LabelSpace
 
 LABELS = LabelSpace(("liver", "spleen"))

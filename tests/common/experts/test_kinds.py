@@ -5,8 +5,8 @@ import json
 import pytest
 
 from common.errors import ConfigError, ExpertError
-from common.experts_sources import bundle_metadata
-from common.experts_spec import ExpertSpec, read_manifest, write_manifest
+from common.experts.sources import bundle_metadata
+from common.experts.spec import ExpertSpec, read_manifest, write_manifest
 from common.labels import LabelSpace
 from tools.data import read_structures
 

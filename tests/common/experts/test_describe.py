@@ -8,10 +8,10 @@ from monai.networks.nets import UNet
 from torch import nn
 
 from common.errors import AmalgamationError, ExpertError
-from common.experts import describe_nnunet, load_experts
-from common.experts_describe import describe_expert, kind_of
-from common.experts_spec import ExpertSpec
-from common.experts_trust import code_hash
+from common.experts.describe import describe_expert, kind_of
+from common.experts.expert_set import describe_nnunet, load_experts
+from common.experts.spec import ExpertSpec
+from common.experts.trust import code_hash
 from common.labels import LabelSpace
 
 LABELS = LabelSpace(("liver", "spleen"))

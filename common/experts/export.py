@@ -11,14 +11,14 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 
-from .atomic import atomic_write
-from .backbones.nnunet.network import describe_results, read_results_folder
-from .backbones.nnunet.plan import Plan, nnunet_name
-from .errors import ExpertError
-from .experts import hash_expert
-from .experts_spec import ExpertSpec
-from .integrity import sealed_write
-from .weights import read_state_dict
+from ..atomic import atomic_write
+from ..backbones.nnunet.network import describe_results, read_results_folder
+from ..backbones.nnunet.plan import Plan, nnunet_name
+from ..errors import ExpertError
+from ..integrity import sealed_write
+from ..weights import read_state_dict
+from .expert_set import hash_expert
+from .spec import ExpertSpec
 
 __all__ = ["export_expert", "write_results_folder"]
 

@@ -7,11 +7,11 @@ import json
 import shlex
 from collections.abc import Sequence
 
-from .contract import OVERRIDE
-from .errors import ExpertError
-from .experts_spec import ExpertSpec
-from .labels import LabelSpace
-from .modalities import same
+from ..contract import OVERRIDE
+from ..errors import ExpertError
+from ..labels import LabelSpace
+from ..modalities import same
+from .spec import ExpertSpec
 
 __all__ = ["check_expert", "check_reads_any"]
 

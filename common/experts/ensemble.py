@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..errors import ExpertError
-from ..experts import ExpertSet
 from ..labels import LabelSpace
+from .expert_set import ExpertSet
 
 __all__ = ["ExpertEnsemble", "finest_spacing"]
 

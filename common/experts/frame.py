@@ -11,7 +11,7 @@ from nibabel.orientations import axcodes2ornt, ornt_transform
 from torch import Tensor
 from torch.nn import functional as F
 
-from .errors import ExpertError
+from ..errors import ExpertError
 
 __all__ = ["Frame", "Placement", "nnunet_order"]
 

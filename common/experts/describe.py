@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .errors import ExpertError
-from .experts import describe_nnunet, hash_expert
-from .experts_sources import bundle_metadata, open_source
-from .experts_spec import ExpertSpec
-from .labels import LabelSpace
+from ..errors import ExpertError
+from ..labels import LabelSpace
+from .expert_set import describe_nnunet, hash_expert
+from .sources import bundle_metadata, open_source
+from .spec import ExpertSpec
 
 __all__ = ["describe_expert", "kind_of"]
 
@@ -54,8 +54,8 @@ def describe_expert(
         task: dataset name of a task expert.
         labels: its structures, with the values that they have in its output.
         channels: image channels in the order that it reads them.
-        given: further fields of :class:`~common.experts_spec.ExpertSpec`; a bundle is code, and opened only when
-            ``trusted`` is its :func:`~common.experts_trust.code_hash`.
+        given: further fields of :class:`~common.experts.spec.ExpertSpec`; a bundle is code, and opened only when
+            ``trusted`` is its :func:`~common.experts.trust.code_hash`.
 
     Raises:
         ExpertError: when it cannot be opened, something must be told that its files do not tell, or a task's expert

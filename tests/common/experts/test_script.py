@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from common.errors import ExpertError
-from common.experts_script import check_script
+from common.experts.script import check_script
 
 
 class Net(nn.Module):

@@ -8,11 +8,11 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import ExpertError, LabelError
-from .experts_kinds import check_kinds
-from .labels import LabelSpace
-from .literals import check_name, odd_in
-from .plain_json import read_object
+from ..errors import ExpertError, LabelError
+from ..labels import LabelSpace
+from ..literals import check_name, odd_in
+from ..plain_json import read_object
+from .kinds import check_kinds
 
 __all__ = ["ExpertSpec", "read_manifest", "train_hint", "write_manifest"]
 
@@ -40,7 +40,7 @@ class ExpertSpec:
         fold: nnU-Net fold.
         checkpoint: weight file, relative to the fold (nnU-Net) or to the bundle.
         sha256: hash of the files that decide what it computes; empty is not checked.
-        trusted: of a MONAI bundle, which is code: :func:`.experts_trust.code_hash` of what somebody agreed to run.
+        trusted: of a MONAI bundle, which is code: :func:`.trust.code_hash` of what somebody agreed to run.
         extra: ``normalise`` (scheme, low, high, ...), ``divisor`` for bundles and TorchScript.
 
     Raises:
