@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ExpertError
-from .attention import AttentionBlock, sincos_position, squared_distance, to_tokens
+from .attention.cross import AttentionBlock, sincos_position, squared_distance, to_tokens
 
 __all__ = [
     "Amalgamated",

@@ -10,7 +10,7 @@ from segment_anything.modeling import PromptEncoder
 from torch import Tensor, nn
 
 from ..errors import ConfigError, PromptError
-from ..layers.attention import AttentionBlock, sincos_position, to_tokens
+from ..layers.attention.cross import AttentionBlock, sincos_position, to_tokens
 
 __all__ = ["FUSE", "FUSE_AT", "BoxTokens", "MaskHead", "Prompts"]
 

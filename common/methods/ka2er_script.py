@@ -110,7 +110,7 @@ class ScriptableStudent(nn.Module):
 
 
 def _positions(grid: list[int], channels: int, like: Tensor) -> Tensor:
-    """`sincos_position` (its formula and its test are in `common.layers.attention`)."""
+    """`sincos_position` (its formula and its test are in `common.layers.attention.cross`)."""
     count = channels // 6
     steps = torch.arange(count, device=like.device, dtype=torch.float32) / max(count - 1, 1)
     omega = math.pi * torch.pow(32.0, steps)

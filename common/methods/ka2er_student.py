@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..backbones.sam.prompt import prompt_encoder as build_prompt_encoder
 from ..backbones.swin_unetr.network import SwinUNETR
 from ..errors import ConfigError
-from ..layers.attention import AttentionBlock, from_tokens, to_tokens
+from ..layers.attention.cross import AttentionBlock, from_tokens, to_tokens
 from .ka2er_experts import plain
 from .ka2er_head import MaskHead
 from .ka2er_script import ScriptableStudent

@@ -10,7 +10,9 @@ from torch.nn import functional as F
 
 from common.backbones.sam3d.network import Sam3D
 from common.errors import AmalgamationError, ConfigError
-from common.layers import released_bias, sam_adapters, sam_attention
+from common.layers import sam_adapters
+from common.layers.attention import released_bias
+from common.layers.attention import sam as sam_attention
 from common.methods import samora
 from common.methods.sam_med3d_moe import SAMMed3DMoE
 from tools import (

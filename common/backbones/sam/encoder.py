@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...errors import ConfigError
-from ...layers.sam_attention import DecomposedAttention
+from ...layers.attention.sam import DecomposedAttention
 
 __all__ = ["BlockStart", "SamBlock", "SamEncoder", "SamFeatures", "Step"]
 

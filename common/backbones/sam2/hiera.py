@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ...errors import ConfigError
-from ...layers.window_attention import axis_segments
+from ...layers.attention.window import axis_segments
 from ..sam.encoder import BlockStart, Step
 
 __all__ = ["HieraAttention", "HieraBlock", "Sam2Encoder", "Sam2Features"]

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...errors import ConfigError
+from ...layers.attention.released_bias import ReleasedBias
+from ...layers.attention.sam import AxisBias, DecomposedAttention, PositionBias
 from ...layers.channel_norm import ChannelNorm
-from ...layers.released_bias import ReleasedBias
-from ...layers.sam_attention import AxisBias, DecomposedAttention, PositionBias
 from ..sam.encoder import SamBlock, require_image_size
 
 __all__ = ["REL_POS", "Sam3DEncoder"]

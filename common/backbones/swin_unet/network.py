@@ -12,10 +12,10 @@ from monai.networks.nets.swin_unetr import WindowAttention as MonaiWindowAttenti
 from torch import Tensor, nn
 
 from ...errors import ConfigError
+from ...layers.attention.window import WindowAttention
 from ...layers.gating import Routing
 from ...layers.mlp_experts import MLPExperts
 from ...layers.mlp_mixture import Mixed
-from ...layers.window_attention import WindowAttention
 
 __all__ = ["Encoded", "FeedForward", "MirroredDecoder", "SwinUnet", "start_weights"]
 

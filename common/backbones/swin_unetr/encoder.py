@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ...layers.window_attention import WindowAttention
+from ...layers.attention.window import WindowAttention
 from .blocks import ResidualBlock, in_place
 
 __all__ = ["SwinEncoder"]

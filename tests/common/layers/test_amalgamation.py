@@ -5,7 +5,7 @@ import torch
 
 from common.errors import ConfigError, ExpertError
 from common.layers.amalgamation import ExpertFeatures, ExpertTokens, HierarchicalAmalgamation, attention_volume
-from common.layers.attention import sincos_position
+from common.layers.attention.cross import sincos_position
 
 GRID = (2, 1, 3)
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from common.backbones.sam.prompt import prompt_encoder
 from common.errors import ConfigError, PromptError
-from common.layers.attention import sincos_position, to_tokens
+from common.layers.attention.cross import sincos_position, to_tokens
 from common.methods.ka2er_head import FUSE, FUSE_AT, BoxTokens, MaskHead
 
 SIZE = (16, 24, 8)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common.layers.attention import sincos_position
+from common.layers.attention.cross import sincos_position
 from common.methods.ka2er_script import _positions
 
 

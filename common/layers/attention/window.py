@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .window_attention_grad import put_windows, take_windows, windows_with_gradient
+from .window_grad import put_windows, take_windows, windows_with_gradient
 
 __all__ = ["WindowAttention", "axis_segments", "window_biases", "window_boxes"]
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from monai.networks.blocks.mlp import MLPBlock
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 
 __all__ = [
     "Attended",

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from common.errors import ConfigError
-from common.layers.attention import Attention, AttentionBlock, from_tokens, sincos_position, squared_distance, to_tokens
+from common.layers.attention.cross import (
+    Attention,
+    AttentionBlock,
+    from_tokens,
+    sincos_position,
+    squared_distance,
+    to_tokens,
+)
 
 
 def naive(module: Attention, query, key, value, bias):

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from common.errors import ConfigError
-from common.layers.released_bias import ReleasedBias
-from common.layers.sam_attention import DecomposedAttention
+from common.layers.attention.released_bias import ReleasedBias
+from common.layers.attention.sam import DecomposedAttention
 
 # padding along all axes, along one, in other windows only, none, and the whole grid
 CASES = [((2, 2, 2), 3), ((3, 2, 3), 3), ((2, 3, 3), 3), ((3, 3, 2), 3), ((4, 2, 3), 3), ((2, 4, 2), 2), ((3, 3, 3), 0)]
@@ -132,7 +132,7 @@ def test_the_written_out_bias_is_made_in_pieces(monkeypatch):
     x = torch.randn(1, 2, 2, 3, 4, dtype=torch.float64)
     whole = attention(x)
     for limit in (100, 150):  # pieces of three and of five queries, which begin within a row
-        monkeypatch.setattr("common.layers.sam_attention._LOGITS_AT_ONCE", limit)
+        monkeypatch.setattr("common.layers.attention.sam._LOGITS_AT_ONCE", limit)
         close(attention(x), whole, 1e-12)
 
 

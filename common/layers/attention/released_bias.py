@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import ConfigError
-from .sam_attention import attend_written, axis_positions
+from ...errors import ConfigError
+from .sam import attend_written, axis_positions
 
 __all__ = ["ReleasedBias"]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from monai.networks.nets.swin_unetr import SwinTransformerBlock, compute_mask, get_window_size
 
-from common.layers.window_attention import WindowAttention, axis_segments, window_biases, window_boxes
+from common.layers.attention.window import WindowAttention, axis_segments, window_biases, window_boxes
 
 WINDOW = (7, 7, 7)
 # full, one short, spilled over the window before (8, 10, 16, 64 = 9 * 7 + 1), shrunk, shrunk along one axis only

@@ -9,7 +9,7 @@ from segment_anything.modeling.image_encoder import Attention, get_rel_pos, wind
 from torch import nn
 
 from common.errors import ConfigError
-from common.layers.sam_attention import AxisBias, DecomposedAttention, axis_positions, axis_scores, padding_score
+from common.layers.attention.sam import AxisBias, DecomposedAttention, axis_positions, axis_scores, padding_score
 
 # remainders along one and both axes, none, larger windows than the grid (also along one axis), the whole grid
 CASES = [((4, 4), 3), ((7, 5), 3), ((6, 3), 3), ((2, 2), 5), ((1, 7), 4), ((5, 6), 0)]
@@ -140,7 +140,7 @@ def test_the_written_out_bias_is_made_in_pieces(monkeypatch):
     x = torch.randn(1, 5, 6, 8, dtype=torch.float64)
     ours = DecomposedAttention(attention=theirs, window=0, fold=False)
     whole = ours(x)
-    monkeypatch.setattr("common.layers.sam_attention._LOGITS_AT_ONCE", 100)
+    monkeypatch.setattr("common.layers.attention.sam._LOGITS_AT_ONCE", 100)
     close(ours(x), whole)
 
 

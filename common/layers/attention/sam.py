@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError
-from .window_attention import window_boxes
-from .window_attention_grad import put_windows, take_windows
+from ...errors import ConfigError
+from .window import window_boxes
+from .window_grad import put_windows, take_windows
 
 __all__ = [
     "AxisBias",
