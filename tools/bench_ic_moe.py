@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from common.backbones.sam.encoder import SamEncoder
 from common.backbones.sam.head import SamHead
 from common.backbones.sam.network import sam_decoder
-from common.layers.voting import PixelVoting
+from common.layers.fusion.voting import PixelVoting
 from common.methods.ic_moe import ContrastMaps, ICMoE, needed
 from common.methods.ic_moe_encoders import ExpertEncoders, ExpertFeatures, Frozen
 from common.methods.ic_moe_loss import ICMoELoss

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ConfigError, DataError
-from ..layers.voting import PixelVoting, Votes
+from ..layers.fusion.voting import PixelVoting, Votes
 from .ic_moe_encoders import EXPERTS, SAMED, ExpertEncoders
 from .m4oe import repeated
 

@@ -15,7 +15,7 @@ from ..backbones.sam.network import Sam, sam_decoder, sam_encoder
 from ..backbones.sam.weights import load_sam
 from ..errors import ConfigError
 from ..labels import LabelSpace
-from ..layers.voting import PixelVoting
+from ..layers.fusion.voting import PixelVoting
 from .ic_moe import ContrastMaps, ICMoE, needed
 from .ic_moe_encoders import EXPERTS, SAMED, ExpertEncoders
 
@@ -57,7 +57,7 @@ def ic_moe_network(
         interpolation: how its position tables are resized, ``bilinear`` or ``bicubic``.
         base_seed: of random weights.
         answer: see :class:`ICMoE`.
-        score: see :class:`~common.layers.voting.PixelVoting`.
+        score: see :class:`~common.layers.fusion.voting.PixelVoting`.
         n_threshold: see there.
         balance: see there.
         fusion_alpha: see :class:`ICMoE`.

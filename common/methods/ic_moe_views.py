@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..layers.voting import Votes
+from ..layers.fusion.voting import Votes
 from .ic_moe import CANDIDATES, with_background
 
 __all__ = ["PictureViews", "grad_cam", "picture_views", "principal_colours"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, PromptError
 from ..experts.expert_set import ExpertSet
-from ..layers.amalgamation import AttentionMap, HierarchicalAmalgamation, attention_volume
+from ..layers.fusion.amalgamation import AttentionMap, HierarchicalAmalgamation, attention_volume
 from ..prompts import boxes_from_label, drop_boxes, jitter_boxes
 from .ka2er_experts import (
     Crop,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, ExpertError
 from ..experts.expert_set import Expert, ExpertSet
-from ..layers.amalgamation import ExpertFeatures
+from ..layers.fusion.amalgamation import ExpertFeatures
 
 __all__ = [
     "Answers",

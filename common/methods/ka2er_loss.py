@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..layers.amalgamation import AttentionMap
+from ..layers.fusion.amalgamation import AttentionMap
 from ..losses.distillation import ALIGN_KINDS, align, kl_divergence
 from ..losses.segmentation import annotated_dice_ce
 from .ka2er_experts import plain

@@ -14,8 +14,8 @@ from ..backbones.hsam.network import hsam_network
 from ..backbones.sam.network import sam_network
 from ..backbones.sam2.network import sam2_network
 from ..errors import ConfigError
-from ..layers.fusers import GatedSum, WeightedSum
-from ..layers.hl_attention import LEVELS, HLAttention
+from ..layers.fusion.fusers import GatedSum, WeightedSum
+from ..layers.fusion.hl_attention import LEVELS, HLAttention
 from ..layers.lora_experts import add_experts
 from .samora import SAMora
 from .samora_start import load_base

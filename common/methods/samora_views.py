@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers.hl_attention import HLAttention
+from ..layers.fusion.hl_attention import HLAttention
 
 __all__ = ["ExpertViews", "expert_views"]
 

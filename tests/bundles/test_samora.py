@@ -14,7 +14,7 @@ from common.backbones.sam.weights import DECODER_GROUPS
 from common.card import ModelCard, save_weights
 from common.errors import ExpertError
 from common.labels import LabelSpace
-from common.layers.hl_attention import LEVELS
+from common.layers.fusion.hl_attention import LEVELS
 from common.layers.lora_experts import add_experts, expert_parameters
 from common.layers.lora_files import base_hash, save_adapter
 from common.methods.samora_network import base_network

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import ConfigError
-from common.layers.combine import combine
+from common.layers.fusion.combine import combine
 from common.layers.gating import hard_routing, soft_routing
 
 

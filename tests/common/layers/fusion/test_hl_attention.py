@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from common.errors import ConfigError
-from common.layers.hl_attention import LEVELS, CrossLevel, HLAttention, Step, by_window, fusion_plan
+from common.layers.fusion.hl_attention import LEVELS, CrossLevel, HLAttention, Step, by_window, fusion_plan
 
 
 def cross(**options):

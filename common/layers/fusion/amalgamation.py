@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ConfigError, ExpertError
-from .attention.cross import AttentionBlock, sincos_position, squared_distance, to_tokens
+from ...errors import ConfigError, ExpertError
+from ..attention.cross import AttentionBlock, sincos_position, squared_distance, to_tokens
 
 __all__ = [
     "Amalgamated",

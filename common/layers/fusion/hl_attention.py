@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ConfigError
-from .attention.window import window_boxes
-from .attention.window_grad import put_windows, take_windows
-from .gating import Routing
+from ...errors import ConfigError
+from ..attention.window import window_boxes
+from ..attention.window_grad import put_windows, take_windows
+from ..gating import Routing
 
 __all__ = ["LEVELS", "CrossLevel", "Fused", "HLAttention", "Step", "by_window", "fusion_plan"]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from common.errors import ConfigError
-from common.layers.voting import PixelVoting, agreement, balanced_choice, class_masks, majority
+from common.layers.fusion.voting import PixelVoting, agreement, balanced_choice, class_masks, majority
 
 
 def naive_masks(logits):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 
 __all__ = ["BALANCES", "SCORES", "PixelVoting", "Votes", "agreement", "balanced_choice", "class_masks", "majority"]
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from common.errors import ConfigError, ExpertError
-from common.layers.amalgamation import ExpertFeatures, ExpertTokens, HierarchicalAmalgamation, attention_volume
 from common.layers.attention.cross import sincos_position
+from common.layers.fusion.amalgamation import ExpertFeatures, ExpertTokens, HierarchicalAmalgamation, attention_volume
 
 GRID = (2, 1, 3)
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ConfigError
-from .gating import soft_routing
+from ...errors import ConfigError
+from ..gating import soft_routing
 from .hl_attention import Fused
 
 __all__ = ["GatedSum", "WeightedSum", "expert_weights"]

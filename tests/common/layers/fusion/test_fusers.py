@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from common.errors import ConfigError
-from common.layers.fusers import GatedSum, WeightedSum, expert_weights
+from common.layers.fusion.fusers import GatedSum, WeightedSum, expert_weights
 
 
 @pytest.mark.parametrize("weights", [None, (0.5, -1.0, 2.0)])
