@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.layers.gating import Routing
-from common.layers.mlp_mixture import Mixed, MLPMixture
+from common.layers.gating.mlp_mixture import Mixed, MLPMixture
+from common.layers.gating.routing import Routing
 from common.methods.m4oe import M4oE, M4oEOutputs, swin_unet_with_experts
 
 from .bench_measure import Case, relative
@@ -56,7 +56,7 @@ class ExpertLoop(nn.Module):
         return weights, Routing(weights.movedim(-1, 1), logits.movedim(-1, 1))
 
     def forward(self, tokens: Tensor, modality: Tensor | None = None) -> Mixed:
-        """As :meth:`MLPMixture.forward <common.layers.mlp_mixture.MLPMixture.forward>`."""
+        """As :meth:`MLPMixture.forward <common.layers.gating.mlp_mixture.MLPMixture.forward>`."""
         weights, routing = self._weights(tokens, modality)
         answers = torch.stack([expert(tokens) for expert in self.experts])
         return Mixed((answers * weights.movedim(-1, 0)[..., None]).sum(0), routing)

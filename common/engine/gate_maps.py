@@ -24,7 +24,7 @@ from ..backbones.swin_unet.network import SwinUnet
 from ..data.io import write_volume
 from ..data.transforms.restore import RestoreGridd
 from ..errors import ConfigError, DataError
-from ..layers.mlp_mixture import Mixed, MLPMixture
+from ..layers.gating.mlp_mixture import Mixed, MLPMixture
 from ..literals import file_name
 from .gate_usage import PARTS, CaseUse, block_use, idle_experts, usage_rows, usage_summary, write_usage
 from .monitor.gate_pictures import GateSlice, add_captions, draw_gate_slice, draw_usage, forget_pictures

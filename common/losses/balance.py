@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..layers.gating import Routing, soft_routing
+from ..layers.gating.routing import Routing, soft_routing
 
 __all__ = ["load_balance"]
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ..backbones.swin_unet.network import FeedForward, SwinUnet
 from ..errors import ConfigError, LabelError
-from ..layers.class_heads import ClassHeads
-from ..layers.gating import Routing
-from ..layers.mlp_mixture import MLP, MLPMixture
+from ..layers.gating.class_heads import ClassHeads
+from ..layers.gating.mlp_mixture import MLP, MLPMixture
+from ..layers.gating.routing import Routing
 from ..losses.balance import load_balance
 from ..losses.segmentation import annotated_dice_ce
 
@@ -56,7 +56,7 @@ def swin_unet_with_experts(
 
     Args:
         experts: one per modality.
-        gate: ``expert``, ``channel_official`` or ``none``, see :class:`~common.layers.mlp_mixture.MLPMixture`.
+        gate: ``expert``, ``channel_official`` or ``none``, see :class:`~common.layers.gating.mlp_mixture.MLPMixture`.
         gate_input: ``token`` or ``image_mean``.
         top_k: experts per token; None for all.
         moe_encoder: mixtures in the encoder, else a plain perceptron.

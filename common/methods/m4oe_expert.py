@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..backbones.swin_unet.network import MirroredDecoder, SwinUnet, start_weights
 from ..data.slices.views import SliceViews
 from ..errors import ConfigError
-from ..layers.mlp_mixture import MLP
+from ..layers.gating.mlp_mixture import MLP
 from ..losses.reconstruction import masked_mse
 from .m4oe import repeated, swin_unet_with_experts
 from .m4oe_volume import slice_by_slice

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ConfigError
-from ..layers.mlp_experts import MLPExperts
-from ..layers.mlp_mixture import Mixed, MLPMixture
+from ..layers.gating.mlp_experts import MLPExperts
+from ..layers.gating.mlp_mixture import Mixed, MLPMixture
 from .m4oe import M4oE, repeated
 
 __all__ = ["M4oEFile"]
@@ -35,7 +35,7 @@ class _Experts(nn.Module):
         return F.linear(hidden, self.out_weight[expert], self.out_bias[expert])
 
     def forward(self, tokens: Tensor, weights: Tensor, sparse: bool = False) -> Tensor:
-        """As :meth:`MLPExperts.forward <common.layers.mlp_experts.MLPExperts.forward>`."""
+        """As :meth:`MLPExperts.forward <common.layers.gating.mlp_experts.MLPExperts.forward>`."""
         out = torch.zeros_like(tokens)
         for expert in range(self.experts):
             out = out + self.one(tokens, expert) * weights[:, expert, None]

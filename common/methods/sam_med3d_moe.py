@@ -13,8 +13,8 @@ from ..backbones.sam3d.network import Sam3D
 from ..backbones.sam3d.prompt import Prompts
 from ..errors import ConfigError, ExpertError
 from ..layers.frozen_features import FrozenFeatures
-from ..layers.gating import Routing
-from ..layers.prompt_gate import PromptGate
+from ..layers.gating.prompt_gate import PromptGate
+from ..layers.gating.routing import Routing
 
 __all__ = ["FUSIONS", "TRAINS", "MoELogits", "SAMMed3DMoE", "fuse"]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..backbones.sam3d.decoder import MaskDecoder3D
 from ..backbones.sam3d.network import Sam3D, sam3d_network
 from ..errors import ConfigError, ExpertError
-from ..layers.prompt_gate import PromptGate
+from ..layers.gating.prompt_gate import PromptGate
 from ..weights import digest, load_weights, read_card, read_state_dict
 from .sam_med3d_moe import SAMMed3DMoE
 
@@ -170,7 +170,7 @@ def mixture(
         experts: from :func:`read_decoders`.
         heads: of the gate's attention.
         hidden: width of the gate's MLP; None takes the mask decoder's.
-        prompt_pool: see :class:`~common.layers.prompt_gate.PromptGate`.
+        prompt_pool: see :class:`~common.layers.gating.prompt_gate.PromptGate`.
         general_logit: see there.
         seed: of the gate's weights.
         options: ``tau``, ``fusion``, ``train``, ``cache_gb`` of :class:`~common.methods.sam_med3d_moe.SAMMed3DMoE`.

@@ -85,7 +85,7 @@ def start_mixture(
         spacing: mm of this training's crops; experts of another one are named in a warning.
         heads: of a new gate's attention.
         hidden: width of a new gate's MLP; None takes the mask decoder's, or the trained gate's.
-        prompt_pool: see :class:`~common.layers.prompt_gate.PromptGate`.
+        prompt_pool: see :class:`~common.layers.gating.prompt_gate.PromptGate`.
         general_logit: see there.
         seed: of new weights.
         options: ``tau``, ``fusion``, ``train``, ``cache_gb`` of :class:`~common.methods.sam_med3d_moe.SAMMed3DMoE`.

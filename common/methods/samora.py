@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..layers.frozen_features import FrozenFeatures
 from ..layers.fusion.fusers import expert_weights
 from ..layers.fusion.hl_attention import Fused
-from ..layers.gating import Routing
+from ..layers.gating.routing import Routing
 from ..layers.lora_experts import set_expert
 from ..layers.lora_mix import MIXES, mixed_qkv
 from ..layers.lora_qkv import base_qkv, batched_qkv

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..layers.gating import Routing
+from ..layers.gating.routing import Routing
 from ..losses.balance import load_balance
 from ..losses.batch_dice import batch_dice_ce
 from .samora import SAMoraOutputs

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ...layers.attention.window import WindowAttention
-from ...layers.gating import Routing
-from ...layers.mlp_experts import MLPExperts
-from ...layers.mlp_mixture import Mixed
+from ...layers.gating.mlp_experts import MLPExperts
+from ...layers.gating.mlp_mixture import Mixed
+from ...layers.gating.routing import Routing
 
 __all__ = ["Encoded", "FeedForward", "MirroredDecoder", "SwinUnet", "start_weights"]
 

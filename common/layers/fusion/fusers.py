@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from ..gating import soft_routing
+from ..gating.routing import soft_routing
 from .hl_attention import Fused
 
 __all__ = ["GatedSum", "WeightedSum", "expert_weights"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...errors import ConfigError
 from ..attention.window import window_boxes
 from ..attention.window_grad import put_windows, take_windows
-from ..gating import Routing
+from ..gating.routing import Routing
 
 __all__ = ["LEVELS", "CrossLevel", "Fused", "HLAttention", "Step", "by_window", "fusion_plan"]
 

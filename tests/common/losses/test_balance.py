@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from common.errors import ConfigError
-from common.layers.gating import Routing, hard_routing, soft_routing, top_k_routing
+from common.layers.gating.routing import Routing, hard_routing, soft_routing, top_k_routing
 from common.losses.balance import load_balance
 
 

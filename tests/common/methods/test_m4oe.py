@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from common.errors import ConfigError, LabelError
-from common.layers.mlp_mixture import MLPMixture
+from common.layers.gating.mlp_mixture import MLPMixture
 from common.losses.balance import load_balance
 from common.losses.segmentation import annotated_dice_ce
 from common.methods.m4oe import M4oE, M4oELoss, swin_unet_with_experts

@@ -8,7 +8,7 @@ import torch
 from common.backbones.swin_unet.network import MirroredDecoder, SwinUnet
 from common.data.slices.views import SliceViews
 from common.errors import ConfigError
-from common.layers.mlp_mixture import MLP, MLPMixture
+from common.layers.gating.mlp_mixture import MLP, MLPMixture
 from common.methods.m4oe_expert import (
     M4oEExpertLoss,
     MaskedAutoencoder,

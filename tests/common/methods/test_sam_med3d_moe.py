@@ -8,8 +8,8 @@ import torch
 from common.backbones.sam3d.network import sam3d_network
 from common.backbones.sam3d.prompt import Prompts
 from common.errors import ConfigError, ExpertError
-from common.layers.gating import Routing
-from common.layers.prompt_gate import PromptGate
+from common.layers.gating.prompt_gate import PromptGate
+from common.layers.gating.routing import Routing
 from common.methods.sam_med3d_moe import SAMMed3DMoE, fuse
 
 

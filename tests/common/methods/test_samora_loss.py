@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from common.errors import ConfigError
-from common.layers.gating import soft_routing
+from common.layers.gating.routing import soft_routing
 from common.losses.balance import load_balance
 from common.losses.batch_dice import batch_dice_ce
 from common.methods.samora import SAMoraOutputs

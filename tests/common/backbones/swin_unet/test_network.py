@@ -12,7 +12,7 @@ from monai.networks.nets.swin_unetr import SwinTransformerBlock
 from common.backbones.swin_unet.network import SwinUnet, start_weights
 from common.backbones.swin_unet.weights import from_m4oe, from_swin, load_m4oe, load_swin
 from common.errors import ConfigError, WeightError
-from common.layers.mlp_mixture import MLP, MLPMixture
+from common.layers.gating.mlp_mixture import MLP, MLPMixture
 from common.methods.m4oe import M4oE
 
 PARITY = Path(os.environ.get("AMALGAM_PARITY", "missing")) / "m4oe_parity.pt"

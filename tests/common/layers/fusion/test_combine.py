@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from common.errors import ConfigError
 from common.layers.fusion.combine import combine
-from common.layers.gating import hard_routing, soft_routing
+from common.layers.gating.routing import hard_routing, soft_routing
 
 
 def naive(weights, experts):

@@ -9,9 +9,9 @@ import torch
 from monai.networks.blocks.mlp import MLPBlock
 from torch import Tensor, nn
 
-from ..errors import ConfigError
-from .gating import Routing, hard_routing, soft_routing, top_k_routing
+from ...errors import ConfigError
 from .mlp_experts import MLPExperts
+from .routing import Routing, hard_routing, soft_routing, top_k_routing
 
 __all__ = ["GATES", "GATE_INPUTS", "MLP", "MLPMixture", "Mixed"]
 

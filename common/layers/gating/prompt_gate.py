@@ -6,8 +6,8 @@ import torch
 from segment_anything.modeling.transformer import Attention
 from torch import Tensor, nn
 
-from ..errors import ConfigError
-from .gating import Routing, soft_routing
+from ...errors import ConfigError
+from .routing import Routing, soft_routing
 
 __all__ = ["PromptGate"]
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from common.errors import ConfigError
-from common.layers.mlp_experts import MLPExperts
+from common.layers.gating.mlp_experts import MLPExperts
 
 
 def build(channels=6, hidden=10, experts=3, dtype=torch.float64):
@@ -99,7 +99,7 @@ def test_kept_and_computed_again_are_equal(sparse, monkeypatch):
     weights.requires_grad_()
     found = []
     for wide in (192, 10_000):
-        monkeypatch.setattr("common.layers.mlp_experts._WIDE", wide)
+        monkeypatch.setattr("common.layers.gating.mlp_experts._WIDE", wide)
         out = module(tokens, weights, sparse)
         found.append([out, *torch.autograd.grad((out * push).sum(), [tokens, weights, *module.parameters()])])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from common.errors import ConfigError
-from common.layers.prompt_gate import PromptGate
+from common.layers.gating.prompt_gate import PromptGate
 
 
 def attend(module, q, k, v):

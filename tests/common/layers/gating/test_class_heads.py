@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from common.errors import ConfigError
-from common.layers.class_heads import ClassHeads
+from common.layers.gating.class_heads import ClassHeads
 
 CLASSES = [(0, 1, 3), (0, 2), (0, 3, 1, 4)]
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from common.errors import ConfigError
-from common.layers.mlp_mixture import MLPMixture
+from common.layers.gating.mlp_mixture import MLPMixture
 
 MODALITY = torch.tensor([0, 2])
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 
 __all__ = ["MLPExperts"]
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from common.errors import ConfigError
-from common.layers.gating import hard_routing, soft_routing, top_k_routing
+from common.layers.gating.routing import hard_routing, soft_routing, top_k_routing
 
 
 def test_hard_routing_is_one_expert_per_sample():
