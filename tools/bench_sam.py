@@ -11,8 +11,8 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 
 from common.backbones.sam.encoder import SamBlock, SamEncoder
-from common.layers.lora_experts import add_experts, expert_names, expert_parameters, set_expert
-from common.layers.lora_qkv import base_qkv, batched_qkv
+from common.layers.lora.experts import add_experts, expert_names, expert_parameters, set_expert
+from common.layers.lora.qkv import base_qkv, batched_qkv
 
 from .bench_measure import Case, relative
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from common.backbones.sam.encoder import SamEncoder
 from common.backbones.sam.network import Sam, sam_network
 from common.layers.fusion.hl_attention import LEVELS, HLAttention
-from common.layers.lora_experts import add_experts, expert_parameters, set_expert
+from common.layers.lora.experts import add_experts, expert_parameters, set_expert
 from common.methods.samora import SAMora
 from common.methods.samora_plain import plain_features
 

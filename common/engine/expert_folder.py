@@ -10,7 +10,7 @@ from ignite.engine import Engine, Events
 
 from ..atomic import atomic_write
 from ..card import ModelCard
-from ..layers.lora_files import save_adapter
+from ..layers.lora.files import save_adapter
 from .run.interrupt import interrupts
 from .run.plain import bare
 

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from ..backbones.sam.encoder import SamEncoder
 from ..errors import ConfigError
 from ..layers.frozen_features import FrozenFeatures
-from ..layers.lora_experts import add_experts
+from ..layers.lora.experts import add_experts
 from ..layers.sam_adapters import BlockAdapter
 
 __all__ = ["EXPERTS", "SAMED", "ExpertEncoders", "ExpertFeatures", "Frozen"]

@@ -16,9 +16,9 @@ from ..layers.frozen_features import FrozenFeatures
 from ..layers.fusion.fusers import expert_weights
 from ..layers.fusion.hl_attention import Fused
 from ..layers.gating.routing import Routing
-from ..layers.lora_experts import set_expert
-from ..layers.lora_mix import MIXES, mixed_qkv
-from ..layers.lora_qkv import base_qkv, batched_qkv
+from ..layers.lora.experts import set_expert
+from ..layers.lora.mix import MIXES, mixed_qkv
+from ..layers.lora.qkv import base_qkv, batched_qkv
 from .m4oe import repeated
 
 __all__ = ["SIGNALS", "SAMora", "SAMoraOutputs", "fusion_window"]
@@ -68,7 +68,7 @@ class SAMora(nn.Module):
     Without fusers there is one branch, ``O(x) = Block(x; theta + sum_i w_i Delta_i)``, or SAM itself without levels.
 
     Args:
-        base: a SAM whose image encoder has the experts' adapters (:func:`common.layers.lora_experts.add_experts`).
+        base: a SAM whose image encoder has the experts' adapters (:func:`common.layers.lora.experts.add_experts`).
         levels: names of the experts, highest first; none for SAM alone.
         fusers: one per block, ``(signals [E, B, h, w, C], window) -> Fused``; None for one branch.
         expert_signal: what is fused. ``block_residual``: ``R_i`` above. ``attn_residual``: the same difference after

@@ -12,7 +12,7 @@ from ..backbones.sam.weights import load_sam
 from ..backbones.sam2.network import sam2_network
 from ..backbones.sam2.weights import load_sam2
 from ..errors import ConfigError
-from ..layers.lora_files import base_hash
+from ..layers.lora.files import base_hash
 
 __all__ = ["ENCODERS", "frozen_encoder", "hash_of"]
 

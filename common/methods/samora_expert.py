@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..layers.lora_experts import expert_names, expert_parameters
+from ..layers.lora.experts import expert_names, expert_parameters
 from .samora_students import Denoising, tokens_of
 
 __all__ = ["ExpertNetwork", "only_trained", "trained_parameters"]

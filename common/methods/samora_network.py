@@ -16,7 +16,7 @@ from ..backbones.sam2.network import sam2_network
 from ..errors import ConfigError
 from ..layers.fusion.fusers import GatedSum, WeightedSum
 from ..layers.fusion.hl_attention import LEVELS, HLAttention
-from ..layers.lora_experts import add_experts
+from ..layers.lora.experts import add_experts
 from .samora import SAMora
 from .samora_start import load_base
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..layers.lora_experts import set_expert
+from ..layers.lora.experts import set_expert
 from .m4oe import repeated
 from .samora import SAMora
 

@@ -13,7 +13,7 @@ from torch import nn
 from ..backbones.mae import MAE, load_mae, mae_encoder
 from ..backbones.skresnet import ContrastiveHead, SKResNet, load_simclr
 from ..errors import ConfigError
-from ..layers.lora_experts import LEVELS, add_experts
+from ..layers.lora.experts import LEVELS, add_experts
 from ..layers.pixel_decoder import PixelDecoder
 from .samora_base import frozen_encoder
 from .samora_expert import ExpertNetwork

@@ -13,7 +13,7 @@ from ..backbones.sam.weights import load_sam
 from ..backbones.sam2.weights import load_sam2
 from ..card import ModelCard
 from ..errors import ConfigError, ExpertError
-from ..layers.lora_files import CONFIG, WEIGHTS, base_hash, load_adapter
+from ..layers.lora.files import CONFIG, WEIGHTS, base_hash, load_adapter
 from ..weights import read_card
 from .samora import SAMora
 

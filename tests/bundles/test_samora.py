@@ -15,8 +15,8 @@ from common.card import ModelCard, save_weights
 from common.errors import ExpertError
 from common.labels import LabelSpace
 from common.layers.fusion.hl_attention import LEVELS
-from common.layers.lora_experts import add_experts, expert_parameters
-from common.layers.lora_files import base_hash, save_adapter
+from common.layers.lora.experts import add_experts, expert_parameters
+from common.layers.lora.files import base_hash, save_adapter
 from common.methods.samora_network import base_network
 from common.weights import read_state_dict
 from tests.bundles import commands

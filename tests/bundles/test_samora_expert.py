@@ -12,7 +12,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from common.layers.lora_files import base_hash, load_adapter
+from common.layers.lora.files import base_hash, load_adapter
 from common.methods.samora_base import frozen_encoder
 from common.weights import read_card, read_state_dict
 from tests.bundles import commands

@@ -12,7 +12,7 @@ from common.data.prompts.targets import _read_json as read_prompts
 from common.errors import AmalgamationError, DataError
 from common.experts.spec import read_manifest
 from common.labels import LabelSpace
-from common.layers.lora_files import CONFIG, WEIGHTS, load_adapter
+from common.layers.lora.files import CONFIG, WEIGHTS, load_adapter
 from common.literals import literal, write_literals
 from common.plain_json import parse, parse_object, read_object
 from tools.bundle_files import read_json as read_configuration

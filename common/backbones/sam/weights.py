@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import ConfigError, WeightError
-from ...layers.lora_experts import add_experts, expert_names, expert_parameters
-from ...layers.lora_qkv import qkv_modules
+from ...layers.lora.experts import add_experts, expert_names, expert_parameters
+from ...layers.lora.qkv import qkv_modules
 from ...weights import Coverage, load_weights, read_state_dict
 
 __all__ = ["DECODER_GROUPS", "load_sam", "load_samed_experts", "read_sam", "resize_positions", "without_other_tokens"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ...errors import WeightError
-from ...layers.lora_experts import expert_names
+from ...layers.lora.experts import expert_names
 from ...weights import Coverage, load_weights
 from ..sam.weights import read_sam
 from .network import Sam2

@@ -8,8 +8,8 @@ from common.backbones.sam.network import sam_encoder
 from common.card import ModelCard
 from common.engine.expert_folder import KeepExpert
 from common.labels import LabelSpace
-from common.layers.lora_experts import add_experts, expert_parameters
-from common.layers.lora_files import load_adapter
+from common.layers.lora.experts import add_experts, expert_parameters
+from common.layers.lora.files import load_adapter
 
 
 class Network(nn.Module):

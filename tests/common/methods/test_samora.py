@@ -7,7 +7,7 @@ from torch import nn
 from common.errors import ConfigError
 from common.layers.frozen_features import FrozenFeatures
 from common.layers.fusion.hl_attention import LEVELS
-from common.layers.lora_experts import expert_names, expert_parameters, set_expert
+from common.layers.lora.experts import expert_names, expert_parameters, set_expert
 from common.methods.samora import SAMora, fusion_window
 from common.methods.samora_network import samora_network
 from common.methods.samora_plain import plain_features

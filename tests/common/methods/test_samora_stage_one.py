@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from common.errors import ConfigError, WeightError
-from common.layers.lora_experts import expert_parameters
-from common.layers.lora_files import base_hash, load_adapter, save_adapter
+from common.layers.lora.experts import expert_parameters
+from common.layers.lora.files import base_hash, load_adapter, save_adapter
 from common.methods.samora_base import frozen_encoder, hash_of
 from common.methods.samora_expert import trained_parameters
 from common.methods.samora_objectives import Compared, Contrasted, Denoised, Patches, StageOneLoss

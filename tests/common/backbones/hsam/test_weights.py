@@ -9,7 +9,7 @@ from common.backbones.hsam.network import hsam_network
 from common.backbones.hsam.weights import load_hsam
 from common.backbones.sam.network import sam_network
 from common.errors import WeightError
-from common.layers.lora_experts import expert_names, expert_parameters
+from common.layers.lora.experts import expert_names, expert_parameters
 
 SIZE, K1, RANK = 64, 3, 5
 LINEAR = ("weight", "bias")

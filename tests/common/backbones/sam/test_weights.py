@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from common.backbones.sam.network import sam_network
 from common.backbones.sam.weights import DECODER_GROUPS, load_sam, load_samed_experts, resize_positions
 from common.errors import ConfigError, WeightError
-from common.layers.lora_experts import add_experts, expert_names, expert_parameters
-from common.layers.lora_qkv import expert_deltas
+from common.layers.lora.experts import add_experts, expert_names, expert_parameters
+from common.layers.lora.qkv import expert_deltas
 
 TRAINED_AT = 128  # the tiny public checkpoint: 8 x 8 tokens
 DROPPED = tuple(f"mask_decoder.{group}." for group in DECODER_GROUPS)

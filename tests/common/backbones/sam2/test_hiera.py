@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from common.errors import ConfigError
-from common.layers.lora_experts import add_experts, set_expert
-from common.layers.lora_qkv import base_qkv, batched_qkv
+from common.layers.lora.experts import add_experts, set_expert
+from common.layers.lora.qkv import base_qkv, batched_qkv
 
 pytest.importorskip("sam2", reason="Meta's package sam2 is not installed")
 

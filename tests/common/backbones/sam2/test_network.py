@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from common.backbones.sam2.network import SAM2_VARIANTS, require_sam2, sam2_encoder, sam2_network
 from common.errors import ConfigError
-from common.layers.lora_experts import add_experts, expert_parameters
+from common.layers.lora.experts import add_experts, expert_parameters
 
 PACKAGE = pytest.importorskip("sam2", reason="Meta's package sam2 is not installed")
 

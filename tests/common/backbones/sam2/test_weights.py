@@ -7,7 +7,7 @@ from common.backbones.sam.network import sam_network
 from common.backbones.sam2.network import sam2_network
 from common.backbones.sam2.weights import load_sam2
 from common.errors import WeightError
-from common.layers.lora_experts import add_experts, set_expert
+from common.layers.lora.experts import add_experts, set_expert
 
 PACKAGE = pytest.importorskip("sam2", reason="Meta's package sam2 is not installed")
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..atomic import atomic_write
-from ..card import save_weights
-from ..errors import WeightError
-from ..plain_json import read_object
-from ..weights import Coverage, read_state_dict
-from .lora_experts import (
+from ...atomic import atomic_write
+from ...card import save_weights
+from ...errors import WeightError
+from ...plain_json import read_object
+from ...weights import Coverage, read_state_dict
+from .experts import (
     TARGETS,
     adapter_layers,
     add_experts,
@@ -26,7 +26,7 @@ from .lora_experts import (
     expert_parameters,
     expert_target,
 )
-from .lora_qkv import qkv_modules
+from .qkv import qkv_modules
 
 __all__ = ["CONFIG", "PREFIX", "WEIGHTS", "base_hash", "load_adapter", "save_adapter"]
 

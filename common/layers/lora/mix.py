@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError
-from .lora_qkv import base_qkv, expert_matrices
+from ...errors import ConfigError
+from .qkv import base_qkv, expert_matrices
 
 __all__ = ["MIXES", "mixed_qkv"]
 

@@ -10,8 +10,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from ..errors import ConfigError
-from .lora_qkv import qkv_modules, split_qkv
+from ...errors import ConfigError
+from .qkv import qkv_modules, split_qkv
 
 __all__ = [
     "LEVELS",

@@ -11,9 +11,9 @@ from torch import nn
 from common.backbones.sam.network import sam_encoder
 from common.errors import CheckpointError, WeightError
 from common.integrity import seal
-from common.layers.lora_experts import add_experts, expert_names, expert_parameters, set_expert
-from common.layers.lora_files import CONFIG, PREFIX, WEIGHTS, load_adapter, save_adapter
-from common.layers.lora_qkv import split_qkv
+from common.layers.lora.experts import add_experts, expert_names, expert_parameters, set_expert
+from common.layers.lora.files import CONFIG, PREFIX, WEIGHTS, load_adapter, save_adapter
+from common.layers.lora.qkv import split_qkv
 
 IMAGE = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
-from .lora_experts import adapter_layers, add_experts, expert_names, expert_parameters, expert_target
-from .lora_qkv import expert_matrices, qkv_modules
+from ...errors import ConfigError
+from .experts import adapter_layers, add_experts, expert_names, expert_parameters, expert_target
+from .qkv import expert_matrices, qkv_modules
 
 __all__ = ["merge_expert", "remove_expert", "weighted_adapter"]
 

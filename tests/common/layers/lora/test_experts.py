@@ -8,10 +8,10 @@ from torch import nn
 
 from common.backbones.sam.network import sam_encoder
 from common.errors import ConfigError
-from common.layers.lora_experts import LEVELS, add_experts, expert_names, expert_parameters, expert_target, set_expert
-from common.layers.lora_files import base_hash
-from common.layers.lora_merge import merge_expert, remove_expert, weighted_adapter
-from common.layers.lora_qkv import (
+from common.layers.lora.experts import LEVELS, add_experts, expert_names, expert_parameters, expert_target, set_expert
+from common.layers.lora.files import base_hash
+from common.layers.lora.merge import merge_expert, remove_expert, weighted_adapter
+from common.layers.lora.qkv import (
     SplitQKV,
     base_qkv,
     batched_deltas,

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from common.errors import ConfigError
-from common.layers.lora_experts import add_experts, expert_parameters, set_expert
-from common.layers.lora_mix import mixed_qkv
+from common.layers.lora.experts import add_experts, expert_parameters, set_expert
+from common.layers.lora.mix import mixed_qkv
 
 LEVELS = ("image", "patch", "pixel")
 
