@@ -16,9 +16,9 @@ from common.backbones.sam.encoder import SamEncoder
 from common.backbones.sam.head import SamHead
 from common.backbones.sam.network import sam_decoder
 from common.layers.fusion.voting import PixelVoting
-from common.methods.ic_moe import ContrastMaps, ICMoE, needed
-from common.methods.ic_moe_encoders import ExpertEncoders, ExpertFeatures, Frozen
-from common.methods.ic_moe_loss import ICMoELoss
+from common.methods.ic_moe.encoders import ExpertEncoders, ExpertFeatures, Frozen
+from common.methods.ic_moe.loss import ICMoELoss
+from common.methods.ic_moe.network import ContrastMaps, ICMoE, needed
 
 from .bench_measure import Case, relative
 from .bench_sam import library_encoder

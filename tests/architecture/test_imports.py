@@ -18,7 +18,7 @@ BELOW = {
     "middle": {"errors", "ground"},
     "experts": {"errors", "ground", "middle"},
     "engine": {"errors", "ground", "middle", "experts"},
-    "methods": {"errors", "ground", "middle", "experts"},
+    "methods": {"errors", "ground", "middle", "experts", "engine"},
     "tools": {"errors", "ground", "middle", "experts", "engine", "methods"},
 }
 PACKAGES = {"data": "middle", "layers": "middle", "losses": "middle", "backbones": "experts"}

@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from ..backbones.sam.encoder import SamEncoder
-from ..backbones.sam.head import SamHead
-from ..backbones.sam.network import Sam, sam_decoder, sam_encoder
-from ..backbones.sam.weights import load_sam
-from ..errors import ConfigError
-from ..labels import LabelSpace
-from ..layers.fusion.voting import PixelVoting
-from .ic_moe import ContrastMaps, ICMoE, needed
-from .ic_moe_encoders import EXPERTS, SAMED, ExpertEncoders
+from ...backbones.sam.encoder import SamEncoder
+from ...backbones.sam.head import SamHead
+from ...backbones.sam.network import Sam, sam_decoder, sam_encoder
+from ...backbones.sam.weights import load_sam
+from ...errors import ConfigError
+from ...labels import LabelSpace
+from ...layers.fusion.voting import PixelVoting
+from .encoders import EXPERTS, SAMED, ExpertEncoders
+from .network import ContrastMaps, ICMoE, needed
 
 __all__ = ["ic_moe_network", "trained_network"]
 

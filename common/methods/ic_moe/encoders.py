@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..backbones.sam.encoder import SamEncoder
-from ..errors import ConfigError
-from ..layers.frozen_features import FrozenFeatures
-from ..layers.lora.experts import add_experts
-from ..layers.sam_adapters import BlockAdapter
+from ...backbones.sam.encoder import SamEncoder
+from ...errors import ConfigError
+from ...layers.frozen_features import FrozenFeatures
+from ...layers.lora.experts import add_experts
+from ...layers.sam_adapters import BlockAdapter
 
 __all__ = ["EXPERTS", "SAMED", "ExpertEncoders", "ExpertFeatures", "Frozen"]
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
-from ..losses.contrastive import SGCL_INDICES, semantic_guided
-from ..losses.segmentation import DiceCE, annotated_dice_ce
-from .ic_moe import ICMoEOutputs, with_background
+from ...errors import ConfigError
+from ...losses.contrastive import SGCL_INDICES, semantic_guided
+from ...losses.segmentation import DiceCE, annotated_dice_ce
+from .network import ICMoEOutputs, with_background
 
 __all__ = ["ICMoELoss"]
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError, DataError
-from ..layers.fusion.voting import PixelVoting, Votes
-from .ic_moe_encoders import EXPERTS, SAMED, ExpertEncoders
-from .m4oe import repeated
+from ...errors import ConfigError, DataError
+from ...layers.fusion.voting import PixelVoting, Votes
+from ..m4oe import repeated
+from .encoders import EXPERTS, SAMED, ExpertEncoders
 
 __all__ = ["ANSWERS", "CANDIDATES", "Contrast", "ICMoE", "ICMoEOutputs", "Sizes", "needed", "with_background"]
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..atomic import atomic_write
-from .monitor.first_cases import FirstCases, plain_tensor
-from .monitor.overlays import class_colors
+from ...atomic import atomic_write
+from ...engine.monitor.first_cases import FirstCases, plain_tensor
+from ...engine.monitor.overlays import class_colors
 
 __all__ = ["VotePictures", "Voted", "draw_vote"]
 

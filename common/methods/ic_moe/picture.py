@@ -6,9 +6,9 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError
-from .ic_moe import ICMoE, with_background
-from .ic_moe_views import PictureViews, picture_views
+from ...errors import ConfigError
+from .network import ICMoE, with_background
+from .views import PictureViews, picture_views
 
 __all__ = ["ICMoEPicture"]
 
@@ -55,7 +55,7 @@ class ICMoEPicture(nn.Module):
         return logits if size == own else F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
     def views(self, image: Tensor, box: Tensor | None = None) -> PictureViews:
-        """What the experts see in a picture ``[1, 1 or 3, S, S]``, see :func:`~.ic_moe_views.picture_views`."""
+        """What the experts see in a picture ``[1, 1 or 3, S, S]``, see :func:`~.views.picture_views`."""
         return picture_views(self.network, image, box)
 
     def train(self, mode: bool = True) -> ICMoEPicture:

@@ -7,10 +7,10 @@ from torch.nn import functional as F
 
 from common.errors import ConfigError
 from common.labels import LabelSpace
-from common.methods.ic_moe import with_background
-from common.methods.ic_moe_network import ic_moe_network
-from common.methods.ic_moe_picture import ICMoEPicture
-from common.methods.ic_moe_views import grad_cam, principal_colours
+from common.methods.ic_moe.build import ic_moe_network
+from common.methods.ic_moe.network import with_background
+from common.methods.ic_moe.picture import ICMoEPicture
+from common.methods.ic_moe.views import grad_cam, principal_colours
 
 
 def build(classes=2, **options):

@@ -16,9 +16,9 @@ from monai.engines.utils import IterationEvents
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..atomic import atomic_write
-from ..labels import LabelSpace
-from ..tables import write_csv
+from ...atomic import atomic_write
+from ...labels import LabelSpace
+from ...tables import write_csv
 
 __all__ = ["PIXEL_MEASURES", "ExpertAnswers", "PixelScores", "pixel_measures"]
 

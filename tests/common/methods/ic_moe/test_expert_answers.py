@@ -11,8 +11,8 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from common.engine.expert_answers import ExpertAnswers, PixelScores, pixel_measures
 from common.labels import LabelSpace
+from common.methods.ic_moe.expert_answers import ExpertAnswers, PixelScores, pixel_measures
 
 
 def test_measures_pixel_by_pixel():

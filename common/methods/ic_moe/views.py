@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..layers.fusion.voting import Votes
-from .ic_moe import CANDIDATES, with_background
+from ...layers.fusion.voting import Votes
+from .network import CANDIDATES, with_background
 
 __all__ = ["PictureViews", "grad_cam", "picture_views", "principal_colours"]
 
@@ -38,7 +38,7 @@ def picture_views(network: Any, image: Tensor, box: Tensor | None = None) -> Pic
     """Look at a picture.
 
     Args:
-        network: :class:`~common.methods.ic_moe.ICMoE`, in evaluation.
+        network: :class:`~common.methods.ic_moe.network.ICMoE`, in evaluation.
         image: ``[1, 1 or 3, S, S]``, 0..1.
         box: as the network's.
     """

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from common.engine.vote_pictures import VotePictures, draw_vote
 from common.errors import ConfigError
+from common.methods.ic_moe.vote_pictures import VotePictures, draw_vote
 
 NAMES = ("basic", "semantic", "adaptive")
 

@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 from common.errors import ConfigError, DataError
 from common.labels import LabelSpace
-from common.methods.ic_moe import needed, with_background
-from common.methods.ic_moe_encoders import EXPERTS, ExpertEncoders
-from common.methods.ic_moe_loss import ICMoELoss
-from common.methods.ic_moe_network import ic_moe_network, trained_network
+from common.methods.ic_moe.build import ic_moe_network, trained_network
+from common.methods.ic_moe.encoders import EXPERTS, ExpertEncoders
+from common.methods.ic_moe.loss import ICMoELoss
+from common.methods.ic_moe.network import needed, with_background
 
 SIZE = 64
 

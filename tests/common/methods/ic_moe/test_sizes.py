@@ -10,7 +10,7 @@ from torch import nn
 from common.backbones.sam.network import sam_decoder
 from common.labels import LabelSpace
 from common.layers.sam_adapters import BlockAdapter
-from common.methods.ic_moe_network import ic_moe_network
+from common.methods.ic_moe.build import ic_moe_network
 
 LESION = LabelSpace(("lesion",))
 PADDED = 28 * 28  # tokens of 16 x 16 in windows of 14
