@@ -17,9 +17,9 @@ from common.experts.normalise import Normalise
 from common.experts.sources import Opened
 from common.experts.spec import ExpertSpec
 from common.labels import LabelSpace
-from common.methods.ka2er import KA2ER
-from common.methods.ka2er_loss import KA2ERLoss
-from common.methods.ka2er_student import KA2ERStudent
+from common.methods.ka2er.loss import KA2ERLoss
+from common.methods.ka2er.network import KA2ER
+from common.methods.ka2er.student import KA2ERStudent
 
 from .bench_measure import Case, relative
 

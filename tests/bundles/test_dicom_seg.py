@@ -14,7 +14,7 @@ from common.data.dicom.seg_masks import read_seg
 from common.data.dicom.series import read_dicom
 from common.engine.run.settings import model_card
 from common.labels import LabelSpace
-from common.methods.ka2er_student import KA2ERStudent
+from common.methods.ka2er.student import KA2ERStudent
 from common.weights import read_card
 from tests.bundles.commands import ROOT, done
 from tools.predict import segment

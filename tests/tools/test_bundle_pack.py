@@ -93,7 +93,7 @@ def test_what_travels(toy: Path, tmp_path: Path) -> None:
     assert own == {"LICENSE", "docs/README.md", "docs/data_license.txt", "docs/VENDORED.json"} | {
         f"configs/{n}" for n in ("inference.json", "train.json", "metadata.json", "logging.conf")
     }
-    assert "toy_bundle/common/weights.py" in there and "toy_bundle/common/methods/ka2er.py" not in there
+    assert "toy_bundle/common/weights.py" in there and "toy_bundle/common/methods/ka2er/network.py" not in there
     record = verify_vendored(done.folder)
     assert record["package"] == "toy_bundle" and len(record["modules"]) == done.modules
     assert leftovers(done.folder) == [] and "no weights" in done.weights

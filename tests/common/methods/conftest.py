@@ -6,8 +6,8 @@ from torch import nn
 
 from common.experts.expert_set import ExpertSet
 from common.labels import LabelSpace
-from common.methods.ka2er import KA2ER
-from common.methods.ka2er_student import KA2ERStudent
+from common.methods.ka2er.network import KA2ER
+from common.methods.ka2er.student import KA2ERStudent
 
 STRUCTURES = ("liver", "spleen", "tumour")
 SIZE = (32, 32, 64)

@@ -7,7 +7,7 @@ from torch import nn
 from common.engine.inference.kept_windows import KeptWindowInferer
 from common.engine.inference.windows import WindowInferer
 from common.errors import ConfigError
-from common.methods.ka2er_student import KA2ERStudent
+from common.methods.ka2er.student import KA2ERStudent
 
 
 class Counted(nn.Module):

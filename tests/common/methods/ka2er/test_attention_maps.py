@@ -9,7 +9,7 @@ import torch
 from ignite.engine import Engine, Events
 from PIL import Image
 
-from common.engine.attention_maps import AttentionMaps, draw_attention
+from common.methods.ka2er.attention_maps import AttentionMaps, draw_attention
 
 
 class _Network:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from segment_anything.modeling import PromptEncoder
 from torch import Tensor, nn
 
-from ..errors import ConfigError, PromptError
-from ..layers.attention.cross import AttentionBlock, sincos_position, to_tokens
+from ...errors import ConfigError, PromptError
+from ...layers.attention.cross import AttentionBlock, sincos_position, to_tokens
 
 __all__ = ["FUSE", "FUSE_AT", "BoxTokens", "MaskHead", "Prompts"]
 

@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..atomic import atomic_write
+from ...atomic import atomic_write
 
 __all__ = ["AttentionMaps", "draw_attention"]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from segment_anything.modeling import PromptEncoder
 from torch import Tensor, nn
 
-from ..backbones.sam.prompt import prompt_encoder as build_prompt_encoder
-from ..backbones.swin_unetr.network import SwinUNETR
-from ..errors import ConfigError
-from ..layers.attention.cross import AttentionBlock, from_tokens, to_tokens
-from .ka2er_experts import plain
-from .ka2er_head import MaskHead
-from .ka2er_script import ScriptableStudent
+from ...backbones.sam.prompt import prompt_encoder as build_prompt_encoder
+from ...backbones.swin_unetr.network import SwinUNETR
+from ...errors import ConfigError
+from ...layers.attention.cross import AttentionBlock, from_tokens, to_tokens
+from .experts import plain
+from .head import MaskHead
+from .script import ScriptableStudent
 
 __all__ = ["LEVELS", "KA2ERStudent", "pretrained"]
 

@@ -9,9 +9,9 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
-from ..errors import ConfigError, ExpertError
-from ..experts.expert_set import Expert, ExpertSet
-from ..layers.fusion.amalgamation import ExpertFeatures
+from ...errors import ConfigError, ExpertError
+from ...experts.expert_set import Expert, ExpertSet
+from ...layers.fusion.amalgamation import ExpertFeatures
 
 __all__ = [
     "Answers",

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from common.errors import ConfigError, ExpertError, PromptError
-from common.methods.ka2er import KA2ER, PROMPT_SOURCES, REGULARISERS
-from common.methods.ka2er_loss import KA2ERLoss
+from common.methods.ka2er.loss import KA2ERLoss
+from common.methods.ka2er.network import KA2ER, PROMPT_SOURCES, REGULARISERS
 from common.prompts import boxes_from_label
 
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
-from ..layers.fusion.amalgamation import AttentionMap
-from ..losses.distillation import ALIGN_KINDS, align, kl_divergence
-from ..losses.segmentation import annotated_dice_ce
-from .ka2er_experts import plain
+from ...errors import ConfigError
+from ...layers.fusion.amalgamation import AttentionMap
+from ...losses.distillation import ALIGN_KINDS, align, kl_divergence
+from ...losses.segmentation import annotated_dice_ce
+from .experts import plain
 
 __all__ = ["KA2ERLoss", "KA2EROutputs"]
 

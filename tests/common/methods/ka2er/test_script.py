@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from common.layers.attention.cross import sincos_position
-from common.methods.ka2er_script import _positions
+from common.methods.ka2er.script import _positions
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import torch
 from common.errors import ConfigError
 from common.losses.distillation import align, kl_divergence
 from common.losses.segmentation import annotated_dice_ce
-from common.methods.ka2er_loss import KA2ERLoss, KA2EROutputs
+from common.methods.ka2er.loss import KA2ERLoss, KA2EROutputs
 
 
 def outputs(student=True, teacher=True, same=False):

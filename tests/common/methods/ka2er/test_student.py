@@ -4,7 +4,7 @@ from monai.data import MetaTensor
 from monai.networks.nets.swin_unetr import SwinUNETR as MonaiSwinUNETR
 
 from common.errors import ConfigError, WeightError
-from common.methods.ka2er_student import LEVELS, pretrained
+from common.methods.ka2er.student import LEVELS, pretrained
 
 
 @pytest.mark.parametrize("levels", LEVELS)

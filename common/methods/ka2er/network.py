@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, PromptError
-from ..experts.expert_set import ExpertSet
-from ..layers.fusion.amalgamation import AttentionMap, HierarchicalAmalgamation, attention_volume
-from ..prompts import boxes_from_label, drop_boxes, jitter_boxes
-from .ka2er_experts import (
+from ...errors import ConfigError, PromptError
+from ...experts.expert_set import ExpertSet
+from ...layers.fusion.amalgamation import AttentionMap, HierarchicalAmalgamation, attention_volume
+from ...prompts import boxes_from_label, drop_boxes, jitter_boxes
+from .experts import (
     Crop,
     Teacher,
     ask_experts,
@@ -25,8 +25,8 @@ from .ka2er_experts import (
     initial_teacher,
     plain,
 )
-from .ka2er_loss import KA2EROutputs
-from .ka2er_student import KA2ERStudent
+from .loss import KA2EROutputs
+from .student import KA2ERStudent
 
 __all__ = ["KA2ER", "PROMPT_SOURCES"]
 

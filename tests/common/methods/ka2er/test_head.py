@@ -5,7 +5,7 @@ from torch import nn
 from common.backbones.sam.prompt import prompt_encoder
 from common.errors import ConfigError, PromptError
 from common.layers.attention.cross import sincos_position, to_tokens
-from common.methods.ka2er_head import FUSE, FUSE_AT, BoxTokens, MaskHead
+from common.methods.ka2er.head import FUSE, FUSE_AT, BoxTokens, MaskHead
 
 SIZE = (16, 24, 8)
 CHANNELS = 12
