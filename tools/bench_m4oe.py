@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from common.layers.gating.mlp_mixture import Mixed, MLPMixture
 from common.layers.gating.routing import Routing
-from common.methods.m4oe import M4oE, M4oEOutputs, swin_unet_with_experts
+from common.methods.m4oe.network import M4oE, M4oEOutputs, swin_unet_with_experts
 
 from .bench_measure import Case, relative
 

@@ -20,8 +20,8 @@ from common.data.survey import merged, survey
 from common.errors import DataError, WeightError
 from common.experts.sources import hash_files
 from common.labels import LabelSpace, union
-from common.methods.m4oe import M4oE
-from common.methods.m4oe_network import m4oe_network
+from common.methods.m4oe.build import m4oe_network
+from common.methods.m4oe.network import M4oE
 from common.modalities import same as one_modality
 from common.weights import load_weights, read_state_dict
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from common.backbones.sam3d.network import Sam3D
-from common.methods.m4oe_expert import MaskedVolume
-from common.methods.m4oe_file import M4oEFile
-from common.methods.m4oe_volume import M4oEVolume
+from common.methods.m4oe.phase_one import MaskedVolume
+from common.methods.m4oe.single import M4oEFile
+from common.methods.m4oe.volume import M4oEVolume
 from common.methods.sam_med3d_moe import SAMMed3DMoE
 from common.methods.samora_expert_volume import ExpertVolume
 from common.methods.samora_volume import SAMoraVolume

@@ -19,7 +19,7 @@ from ..layers.gating.routing import Routing
 from ..layers.lora.experts import set_expert
 from ..layers.lora.mix import MIXES, mixed_qkv
 from ..layers.lora.qkv import base_qkv, batched_qkv
-from .m4oe import repeated
+from .m4oe.network import repeated
 
 __all__ = ["SIGNALS", "SAMora", "SAMoraOutputs", "fusion_window"]
 

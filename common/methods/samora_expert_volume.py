@@ -15,8 +15,8 @@ from torch.nn.functional import cosine_similarity, interpolate, normalize
 from ..errors import ConfigError, WeightError
 from ..losses.reconstruction import masked_mse, patches_of
 from ..weights import Coverage, load_weights
-from .m4oe_expert import window_mask
-from .m4oe_volume import slice_by_slice
+from .m4oe.phase_one import window_mask
+from .m4oe.volume import slice_by_slice
 from .samora_base import hash_of
 from .samora_expert import ExpertNetwork, only_trained
 from .samora_students import Masking

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..layers.lora.experts import set_expert
-from .m4oe import repeated
+from .m4oe.network import repeated
 from .samora import SAMora
 
 __all__ = ["plain_features"]

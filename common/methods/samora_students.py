@@ -13,7 +13,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from ..errors import ConfigError
 from ..layers.pixel_decoder import PixelDecoder
-from .m4oe_expert import window_mask
+from .m4oe.phase_one import window_mask
 from .samora_objectives import Compared, Contrasted, Denoised, Patches
 from .samora_teachers import ImageTeacher, PatchTeacher
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ConfigError
-from .m4oe_volume import slice_by_slice
+from .m4oe.volume import slice_by_slice
 from .samora import SAMora
 from .samora_views import ExpertViews, expert_views
 

@@ -14,7 +14,7 @@ from common.engine.run.settings import model_card, model_settings
 from common.errors import ConfigError, DataError, LabelError, WeightError
 from common.experts.sources import hash_files
 from common.labels import LabelSpace
-from common.methods.m4oe_network import m4oe_network
+from common.methods.m4oe.build import m4oe_network
 from common.weights import load_weights, read_card, read_state_dict
 from tools import experts
 from tools.__main__ import main

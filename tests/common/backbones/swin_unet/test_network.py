@@ -13,7 +13,7 @@ from common.backbones.swin_unet.network import SwinUnet, start_weights
 from common.backbones.swin_unet.weights import from_m4oe, from_swin, load_m4oe, load_swin
 from common.errors import ConfigError, WeightError
 from common.layers.gating.mlp_mixture import MLP, MLPMixture
-from common.methods.m4oe import M4oE
+from common.methods.m4oe.network import M4oE
 
 PARITY = Path(os.environ.get("AMALGAM_PARITY", "missing")) / "m4oe_parity.pt"
 TINY = {"embed": 12, "num_heads": (1, 2, 3, 6), "window": 2, "drop_path": 0.0}

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ..atomic import atomic_write
-from ..tables import write_csv
+from ...atomic import atomic_write
+from ...tables import write_csv
 
 __all__ = ["PARTS", "BlockUse", "CaseUse", "block_use", "idle_experts", "usage_rows", "usage_summary", "write_usage"]
 

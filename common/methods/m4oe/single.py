@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError
-from ..layers.gating.mlp_experts import MLPExperts
-from ..layers.gating.mlp_mixture import Mixed, MLPMixture
-from .m4oe import M4oE, repeated
+from ...errors import ConfigError
+from ...layers.gating.mlp_experts import MLPExperts
+from ...layers.gating.mlp_mixture import Mixed, MLPMixture
+from .network import M4oE, repeated
 
 __all__ = ["M4oEFile"]
 

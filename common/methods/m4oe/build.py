@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..backbones.swin_unet.network import start_weights
-from ..errors import LabelError
-from ..labels import LabelSpace
-from .m4oe import M4oE, swin_unet_with_experts
+from ...backbones.swin_unet.network import start_weights
+from ...errors import LabelError
+from ...labels import LabelSpace
+from .network import M4oE, swin_unet_with_experts
 
 __all__ = ["m4oe_network"]
 

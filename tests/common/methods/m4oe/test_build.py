@@ -5,7 +5,7 @@ import torch
 
 from common.errors import LabelError
 from common.labels import LabelSpace
-from common.methods.m4oe_network import m4oe_network
+from common.methods.m4oe.build import m4oe_network
 
 SIZES = {"embed": 12, "num_heads": (1, 2, 3, 6), "window": 2}
 LABELS = LabelSpace(("liver", "spleen", "atrium"))

@@ -9,7 +9,7 @@ from common.backbones.swin_unet.network import MirroredDecoder, SwinUnet
 from common.data.slices.views import SliceViews
 from common.errors import ConfigError
 from common.layers.gating.mlp_mixture import MLP, MLPMixture
-from common.methods.m4oe_expert import (
+from common.methods.m4oe.phase_one import (
     M4oEExpertLoss,
     MaskedAutoencoder,
     MaskedVolume,

@@ -20,14 +20,14 @@ from monai.transforms import InvertibleTransform
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..backbones.swin_unet.network import SwinUnet
-from ..data.io import write_volume
-from ..data.transforms.restore import RestoreGridd
-from ..errors import ConfigError, DataError
-from ..layers.gating.mlp_mixture import Mixed, MLPMixture
-from ..literals import file_name
+from ...backbones.swin_unet.network import SwinUnet
+from ...data.io import write_volume
+from ...data.transforms.restore import RestoreGridd
+from ...engine.monitor.gate_pictures import GateSlice, add_captions, draw_gate_slice, draw_usage, forget_pictures
+from ...errors import ConfigError, DataError
+from ...layers.gating.mlp_mixture import Mixed, MLPMixture
+from ...literals import file_name
 from .gate_usage import PARTS, CaseUse, block_use, idle_experts, usage_rows, usage_summary, write_usage
-from .monitor.gate_pictures import GateSlice, add_captions, draw_gate_slice, draw_usage, forget_pictures
 
 __all__ = ["GateMaps"]
 

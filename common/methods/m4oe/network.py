@@ -9,13 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..backbones.swin_unet.network import FeedForward, SwinUnet
-from ..errors import ConfigError, LabelError
-from ..layers.gating.class_heads import ClassHeads
-from ..layers.gating.mlp_mixture import MLP, MLPMixture
-from ..layers.gating.routing import Routing
-from ..losses.balance import load_balance
-from ..losses.segmentation import annotated_dice_ce
+from ...backbones.swin_unet.network import FeedForward, SwinUnet
+from ...errors import ConfigError, LabelError
+from ...layers.gating.class_heads import ClassHeads
+from ...layers.gating.mlp_mixture import MLP, MLPMixture
+from ...layers.gating.routing import Routing
+from ...losses.balance import load_balance
+from ...losses.segmentation import annotated_dice_ce
 
 __all__ = ["M4oE", "M4oELoss", "M4oEOutputs", "repeated", "swin_unet_with_experts"]
 

@@ -7,7 +7,7 @@ from common.errors import ConfigError, LabelError
 from common.layers.gating.mlp_mixture import MLPMixture
 from common.losses.balance import load_balance
 from common.losses.segmentation import annotated_dice_ce
-from common.methods.m4oe import M4oE, M4oELoss, swin_unet_with_experts
+from common.methods.m4oe.network import M4oE, M4oELoss, swin_unet_with_experts
 
 SIZES = {"embed": 12, "num_heads": (1, 2, 3, 6), "window": 2, "drop_path": 0.0}
 CLASSES = {"abdomen": (0, 1, 2), "heart": (0, 3)}

@@ -6,7 +6,15 @@ import json
 import pytest
 import torch
 
-from common.engine.gate_usage import BlockUse, CaseUse, block_use, idle_experts, usage_rows, usage_summary, write_usage
+from common.methods.m4oe.gate_usage import (
+    BlockUse,
+    CaseUse,
+    block_use,
+    idle_experts,
+    usage_rows,
+    usage_summary,
+    write_usage,
+)
 
 
 def test_weights_per_image_count_for_all_of_its_tokens():

@@ -5,8 +5,8 @@ import torch
 from monai.data import MetaTensor, list_data_collate
 
 from common.errors import ConfigError
-from common.methods.m4oe import M4oE, swin_unet_with_experts
-from common.methods.m4oe_volume import M4oEVolume
+from common.methods.m4oe.network import M4oE, swin_unet_with_experts
+from common.methods.m4oe.volume import M4oEVolume
 
 
 def build(**options):

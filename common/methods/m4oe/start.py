@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..backbones.swin_unet.weights import load_m4oe, load_swin
-from ..card import ModelCard
-from ..errors import ConfigError, WeightError
-from ..weights import load_weights, read_state_dict
-from .m4oe import M4oE
+from ...backbones.swin_unet.weights import load_m4oe, load_swin
+from ...card import ModelCard
+from ...errors import ConfigError, WeightError
+from ...weights import load_weights, read_state_dict
+from .network import M4oE
 
 __all__ = ["started"]
 

@@ -10,8 +10,8 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator
 
-from common.engine.rebuilt import RebuiltPictures, RebuiltScores
-from common.methods.m4oe_expert import m4oe_autoencoder
+from common.methods.m4oe.phase_one import m4oe_autoencoder
+from common.methods.m4oe.rebuilt import RebuiltPictures, RebuiltScores
 
 SIZES = {"embed": 12, "num_heads": (1, 2, 3, 6), "window": 2}
 

@@ -7,9 +7,9 @@ from common.card import save_weights
 from common.engine.run.settings import model_card
 from common.errors import ConfigError, WeightError
 from common.labels import LabelSpace
-from common.methods.m4oe_expert import m4oe_autoencoder
-from common.methods.m4oe_network import m4oe_network
-from common.methods.m4oe_start import started
+from common.methods.m4oe.build import m4oe_network
+from common.methods.m4oe.phase_one import m4oe_autoencoder
+from common.methods.m4oe.start import started
 
 SIZES = {"embed": 12, "num_heads": (1, 2, 3, 6), "window": 2}
 LABELS = LabelSpace(("liver",))

@@ -14,8 +14,8 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from ..atomic import atomic_write
-from ..tables import write_csv
+from ...atomic import atomic_write
+from ...tables import write_csv
 
 __all__ = ["RebuiltPictures", "RebuiltScores"]
 

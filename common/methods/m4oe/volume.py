@@ -8,8 +8,8 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
-from ..errors import ConfigError
-from .m4oe import M4oE
+from ...errors import ConfigError
+from .network import M4oE
 
 __all__ = ["M4oEVolume", "slice_by_slice"]
 

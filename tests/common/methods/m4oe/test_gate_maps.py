@@ -15,10 +15,10 @@ from monai.inferers import SimpleInferer
 from monai.transforms import Compose, Orientationd, Resized
 from PIL import Image
 
-from common.engine.gate_maps import GateMaps
 from common.errors import ConfigError, DataError
-from common.methods.m4oe import M4oE, swin_unet_with_experts
-from common.methods.m4oe_volume import M4oEVolume
+from common.methods.m4oe.gate_maps import GateMaps
+from common.methods.m4oe.network import M4oE, swin_unet_with_experts
+from common.methods.m4oe.volume import M4oEVolume
 
 NAMES = ("CT", "MR")
 AFFINE = torch.diag(torch.tensor([-1.0, 2.0, 3.0, 1.0]))
@@ -214,7 +214,7 @@ def test_one_choice_per_image_has_a_table_and_no_maps(tmp_path):
 
 @pytest.mark.parametrize("options", [{"gate": "channel_official"}, {"moe_encoder": False, "moe_decoder": False}])
 def test_without_a_choice_there_is_one_line_and_nothing_else(tmp_path, caplog, options):
-    with caplog.at_level(logging.INFO, "common.engine.gate_maps"):
+    with caplog.at_level(logging.INFO, "common.methods.m4oe.gate_maps"):
         evaluate(build(**options), tmp_path)
     assert [r.message for r in caplog.records if "gates" in r.message] == [
         "the network has no gates that choose between experts: there is nothing to record"

@@ -5,8 +5,8 @@ import torch
 
 from common.errors import ConfigError
 from common.labels import LabelSpace
-from common.methods.m4oe_file import M4oEFile
-from common.methods.m4oe_network import m4oe_network
+from common.methods.m4oe.build import m4oe_network
+from common.methods.m4oe.single import M4oEFile
 
 HEADS = {"one": ["liver", "aorta"], "two": ["spleen"]}
 OPTIONS = [{}, {"gate": "none"}, {"gate": "channel_official"}, {"gate_input": "image_mean"}, {"top_k": 1}]

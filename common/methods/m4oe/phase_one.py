@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..backbones.swin_unet.network import MirroredDecoder, SwinUnet, start_weights
-from ..data.slices.views import SliceViews
-from ..errors import ConfigError
-from ..layers.gating.mlp_mixture import MLP
-from ..losses.reconstruction import masked_mse
-from .m4oe import repeated, swin_unet_with_experts
-from .m4oe_volume import slice_by_slice
+from ...backbones.swin_unet.network import MirroredDecoder, SwinUnet, start_weights
+from ...data.slices.views import SliceViews
+from ...errors import ConfigError
+from ...layers.gating.mlp_mixture import MLP
+from ...losses.reconstruction import masked_mse
+from .network import repeated, swin_unet_with_experts
+from .volume import slice_by_slice
 
 __all__ = [
     "M4oEExpertLoss",
