@@ -10,7 +10,7 @@ from common.backbones.sam3d.network import sam3d_network
 from common.card import save_weights
 from common.engine.run.settings import model_card
 from common.labels import LabelSpace
-from common.methods.sam_med3d_start import general_model, mixture, read_decoders
+from common.methods.sam_med3d_moe.start import general_model, mixture, read_decoders
 
 
 class Sam3DFiles:

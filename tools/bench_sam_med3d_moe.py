@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from common.backbones.sam3d.network import VARIANTS, Sam3D, sam3d_network
 from common.backbones.sam3d.prompt import Prompts
 from common.layers.gating.prompt_gate import PromptGate
-from common.methods.sam_med3d_moe import SAMMed3DMoE
+from common.methods.sam_med3d_moe.network import SAMMed3DMoE
 
 from .bench_measure import Case, relative
 from .bench_sam_med3d_plain import every_decoder, padded_encoder

@@ -12,7 +12,7 @@ from common.backbones.sam3d.decoder import MaskDecoder3D
 from common.backbones.sam3d.encoder import Sam3DEncoder
 from common.backbones.sam3d.network import Sam3D
 from common.backbones.sam3d.prompt import Prompts
-from common.methods.sam_med3d_moe import SAMMed3DMoE
+from common.methods.sam_med3d_moe.network import SAMMed3DMoE
 
 __all__ = ["every_decoder", "padded_encoder", "released_decoder"]
 

@@ -15,9 +15,9 @@ from common.card import ModelCard, save_weights
 from common.errors import ExpertError, WeightError
 from common.experts.sources import hash_files
 from common.labels import LabelSpace, union
-from common.methods.sam_med3d_moe import MoELogits, SAMMed3DMoE
-from common.methods.sam_med3d_start import DecoderExpert, read_decoders
-from common.methods.sam_med3d_trained import Mixture, read_mixture
+from common.methods.sam_med3d_moe.network import MoELogits, SAMMed3DMoE
+from common.methods.sam_med3d_moe.start import DecoderExpert, read_decoders
+from common.methods.sam_med3d_moe.trained import Mixture, read_mixture
 
 from .terminal import console
 

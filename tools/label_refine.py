@@ -196,14 +196,14 @@ def _objects(model: Model) -> dict[str, Any]:
     return {
         "top": {
             "objects": {"_target_": "Compose", "transforms": steps},
-            "network_def": {"_target_": "common.methods.sam_med3d_start.trained_mixture",
+            "network_def": {"_target_": "common.methods.sam_med3d_moe.start.trained_mixture",
                             "settings": "$@model['network']", "train": "joint"},
             "training": clicked,
         },
         "train": {
             "dataset": {**crops, "experts": "$@model['expert_structures']"},
             "dataloader": _loader("@train::dataset", 2, shuffle=True),
-            "loss": {"_target_": "common.methods.sam_med3d_loss.SessionLoss", "mean": True},
+            "loss": {"_target_": "common.methods.sam_med3d_moe.loss.SessionLoss", "mean": True},
             "prepare_batch": prepare,
         },
         "network": "@training",

@@ -20,7 +20,7 @@ from common.card import save_weights
 from common.engine.run.settings import model_card
 from common.errors import PromptError
 from common.labels import LabelSpace
-from common.methods.sam_med3d_start import DecoderExpert, General, mixture
+from common.methods.sam_med3d_moe.start import DecoderExpert, General, mixture
 
 ROOT = Path(__file__).resolve().parents[2]
 OBLIQUE = np.array([[-2.4, 0.3, 0, 12], [0.28, 2.5, 0, -30], [0, 0, 3.0, 7], [0, 0, 0, 1]])

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from common.engine.evaluation.score_summary import read_case_csv, write_case_csv
-from common.engine.forgetting_table import forgetting_table
 from common.engine.monitor.history import read_history, write_history
+from common.methods.sam_med3d_moe.forgetting_table import forgetting_table
 from common.tables import csv_text, markdown_code, markdown_table, markdown_text, read_csv, write_csv
 from tools.terminal import console
 

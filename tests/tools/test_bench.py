@@ -14,7 +14,7 @@ from common.layers import sam_adapters
 from common.layers.attention import released_bias
 from common.layers.attention import sam as sam_attention
 from common.methods import samora
-from common.methods.sam_med3d_moe import SAMMed3DMoE
+from common.methods.sam_med3d_moe.network import SAMMed3DMoE
 from tools import (
     bench,
     bench_ic_moe,

@@ -8,8 +8,8 @@ from common.card import save_weights
 from common.engine.run.settings import model_settings
 from common.errors import ExpertError, WeightError
 from common.experts.sources import hash_files
-from common.methods.sam_med3d_start import read_decoders, trained_mixture
-from common.methods.sam_med3d_trained import read_mixture
+from common.methods.sam_med3d_moe.start import read_decoders, trained_mixture
+from common.methods.sam_med3d_moe.trained import read_mixture
 from common.weights import load_weights, read_card, read_state_dict
 from tools import experts_decoder
 from tools.__main__ import main

@@ -13,7 +13,7 @@ from common.engine.inference.windows import WindowInferer
 from common.engine.run.settings import model_card
 from common.errors import ConfigError, DataError, PromptError
 from common.labels import LabelSpace
-from common.methods.sam_med3d_start import DecoderExpert, General, mixture
+from common.methods.sam_med3d_moe.start import DecoderExpert, General, mixture
 from tools.__main__ import main
 from tools.predict import segment
 from tools.prompt_options import given_prompts

@@ -7,7 +7,7 @@ import torch
 
 from common.engine.interactive.prompting import Step
 from common.errors import ConfigError
-from common.methods.sam_med3d_loss import SessionLoss
+from common.methods.sam_med3d_moe.loss import SessionLoss
 
 
 class Output(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..tables import markdown_text
+from ...tables import markdown_text
 
 __all__ = ["forgetting_table"]
 
@@ -14,7 +14,7 @@ def forgetting_table(found: Mapping[str, Any]) -> str:
     """Markdown: a line per group, then one per structure; general decoder / experts / mixture for each prompt.
 
     Args:
-        found: as :func:`~common.engine.forgetting.summary` gives it.
+        found: as :func:`~common.methods.sam_med3d_moe.forgetting.summary` gives it.
     """
     prompts = found["prompts"]
     head = "general / experts / mixture"

@@ -10,11 +10,11 @@ from torch.utils.data import Dataset
 from common.backbones.sam3d.network import sam3d_network
 from common.data.prompts.click_protocol import click_protocol
 from common.data.prompts.clicks import click_generator
-from common.engine.forgetting import ForgettingReport, summary
 from common.engine.interactive.prompting import click_scores
 from common.errors import ConfigError
-from common.methods.sam_med3d_start import General, read_decoders
-from common.methods.sam_med3d_start import mixture as build
+from common.methods.sam_med3d_moe.forgetting import ForgettingReport, summary
+from common.methods.sam_med3d_moe.start import General, read_decoders
+from common.methods.sam_med3d_moe.start import mixture as build
 
 
 def rows():

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..card import ModelCard
-from ..errors import ConfigError, WeightError
-from ..weights import load_weights, read_state_dict
-from .sam_med3d_moe import SAMMed3DMoE
-from .sam_med3d_start import general_model, mixture, read_decoders, trained_mixture
+from ...card import ModelCard
+from ...errors import ConfigError, WeightError
+from ...weights import load_weights, read_state_dict
+from .network import SAMMed3DMoE
+from .start import general_model, mixture, read_decoders, trained_mixture
 
 __all__ = ["Mixture", "TrainedMixture", "read_mixture", "start_mixture"]
 
@@ -50,8 +50,9 @@ def read_mixture(path: str | Path, **options: Any) -> TrainedMixture:
 
     Args:
         path: ``model.pt`` that the bundle ``sam_med3d_moe`` wrote.
-        options: ``tau``, ``fusion``, ``train``, ``cache_gb`` of :class:`~common.methods.sam_med3d_moe.SAMMed3DMoE`;
-            the first two as they were trained when not given.
+        options: ``tau``, ``fusion``, ``train``, ``cache_gb`` of
+            :class:`~common.methods.sam_med3d_moe.network.SAMMed3DMoE`; the first two as they were trained when not
+            given.
 
     Raises:
         WeightError: for a file of something else, or one that does not fit its own card.
@@ -79,8 +80,8 @@ def start_mixture(
     """The mixture that a training begins with: a new gate over files of decoders, or a trained mixture's own gate.
 
     Args:
-        general: see :func:`~common.methods.sam_med3d_start.general_model`.
-        experts: see :func:`~common.methods.sam_med3d_start.read_decoders`.
+        general: see :func:`~common.methods.sam_med3d_moe.start.general_model`.
+        experts: see :func:`~common.methods.sam_med3d_moe.start.read_decoders`.
         start_from: a trained mixture in the place of both. Experts whose score was never trained get one to learn from.
         spacing: mm of this training's crops; experts of another one are named in a warning.
         heads: of a new gate's attention.
@@ -88,11 +89,12 @@ def start_mixture(
         prompt_pool: see :class:`~common.layers.gating.prompt_gate.PromptGate`.
         general_logit: see there.
         seed: of new weights.
-        options: ``tau``, ``fusion``, ``train``, ``cache_gb`` of :class:`~common.methods.sam_med3d_moe.SAMMed3DMoE`.
+        options: ``tau``, ``fusion``, ``train``, ``cache_gb`` of
+            :class:`~common.methods.sam_med3d_moe.network.SAMMed3DMoE`.
 
     Raises:
         ConfigError: for a trained mixture beside other parts, or one with another gate or spacing.
-        ExpertError: see :func:`~common.methods.sam_med3d_start.read_decoders`.
+        ExpertError: see :func:`~common.methods.sam_med3d_moe.start.read_decoders`.
         WeightError: for files that do not fit.
     """
     shape: dict[str, Any] = {

@@ -8,7 +8,7 @@ import torch
 from common.backbones.sam3d.network import sam3d_network
 from common.card import save_weights
 from common.errors import ConfigError, ExpertError, WeightError
-from common.methods.sam_med3d_start import general_model, mixture, read_decoders, trained_mixture
+from common.methods.sam_med3d_moe.start import general_model, mixture, read_decoders, trained_mixture
 from common.weights import read_state_dict
 
 

@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from ..atomic import atomic_write
-from ..data.prompts.click_protocol import ClickProtocol, click_protocol
-from ..data.prompts.clicks import click_generator
-from ..errors import ConfigError
-from ..tables import write_csv
+from ...atomic import atomic_write
+from ...data.prompts.click_protocol import ClickProtocol, click_protocol
+from ...data.prompts.clicks import click_generator
+from ...engine.interactive.prompting import click_scores
+from ...errors import ConfigError
+from ...tables import write_csv
 from .forgetting_picture import draw_forgetting
 from .forgetting_table import forgetting_table
-from .interactive.prompting import click_scores
 
 __all__ = ["MODELS", "ForgettingReport", "summary"]
 

@@ -9,7 +9,7 @@ from monai.losses import DiceCELoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 
 __all__ = ["SessionLoss"]
 

@@ -10,7 +10,7 @@ from common.backbones.sam3d.prompt import Prompts
 from common.errors import ConfigError, ExpertError
 from common.layers.gating.prompt_gate import PromptGate
 from common.layers.gating.routing import Routing
-from common.methods.sam_med3d_moe import SAMMed3DMoE, fuse
+from common.methods.sam_med3d_moe.network import SAMMed3DMoE, fuse
 
 
 def network(experts=2, **options):

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..atomic import atomic_write
-from .monitor.gate_pictures import add_captions
+from ...atomic import atomic_write
+from ...engine.monitor.gate_pictures import add_captions
 
 __all__ = ["draw_forgetting"]
 
@@ -22,7 +22,7 @@ def draw_forgetting(found: Mapping[str, Any], path: Path) -> None:
     """Draw a panel per prompt, a line per group and structure, a mark per model.
 
     Args:
-        found: as :func:`~common.engine.forgetting.summary` gives it.
+        found: as :func:`~common.methods.sam_med3d_moe.forgetting.summary` gives it.
         path: PNG file; its caption is added to ``captions.json`` beside it.
     """
     from matplotlib.figure import Figure

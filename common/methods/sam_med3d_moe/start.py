@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..backbones.sam3d.decoder import MaskDecoder3D
-from ..backbones.sam3d.network import Sam3D, sam3d_network
-from ..errors import ConfigError, ExpertError
-from ..layers.gating.prompt_gate import PromptGate
-from ..weights import digest, load_weights, read_card, read_state_dict
-from .sam_med3d_moe import SAMMed3DMoE
+from ...backbones.sam3d.decoder import MaskDecoder3D
+from ...backbones.sam3d.network import Sam3D, sam3d_network
+from ...errors import ConfigError, ExpertError
+from ...layers.gating.prompt_gate import PromptGate
+from ...weights import digest, load_weights, read_card, read_state_dict
+from .network import SAMMed3DMoE
 
 __all__ = ["DecoderExpert", "General", "general_model", "mixture", "read_decoders", "trained_mixture"]
 
@@ -173,7 +173,8 @@ def mixture(
         prompt_pool: see :class:`~common.layers.gating.prompt_gate.PromptGate`.
         general_logit: see there.
         seed: of the gate's weights.
-        options: ``tau``, ``fusion``, ``train``, ``cache_gb`` of :class:`~common.methods.sam_med3d_moe.SAMMed3DMoE`.
+        options: ``tau``, ``fusion``, ``train``, ``cache_gb`` of
+            :class:`~common.methods.sam_med3d_moe.network.SAMMed3DMoE`.
     """
     base = general.network
     if hidden is None:

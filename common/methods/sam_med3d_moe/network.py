@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..backbones.sam3d.decoder import MaskDecoder3D, MaskLogits
-from ..backbones.sam3d.network import Sam3D
-from ..backbones.sam3d.prompt import Prompts
-from ..errors import ConfigError, ExpertError
-from ..layers.frozen_features import FrozenFeatures
-from ..layers.gating.prompt_gate import PromptGate
-from ..layers.gating.routing import Routing
+from ...backbones.sam3d.decoder import MaskDecoder3D, MaskLogits
+from ...backbones.sam3d.network import Sam3D
+from ...backbones.sam3d.prompt import Prompts
+from ...errors import ConfigError, ExpertError
+from ...layers.frozen_features import FrozenFeatures
+from ...layers.gating.prompt_gate import PromptGate
+from ...layers.gating.routing import Routing
 
 __all__ = ["FUSIONS", "TRAINS", "MoELogits", "SAMMed3DMoE", "fuse"]
 
