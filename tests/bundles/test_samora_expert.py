@@ -13,7 +13,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from common.layers.lora.files import base_hash, load_adapter
-from common.methods.samora_base import frozen_encoder
+from common.methods.samora.base import frozen_encoder
 from common.weights import read_card, read_state_dict
 from tests.bundles import commands
 from tests.bundles.commands import ENVIRONMENT, ROOT, killed_and_resumed

@@ -13,8 +13,8 @@ from common.errors import AmalgamationError, ConfigError
 from common.layers import sam_adapters
 from common.layers.attention import released_bias
 from common.layers.attention import sam as sam_attention
-from common.methods import samora
 from common.methods.sam_med3d_moe.network import SAMMed3DMoE
+from common.methods.samora import network as samora
 from tools import (
     bench,
     bench_ic_moe,
