@@ -2,8 +2,8 @@
 
 import pytest
 
-from tools.bench_ic_moe import LAPTOP, PAPER, cases
-from tools.bench_measure import multiply_adds, tensor_memory
+from tools.bench.ic_moe import LAPTOP, PAPER, cases
+from tools.bench.measure import multiply_adds, tensor_memory
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from tools.bench_ka2er import _inference, _training
-from tools.bench_measure import multiply_adds, peak_memory
+from tools.bench.ka2er import _inference, _training
+from tools.bench.measure import multiply_adds, peak_memory
 
 
 @pytest.mark.parametrize("build", [_inference, pytest.param(_training, marks=pytest.mark.slow)])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tools.bench_m4oe import LAPTOP, PAPER, cases
-from tools.bench_measure import tensor_memory
+from tools.bench.m4oe import LAPTOP, PAPER, cases
+from tools.bench.measure import tensor_memory
 
 
 @pytest.mark.parametrize(

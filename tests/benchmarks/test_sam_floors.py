@@ -2,8 +2,8 @@
 
 import pytest
 
-from tools.bench_measure import multiply_adds, tensor_memory
-from tools.bench_sam import LAPTOP, PAPER, cases
+from tools.bench.measure import multiply_adds, tensor_memory
+from tools.bench.sam import LAPTOP, PAPER, cases
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from torch import nn
 
 from common.backbones.sam3d.encoder import Sam3DEncoder
 from common.errors import ConfigError
-from tools.bench_sam_med3d_plain import padded_encoder
+from tools.bench.sam_med3d_plain import padded_encoder
 
 TINY = {"image_size": 32, "patch": 8, "embed": 24, "depth": 3, "heads": 2, "width": 12}
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from common.methods.m4oe.network import M4oE, swin_unet_with_experts
-from tools.bench_measure import multiply_adds
+from tools.bench.measure import multiply_adds
 
 # one head per expert: FLARE22, ATLAS23, AMOS22 MR, and a second MR data set with AMOS22's classes
 CLASSES = (14, 3, 16, 16)

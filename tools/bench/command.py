@@ -18,8 +18,13 @@ import torch
 from common.atomic import atomic_write
 from common.errors import ConfigError
 
-from . import bench_ic_moe, bench_ka2er, bench_m4oe, bench_sam, bench_sam_med3d_moe, bench_samora
-from .bench_measure import SMALLER, Case, Row, cost, measure
+from . import ic_moe as bench_ic_moe
+from . import ka2er as bench_ka2er
+from . import m4oe as bench_m4oe
+from . import sam as bench_sam
+from . import sam_med3d_moe as bench_sam_med3d_moe
+from . import samora as bench_samora
+from .measure import SMALLER, Case, Row, cost, measure
 
 __all__ = ["METHODS", "Method", "bench"]
 

@@ -13,7 +13,7 @@ from common.layers.gating.mlp_mixture import Mixed, MLPMixture
 from common.layers.gating.routing import Routing
 from common.methods.m4oe.network import M4oE, M4oEOutputs, swin_unet_with_experts
 
-from .bench_measure import Case, relative
+from .measure import Case, relative
 
 __all__ = ["LAPTOP", "PAPER", "PARTS", "ExpertLoop", "LoopedNetwork", "cases", "growth", "step"]
 

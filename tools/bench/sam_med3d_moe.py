@@ -15,8 +15,8 @@ from common.backbones.sam3d.prompt import Prompts
 from common.layers.gating.prompt_gate import PromptGate
 from common.methods.sam_med3d_moe.network import SAMMed3DMoE
 
-from .bench_measure import Case, relative
-from .bench_sam_med3d_plain import every_decoder, padded_encoder
+from .measure import Case, relative
+from .sam_med3d_plain import every_decoder, padded_encoder
 
 __all__ = ["LAPTOP", "PAPER", "PARTS", "cases", "growth", "mixture", "network"]
 

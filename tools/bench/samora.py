@@ -18,8 +18,8 @@ from common.layers.lora.experts import add_experts, expert_parameters, set_exper
 from common.methods.samora.network import SAMora
 from common.methods.samora.plain import plain_features
 
-from .bench_measure import Case, relative
-from .bench_sam import library_encoder
+from .measure import Case, relative
+from .sam import library_encoder
 
 __all__ = ["LAPTOP", "PAPER", "PARTS", "cases", "growth"]
 

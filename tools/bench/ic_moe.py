@@ -20,8 +20,8 @@ from common.methods.ic_moe.encoders import ExpertEncoders, ExpertFeatures, Froze
 from common.methods.ic_moe.loss import ICMoELoss
 from common.methods.ic_moe.network import ContrastMaps, ICMoE, needed
 
-from .bench_measure import Case, relative
-from .bench_sam import library_encoder
+from .measure import Case, relative
+from .sam import library_encoder
 
 __all__ = ["LAPTOP", "PAPER", "PARTS", "cases", "growth"]
 

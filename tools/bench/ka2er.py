@@ -21,7 +21,7 @@ from common.methods.ka2er.loss import KA2ERLoss
 from common.methods.ka2er.network import KA2ER
 from common.methods.ka2er.student import KA2ERStudent
 
-from .bench_measure import Case, relative
+from .measure import Case, relative
 
 __all__ = ["LAPTOP", "PAPER", "PARTS", "cases", "growth", "step"]
 

@@ -14,7 +14,7 @@ from common.backbones.sam.encoder import SamBlock, SamEncoder
 from common.layers.lora.experts import add_experts, expert_names, expert_parameters, set_expert
 from common.layers.lora.qkv import base_qkv, batched_qkv
 
-from .bench_measure import Case, relative
+from .measure import Case, relative
 
 __all__ = ["LAPTOP", "PAPER", "PARTS", "cases", "growth", "library_encoder"]
 

@@ -15,17 +15,15 @@ from common.layers.attention import released_bias
 from common.layers.attention import sam as sam_attention
 from common.methods.sam_med3d_moe.network import SAMMed3DMoE
 from common.methods.samora import network as samora
-from tools import (
-    bench,
-    bench_ic_moe,
-    bench_ka2er,
-    bench_m4oe,
-    bench_sam,
-    bench_sam_med3d_moe,
-    bench_samora,
-)
 from tools.__main__ import main
-from tools.bench_measure import Case, measure, multiply_adds, peak_memory, tensor_memory
+from tools.bench import command as bench
+from tools.bench import ic_moe as bench_ic_moe
+from tools.bench import ka2er as bench_ka2er
+from tools.bench import m4oe as bench_m4oe
+from tools.bench import sam as bench_sam
+from tools.bench import sam_med3d_moe as bench_sam_med3d_moe
+from tools.bench import samora as bench_samora
+from tools.bench.measure import Case, measure, multiply_adds, peak_memory, tensor_memory
 
 
 def doubled(x):

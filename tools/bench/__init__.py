@@ -1,0 +1,5 @@
+"""``python -m tools bench``: figures of this machine, each beside a check that both ways give the same.
+
+Read :mod:`.command` and :mod:`.measure` first; then what is measured: :mod:`.ka2er`, :mod:`.m4oe`, :mod:`.sam`,
+:mod:`.samora`, :mod:`.ic_moe`, :mod:`.sam_med3d_moe` (against :mod:`.sam_med3d_plain`).
+"""
