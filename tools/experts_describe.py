@@ -18,8 +18,8 @@ from common.labels import LabelSpace
 from common.modalities import meanings
 from common.plain_yaml import read_config
 
+from .bundle.push import ask
 from .bundle_files import walk
-from .bundle_push import ask
 from .data import read_structures
 from .terminal import console
 

@@ -15,13 +15,13 @@ import pytest
 from common.data.datasets.datalist import items
 from common.errors import ConfigError
 from tests.bundles import bare, tiny
-from tools.bundle_checks import SCHEMA, check_bundle
-from tools.bundle_closure import closure
+from tools.bundle.checks import SCHEMA, check_bundle
+from tools.bundle.closure import closure
+from tools.bundle.libraries import check_libraries
+from tools.bundle.pack import pack_bundle
+from tools.bundle.vendor import texts_of
+from tools.bundle.zip import unpack
 from tools.bundle_files import read_json
-from tools.bundle_libraries import check_libraries
-from tools.bundle_pack import pack_bundle
-from tools.bundle_vendor import texts_of
-from tools.bundle_zip import unpack
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = sorted(p.parent.name for p in (ROOT / "bundles").glob("*/configs"))

@@ -14,8 +14,8 @@ import pytest
 
 from common.data.dicom.series import read_series
 from tests.bundles import bare
-from tools.bundle_pack import _copy
-from tools.bundle_vendor import leftovers, vendor
+from tools.bundle.pack import _copy
+from tools.bundle.vendor import leftovers, vendor
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = sorted(p.parent.name for p in (ROOT / "bundles").glob("*/configs"))

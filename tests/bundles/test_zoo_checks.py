@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from common.errors import ConfigError
-from tools.bundle import verify_network
-from tools.bundle_checks import SCHEMA, check_bundle
+from tools.bundle.checks import SCHEMA, check_bundle
+from tools.bundle.command import verify_network
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = sorted(p.parent for p in (ROOT / "bundles").glob("*/configs"))

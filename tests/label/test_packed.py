@@ -7,8 +7,8 @@ from tests.label.client import SLICER
 from tests.label.conftest import BUNDLES, GIVEN, METHODS, free_port
 from tests.label.test_training import DEFAULT, NAMES, digest
 from tests.label.toys import bright
-from tools.bundle_pack import pack_bundle
-from tools.bundle_zip import unpack
+from tools.bundle.pack import pack_bundle
+from tools.bundle.zip import unpack
 from tools.label_config import kinds_of, read_model
 from tools.label_layout import copy_app, lay_out
 from tools.label_server import Server

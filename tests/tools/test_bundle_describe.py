@@ -10,11 +10,11 @@ from common.card import ModelCard
 from common.contract import Contract
 from common.engine.evaluation.score_record import scores_file
 from common.labels import LabelSpace
+from tools.bundle.pack import pack_bundle
 from tools.bundle_describe import conditions, data_lines, describe_weights, score_lines, trained_on
-from tools.bundle_pack import pack_bundle
 from tools.label_config import Model, served_metadata
 
-from .test_bundle_pack import ROOT, toy, trained
+from .bundle.test_pack import ROOT, toy, trained
 
 __all__ = ["toy"]
 

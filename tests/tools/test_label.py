@@ -12,7 +12,7 @@ from common.card import save_weights
 from common.errors import ConfigError, DataError, WeightError
 from tests.label.toys import STRUCTURES, toy_weights
 from tools import label_config, label_refine
-from tools.bundle_closure import named_modules
+from tools.bundle.closure import named_modules
 from tools.label import Label
 from tools.label_config import kinds_of, read_model
 from tools.label_layout import copy_app, folder_name, lay_out

@@ -13,7 +13,7 @@ from common.errors import ConfigError, LabelError
 from common.literals import inert, value
 from common.weights import read_state_dict
 from tests.label.toys import toy_weights
-from tools.bundle_pack import _describe
+from tools.bundle.pack import _describe
 from tools.label_config import read_model
 from tools.label_layout import _targeting, folder_name, lay_out
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tools.bundle_checks import check_configurations
-from tools.bundle_lookup import NotFoundError, libraries_only, library_signature
-from tools.bundle_static import signature_of
+from tools.bundle.checks import check_configurations
+from tools.bundle.lookup import NotFoundError, libraries_only, library_signature
+from tools.bundle.static import signature_of
 
 
 @pytest.fixture

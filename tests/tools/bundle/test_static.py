@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from tools.bundle.lookup import NotFoundError
+from tools.bundle.static import signature_of
 from tools.bundle_files import walk
-from tools.bundle_lookup import NotFoundError
-from tools.bundle_static import signature_of
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CODE = """
 from __future__ import annotations
 import json.decoder

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import common
 from common.errors import ConfigError
 
-from .bundle_names import ROOT, expression_spots, module_file, module_of, spots
+from .names import ROOT, expression_spots, module_file, module_of, spots
 
 __all__ = ["SOURCE", "Closure", "closure", "imports", "named_modules"]
 

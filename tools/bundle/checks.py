@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 from common.errors import ConfigError, WeightError
 from common.integrity import SUFFIX, verify
 
-from .bundle_docs import missing_sections
-from .bundle_files import Configuration, configurations, read_json, walk
-from .bundle_lookup import NotFoundError, libraries_only, library_signature
-from .bundle_static import signature_of
-from .bundle_vendor import VENDORED, leftovers, verify_vendored
+from ..bundle_files import Configuration, configurations, read_json, walk
+from .docs import missing_sections
+from .lookup import NotFoundError, libraries_only, library_signature
+from .static import signature_of
+from .vendor import VENDORED, leftovers, verify_vendored
 
 __all__ = ["CHECKS", "Finding", "check_bundle", "merged", "statements"]
 
-SCHEMA = Path(__file__).parent / "schemas" / "meta_schema_20240725.json"
+SCHEMA = Path(__file__).parent / "meta_schema_20240725.json"
 REQUIRED = ("LICENSE", "configs/metadata.json", "configs/train.json", "configs/inference.json", "docs/README.md")
 PREFERRED = ("configs/evaluate.json", "configs/logging.conf", "docs/data_license.txt")
 NOT_ARGUMENTS = {"_target_", "_disabled_", "_requires_", "_desc_", "_mode_"}

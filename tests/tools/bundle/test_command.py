@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError
-from tools.bundle import Bundle
-from tools.bundle_checks import merged
+from tools.bundle.checks import merged
+from tools.bundle.command import Bundle
 from tools.bundle_files import bundle_folders, configurations, find_bundle, read_json, walk
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.errors import ConfigError
 
-from .bundle_names import NAME, ROOT, Spot, expression_spots, module_of, spots
+from .names import NAME, ROOT, Spot, expression_spots, module_of, spots
 
 __all__ = ["named_in_code", "renamed_code", "renamed_document", "renamed_expression", "renamed_target"]
 

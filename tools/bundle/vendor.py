@@ -13,10 +13,10 @@ from typing import Any
 import common
 from common.errors import ConfigError
 
-from .bundle_closure import SOURCE, Closure, closure
-from .bundle_files import read_json, walk
-from .bundle_names import expression_spots, module_of, spots
-from .bundle_rename import named_in_code, renamed_code, renamed_document, renamed_expression, renamed_target
+from ..bundle_files import read_json, walk
+from .closure import SOURCE, Closure, closure
+from .names import expression_spots, module_of, spots
+from .rename import named_in_code, renamed_code, renamed_document, renamed_expression, renamed_target
 
 __all__ = [
     "VENDORED",

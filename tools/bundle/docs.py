@@ -8,7 +8,7 @@ from pathlib import Path
 from common.errors import ConfigError
 from common.tables import markdown_text
 
-from .bundle_files import read_json
+from ..bundle_files import read_json
 
 __all__ = ["NOTHING_SHIPPED", "REQUIRED_SECTIONS", "Weights", "missing_sections", "write_documents"]
 

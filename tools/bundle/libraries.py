@@ -10,7 +10,7 @@ from typing import Any
 
 from common.errors import ConfigError
 
-from .bundle_closure import Closure
+from .closure import Closure
 
 __all__ = ["check_libraries", "distribution"]
 

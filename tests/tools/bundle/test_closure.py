@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError
-from tools.bundle_closure import closure, named_modules
+from tools.bundle.closure import closure, named_modules
 
 FILES = {
     "__init__.py": "",

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from common.errors import ConfigError
 
-from .bundle_checks import check_bundle
-from .bundle_files import read_json
-from .bundle_vendor import verify_vendored
+from ..bundle_files import read_json
+from .checks import check_bundle
+from .vendor import verify_vendored
 
 __all__ = ["packed_files", "push_bundle"]
 

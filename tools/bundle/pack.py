@@ -21,16 +21,16 @@ from common.labels import BACKGROUND
 from common.literals import inert
 from common.weights import read_state_dict
 
-from .bundle_checks import check_bundle
-from .bundle_closure import SOURCE
-from .bundle_describe import conditions, data_lines, describe_weights, score_lines, trained_on
-from .bundle_docs import Weights, write_documents
-from .bundle_files import find_bundle, read_json
-from .bundle_libraries import check_libraries
-from .bundle_vendor import package_name, vendor, write_json
-from .bundle_zip import zip_folder
-from .label_refine import SERVED_TARGETS
-from .workflow import config_files, read_config
+from ..bundle_describe import conditions, data_lines, describe_weights, score_lines, trained_on
+from ..bundle_files import find_bundle, read_json
+from ..label_refine import SERVED_TARGETS
+from ..workflow import config_files, read_config
+from .checks import check_bundle
+from .closure import SOURCE
+from .docs import Weights, write_documents
+from .libraries import check_libraries
+from .vendor import package_name, vendor, write_json
+from .zip import zip_folder
 
 __all__ = ["Packed", "pack_bundle"]
 
@@ -201,7 +201,7 @@ def _shape(shape: list[int], before: Mapping[str, Any], settings: Mapping[str, A
 
 
 def _add_torchscript(origin: Path, folder: Path) -> str:
-    from .export import export_bundle
+    from ..export import export_bundle
 
     meta = (folder / "configs" / "metadata.json").read_text(encoding="utf-8")
     written = export_bundle(

@@ -17,13 +17,13 @@ from common.card import ModelCard, save_weights
 from common.errors import ConfigError, WeightError
 from common.integrity import file_hash, seal_of
 from common.labels import LabelSpace
-from tools.bundle import Bundle
-from tools.bundle_checks import check_bundle
-from tools.bundle_docs import NOTHING_SHIPPED, missing_sections
-from tools.bundle_pack import pack_bundle
-from tools.bundle_vendor import leftovers, rewritten_config, verify_vendored
+from tools.bundle.checks import check_bundle
+from tools.bundle.command import Bundle
+from tools.bundle.docs import NOTHING_SHIPPED, missing_sections
+from tools.bundle.pack import pack_bundle
+from tools.bundle.vendor import leftovers, rewritten_config, verify_vendored
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SIZES = {"levels": "bottleneck", "prompt_fuse": "add_norm", "fuse_at": "token", "num_heads": [1, 2, 4, 8]}
 README = "# A toy\n" + "".join(
     f"## {s}\nText of `common.errors`.\n\n"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .bundle_lookup import ANYTHING, NotFoundError, library_signature
+from .lookup import ANYTHING, NotFoundError, library_signature
 
 __all__ = ["signature_of"]
 

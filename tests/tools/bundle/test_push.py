@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import pytest
 
 from common.errors import ConfigError
-from tests.tools.test_bundle_pack import toy, trained  # noqa: F401
-from tools.bundle import Bundle
-from tools.bundle_pack import pack_bundle
-from tools.bundle_push import ask, packed_files
+from tests.tools.bundle.test_pack import toy, trained  # noqa: F401
+from tools.bundle.command import Bundle
+from tools.bundle.pack import pack_bundle
+from tools.bundle.push import ask, packed_files
 
 
 class Hub:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError
-from tools.bundle_zip import unpack, zip_folder
+from tools.bundle.zip import unpack, zip_folder
 
 
 @pytest.fixture

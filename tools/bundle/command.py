@@ -8,10 +8,10 @@ from typing import Any
 
 from common.errors import ConfigError
 
-from .bundle_checks import check_bundle, merged, statements
-from .bundle_files import Configuration, bundle_folders, configurations, find_bundle, read_json, walk
-from .bundle_zip import MAX_BYTES, MAX_FILES, unpack
-from .terminal import say
+from ..bundle_files import Configuration, bundle_folders, configurations, find_bundle, read_json, walk
+from ..terminal import say
+from .checks import check_bundle, merged, statements
+from .zip import MAX_BYTES, MAX_FILES, unpack
 
 __all__ = ["Bundle", "verify_network"]
 
@@ -129,7 +129,7 @@ class Bundle:
             torchscript: also write ``models/model.ts``, checked against the network on three inputs.
             force: replace folders that are there.
         """
-        from .bundle_pack import pack_bundle
+        from .pack import pack_bundle
 
         folders = bundle_folders() if bundle == "all" else [find_bundle(bundle)]
         if len(folders) > 1 and (weights or weights_url):
@@ -166,7 +166,7 @@ class Bundle:
             latest: also tag it ``latest_version``, which MONAI loads when no version is asked for.
             yes: send without asking.
         """
-        from .bundle_push import ask, push_bundle
+        from .push import ask, push_bundle
 
         say(push_bundle(Path(folder), repo, private=private, latest=latest, confirm=_agreed if yes else ask))
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError
-from tools.bundle_closure import SOURCE, closure, named_modules
-from tools.bundle_names import module_of
-from tools.bundle_rename import renamed_code, renamed_document, renamed_expression, renamed_target
-from tools.bundle_vendor import leftovers
+from tools.bundle.closure import SOURCE, closure, named_modules
+from tools.bundle.names import module_of
+from tools.bundle.rename import renamed_code, renamed_document, renamed_expression, renamed_target
+from tools.bundle.vendor import leftovers
 
 TRICKY = '''"""Of :class:`~common.labels.LabelSpace`, and of common.sense."""
 from common import labels
