@@ -10,10 +10,10 @@ from pathlib import Path
 from common.data.datasets.datalist import read_collection
 from common.errors import AmalgamationError, ConfigError
 
-from .chain_evaluate import unscored
-from .chain_record import Record
-from .chain_run import default_jobs
-from .chain_text import plan_text
+from .chain.evaluate import unscored
+from .chain.record import Record
+from .chain.run import default_jobs
+from .chain.text import plan_text
 from .compare_budget import Budget
 from .compare_members import Member, choose, known_members, why_not
 from .compare_plan import CompareSettings, Part, lacking_structures, parts

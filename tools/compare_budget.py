@@ -13,7 +13,7 @@ from typing import Any
 
 from common.errors import ConfigError
 
-from .chain_step import Step, step_files
+from .chain.step import Step, step_files
 from .command_line import TypedText, files_word, word
 from .workflow import read_config
 

@@ -12,8 +12,8 @@ from typing import Any
 from common.data.datasets.datalist import read_collection
 from common.errors import ConfigError
 
-from .chain_plan import plan, takes_external
-from .chain_step import ChainSettings, Step, recipe, step_files
+from .chain.plan import plan, takes_external
+from .chain.step import ChainSettings, Step, recipe, step_files
 from .compare_budget import Budget, measured, with_words
 from .compare_members import Member
 

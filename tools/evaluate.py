@@ -10,7 +10,7 @@ from typing import Any
 from common.errors import ConfigError
 
 from .bundle_files import find_bundle
-from .trained import require_model
+from .chain.trained import require_model
 from .workflow import config_files, read_config, run_bundle
 
 __all__ = ["evaluate"]

@@ -177,7 +177,7 @@ def full_chain(tmp_path_factory):
 @pytest.fixture
 def calls(monkeypatch):
     """The ids of a chain's steps as they are done; their commands only leave the files that they would leave."""
-    from tools import chain_run
+    from tools.chain import run as chain_run
 
     done = []
 

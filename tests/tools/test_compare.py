@@ -12,7 +12,7 @@ from common.data.datasets.datalist import read_collection
 from common.errors import AmalgamationError, ConfigError, ExpertError
 from tests.tools.empty_dataset import empty_dataset
 from tests.warm_python import python
-from tools import chain_run
+from tools.chain import run as chain_run
 from tools.compare import Compare, _knobs, _presets, _seeds
 from tools.compare_budget import Budget, measured, schedule
 from tools.compare_members import choose, known_members, why_not
@@ -171,8 +171,8 @@ def test_impossible_budgets_are_refused(given):
 
 
 def test_a_bundle_that_does_not_say_how_it_counts_is_refused(collection, tmp_path):
-    from tools.chain_plan import plan
-    from tools.chain_step import ChainSettings
+    from tools.chain.plan import plan
+    from tools.chain.step import ChainSettings
 
     step = plan(ChainSettings("m4oe", collection, tmp_path, preset="smoke"))[0]
     with pytest.raises(ConfigError, match="how this bundle counts"):
@@ -224,8 +224,8 @@ def test_the_record_names_experts_and_who_trains(collection, tmp_path, calls):
 
 
 def test_a_task_agnostic_expert_costs_the_ensemble_nothing(tmp_path, collection):
-    from tools.chain_plan import plan
-    from tools.chain_step import ChainSettings
+    from tools.chain.plan import plan
+    from tools.chain.step import ChainSettings
 
     general = collection.with_name("general")
     empty_dataset(general, {"liver": 1})
@@ -236,8 +236,8 @@ def test_a_task_agnostic_expert_costs_the_ensemble_nothing(tmp_path, collection)
 
 
 def test_experts_of_experts_count(tmp_path, collection):
-    from tools.chain_plan import plan
-    from tools.chain_step import ChainSettings
+    from tools.chain.plan import plan
+    from tools.chain.step import ChainSettings
 
     steps = plan(ChainSettings("samora", collection, tmp_path, preset="smoke"))
     assert set(experts_of(known_members()["samora"], steps)) == {

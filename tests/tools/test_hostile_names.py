@@ -14,8 +14,8 @@ from monai.bundle import ConfigParser
 
 from tests.tools.empty_dataset import empty_dataset
 from tools.__main__ import main
-from tools.chain_plan import plan
-from tools.chain_step import ChainSettings
+from tools.chain.plan import plan
+from tools.chain.step import ChainSettings
 from tools.command_line import guessed
 
 RUNS = "__import__('os').system('touch PWN')"

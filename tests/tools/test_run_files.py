@@ -11,8 +11,8 @@ from PIL import Image
 
 from common.errors import AmalgamationError, CheckpointError, DataError
 from tests.tools.made_comparison import write_comparison
-from tools.chain_record import Record
-from tools.chain_text import status_text
+from tools.chain.record import Record
+from tools.chain.text import status_text
 from tools.report import numbers
 from tools.report.command import comparison_report, report
 from tools.report.comparison import read_comparison

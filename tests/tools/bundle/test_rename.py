@@ -167,7 +167,7 @@ def test_a_module_that_a_text_names_travels(tmp_path: Path) -> None:
         ("c.py", "import tools.x\ntools = common = {}\ntools.x = common.labels\n", {1}),
         ("a.json", '{"_target_": "tools.x.Y",\n "y": "$common.labels.x",\n "z": "$torch.x"}', {1, 2}),
         ("b.json", '{"note": "common.labels", "y": "$[common.labels for common in @x]"}', set()),
-        ("a.md", "common.labels\n`common.labels` and `tools.chain.Chain`\n", {2}),
+        ("a.md", "common.labels\n`common.labels` and `tools.chain.command.Chain`\n", {2}),
         ("a.txt", "x\nclass=common.labels.LabelSpace\ncommon.sense", {2}),
     ],
 )

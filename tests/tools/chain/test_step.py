@@ -3,8 +3,8 @@
 import shlex
 import sys
 
-from tools.chain_record import Record
-from tools.chain_step import ChainSettings
+from tools.chain.record import Record
+from tools.chain.step import ChainSettings
 
 
 def test_a_chain_records_the_line_that_was_typed(monkeypatch, collection, tmp_path):

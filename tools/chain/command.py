@@ -9,13 +9,13 @@ from pathlib import Path
 from common.errors import ConfigError
 from common.integrity import verify
 
-from .chain_evaluate import unscored
-from .chain_plan import plan, takes_external
-from .chain_record import Record, prepare_tracking
-from .chain_run import default_jobs, execute
-from .chain_step import ChainSettings
-from .chain_text import plan_text, status_text
-from .terminal import say
+from ..terminal import say
+from .evaluate import unscored
+from .plan import plan, takes_external
+from .record import Record, prepare_tracking
+from .run import default_jobs, execute
+from .step import ChainSettings
+from .text import plan_text, status_text
 from .trained import install_model, installs
 
 __all__ = ["Chain"]
@@ -112,7 +112,7 @@ class Chain:
             execute(steps, record, settings, default_jobs() if jobs == "auto" else int(jobs))
             said = install_model(steps, settings, install=wanted)
             if report:
-                from .report.command import report as write_report
+                from ..report.command import report as write_report
 
                 write_report(str(folder), out=str(folder / "report"))
                 return f"{said}\nThe report is {folder / 'report' / 'index.html'}"

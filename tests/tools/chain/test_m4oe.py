@@ -10,13 +10,13 @@ import pytest
 
 from common.errors import ConfigError
 from tests.warm_python import python
-from tools.chain import Chain
-from tools.chain_plan import plan, takes_external
-from tools.chain_step import ChainSettings
+from tools.chain.command import Chain
+from tools.chain.plan import plan, takes_external
+from tools.chain.step import ChainSettings
 from tools.report.numbers import Model, difference_title, models_of
 from tools.report.results import read_study
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

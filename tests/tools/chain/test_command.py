@@ -15,13 +15,13 @@ import pytest
 
 from common.errors import AmalgamationError, ConfigError, ExpertError
 from tests.tools.empty_dataset import empty_dataset
-from tools import chain_run
-from tools.chain import Chain, _overrides
-from tools.chain_plan import plan
-from tools.chain_record import Record
-from tools.chain_step import ChainSettings, fingerprint
+from tools.chain import run as chain_run
+from tools.chain.command import Chain, _overrides
+from tools.chain.plan import plan
+from tools.chain.record import Record
+from tools.chain.step import ChainSettings, fingerprint
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_no_process_outlives_the_chain_and_each_may_finish_what_it_writes(
         "import os, signal, sys, threading, time\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in what a shell starts with &
-        "from tools.chain_run import Processes\n"
+        "from tools.chain.run import Processes\n"
         "processes = Processes(1)\n"
         "with ThreadPoolExecutor(1) as pool, processes.ended_with_us():\n"
         f"    job = pool.submit(processes.run, [sys.executable, '-c', {work!r}], dict(os.environ), sys.stderr)\n"
@@ -250,7 +250,7 @@ def test_the_latest_progress_is_found_at_the_end_of_a_log(tmp_path: Path) -> Non
 def test_the_tracking_store_is_there_before_the_runs_that_share_it(settings: ChainSettings) -> None:
     from mlflow.tracking import MlflowClient
 
-    from tools.chain_record import prepare_tracking
+    from tools.chain.record import prepare_tracking
 
     settings.output_dir.mkdir()
     prepare_tracking(settings)

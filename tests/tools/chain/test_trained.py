@@ -9,14 +9,14 @@ import pytest
 from common.card import save_weights
 from common.errors import ConfigError, WeightError
 from common.integrity import file_hash, verify
-from tools.chain import Chain
-from tools.chain_step import ChainSettings, Step
+from tools.chain.command import Chain
+from tools.chain.step import ChainSettings, Step
+from tools.chain.trained import found_models, install_model, installs, model_hint
 from tools.evaluate import run_evaluation
 from tools.label_config import read_model
 from tools.predict import segment
-from tools.trained import found_models, install_model, installs, model_hint
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_chain_says_what_became_of_its_model(
         placed.append(install)
         return real(steps, settings, install=False)
 
-    monkeypatch.setattr("tools.chain.install_model", watched)
+    monkeypatch.setattr("tools.chain.command.install_model", watched)
     said = Chain().run("ka2er", dataset_dir=str(collection), output_dir=str(tmp_path / "out"), preset="smoke",
                        report=False, external=None, tracking="none", **more)  # fmt: skip
     assert placed == [copied] and "use --weights" in said and f"Everything is in {tmp_path / 'out'}" in said

@@ -9,7 +9,7 @@ from pathlib import Path
 from common.errors import WeightError
 from common.integrity import SUFFIX, file_hash, verify
 
-from .chain_step import Step
+from .step import Step
 
 __all__ = ["artefacts", "changed", "kept_together", "unfit"]
 

@@ -9,11 +9,11 @@ import pytest
 
 from common.errors import ConfigError
 from tests.warm_python import python
-from tools.chain import Chain, _given
-from tools.chain_plan import plan
-from tools.chain_step import ChainSettings, fingerprint
+from tools.chain.command import Chain, _given
+from tools.chain.plan import plan
+from tools.chain.step import ChainSettings, fingerprint
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .chain_artefacts import changed
-from .chain_record import CHANGED, Record
-from .chain_step import Step
-from .run_files import CHAIN, check_record, inside
-from .terminal import shown
+from ..run_files import CHAIN, check_record, inside
+from ..terminal import shown
+from .artefacts import changed
+from .record import CHANGED, Record
+from .step import Step
 
 __all__ = ["plan_text", "status_text"]
 

@@ -11,9 +11,10 @@ from common.data.datasets.datalist import Collection, read_collection
 from common.data.datasets.naming import check_names
 from common.errors import ConfigError
 
-from .chain_evaluate import check_split, evaluation, given_evaluations, together
-from .chain_experts import expert_steps, given_expert, several, stage_one_runs, taken
-from .chain_step import (
+from ..command_line import as_typed
+from .evaluate import check_split, evaluation, given_evaluations, together
+from .experts import expert_steps, given_expert, several, stage_one_runs, taken
+from .step import (
     ChainSettings,
     Step,
     config_argument,
@@ -22,7 +23,6 @@ from .chain_step import (
     recipe,
     run_words,
 )
-from .command_line import as_typed
 
 __all__ = ["plan", "takes_external"]
 

@@ -14,7 +14,7 @@ from common.errors import ConfigError
 from common.experts.spec import ExpertSpec, read_manifest
 from common.literals import folder_names
 
-from .chain_step import ChainSettings, Step, config_argument, own_data, recipe, run_words
+from .step import ChainSettings, Step, config_argument, own_data, recipe, run_words
 
 __all__ = ["check_split", "evaluation", "given_evaluations", "together", "unscored"]
 

@@ -12,19 +12,19 @@ from common.data.datasets.datalist import read_collection
 from common.engine.evaluation.score_summary import write_case_csv, write_summary_json
 from common.engine.evaluation.scores import MEASURES
 from common.errors import AmalgamationError, ConfigError, DataError
-from tools import chain_run
-from tools.chain import Chain
-from tools.chain_evaluate import unscored
-from tools.chain_plan import plan
-from tools.chain_record import Record
-from tools.chain_step import ChainSettings, Step
+from tools.chain import run as chain_run
+from tools.chain.command import Chain
+from tools.chain.evaluate import unscored
+from tools.chain.plan import plan
+from tools.chain.record import Record
+from tools.chain.step import ChainSettings, Step
 from tools.compare import Compare
 from tools.experts import Experts
 from tools.report.numbers import models_of
 from tools.report.page import render
 from tools.report.results import read_study
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)

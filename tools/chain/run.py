@@ -21,9 +21,9 @@ import torch
 
 from common.errors import AmalgamationError, ConfigError, ExpertError
 
-from .chain_artefacts import unfit
-from .chain_record import Record, write_manifest
-from .chain_step import ChainSettings, Step
+from .artefacts import unfit
+from .record import Record, write_manifest
+from .step import ChainSettings, Step
 
 __all__ = ["default_jobs", "execute", "last_progress"]
 

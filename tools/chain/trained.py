@@ -13,7 +13,7 @@ from common.engine.evaluation.score_record import scores_file
 from common.errors import ConfigError, WeightError
 from common.integrity import copy_sealed, file_hash, keep_previous, verify
 
-from .chain_step import ChainSettings, Step
+from .step import ChainSettings, Step
 
 __all__ = ["found_models", "install_model", "installs", "model_hint", "require_model"]
 

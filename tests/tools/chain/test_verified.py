@@ -8,11 +8,11 @@ import pytest
 from common.card import save_weights
 from common.errors import AmalgamationError, CheckpointError
 from common.integrity import seal, seal_of
-from tools import chain_run
-from tools.chain import Chain
-from tools.chain_artefacts import unfit
-from tools.chain_record import Record
-from tools.chain_step import Step
+from tools.chain import run as chain_run
+from tools.chain.artefacts import unfit
+from tools.chain.command import Chain
+from tools.chain.record import Record
+from tools.chain.step import Step
 
 
 def _run(collection: Path, tmp_path: Path, **more: object) -> str:

@@ -14,9 +14,9 @@ from common.experts.fit import check_expert, check_reads_any
 from common.experts.spec import read_manifest
 from common.literals import folder_names
 
-from .chain_step import ChainSettings, Step, config_argument, data_files, own_data, run_words
-from .command_line import as_typed
-from .train import typed
+from ..command_line import as_typed
+from ..train import typed
+from .step import ChainSettings, Step, config_argument, data_files, own_data, run_words
 
 __all__ = ["expert_steps", "given_expert", "several", "stage_one_runs", "taken"]
 

@@ -21,8 +21,8 @@ from common.engine.run.lock import RunLock
 from common.errors import CheckpointError, ExpertError
 from common.plain_json import read_object
 
-from .chain_artefacts import artefacts, changed, kept_together, unfit
-from .chain_step import ChainSettings, Step, fingerprint, recipe, this_command
+from .artefacts import artefacts, changed, kept_together, unfit
+from .step import ChainSettings, Step, fingerprint, recipe, this_command
 
 __all__ = ["CHANGED", "Record", "prepare_tracking", "write_manifest"]
 

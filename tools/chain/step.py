@@ -16,8 +16,8 @@ from common.errors import ConfigError
 from common.integrity import file_hash
 from common.literals import is_plain
 
-from .command_line import files_word, word
-from .train import typed
+from ..command_line import files_word, word
+from ..train import typed
 
 __all__ = [
     "ChainSettings",

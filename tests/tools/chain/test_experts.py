@@ -11,13 +11,13 @@ from common.card import save_weights
 from common.data.datasets.datalist import read_collection
 from common.errors import AmalgamationError, ConfigError, ExpertError, WeightError
 from common.experts.spec import read_manifest
-from tools.chain import Chain, _given
-from tools.chain_plan import plan
-from tools.chain_record import write_manifest
-from tools.chain_step import ChainSettings, fingerprint
+from tools.chain.command import Chain, _given
+from tools.chain.plan import plan
+from tools.chain.record import write_manifest
+from tools.chain.step import ChainSettings, fingerprint
 from tools.experts import Experts
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 STRUCTURES = {"background": 0, "liver": 1, "spleen": 2}
 
 
