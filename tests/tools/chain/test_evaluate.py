@@ -18,7 +18,7 @@ from tools.chain.evaluate import unscored
 from tools.chain.plan import plan
 from tools.chain.record import Record
 from tools.chain.step import ChainSettings, Step
-from tools.compare import Compare
+from tools.compare.command import Compare
 from tools.experts import Experts
 from tools.report.numbers import models_of
 from tools.report.page import render

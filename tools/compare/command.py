@@ -10,14 +10,14 @@ from pathlib import Path
 from common.data.datasets.datalist import read_collection
 from common.errors import AmalgamationError, ConfigError
 
-from .chain.evaluate import unscored
-from .chain.record import Record
-from .chain.run import default_jobs
-from .chain.text import plan_text
-from .compare_budget import Budget
-from .compare_members import Member, choose, known_members, why_not
-from .compare_plan import CompareSettings, Part, lacking_structures, parts
-from .compare_run import run_parts
+from ..chain.evaluate import unscored
+from ..chain.record import Record
+from ..chain.run import default_jobs
+from ..chain.text import plan_text
+from .budget import Budget
+from .members import Member, choose, known_members, why_not
+from .plan import CompareSettings, Part, lacking_structures, parts
+from .run import run_parts
 
 __all__ = ["Compare"]
 
@@ -117,7 +117,7 @@ class Compare:
         Returns:
             The page's file.
         """
-        from .report.command import comparison_report
+        from ..report.command import comparison_report
 
         return comparison_report(output_dir, out=out, title=title)
 

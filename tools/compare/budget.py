@@ -13,9 +13,9 @@ from typing import Any
 
 from common.errors import ConfigError
 
-from .chain.step import Step, step_files
-from .command_line import TypedText, files_word, word
-from .workflow import read_config
+from ..chain.step import Step, step_files
+from ..command_line import TypedText, files_word, word
+from ..workflow import read_config
 
 __all__ = ["Budget", "measured", "schedule", "with_words"]
 

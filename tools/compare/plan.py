@@ -12,10 +12,10 @@ from typing import Any
 from common.data.datasets.datalist import read_collection
 from common.errors import ConfigError
 
-from .chain.plan import plan, takes_external
-from .chain.step import ChainSettings, Step, recipe, step_files
-from .compare_budget import Budget, measured, with_words
-from .compare_members import Member
+from ..chain.plan import plan, takes_external
+from ..chain.step import ChainSettings, Step, recipe, step_files
+from .budget import Budget, measured, with_words
+from .members import Member
 
 __all__ = ["CompareSettings", "Part", "experts_of", "lacking_structures", "parts", "preset_of", "runs_of", "trains"]
 

@@ -13,14 +13,14 @@ from common.errors import AmalgamationError, ConfigError, ExpertError
 from tests.tools.empty_dataset import empty_dataset
 from tests.warm_python import python
 from tools.chain import run as chain_run
-from tools.compare import Compare, _knobs, _presets, _seeds
-from tools.compare_budget import Budget, measured, schedule
-from tools.compare_members import choose, known_members, why_not
-from tools.compare_plan import experts_of, preset_of
+from tools.compare.budget import Budget, measured, schedule
+from tools.compare.command import Compare, _knobs, _presets, _seeds
+from tools.compare.members import choose, known_members, why_not
+from tools.compare.plan import experts_of, preset_of
 from tools.report.comparison import read_comparison
 from tools.workflow import read_config
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ALL_3D = {"ka2er", "swin_unetr", "experts", "ensemble", "m4oe", "swin_unet", "sam_med3d_moe", "sam_med3d", "samora"}
 ALL_3D |= {"samed", "hsam", "sam_decoder"}
 
@@ -160,8 +160,8 @@ def test_minutes_become_the_stop_handlers(collection, tmp_path):
                          output_dir=str(tmp_path))  # fmt: skip
     training, evaluation = (line for line in text.splitlines() if "monai.bundle" in line)
     assert training.endswith("--max_minutes 1.5 --patience None"), "smoke validates after each epoch"
-    assert "tools/costs_train.json" in training
-    assert "tools/costs_evaluate.json" in evaluation and "max_minutes" not in evaluation
+    assert "tools/compare/costs_train.json" in training
+    assert "tools/compare/costs_evaluate.json" in evaluation and "max_minutes" not in evaluation
 
 
 @pytest.mark.parametrize("given", [{"steps": 5, "minutes": 1.0}, {"steps": 0}, {"minutes": -1.0}])

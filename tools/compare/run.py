@@ -12,10 +12,10 @@ from common.atomic import atomic_write
 from common.engine.run.lock import RunLock
 from common.errors import AmalgamationError
 
-from .chain.record import Record, prepare_tracking
-from .chain.run import execute
-from .chain.step import this_command
-from .compare_plan import CompareSettings, Part, experts_of, preset_of, runs_of, trains
+from ..chain.record import Record, prepare_tracking
+from ..chain.run import execute
+from ..chain.step import this_command
+from .plan import CompareSettings, Part, experts_of, preset_of, runs_of, trains
 
 __all__ = ["run_parts", "write_comparison"]
 
