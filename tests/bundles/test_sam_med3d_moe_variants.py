@@ -9,7 +9,7 @@ from monai.bundle import ConfigParser
 
 from common.errors import AmalgamationError, ConfigError, DataError, ExpertError, WeightError
 from common.methods.sam_med3d_moe.trained import read_mixture
-from tools.experts import Experts
+from tools.experts.command import Experts
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -16,8 +16,8 @@ from common.experts.script import check_script
 from common.experts.spec import ExpertSpec, read_manifest
 from common.experts.trust import check_trusted, code_hash
 from common.labels import LabelSpace
-from tools import experts_describe
-from tools.experts import Experts
+from tools.experts import describe as experts_describe
+from tools.experts.command import Experts
 
 ARGUMENTS = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2, "channels": [4, 8], "strides": [2]}
 GIVEN = {"features": "model.0", "extra": {"divisor": 4}, "labels": LabelSpace(("liver",)), "channels": ["CT"]}

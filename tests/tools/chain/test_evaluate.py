@@ -19,7 +19,7 @@ from tools.chain.plan import plan
 from tools.chain.record import Record
 from tools.chain.step import ChainSettings, Step
 from tools.compare.command import Compare
-from tools.experts import Experts
+from tools.experts.command import Experts
 from tools.report.numbers import models_of
 from tools.report.page import render
 from tools.report.results import read_study

@@ -15,7 +15,7 @@ from tools.chain.command import Chain, _given
 from tools.chain.plan import plan
 from tools.chain.record import write_manifest
 from tools.chain.step import ChainSettings, fingerprint
-from tools.experts import Experts
+from tools.experts.command import Experts
 
 ROOT = Path(__file__).parents[3]
 STRUCTURES = {"background": 0, "liver": 1, "spleen": 2}

@@ -9,7 +9,7 @@ from common.card import save_weights
 from common.errors import ConfigError, ExpertError, WeightError
 from common.methods.sam_med3d_moe.trained import read_mixture, start_mixture
 from common.weights import read_state_dict
-from tools.experts import Experts
+from tools.experts.command import Experts
 
 
 @pytest.fixture

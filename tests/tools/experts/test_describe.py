@@ -4,7 +4,7 @@ import pytest
 
 from common.errors import AmalgamationError, ConfigError
 from common.experts.spec import read_manifest
-from tools.experts import Experts
+from tools.experts.command import Experts
 
 
 def test_an_nnunet_folder_becomes_a_file_for_the_chain(nnunet_folder, tmp_path, capsys):

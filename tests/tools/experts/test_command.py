@@ -16,9 +16,9 @@ from common.experts.sources import hash_files
 from common.labels import LabelSpace
 from common.methods.m4oe.build import m4oe_network
 from common.weights import load_weights, read_card, read_state_dict
-from tools import experts
 from tools.__main__ import main
-from tools.experts import Experts
+from tools.experts import command as experts
+from tools.experts.command import Experts
 
 LABELS = LabelSpace(("liver", "spleen"))
 SETTINGS = {

@@ -11,9 +11,9 @@ from common.experts.sources import hash_files
 from common.methods.sam_med3d_moe.start import read_decoders, trained_mixture
 from common.methods.sam_med3d_moe.trained import read_mixture
 from common.weights import load_weights, read_card, read_state_dict
-from tools import experts_decoder
 from tools.__main__ import main
-from tools.experts import Experts
+from tools.experts import decoder as experts_decoder
+from tools.experts.command import Experts
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from common.labels import LabelSpace
 from common.modalities import meanings
 from common.plain_yaml import read_config
 
-from .bundle.push import ask
-from .bundle_files import walk
-from .data import read_structures
-from .terminal import console
+from ..bundle.push import ask
+from ..bundle_files import walk
+from ..data import read_structures
+from ..terminal import console
 
 __all__ = ["agreed", "describe", "foreign_calls"]
 

@@ -25,9 +25,9 @@ from common.methods.m4oe.network import M4oE
 from common.modalities import same as one_modality
 from common.weights import load_weights, read_state_dict
 
-from .experts_decoder import add
-from .experts_describe import describe
-from .terminal import console
+from ..terminal import console
+from .decoder import add
+from .describe import describe
 
 __all__ = ["Experts"]
 

@@ -19,7 +19,7 @@ from common.methods.sam_med3d_moe.network import MoELogits, SAMMed3DMoE
 from common.methods.sam_med3d_moe.start import DecoderExpert, read_decoders
 from common.methods.sam_med3d_moe.trained import Mixture, read_mixture
 
-from .terminal import console
+from ..terminal import console
 
 __all__ = ["Proof", "add", "compare"]
 
