@@ -201,7 +201,7 @@ def _shape(shape: list[int], before: Mapping[str, Any], settings: Mapping[str, A
 
 
 def _add_torchscript(origin: Path, folder: Path) -> str:
-    from ..export import export_bundle
+    from ..export.command import export_bundle
 
     meta = (folder / "configs" / "metadata.json").read_text(encoding="utf-8")
     written = export_bundle(

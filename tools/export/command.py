@@ -14,9 +14,9 @@ from common.engine.inference.export import export_onnx, export_program, export_t
 from common.errors import CheckpointError, ConfigError
 from common.literals import inert
 
-from .bundle_files import find_bundle
-from .export_networks import for_file
-from .workflow import config_files, read_config
+from ..bundle_files import find_bundle
+from ..workflow import config_files, read_config
+from .networks import for_file
 
 __all__ = ["export", "export_bundle", "inference_network"]
 

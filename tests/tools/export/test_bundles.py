@@ -10,10 +10,10 @@ import torch
 
 from common.errors import CheckpointError, ConfigError
 from tests.bundles import tiny
-from tools.export import export, inference_network
-from tools.export_networks import PROMPTED, REFUSALS
+from tools.export.command import export, inference_network
+from tools.export.networks import PROMPTED, REFUSALS
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = {"ka2er": "script, any window size", "m4oe": "slices, volumes of any depth",
           "samora": "slices, volumes of any depth", "ic_moe": "trace, inputs 1x1x64x64 only"}  # fmt: skip
 FORMATS = ("torchscript", "program", "onnx")

@@ -7,7 +7,7 @@ import torch
 
 from common.backbones.swin_unetr.network import SwinUNETR
 from common.errors import ConfigError
-from tools.export import export
+from tools.export.command import export
 
 OPTIONS = {"in_channels": 1, "out_channels": 2, "feature_size": 12, "depths": [1] * 4, "num_heads": [1, 2, 3, 4]}
 

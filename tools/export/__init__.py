@@ -1,0 +1,4 @@
+"""``python -m tools export``: a bundle's inference network as one file that runs without this repository.
+
+Read :mod:`.command`, then :mod:`.networks`.
+"""
