@@ -10,9 +10,9 @@ import pytest
 from common.errors import ConfigError
 from tests.label.client import Client
 from tests.label.toys import pictures, studies, toy_weights
-from tools.label_config import kinds_of, read_model
-from tools.label_layout import code_folder, copy_app, lay_out
-from tools.label_server import Server, find_python
+from tools.label.config import kinds_of, read_model
+from tools.label.layout import code_folder, copy_app, lay_out
+from tools.label.server import Server, find_python
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 GIVEN = {"m4oe": {"modality": "CT", "head": "abdomen"}}

@@ -19,9 +19,9 @@ from tests.label.client import SLICER, Client
 from tests.label.conftest import BUNDLES, free_port
 from tests.label.toys import STRUCTURES
 from tests.tools.test_predict import dicom
-from tools.label_config import read_model
-from tools.label_layout import code_folder, copy_app, lay_out
-from tools.label_server import Server, dicomweb
+from tools.label.config import read_model
+from tools.label.layout import code_folder, copy_app, lay_out
+from tools.label.server import Server, dicomweb
 from tools.predict import segment
 
 pytestmark = [pytest.mark.label, pytest.mark.timeout(900)]

@@ -9,9 +9,9 @@ from tests.label.test_training import DEFAULT, NAMES, digest
 from tests.label.toys import bright
 from tools.bundle.pack import pack_bundle
 from tools.bundle.zip import unpack
-from tools.label_config import kinds_of, read_model
-from tools.label_layout import copy_app, lay_out
-from tools.label_server import Server
+from tools.label.config import kinds_of, read_model
+from tools.label.layout import copy_app, lay_out
+from tools.label.server import Server
 
 pytestmark = [pytest.mark.label, pytest.mark.timeout(1200)]
 PROMPTS = {"label": "liver", "foreground": [[12, 9, 7]]}

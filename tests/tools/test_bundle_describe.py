@@ -12,7 +12,7 @@ from common.engine.evaluation.score_record import scores_file
 from common.labels import LabelSpace
 from tools.bundle.pack import pack_bundle
 from tools.bundle_describe import conditions, data_lines, describe_weights, score_lines, trained_on
-from tools.label_config import Model, served_metadata
+from tools.label.config import Model, served_metadata
 
 from .bundle.test_pack import ROOT, toy, trained
 

@@ -23,7 +23,7 @@ from common.weights import read_state_dict
 
 from ..bundle_describe import conditions, data_lines, describe_weights, score_lines, trained_on
 from ..bundle_files import find_bundle, read_json
-from ..label_refine import SERVED_TARGETS
+from ..label.refine import SERVED_TARGETS
 from ..workflow import config_files, read_config
 from .checks import check_bundle
 from .closure import SOURCE

@@ -13,7 +13,7 @@ from tools.chain.command import Chain
 from tools.chain.step import ChainSettings, Step
 from tools.chain.trained import found_models, install_model, installs, model_hint
 from tools.evaluate import run_evaluation
-from tools.label_config import read_model
+from tools.label.config import read_model
 from tools.predict import segment
 
 ROOT = Path(__file__).parents[3]

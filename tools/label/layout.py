@@ -13,8 +13,8 @@ from common.errors import ConfigError
 from common.integrity import copy_sealed, file_hash, keep_previous
 from common.literals import check_name
 
-from .label_config import KINDS, Model, dicom_tags, kinds_of, served_inference, served_metadata
-from .label_refine import served_training
+from .config import KINDS, Model, dicom_tags, kinds_of, served_inference, served_metadata
+from .refine import served_training
 
 __all__ = ["APP", "code_folder", "copy_app", "folder_name", "lay_out"]
 
@@ -55,9 +55,9 @@ def lay_out(
     Weights that the server's own training wrote there since stay, unless ``fresh``; then they are kept beside.
 
     Args:
-        model: from :func:`~.label_config.read_model`.
+        model: from :func:`~.config.read_model`.
         models_dir: ``model`` of the app.
-        kind: of :data:`~.label_config.KINDS`.
+        kind: of :data:`~.config.KINDS`.
         given: default ``modality`` and ``head``.
         name: another base name than the bundle's.
         fresh: take the model's own weights again.
@@ -66,7 +66,7 @@ def lay_out(
         The folder.
 
     Raises:
-        ConfigError: as :func:`folder_name` and :func:`~.label_config.served_inference`.
+        ConfigError: as :func:`folder_name` and :func:`~.config.served_inference`.
     """
     folder = models_dir / folder_name(model, kind, name)
     inference, metadata = served_inference(model, kind, given), served_metadata(model)
@@ -97,7 +97,7 @@ def packaged(bundle: Path) -> str | None:
 
 def code_folder() -> Path:
     """The folder that has to be on the server's path for bundles that are not self-contained."""
-    return Path(__file__).resolve().parent.parent
+    return Path(__file__).resolve().parents[2]
 
 
 def copy_app(prefix: Path, app: Path) -> None:
@@ -115,11 +115,11 @@ def copy_app(prefix: Path, app: Path) -> None:
         raise ConfigError("this environment has no app for bundles", where=source, hint="make label")
     shutil.copytree(source, app, dirs_exist_ok=True, ignore=shutil.ignore_patterns("model", "__pycache__", "logs"))
     (app / "main.py").replace(app / "monaibundle.py")
-    shutil.copyfile(Path(__file__).with_name("label_app.py"), app / "main.py")
+    shutil.copyfile(Path(__file__).with_name("app.py"), app / "main.py")
     checks = app / "label_checks"
     checks.mkdir(exist_ok=True)
     (checks / "__init__.py").write_text('"""What requests are compared with."""\n', encoding="utf-8")
-    for name in ("label_requests.py", "label_guard.py"):
+    for name in ("requests.py", "guard.py"):
         shutil.copyfile(Path(__file__).with_name(name), checks / name)
     (app / "model").mkdir(exist_ok=True)
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from common.errors import ConfigError
 
-from .bundle_files import find_bundle
-from .label_config import kinds_of, modalities_of, read_model
-from .label_layout import code_folder, copy_app, lay_out
-from .label_server import Server, check_studies, dicomweb, find_python
+from ..bundle_files import find_bundle
+from .config import kinds_of, modalities_of, read_model
+from .layout import code_folder, copy_app, lay_out
+from .server import Server, check_studies, dicomweb, find_python
 
 __all__ = ["Label"]
 

@@ -15,11 +15,11 @@ from common.literals import check_name, inert
 from common.modalities import DICOM_KINDS, kind_of
 from common.weights import read_card
 
-from .bundle_describe import describe_weights
-from .bundle_files import read_json
-from .chain.trained import model_hint
-from .prompt_options import reads
-from .workflow import config_files, read_config
+from ..bundle_describe import describe_weights
+from ..bundle_files import read_json
+from ..chain.trained import model_hint
+from ..prompt_options import reads
+from ..workflow import config_files, read_config
 
 __all__ = [
     "KINDS",

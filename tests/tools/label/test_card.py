@@ -14,10 +14,10 @@ from common.literals import inert, value
 from common.weights import read_state_dict
 from tests.label.toys import toy_weights
 from tools.bundle.pack import _describe
-from tools.label_config import read_model
-from tools.label_layout import _targeting, folder_name, lay_out
+from tools.label.config import read_model
+from tools.label.layout import _targeting, folder_name, lay_out
 
-BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+BUNDLES = Path(__file__).resolve().parents[3] / "bundles"
 RUN = "$__import__('os').environ.update(PWNED='1')"
 ODD = {
     "note": RUN, "a#b": "@model", "more": [f"x {RUN}", "%inference.json::device", "a::b", "common.errors.few", 1.5],

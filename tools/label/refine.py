@@ -8,22 +8,22 @@ from typing import Any
 
 from common.literals import inert
 
-from .label_config import Model
+from .config import Model
 
 __all__ = ["SERVED_TARGETS", "served_training"]
 
 SERVED_TARGETS = (
-    "common.data.transforms.loading",
     "common.data.prompts.objects",
     "common.data.requests.answer",
     "common.data.requests.card",
     "common.data.requests.submitted",
+    "common.data.transforms.loading",
     "common.data.transforms.transforms",
-    "common.engine.run.best",
-    "common.engine.training.click_training",
     "common.engine.evaluation.metrics",
-    "common.engine.training.refine",
+    "common.engine.run.best",
     "common.engine.run.settings",
+    "common.engine.training.click_training",
+    "common.engine.training.refine",
     "common.engine.training.steps",
     "common.losses.refine",
 )
@@ -53,8 +53,8 @@ def served_training(model: Model, inference: Mapping[str, Any]) -> dict[str, Any
     into them.
 
     Args:
-        model: from :func:`~.label_config.read_model`.
-        inference: from :func:`~.label_config.served_inference`.
+        model: from :func:`~.config.read_model`.
+        inference: from :func:`~.config.served_inference`.
     """
     method = model.card.bundle
     wanted = _OBJECTS if method == "sam_med3d_moe" else _SHARED

@@ -11,14 +11,15 @@ from monai.bundle import ConfigParser
 from common.card import save_weights
 from common.errors import ConfigError, DataError, WeightError
 from tests.label.toys import STRUCTURES, toy_weights
-from tools import label_config, label_refine
 from tools.bundle.closure import named_modules
-from tools.label import Label
-from tools.label_config import kinds_of, read_model
-from tools.label_layout import copy_app, folder_name, lay_out
-from tools.label_server import Server, check_studies, find_python
+from tools.label import config as label_config
+from tools.label import refine as label_refine
+from tools.label.command import Label
+from tools.label.config import kinds_of, read_model
+from tools.label.layout import copy_app, folder_name, lay_out
+from tools.label.server import Server, check_studies, find_python
 
-BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+BUNDLES = Path(__file__).resolve().parents[3] / "bundles"
 GIVEN = {"m4oe": {"modality": "CT", "head": "abdomen"}}
 ALL = [(b, k) for b in ("ka2er", "m4oe", "samora", "sam_med3d_moe", "ic_moe") for k in kinds_of(BUNDLES / b)]
 

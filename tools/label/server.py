@@ -14,7 +14,7 @@ from typing import Any
 
 from common.errors import ConfigError, DataError, few
 
-from .label_guard import ADDRESS
+from .guard import ADDRESS
 
 __all__ = ["Server", "check_studies", "dicomweb", "find_python"]
 
@@ -34,7 +34,7 @@ def find_python(python: str | Path | None = None) -> Path:
         ConfigError: when there is none, or it has no MONAI Label.
     """
     given = python or os.environ.get("AMALGAM_LABEL_PYTHON")
-    beside = [Path.cwd(), Path(__file__).resolve().parent.parent]
+    beside = [Path.cwd(), Path(__file__).resolve().parents[2]]
     places = [Path(given)] if given else [root / ENVIRONMENT / "bin" / "python" for root in beside]
     found = next((p for p in places if p.is_file()), None)
     hint = "make label    (or give --python PATH; a few minutes and about 8 GB, once)"
@@ -101,7 +101,7 @@ class Server:
             "--host", host, "--port", str(port), "--conf", "models", ",".join(models),
             "--conf", "zoo_source", "local", "--conf", "sam2", "false",
             # MONAI Label lets the pages of any web site ask and read; its own setting for that ends version 0.8.5
-            "--uvicorn_app", "label_checks.label_guard:app",
+            "--uvicorn_app", "label_checks.guard:app",
         ]  # fmt: skip
         path = os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH", "")]))
         # the environment's own programs: without itkimage2segimage on the path the server would fetch it from GitHub

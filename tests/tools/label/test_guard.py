@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from tools.label_guard import Guard
-from tools.label_requests import Offer
+from tools.label.guard import Guard
+from tools.label.requests import Offer
 
 OFFER = Offer({"max_epochs": 50, "device": ["cpu"]}, ["liver"], ["a"])
 OWN = {"host": "127.0.0.1:8000"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.label_requests import (
+from tools.label.requests import (
     Offer,
     RequestError,
     check_name,

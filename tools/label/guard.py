@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-from .label_requests import Offer, RequestError, check_name, check_plain, checked_infer, checked_train
+from .requests import Offer, RequestError, check_name, check_plain, checked_infer, checked_train
 
 __all__ = ["ADDRESS", "Guard"]
 

@@ -24,7 +24,7 @@ def _beside(name: str) -> Any:
     return module
 
 
-judging = _beside("label_checks/label_requests.py")
+judging = _beside("label_checks/requests.py")
 
 
 class MyApp(_beside("monaibundle.py").MyApp, MONAILabelApp):  # type: ignore[misc]  # a direct child of the second
