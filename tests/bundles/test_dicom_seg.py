@@ -17,8 +17,8 @@ from common.labels import LabelSpace
 from common.methods.ka2er.student import KA2ERStudent
 from common.weights import read_card
 from tests.bundles.commands import ROOT, done
-from tools.predict import segment
-from tools.prompt_options import given_prompts
+from tools.predict.command import segment
+from tools.predict.prompt_options import given_prompts
 
 SERIES = Path(os.environ.get("AMALGAM_DATA", "missing")) / "dicom_samples" / "mr_t1post_oblique"
 pytestmark = [

@@ -15,7 +15,7 @@ from common.weights import read_state_dict
 from tests.bundles import commands
 from tests.bundles.commands import ROOT, killed_and_resumed
 from tests.bundles.public_sam import tiny_public, whole_public
-from tools.predict import segment
+from tools.predict.command import segment
 
 run = partial(commands.run, "ic_moe")
 done = partial(commands.done, "ic_moe")

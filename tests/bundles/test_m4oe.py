@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser
 from common.errors import DataError
 from common.weights import read_state_dict
 from tests.bundles.commands import ROOT, done, killed_and_resumed, run
-from tools.predict import segment
+from tools.predict.command import segment
 
 
 @pytest.fixture(scope="module")

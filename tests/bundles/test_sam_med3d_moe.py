@@ -12,7 +12,7 @@ import torch
 from common.weights import read_state_dict
 from tests.bundles.commands import ENVIRONMENT, ROOT, done, killed_and_resumed, run
 from tests.warm_python import python
-from tools.predict import segment
+from tools.predict.command import segment
 
 pytestmark = pytest.mark.slow  # whole commands, many of them
 

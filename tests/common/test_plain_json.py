@@ -17,7 +17,7 @@ from common.literals import literal, write_literals
 from common.plain_json import parse, parse_object, read_object
 from tools.bundle_files import read_json as read_configuration
 from tools.chain.record import Record
-from tools.prompt_options import given_prompts
+from tools.predict.prompt_options import given_prompts
 
 DEEP = '{"a":' * 5000 + "1" + "}" * 5000
 ODD = {

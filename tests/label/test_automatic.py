@@ -8,7 +8,7 @@ from PIL import Image
 from tests.label.client import SLICER
 from tests.label.conftest import GIVEN
 from tests.label.toys import AFFINES, STRUCTURES
-from tools.predict import segment
+from tools.predict.command import segment
 
 pytestmark = pytest.mark.label
 VOLUMES = ("ka2er", "m4oe", "samora")
@@ -83,7 +83,7 @@ def test_pictures(served, name, tmp_path):
 
 
 def test_a_dicom_series_as_input(served, tmp_path):
-    from tests.tools.test_predict import dicom
+    from tests.tools.predict.test_command import dicom
 
     voxels = np.random.default_rng(0).integers(0, 200, (24, 20, 12))
     dicom(served.studies / "series", voxels)

@@ -18,11 +18,11 @@ from common.errors import ConfigError
 from tests.label.client import SLICER, Client
 from tests.label.conftest import BUNDLES, free_port
 from tests.label.toys import STRUCTURES
-from tests.tools.test_predict import dicom
+from tests.tools.predict.test_command import dicom
 from tools.label.config import read_model
 from tools.label.layout import code_folder, copy_app, lay_out
 from tools.label.server import Server, dicomweb
-from tools.predict import segment
+from tools.predict.command import segment
 
 pytestmark = [pytest.mark.label, pytest.mark.timeout(900)]
 PLUGIN = next(Path("/usr").glob("**/libOrthancDicomWeb.so"), None) if shutil.which("Orthanc") else None

@@ -6,8 +6,8 @@ import pytest
 
 from tests.label.client import SLICER
 from tests.label.toys import AFFINES, scan
-from tools.predict import segment
-from tools.prompt_options import given_prompts
+from tools.predict.command import segment
+from tools.predict.prompt_options import given_prompts
 
 pytestmark = pytest.mark.label
 INSIDE, OUTSIDE = [[12, 9, 7], [10, 9, 7]], [[2, 2, 2]]

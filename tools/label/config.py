@@ -18,7 +18,7 @@ from common.weights import read_card
 from ..bundle_describe import describe_weights
 from ..bundle_files import read_json
 from ..chain.trained import model_hint
-from ..prompt_options import reads
+from ..predict.prompt_options import reads
 from ..workflow import config_files, read_config
 
 __all__ = [

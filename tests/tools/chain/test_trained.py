@@ -14,7 +14,7 @@ from tools.chain.step import ChainSettings, Step
 from tools.chain.trained import found_models, install_model, installs, model_hint
 from tools.evaluate import run_evaluation
 from tools.label.config import read_model
-from tools.predict import segment
+from tools.predict.command import segment
 
 ROOT = Path(__file__).parents[3]
 

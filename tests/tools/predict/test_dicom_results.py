@@ -16,12 +16,12 @@ from common.data.dicom.series import read_dicom
 from common.errors import ConfigError, DataError
 from common.labels import LabelSpace
 from tools.__main__ import main
-from tools.dicom_results import result_kind, series_options, structure_names, structures
-from tools.predict import segment
+from tools.predict.command import segment
+from tools.predict.dicom_results import result_kind, series_options, structure_names, structures
 from tools.workflow import read_config
 
 pytest.importorskip("highdicom", exc_type=ImportError)
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SAMPLES = Path(os.environ.get("AMALGAM_DATA", "missing")) / "dicom_samples"
 BRIGHT = LabelSpace(("bright",))
 TURN = np.array([[1, 0, 0], [0, np.cos(0.3), -np.sin(0.3)], [0, np.sin(0.3), np.cos(0.3)]])
@@ -126,7 +126,7 @@ def test_series_that_a_seg_cannot_refer_to_are_refused_before_the_network_runs(
     toy_bundle, dicom_series, tmp_path, monkeypatch
 ):
     series = dicom_series(tmp_path / "s", body(), change=lambda k, d: setattr(d, "StudyInstanceUID", ""))
-    monkeypatch.setattr("tools.predict.run_bundle", lambda *a, **k: pytest.fail("the network ran"))
+    monkeypatch.setattr("tools.predict.command.run_bundle", lambda *a, **k: pytest.fail("the network ran"))
     with pytest.raises(DataError, match=r"(?s)StudyInstanceUID.*--result nifti"):
         segment(toy_bundle, series, tmp_path / "out")
     assert files(tmp_path / "out") == []

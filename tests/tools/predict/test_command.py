@@ -13,8 +13,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from common.card import ModelCard, save_weights
 from common.errors import AmalgamationError, ConfigError, DataError, GeometryError
 from common.labels import LabelSpace
-from tools.predict import predict, segment
-from tools.scans import find_scans
+from tools.predict.command import predict, segment
+from tools.predict.scans import find_scans
 
 OBLIQUE = np.array([[-1.4, 0.3, 0, 12], [0.28, 1.5, 0, -30], [0, 0, 3.0, 7], [0, 0, 0, 1]])
 

@@ -21,7 +21,7 @@ from common.errors import AmalgamationError, ConfigError
 from common.geometry import Grid
 from common.labels import BACKGROUND, LabelSpace
 
-from .bundle_files import read_json
+from ..bundle_files import read_json
 
 __all__ = [
     "RESULT_KINDS",

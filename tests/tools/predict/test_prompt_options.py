@@ -9,7 +9,7 @@ import pytest
 
 from common.errors import ConfigError, PromptError
 from tools.bundle_files import read_json
-from tools.prompt_options import GivenPrompts, given_prompts, prompt_entries, reads
+from tools.predict.prompt_options import GivenPrompts, given_prompts, prompt_entries, reads
 
 
 def test_points_and_boxes_of_the_command_line():

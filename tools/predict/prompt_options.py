@@ -18,7 +18,7 @@ from common.geometry import Grid
 from common.plain_json import read_object
 from common.prompts import check_boxes, clip_boxes
 
-from .bundle_files import walk
+from ..bundle_files import walk
 
 __all__ = ["GivenPrompts", "given_prompts", "prompt_entries", "reads"]
 

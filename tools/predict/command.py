@@ -17,13 +17,13 @@ from common.errors import ConfigError, DataError, GeometryError
 from common.geometry import Grid
 from common.literals import file_name
 
-from .bundle_files import find_bundle
-from .chain.trained import require_model
+from ..bundle_files import find_bundle
+from ..chain.trained import require_model
+from ..workflow import config_files, read_config, run_bundle
+from .check import Comparison, write_records
 from .dicom_results import check_results, result_kind, series_options, structure_names, write_results
-from .predict_check import Comparison, write_records
 from .prompt_options import GivenPrompts, given_prompts, prompt_entries, reads
 from .scans import Scan, find_scans, readable
-from .workflow import config_files, read_config, run_bundle
 
 __all__ = ["predict"]
 

@@ -15,8 +15,8 @@ from common.errors import ConfigError, DataError, PromptError
 from common.labels import LabelSpace
 from common.methods.sam_med3d_moe.start import DecoderExpert, General, mixture
 from tools.__main__ import main
-from tools.predict import segment
-from tools.prompt_options import given_prompts
+from tools.predict.command import segment
+from tools.predict.prompt_options import given_prompts
 
 OBLIQUE = np.array([[-2.4, 0.3, 0, 12], [0.28, 2.5, 0, -30], [0, 0, 3.0, 7], [0, 0, 0, 1]])
 

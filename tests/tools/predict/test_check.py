@@ -14,9 +14,9 @@ from common.contract import OVERRIDE, Contract
 from common.errors import DataError
 from common.labels import LabelSpace
 from tools.evaluate import run_evaluation
-from tools.predict import predict, segment
-from tools.predict_check import Comparison
-from tools.scans import Scan
+from tools.predict.check import Comparison
+from tools.predict.command import predict, segment
+from tools.predict.scans import Scan
 
 HU = {"lows": [-1024, -1000], "highs": [100, 300]}
 
