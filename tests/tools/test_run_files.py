@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from common.errors import AmalgamationError, CheckpointError, DataError
-from tests.tools.made_comparison import write_comparison
+from tests.tools.report.made_comparison import write_comparison
 from tools.chain.record import Record
 from tools.chain.text import status_text
 from tools.report import numbers

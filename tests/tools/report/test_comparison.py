@@ -13,7 +13,7 @@ from scipy.stats import wilcoxon
 
 from common.engine.evaluation.score_summary import bootstrap_interval, read_case_csv, write_case_csv
 from common.errors import DataError
-from tests.tools.made_comparison import write_comparison
+from tests.tools.report.made_comparison import write_comparison
 from tools.report.command import comparison_report
 from tools.report.comparison import costs_of, read_comparison
 from tools.report.comparison_files import csv_of_methods, csv_of_structures, markdown, quantity

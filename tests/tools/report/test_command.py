@@ -19,7 +19,7 @@ from tools.report.results import read_study
 from tools.report.sections import finding
 
 VOID = {"meta", "img", "br"}
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class Checker(html.parser.HTMLParser):

@@ -15,8 +15,8 @@ import pytest
 
 from common.data.datasets.datalist import read_collection
 from common.errors import DataError
-from tests.tools.made_comparison import AFFINE, SHAPE, write_comparison
-from tests.tools.test_report import Checker
+from tests.tools.report.made_comparison import AFFINE, SHAPE, write_comparison
+from tests.tools.report.test_command import Checker
 from tools.report import viewer
 from tools.report.command import comparison_report, report
 from tools.report.comparison import read_comparison
