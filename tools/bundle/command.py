@@ -166,7 +166,8 @@ class Bundle:
             latest: also tag it ``latest_version``, which MONAI loads when no version is asked for.
             yes: send without asking.
         """
-        from .push import ask, push_bundle
+        from ..question import ask
+        from .push import push_bundle
 
         say(push_bundle(Path(folder), repo, private=private, latest=latest, confirm=_agreed if yes else ask))
 

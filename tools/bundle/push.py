@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -73,10 +72,3 @@ def push_bundle(folder: Path, repo: str, *, private: bool, latest: bool, confirm
             shutil.copyfile(folder / name, target)
         return str(push_to_hf_hub(repo=repo, name=folder.name, bundle_dir=temporary, private=private,
                                   version=version, tag_as_latest_version=latest))  # fmt: skip
-
-
-def ask(question: str) -> bool:
-    """Ask on the terminal; without one the answer is no."""
-    if not sys.stdin.isatty():
-        return False
-    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")

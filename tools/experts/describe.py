@@ -18,9 +18,9 @@ from common.labels import LabelSpace
 from common.modalities import meanings
 from common.plain_yaml import read_config
 
-from ..bundle.push import ask
 from ..bundle_files import walk
 from ..data import read_structures
+from ..question import ask
 from ..terminal import console
 
 __all__ = ["agreed", "describe", "foreign_calls"]

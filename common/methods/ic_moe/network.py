@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ...errors import ConfigError, DataError
 from ...layers.fusion.voting import PixelVoting, Votes
-from ..m4oe.network import repeated
+from ...layers.image_channels import repeated
 from .encoders import EXPERTS, SAMED, ExpertEncoders
 
 __all__ = ["ANSWERS", "CANDIDATES", "Contrast", "ICMoE", "ICMoEOutputs", "Sizes", "needed", "with_background"]

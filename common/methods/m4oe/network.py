@@ -14,10 +14,11 @@ from ...errors import ConfigError, LabelError
 from ...layers.gating.class_heads import ClassHeads
 from ...layers.gating.mlp_mixture import MLP, MLPMixture
 from ...layers.gating.routing import Routing
+from ...layers.image_channels import repeated
 from ...losses.balance import load_balance
 from ...losses.segmentation import annotated_dice_ce
 
-__all__ = ["M4oE", "M4oELoss", "M4oEOutputs", "repeated", "swin_unet_with_experts"]
+__all__ = ["M4oE", "M4oELoss", "M4oEOutputs", "swin_unet_with_experts"]
 
 
 class M4oEOutputs(NamedTuple):
@@ -25,17 +26,6 @@ class M4oEOutputs(NamedTuple):
 
     logits: Tensor
     routings: tuple[Routing | None, ...]
-
-
-def repeated(image: Tensor, channels: int) -> Tensor:
-    """An image ``[B, 1 or c, H, W]`` with c channels, one grey one repeated.
-
-    Raises:
-        ConfigError: for another number of channels.
-    """
-    if image.shape[1] not in (1, channels):
-        raise ConfigError("the image has other channels", got=image.shape[1], expected=f"1 or {channels}")
-    return image.expand(-1, channels, *image.shape[2:])
 
 
 def _mixture(channels: int, *, experts: int, gate: str, gate_input: str, top_k: int | None) -> nn.Module:

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from ...errors import ConfigError
 from ...layers.gating.mlp_experts import MLPExperts
 from ...layers.gating.mlp_mixture import Mixed, MLPMixture
-from .network import M4oE, repeated
+from ...layers.image_channels import repeated
+from .network import M4oE
 
 __all__ = ["M4oEFile"]
 

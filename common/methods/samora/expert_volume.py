@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, interpolate, normalize
 
 from ...errors import ConfigError, WeightError
+from ...layers.slice_by_slice import slice_by_slice
+from ...layers.window_mask import window_mask
 from ...losses.reconstruction import masked_mse, patches_of
 from ...weights import Coverage, load_weights
-from ..m4oe.phase_one import window_mask
-from ..m4oe.volume import slice_by_slice
 from .base import hash_of
 from .expert import ExpertNetwork, only_trained
 from .students import Masking

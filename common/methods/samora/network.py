@@ -16,10 +16,10 @@ from ...layers.frozen_features import FrozenFeatures
 from ...layers.fusion.fusers import expert_weights
 from ...layers.fusion.hl_attention import Fused
 from ...layers.gating.routing import Routing
+from ...layers.image_channels import repeated
 from ...layers.lora.experts import set_expert
 from ...layers.lora.mix import MIXES, mixed_qkv
 from ...layers.lora.qkv import base_qkv, batched_qkv
-from ..m4oe.network import repeated
 
 __all__ = ["SIGNALS", "SAMora", "SAMoraOutputs", "fusion_window"]
 

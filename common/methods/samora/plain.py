@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...layers.image_channels import repeated
 from ...layers.lora.experts import set_expert
-from ..m4oe.network import repeated
 from .network import SAMora
 
 __all__ = ["plain_features"]

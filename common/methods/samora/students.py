@@ -13,7 +13,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from ...errors import ConfigError
 from ...layers.pixel_decoder import PixelDecoder
-from ..m4oe.phase_one import window_mask
+from ...layers.window_mask import window_mask
 from .objectives import Compared, Contrasted, Denoised, Patches
 from .teachers import ImageTeacher, PatchTeacher
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import ConfigError
-from ..m4oe.volume import slice_by_slice
+from ...layers.slice_by_slice import slice_by_slice
 from .network import SAMora
 from .views import ExpertViews, expert_views
 

@@ -11,7 +11,8 @@ from common.errors import ConfigError
 from tests.tools.bundle.test_pack import toy, trained  # noqa: F401
 from tools.bundle.command import Bundle
 from tools.bundle.pack import pack_bundle
-from tools.bundle.push import ask, packed_files
+from tools.bundle.push import packed_files
+from tools.question import ask
 
 
 class Hub:

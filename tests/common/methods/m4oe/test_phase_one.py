@@ -9,13 +9,13 @@ from common.backbones.swin_unet.network import MirroredDecoder, SwinUnet
 from common.data.slices.views import SliceViews
 from common.errors import ConfigError
 from common.layers.gating.mlp_mixture import MLP, MLPMixture
+from common.layers.window_mask import window_mask
 from common.methods.m4oe.phase_one import (
     M4oEExpertLoss,
     MaskedAutoencoder,
     MaskedVolume,
     m4oe_autoencoder,
     started_grey,
-    window_mask,
 )
 
 SIZES = {"embed": 12, "num_heads": (1, 2, 3, 6), "window": 2, "drop_path": 0.0}

@@ -8,7 +8,7 @@ import torch
 from common.card import ModelCard, save_weights
 from common.errors import ConfigError, WeightError
 from common.labels import LabelSpace
-from common.methods.m4oe.phase_one import window_mask
+from common.layers.window_mask import window_mask
 from common.methods.samora.base import hash_of
 from common.methods.samora.expert_volume import ExpertVolume, effective_rank, load_expert, principal_colours
 from common.methods.samora.stage_one import stage_one_network
