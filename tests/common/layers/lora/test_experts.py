@@ -10,7 +10,6 @@ from common.backbones.sam.network import sam_encoder
 from common.errors import ConfigError
 from common.layers.lora.experts import LEVELS, add_experts, expert_names, expert_parameters, expert_target, set_expert
 from common.layers.lora.files import base_hash
-from common.layers.lora.merge import merge_expert, remove_expert, weighted_adapter
 from common.layers.lora.qkv import (
     SplitQKV,
     base_qkv,
@@ -206,58 +205,6 @@ def test_the_hash_of_the_base_ignores_experts_and_image_size(encoder):
     assert base_hash(larger) != own
 
 
-WEIGHTS = {"image": 0.5, "patch": -0.25, "pixel": 1.5}
-
-
-def test_the_weighted_product_is_the_sum_of_the_adapted_weights(encoder):
-    set_expert(encoder, "patch")
-    expected = encoder(IMAGE).tokens
-    assert weighted_adapter(encoder, WEIGHTS) == "merged"
-    assert torch.equal(encoder(IMAGE).tokens, expected)  # what is switched on stays so
-    for module in qkv_modules(encoder).values():
-        naive = sum(w * naive_delta(module, level, NORMED) for level, w in WEIGHTS.items())
-        torch.testing.assert_close(expert_deltas(module, "merged", NORMED), naive, atol=1e-5, rtol=1e-4)
-    assert not any(p.requires_grad for p in expert_parameters(encoder, "merged").values())
-    assert all(p.requires_grad for p in expert_parameters(encoder, "image").values())
-
-
-def test_separately_added_matrices_are_lorahubs(encoder):
-    weighted_adapter(encoder, WEIGHTS, how="separate")
-    merged = expert_parameters(encoder, "merged")
-    experts = {level: expert_parameters(encoder, level) for level in WEIGHTS}
-    for name, parameter in merged.items():
-        torch.testing.assert_close(parameter, sum(w * experts[level][name] for level, w in WEIGHTS.items()))
-
-
-def test_combining_again_fills_the_same_expert(encoder):
-    weighted_adapter(encoder, WEIGHTS, how="separate")
-    held = next(iter(expert_parameters(encoder, "merged").values()))
-    weighted_adapter(encoder, {**WEIGHTS, "image": 2.0}, how="separate")
-    assert next(iter(expert_parameters(encoder, "merged").values())) is held
-    weighted_adapter(encoder, WEIGHTS, how="product")  # another rank: made anew
-    assert next(iter(expert_parameters(encoder, "merged").values())).shape[0] == 12
-    assert expert_names(encoder) == (*LEVELS, "merged")
-
-
-def test_a_merged_expert_is_plain_weights_with_the_same_function(encoder):
-    set_expert(encoder, "pixel")
-    expected = encoder(IMAGE).tokens
-    merge_expert(encoder, "pixel")
-    torch.testing.assert_close(encoder(IMAGE).tokens, expected, atol=1e-5, rtol=1e-4)
-    assert set(encoder.state_dict()) == set(sam_encoder("tiny", image_size=64).state_dict())
-    assert expert_names(encoder) == ()
-    add_experts(encoder, ("image",))  # and it can start again
-
-
-def test_a_removed_expert_is_gone(encoder):
-    set_expert(encoder, "image")
-    expected = encoder(IMAGE).tokens
-    remove_expert(encoder, "pixel")
-    assert expert_names(encoder) == ("image", "patch")
-    assert torch.equal(encoder(IMAGE).tokens, expected)
-    assert not [n for n in encoder.state_dict() if "pixel" in n]
-
-
 @pytest.mark.parametrize(
     "call",
     [
@@ -269,11 +216,6 @@ def test_a_removed_expert_is_gone(encoder):
         lambda e: set_expert(e, "unknown"),
         lambda e: expert_parameters(e, "unknown"),
         lambda e: expert_deltas(e.blocks[0].attn.qkv, "unknown", NORMED),
-        lambda e: remove_expert(e, "unknown"),
-        lambda e: merge_expert(e, "unknown"),
-        lambda e: weighted_adapter(e, {"unknown": 1.0}),
-        lambda e: weighted_adapter(e, {}),
-        lambda e: weighted_adapter(e, WEIGHTS, how="sum"),
     ],
 )
 def test_ill_arguments(encoder, call):
@@ -283,14 +225,11 @@ def test_ill_arguments(encoder, call):
     assert expert_names(encoder) == names
 
 
-def test_one_target_for_all_experts_and_one_rank_to_add_separately():
+def test_one_target_for_all_experts():
     encoder = sam_encoder("tiny", image_size=64)
     add_experts(encoder, ("image",), rank=2)
     with pytest.raises(ConfigError, match="fused"):
         add_experts(encoder, ("patch",), target="fused")
-    add_experts(encoder, ("patch",), rank=3)
-    with pytest.raises(ConfigError, match="one rank"):
-        weighted_adapter(encoder, {"image": 1, "patch": 1}, how="separate")
 
 
 def test_an_encoder_without_projections_is_refused():
