@@ -5,112 +5,119 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-# A module may import from its own layer and from the layers named here, never upwards.
-BELOW = {
-    "errors": set(),
-    "ground": {"errors"},
-    "middle": {"errors", "ground"},
-    "experts": {"errors", "ground", "middle"},
-    "engine": {"errors", "ground", "middle", "experts"},
-    "methods": {"errors", "ground", "middle", "experts", "engine"},
-    "tools": {"errors", "ground", "middle", "experts", "engine", "methods"},
+from tests.architecture.tree import CODE, ROOT, imports, shown, sources
+
+# A room imports from the rooms on its left, never from one on its right or behind the same bar.
+# Packages that are not listed hold modules only: there the absence of cycles is the order.
+ORDER = {
+    "": "common | tools",
+    "common": "errors | atomic geometry labels prompts | card data | weights | layers | backbones losses"
+    " | engine experts | methods",
+    "common.data": "dicom phantom pictures | io | datasets | intensity prompts requests | slices transforms",
+    "common.layers": "attention channel_norm frozen_features gating image_channels instance_norm lora pixel_decoder"
+    " sam_adapters slice_by_slice window_mask | fusion",
+    "common.backbones": "mae nnunet sam skresnet swin_unet swin_unetr | hsam sam2 sam3d",
+    "common.engine": "inference run | monitor | evaluation interactive | training",
+    "common.methods": "ic_moe ka2er m4oe sam_med3d_moe samora",
+    "tools": "bench bundle_files data phantom report weights workflow | doctor evaluate experts export predict train"
+    " | chain label | bundle compare | __main__",
 }
-PACKAGES = {"data": "middle", "layers": "middle", "losses": "middle", "backbones": "experts"}
-PACKAGES |= {"engine": "engine", "methods": "methods"}
-TOP = {"errors": "errors", "geometry": "ground", "labels": "ground", "prompts": "ground", "weights": "ground"}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "misc", "scripts", "common_utils"}
 
 
-def sources(*folders: str) -> list[Path]:
-    return sorted(p for f in folders for p in (ROOT / f).rglob("*.py") if "__pycache__" not in p.parts)
+def rooms(parent: str) -> dict[str, int]:
+    """Height of each room of a package."""
+    return {room: height for height, level in enumerate(ORDER[parent].split(" | ")) for room in level.split()}
 
 
-def module_of(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-CODE = {module_of(p): p for p in sources("common", "tools")}
-
-
-def imported(path: Path, module: str, *, everywhere: bool) -> Iterator[str]:
-    """Modules of this repository that ``path`` imports; ``everywhere`` includes imports inside functions."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = ast.walk(tree) if everywhere else iter(top_level(tree.body))
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            names = [a.name for a in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            base = ".".join([*parents, *([node.module] if node.module else [])])
-            names = [f"{base}.{a.name}" if f"{base}.{a.name}" in CODE else base for a in node.names]
-        else:
+def upwards(path: Path, module: str) -> list[str]:
+    """Every import of a file that does not run downwards, with both files."""
+    found = []
+    for name, _, line in imports(path, module):
+        own, other = module.split("."), name.split(".")
+        same = next((n for n, (a, b) in enumerate(zip(own, other, strict=False)) if a != b), None)
+        if same is None or ".".join(own[:same]) not in ORDER:
             continue
-        yield from (n for n in names if n.split(".")[0] in ("common", "tools"))
-
-
-def top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    for node in body:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            continue
-        if isinstance(node, ast.If | ast.Try):
-            yield from top_level([*node.body, *node.orelse])
-        else:
-            yield node
-
-
-def layer(module: str) -> str | None:
-    if module.startswith("tools"):
-        return "tools"
-    parts = module.split(".")
-    if len(parts) == 1:
-        return None
-    if parts[1] in TOP:
-        return TOP[parts[1]]
-    if parts[1] in PACKAGES:
-        return PACKAGES[parts[1]]
-    return "experts" if parts[1].startswith("expert") else "ground"
+        parent = ".".join(own[:same])
+        height = rooms(parent)
+        if height.get(other[same], -1) >= height.get(own[same], 99):
+            target = shown(CODE[name]) if name in CODE else name
+            found.append(
+                f"{shown(path)}:{line} imports {target}, but {own[same]!r} does not stand above {other[same]!r}"
+                f" in {parent or 'the repository'}: {ORDER[parent]}"
+            )
+    return found
 
 
 @pytest.mark.parametrize("module", sorted(CODE))
 def test_imports_run_downwards(module: str) -> None:
-    own = layer(module)
-    wrong = [
-        name
-        for name in imported(CODE[module], module, everywhere=True)
-        if own is not None and layer(name) not in (None, own) and layer(name) not in BELOW[own]
-    ]
-    assert not wrong, f"{module} ({own}) imports upwards: {sorted(set(wrong))}"
+    wrong = upwards(CODE[module], module)
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("parent", sorted(ORDER))
+def test_every_room_has_its_place(parent: str) -> None:
+    depth = len(parent.split(".")) if parent else 0
+    there = {m.split(".")[depth] for m in CODE if m.startswith(parent and parent + ".") and m.count(".") >= depth}
+    assert set(rooms(parent)) == there, f"say in ORDER where a new room of {parent or 'the repository'} stands"
+
+
+def test_packages_of_packages_have_an_order() -> None:
+    packages = {m for m, p in CODE.items() if p.name == "__init__.py"}
+    assert {p.rpartition(".")[0] for p in packages} == set(ORDER)
+
+
+@pytest.mark.parametrize(
+    "module, text, other",
+    [
+        ("common.data.io", "from .transforms.loading import LoadCased\n", "common/data/transforms/loading.py"),
+        ("common.data.dicom.series", "from ..datasets import dataset\n", "common/data/datasets/dataset.py"),
+        ("common.methods.samora.network", "from ..m4oe.network import M4oE\n", "common/methods/m4oe/network.py"),
+        ("common.engine.run.start", "def f():\n    from ...methods.ka2er.network import KA2ER\n",
+         "common/methods/ka2er/network.py"),
+        ("common.labels", "from tools.workflow import run\n", "tools/workflow.py"),
+    ],
+)  # fmt: skip
+def test_an_import_upwards_is_found_and_both_files_are_named(module, text, other, tmp_path: Path) -> None:
+    path = tmp_path / "made_up.py"
+    path.write_text("from common.errors import ConfigError\n" + text)
+    (wrong,) = upwards(path, module)
+    assert re.search(r"made_up\.py:[23] ", wrong) and f"imports {other}," in wrong
+
+
+def cycle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle, empty when there is none."""
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        for name in () if module in done else sorted(graph.get(module, ())):
+            if found := visit(name, (*path, module)):
+                return found
+        done.add(module)
+        return []
+
+    return next((found for module in sorted(graph) if (found := visit(module, ()))), [])
 
 
 def test_no_import_cycle() -> None:
-    graph = {m: set(imported(p, m, everywhere=False)) - {m} for m, p in CODE.items()}
-    done: set[str] = set()
-
-    def visit(module: str, path: tuple[str, ...]) -> None:
-        assert module not in path, "cycle: " + " -> ".join([*path[path.index(module) :], module])
-        if module in done:
-            return
-        for name in sorted(graph.get(module, ())):
-            visit(name, (*path, module))
-        done.add(module)
-
-    for module in sorted(graph):
-        visit(module, ())
+    found = cycle({m: {i.module for i in imports(p, m)} - {m} for m, p in CODE.items()})
+    assert not found, "cycle: " + " -> ".join(shown(CODE[m]) for m in found)
 
 
 def test_the_cycle_test_can_fail(tmp_path: Path) -> None:
+    graph = {"a": {"b", "d"}, "b": {"c"}, "c": {"a"}, "d": set()}
+    assert cycle(graph) == ["a", "b", "c", "a"]
+    assert cycle({**graph, "c": {"d"}}) == []
     file = tmp_path / "a.py"
-    file.write_text("from .b import x\nfrom . import c\nimport common.errors\nfrom common import labels\n")
-    found = set(imported(file, "common.data.a", everywhere=False))
-    assert found == {"common.data.b", "common.data", "common.errors", "common.labels"}
+    file.write_text("from .io import x\nfrom . import pictures\nimport common.errors\nfrom common import labels\n")
+    found = {i.module for i in imports(file, "common.data.a", everywhere=False)}
+    assert found == {"common.data.io", "common.data.pictures", "common.errors", "common.labels"}
 
 
 @pytest.mark.parametrize("path", sources("common", "tools"), ids=lambda p: p.relative_to(ROOT).as_posix())

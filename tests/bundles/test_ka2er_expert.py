@@ -1,4 +1,7 @@
-"""The expert bundle from its command to nnU-Net's predictor, stage 2 and predictions on the input's own grid."""
+"""The expert bundle from its command to nnU-Net's predictor, stage 2 and predictions on the input's own grid.
+
+Also the test of ``common.experts.export``.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""What a server answers without prompts is what ``tools predict`` writes, voxel by voxel."""
+"""What a server answers without prompts is what ``tools predict`` writes, voxel by voxel.
+
+Also the test of ``tools.label.app``.
+"""
 
 import nibabel as nib
 import numpy as np

@@ -1,4 +1,7 @@
-"""A comparison is a plan of chains: who takes part, at one budget, and a failure costs the others nothing."""
+"""A comparison is a plan of chains: who takes part, at one budget, and a failure costs the others nothing.
+
+Also the test of ``tools.compare.run``.
+"""
 
 import itertools
 import json

@@ -1,4 +1,8 @@
-"""The report: one file, true to the tables, quiet about nothing that is missing."""
+"""The report: one file, true to the tables, quiet about nothing that is missing.
+
+Also the test of ``tools.report.diagram``, ``tools.report.frame``, ``tools.report.gallery``,
+``tools.report.markdown``.
+"""
 
 import html.parser
 import json

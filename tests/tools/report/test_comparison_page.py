@@ -1,4 +1,7 @@
-"""A comparison's page: whole, self-contained, and alive in a browser."""
+"""A comparison's page: whole, self-contained, and alive in a browser.
+
+Also the test of ``tools.report.comparison_tables``, ``tools.report.pair_figures``.
+"""
 
 import base64
 import csv

@@ -1,4 +1,7 @@
-"""Our Swin UNETR against MONAI's: same keys, same numbers, same gradients."""
+"""Our Swin UNETR against MONAI's: same keys, same numbers, same gradients.
+
+Also the test of ``common.backbones.swin_unetr.weights``.
+"""
 
 import pytest
 import torch

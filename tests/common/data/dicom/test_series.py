@@ -1,3 +1,8 @@
+"""Series as files hold them: order, geometry, pixels, and what is refused.
+
+Also the test of ``common.data.dicom.pixels``.
+"""
+
 import random
 import shutil
 import time

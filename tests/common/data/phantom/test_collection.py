@@ -1,3 +1,8 @@
+"""The phantom: the same bytes everywhere, anatomy as it is drawn, files as they are said to be.
+
+Also the test of ``common.data.phantom.abdomen``, ``common.data.phantom.thorax``, ``common.data.phantom.preview``.
+"""
+
 import hashlib
 import json
 import os

@@ -1,4 +1,7 @@
-"""The page of a session: outlines match masks, marks match voxels, and everything is inside one file."""
+"""The page of a session: outlines match masks, marks match voxels, and everything is inside one file.
+
+Also the test of ``common.engine.interactive.charts``.
+"""
 
 import base64
 import io

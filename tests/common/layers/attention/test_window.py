@@ -1,4 +1,7 @@
-"""Padding-free windows against MONAI's padded, rolled and masked ones."""
+"""Padding-free windows against MONAI's padded, rolled and masked ones.
+
+Also the test of ``common.layers.attention.window_grad``.
+"""
 
 import itertools
 

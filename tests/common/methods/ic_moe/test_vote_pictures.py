@@ -1,4 +1,7 @@
-"""The pictures of a vote are drawn, captioned and listed."""
+"""The pictures of a vote are drawn, captioned and listed.
+
+Also the test of ``common.engine.monitor.first_cases``.
+"""
 
 import json
 from types import SimpleNamespace

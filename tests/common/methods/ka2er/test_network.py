@@ -1,3 +1,8 @@
+"""KA2ER: what a step asks, what it learns, and what is left without experts.
+
+Also the test of ``common.methods.ka2er.experts``.
+"""
+
 import copy
 
 import pytest

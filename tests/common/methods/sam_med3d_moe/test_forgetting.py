@@ -1,4 +1,8 @@
-"""The forgetting report: every decoder alone and the mixture, asked the same, and means written out."""
+"""The forgetting report: every decoder alone and the mixture, asked the same, and means written out.
+
+Also the test of ``common.methods.sam_med3d_moe.forgetting_table``,
+``common.methods.sam_med3d_moe.forgetting_picture``.
+"""
 
 import csv
 import json

@@ -1,4 +1,7 @@
-"""Every network of the first stage, from settings; what is trained, what is saved, what is refused."""
+"""Every network of the first stage, from settings; what is trained, what is saved, what is refused.
+
+Also the test of ``common.methods.samora.teachers``.
+"""
 
 import pytest
 import torch
