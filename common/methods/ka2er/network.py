@@ -87,19 +87,17 @@ class KA2ER(nn.Module):
     ) -> None:
         super().__init__()
         self.student, self.tasks, self.structures = student, tuple(tasks), tuple(structures)
-        self.amalgamate, self.use, self.reg, self.prompt_source = amalgamation, tuple(use), reg, prompt_source
+        self.use, self.reg, self.prompt_source = tuple(use), reg, prompt_source
         self.prompt_dropout, self.box_jitter, self.student_path = prompt_dropout, box_jitter, student_path
         self.spacing, self.axcodes = tuple(spacing), axcodes
-        self.experts: ExpertSet | None = None
-        self.__dict__["experts"] = experts
+        if isinstance(experts, nn.Module):
+            raise ConfigError("experts must not become a part of the network", got=type(experts).__name__)
+        self.experts = experts
         self._expert_device: torch.device | None = None
-        self._check()
-        self.amalgamation = nn.ModuleList(self._build(level, heads, local) for level in range(self._levels))
+        self._check(asks=amalgamation and "task" in self.use)
+        levels = range(len(student.level_channels) if amalgamation else 0)
+        self.amalgamation = nn.ModuleList(self._build(level, heads, local) for level in levels)
         self.initial = copy.deepcopy(student).requires_grad_(False).eval() if reg == "kl_init" else None
-
-    @property
-    def _levels(self) -> int:
-        return len(self.student.level_channels) if self.amalgamate else 0
 
     @property
     def _panel(self) -> ExpertSet:
@@ -112,7 +110,7 @@ class KA2ER(nn.Module):
     def _needs_logits(self) -> bool:
         return self.reg == "kl_expert" or self.prompt_source == "expert"
 
-    def _check(self) -> None:
+    def _check(self, *, asks: bool) -> None:
         for where, value, known in (
             ("reg", self.reg, REGULARISERS),
             ("prompt_source", self.prompt_source, PROMPT_SOURCES),
@@ -125,9 +123,7 @@ class KA2ER(nn.Module):
         if not 0 <= self.prompt_dropout <= 1 or self.box_jitter < 0:
             got_pair = (self.prompt_dropout, self.box_jitter)
             raise ConfigError("prompt_dropout lies in 0..1 and box_jitter is not negative", got=got_pair)
-        if isinstance(self.experts, nn.Module):
-            raise ConfigError("experts must not become a part of the network", got=type(self.experts).__name__)
-        if self._needs_logits or (self.amalgamate and "task" in self.use):
+        if self._needs_logits or asks:
             for task in self.tasks:
                 self._panel.for_task(task)
 
@@ -186,7 +182,7 @@ class KA2ER(nn.Module):
         f_m, attention = self._ask(f_s, self.student.grids(hidden), crop, need_weights)
         logits = self.student.mask_head(self.student.decode(image, hidden, f_m), prompts)
         student_logits = None
-        if self.training and self.student_path and self.amalgamate:
+        if self.training and self.student_path and self.amalgamation:
             student_logits = self.student.mask_head(self.student.decode(image, hidden, f_s), prompts)
         if self.initial is not None:
             teacher = initial_teacher(self.initial, image, prompts, exclusive=self.student.exclusive)
@@ -201,7 +197,7 @@ class KA2ER(nn.Module):
         spacing: Sequence[float] | None,
         axcodes: str | None,
     ) -> Crop | None:
-        if not (self.amalgamate or self._needs_logits):
+        if not (self.amalgamation or self._needs_logits):
             return None
         if raw is None or stats is None or task_id is None:
             given = {"raw": raw, "stats": stats, "task_id": task_id}
@@ -249,7 +245,7 @@ class KA2ER(nn.Module):
         self, f_s: tuple[Tensor, ...], grids: Sequence[Sequence[int]], crop: Crop | None, need_weights: bool
     ) -> tuple[tuple[Tensor, ...], tuple[tuple[AttentionMap, ...], ...] | None]:
         """``f_m`` per level; without amalgamation the very same tensors."""
-        if not self.amalgamate or crop is None:
+        if not self.amalgamation or crop is None:
             return f_s, None
         answers = ask_experts(self._panel, self.tasks, self.use, crop)
         results = [
