@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ConfigError
 
-__all__ = ["INITS", "BlockAdapter", "Bottleneck"]
+__all__ = ["INITS", "AdaptableBlock", "BlockAdapter", "Bottleneck"]
 
 INITS = ("zero", "default")
 _SCALE = 0.5  # of the adapter beside the perceptron
@@ -46,6 +46,36 @@ class Bottleneck(nn.Module):
         return out
 
 
+class Projected(Protocol):
+    """An attention with one projection for queries, keys and values."""
+
+    @property
+    def qkv(self) -> nn.Module:
+        """``[..., C] -> [..., 3C]``."""
+
+
+class AdaptableBlock(Protocol):
+    """A transformer block whose parts can be run one by one, as :class:`~common.backbones.sam.encoder.SamBlock`."""
+
+    @property
+    def attn(self) -> Projected:
+        """Its attention."""
+
+    @property
+    def norm2(self) -> nn.Module:
+        """What comes before the perceptron."""
+
+    @property
+    def mlp(self) -> nn.Module:
+        """The perceptron."""
+
+    def start(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The residual and the normed tokens of ``[B, h, w, C]``."""
+
+    def attend(self, qkv: Tensor) -> Tensor:
+        """Attended and projected tokens ``[B, h, w, C]`` of ``[B, h, w, 3C]``."""
+
+
 class BlockAdapter(nn.Module):
     """What turns a frozen SAM block into an adapted one.
 
@@ -70,17 +100,17 @@ class BlockAdapter(nn.Module):
         self.space = Bottleneck(channels=channels, ratio=ratio, init=init)
         self.mlp = Bottleneck(channels=channels, ratio=ratio, init=init)
 
-    def forward(self, block: Any, tokens: Tensor) -> Tensor:
+    def forward(self, block: AdaptableBlock, tokens: Tensor) -> Tensor:
         """The adapted block on ``[B, h, w, C]``.
 
         Args:
-            block: :class:`~common.backbones.sam.encoder.SamBlock`, left as it is.
+            block: left as it is.
             tokens: its input.
         """
         shortcut, normed = block.start(tokens)
         return self.finish(block, shortcut, block.attend(block.attn.qkv(normed)))
 
-    def finish(self, block: Any, shortcut: Tensor, attended: Tensor) -> Tensor:
+    def finish(self, block: AdaptableBlock, shortcut: Tensor, attended: Tensor) -> Tensor:
         """The rest of the block from its input and what its attention says, both ``[B, h, w, C]``."""
         tokens = shortcut + attended + self.space(attended)
         normed = block.norm2(tokens)

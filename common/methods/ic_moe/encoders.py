@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -103,10 +104,8 @@ class ExpertEncoders(nn.Module):
         self.checkpointing = checkpointing
         last: Any = encoder.blocks[self.first :]
         self.semantic = copy.deepcopy(last).requires_grad_(True) if "semantic" in experts else None
-        width = {"channels": encoder.embed_dim, "ratio": adapter_ratio, "init": adapter_init}
-        self.adapters = (
-            nn.ModuleList([BlockAdapter(**width) for _ in range(depth)]) if "adaptive" in experts else None  # type: ignore[arg-type]
-        )
+        made = partial(BlockAdapter, channels=encoder.embed_dim, ratio=adapter_ratio, init=adapter_init)
+        self.adapters = nn.ModuleList([made() for _ in range(depth)]) if "adaptive" in experts else None
         self.cache = FrozenFeatures(gigabytes=cache_gb) if cache_gb and not samed else None
 
     @property
