@@ -7,7 +7,7 @@ import logging
 import math
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.exceptions import NotComputableError
 from ignite.metrics import Metric
-from monai.data import MetaTensor, decollate_batch
+from monai.data import MetaTensor
 
 from ...errors import DataError, GeometryError, LabelError
 from ...labels import LabelSpace
 from ..monitor.case_pictures import CasePictures
+from ..monitor.finished_cases import finished_cases
+from .overlap import dice
 from .score_summary import summary, write_case_csv, write_summary_json
 from .scores import EmptyRule, case_metrics
 
@@ -57,16 +59,6 @@ def _sign_word(sign: re.Match[str]) -> str:
 
 def _space(labels: LabelSpace | Mapping[str, Any]) -> LabelSpace:
     return labels if isinstance(labels, LabelSpace) else LabelSpace.from_dict(labels)
-
-
-def _items(engine: Engine) -> Iterator[dict[str, Any]]:
-    """The evaluator's finished cases, each as one dict; what the network step dropped is taken from the batch."""
-    batch: Any = engine.state.batch
-    output: Any = engine.state.output
-    batch = decollate_batch(batch) if isinstance(batch, dict) else batch
-    output = decollate_batch(output) if isinstance(output, dict) else output
-    for i, item in enumerate(output):
-        yield {**(batch[i] if i < len(batch) else {}), **item}
 
 
 def _case_name(item: Mapping[str, Any]) -> str:
@@ -125,7 +117,7 @@ class AnnotatedDice(Metric):
 
     def iteration_completed(self, engine: Engine) -> None:
         """Take the cases of one evaluator iteration."""
-        for item in _items(engine):
+        for item in finished_cases(engine):
             self.update(item)
 
     def update(self, output: Mapping[str, Any]) -> None:
@@ -140,11 +132,11 @@ class AnnotatedDice(Metric):
                 "prediction and label differ in shape", where=output.get("case"), got=pred.shape, expected=truth.shape
             )
         axes = tuple(range(1, pred.ndim))
-        both = (pred & truth).sum(axes).double()
-        size = (pred.sum(axes) + truth.sum(axes)).double()
-        use = torch.from_numpy(_annotated(output, self.labels)[1:]).to(size.device) & (size > 0)
-        self._total += torch.where(use, 2 * both / size.clamp(min=1), 0.0).cpu()
-        self._count += use.double().cpu()
+        counts = torch.stack([(pred & truth).sum(axes), pred.sum(axes), truth.sum(axes)], 1).tolist()
+        found = torch.tensor([dice(*count) for count in counts], dtype=torch.float64)
+        use = torch.from_numpy(_annotated(output, self.labels)[1:]) & found.isfinite()
+        self._total += found.where(use, 0.0)
+        self._count += use.double()
 
     def _masks(self, pred: torch.Tensor) -> torch.Tensor:
         """``[K, ...]`` boolean masks of a prediction in any of the accepted forms."""
@@ -266,7 +258,7 @@ class CaseMetrics:
 
     def collect(self, engine: Engine) -> None:
         """Score the cases of one iteration."""
-        for item in _items(engine):
+        for item in finished_cases(engine):
             self._score(item)
 
     def _score(self, item: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ...errors import ConfigError, DataError, LabelError
 from ...labels import LabelSpace
+from .overlap import dice, iou
 
 __all__ = ["MEASURES", "EmptyRule", "case_metrics", "check_label_map"]
 
@@ -130,8 +131,8 @@ def _measure(
     there, back = _distances(*_crop(pred, label), spacing)
     near = int((there <= tol).sum()) + int((back <= tol).sum())
     return {
-        "dice": 2.0 * both / (n_pred + n_label),
-        "iou": both / (n_pred + n_label - both),
+        "dice": dice(both, n_pred, n_label),
+        "iou": iou(both, n_pred, n_label),
         "hd95": max(_quantile(there, 95), _quantile(back, 95)),
         "hd": max(float(there.max()), float(back.max())),
         "surface_dice": near / (len(there) + len(back)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ...atomic import atomic_write
 from ...errors import DataError
 from ...labels import LabelSpace
 from ...literals import file_name
+from .finished_cases import finished_cases
 
 __all__ = ["Overlays", "class_colors", "draw_overlay", "radiological"]
 
@@ -85,11 +86,10 @@ class Overlays:
     def _iteration(self, engine: Engine) -> None:
         if (self._run - 1) % self.every:
             return
-        for batch, output in _items(engine.state.batch, engine.state.output):
+        for values in finished_cases(engine):
             if self._drawn >= self.cases:
                 return
-            case = str(batch.get("case", f"case_{self._drawn}"))
-            values = {**batch, **output}
+            case = str(values.get("case", f"case_{self._drawn}"))
             arrays = (
                 _array(values[self.image])[self.channel],
                 _indices(values.get(self.label)),
@@ -219,15 +219,6 @@ def _legend(figure: Any, label: NDArray[Any] | None, pred: NDArray[Any] | None, 
     if pred is not None:
         entries.append(Patch(facecolor="white", alpha=0.42, label="prediction"))
     figure.legend(handles=entries, loc="outside right center", frameon=False, labelcolor="white", fontsize=8)
-
-
-def _items(batch: Any, output: Any) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Pairs of one case's batch and output entries, decollated or not."""
-    if isinstance(batch, list) and isinstance(output, list):
-        return list(zip(batch, output, strict=False))
-    from monai.data import decollate_batch
-
-    return list(zip(decollate_batch(batch), decollate_batch(output), strict=False))
 
 
 def _array(value: Any) -> NDArray[Any]:

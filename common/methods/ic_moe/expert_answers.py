@@ -11,12 +11,13 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.data import decollate_batch
 from monai.engines.utils import IterationEvents
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...atomic import atomic_write
+from ...engine.evaluation.overlap import dice, iou
+from ...engine.monitor.finished_cases import finished_cases
 from ...labels import LabelSpace
 from ...tables import write_csv
 
@@ -99,9 +100,7 @@ class PixelScores:
 
     def collect(self, engine: Engine) -> None:
         """Score the cases of one iteration."""
-        cases, found = _items(engine.state.batch), _items(engine.state.output)
-        for case, output in zip(cases, found, strict=True):
-            item = {**case, **output}
+        for item in finished_cases(engine):
             known = np.asarray(item.get("annotated", np.ones(self.labels.num_classes))).astype(bool).ravel()
             label = np.asarray(torch.as_tensor(item[self.label_key]).cpu())
             head = {"case": str(item.get("case", "")), "task": str(item.get("task", ""))}
@@ -127,10 +126,6 @@ class PixelScores:
         return {m: float(np.nanmean(v)) if np.isfinite(v).any() else None for m, v in values.items()}
 
 
-def _items(part: Any) -> list[dict[str, Any]]:
-    return list(decollate_batch(part)) if isinstance(part, dict) else list(part)
-
-
 def pixel_measures(pred: ArrayLike, label: ArrayLike) -> dict[str, float]:
     """Dice, intersection over union, accuracy, recall and precision of two masks of one shape.
 
@@ -140,8 +135,8 @@ def pixel_measures(pred: ArrayLike, label: ArrayLike) -> dict[str, float]:
     p, t = np.asarray(pred, bool), np.asarray(label, bool)
     both, either, own, true = int((p & t).sum()), int((p | t).sum()), int(p.sum()), int(t.sum())
     return {
-        "dice": _ratio(2 * both, own + true),
-        "iou": _ratio(both, either),
+        "dice": dice(both, own, true),
+        "iou": iou(both, own, true),
         "accuracy": 1 - (either - both) / p.size,
         "recall": _ratio(both, true),
         "precision": _ratio(both, own),
