@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from monai.data import MetaTensor
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import ConfigError
+from ...layers.same_weights import SameWeights
 from .network import ICMoE, with_background
 from .views import PictureViews, picture_views
 
 __all__ = ["ICMoEPicture"]
 
 
-class ICMoEPicture(nn.Module):
+class ICMoEPicture(SameWeights):
     """Segment pictures; those of another size than the network's are resized, and their logits resized back.
 
     Args:
@@ -26,16 +27,10 @@ class ICMoEPicture(nn.Module):
         ConfigError: for anything but pictures.
     """
 
-    def __init__(self, *, network: ICMoE) -> None:
-        super().__init__()
-        self._network = (network,)  # in a tuple, so that nothing is registered under a second name
-        for name, module in network.named_children():
-            self.add_module(name, module)
+    network: ICMoE
 
-    @property
-    def network(self) -> ICMoE:
-        """The network of one size, which has the same parameters."""
-        return self._network[0]
+    def __init__(self, *, network: ICMoE) -> None:
+        super().__init__(network)
 
     def forward(self, image: Tensor, box: Tensor | None = None) -> Tensor:
         """Segment.
@@ -57,9 +52,3 @@ class ICMoEPicture(nn.Module):
     def views(self, image: Tensor, box: Tensor | None = None) -> PictureViews:
         """What the experts see in a picture ``[1, 1 or 3, S, S]``, see :func:`~.views.picture_views`."""
         return picture_views(self.network, image, box)
-
-    def train(self, mode: bool = True) -> ICMoEPicture:
-        """Switch between training and evaluation, as the network does."""
-        super().train(mode)
-        self.network.train(mode)
-        return self

@@ -13,6 +13,7 @@ from ...data.slices.views import SliceViews
 from ...errors import ConfigError
 from ...layers.gating.mlp_mixture import MLP
 from ...layers.image_channels import repeated
+from ...layers.same_weights import SameWeights
 from ...layers.slice_by_slice import slice_by_slice
 from ...layers.window_mask import window_mask
 from ...losses.reconstruction import masked_mse
@@ -178,7 +179,7 @@ def started_grey(network: MaskedAutoencoder, slices: SliceViews) -> MaskedAutoen
     return network
 
 
-class MaskedVolume(nn.Module):
+class MaskedVolume(SameWeights):
     """Hide the same squares of every slice of a volume along its last axis and rebuild them.
 
     Args:
@@ -195,20 +196,13 @@ class MaskedVolume(nn.Module):
         ConfigError: for a volume that has no depth, or fewer than one slice per pass.
     """
 
+    network: MaskedAutoencoder
+
     def __init__(self, *, network: MaskedAutoencoder, slices: int = 8, modality: int = 0, seed: int = 0) -> None:
-        super().__init__()
+        super().__init__(network)
         if slices < 1:
             raise ConfigError("at least one slice per forward pass", where="slices", got=slices)
-        for name, module in network.named_children():
-            self.add_module(name, module)
-        self.mask_token, self.grey = network.mask_token, network.grey
-        self._network = (network,)  # in a tuple, so that nothing is registered under a second name
         self.slices, self.modality, self.seed = slices, modality, seed
-
-    @property
-    def network(self) -> MaskedAutoencoder:
-        """The network of slices, which has the same parameters."""
-        return self._network[0]
 
     def forward(self, volume: Tensor, modality: Tensor | None = None) -> Tensor:
         """Rebuild.

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import ConfigError
+from ...layers.same_weights import SameWeights
 from ...layers.slice_by_slice import slice_by_slice
 from .network import M4oE
 
 __all__ = ["M4oEVolume"]
 
 
-class M4oEVolume(nn.Module):
+class M4oEVolume(SameWeights):
     """Segment every slice of a volume along its last axis.
 
     Args:
@@ -29,18 +30,13 @@ class M4oEVolume(nn.Module):
         ConfigError: for a volume that has no depth, or fewer than one slice per pass.
     """
 
+    network: M4oE
+
     def __init__(self, *, network: M4oE, slices: int = 8, modality: int = 0, head: int = 0) -> None:
-        super().__init__()
+        super().__init__(network)
         if slices < 1:
             raise ConfigError("at least one slice per forward pass", where="slices", got=slices)
-        self.backbone, self.heads = network.backbone, network.heads
-        self._network = (network,)  # in a tuple, so that nothing is registered under a second name
         self.slices, self.modality, self.head = slices, modality, head
-
-    @property
-    def network(self) -> M4oE:
-        """The network of slices, which has the same parameters."""
-        return self._network[0]
 
     def forward(self, volume: Tensor, modality: Tensor | None = None, head: Tensor | None = None) -> Tensor:
         """Segment.

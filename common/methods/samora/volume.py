@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import ConfigError
+from ...layers.same_weights import SameWeights
 from ...layers.slice_by_slice import slice_by_slice
 from .network import SAMora
 from .views import ExpertViews, expert_views
@@ -13,7 +14,7 @@ from .views import ExpertViews, expert_views
 __all__ = ["SAMoraVolume"]
 
 
-class SAMoraVolume(nn.Module):
+class SAMoraVolume(SameWeights):
     """Segment every slice of a volume along its last axis.
 
     Slices of another size than the network's are resized, and their logits resized back (both bilinearly).
@@ -29,18 +30,13 @@ class SAMoraVolume(nn.Module):
         ConfigError: for a volume that has no depth, or fewer than one slice per pass.
     """
 
+    network: SAMora
+
     def __init__(self, *, network: SAMora, slices: int = 8) -> None:
-        super().__init__()
+        super().__init__(network)
         if slices < 1:
             raise ConfigError("at least one slice per forward pass", where="slices", got=slices)
-        self._network, self.slices = (network,), slices  # in a tuple, so that nothing is registered under a second name
-        for name, module in network.named_children():
-            self.add_module(name, module)
-
-    @property
-    def network(self) -> SAMora:
-        """The network of slices, which has the same parameters."""
-        return self._network[0]
+        self.slices = slices
 
     def forward(self, volume: Tensor) -> Tensor:
         """Segment."""
@@ -64,9 +60,3 @@ class SAMoraVolume(nn.Module):
                 "a slice is looked at in the network's own size", got=tuple(image.shape[2:]), expected=own
             )
         return expert_views(self.network, image)
-
-    def train(self, mode: bool = True) -> SAMoraVolume:
-        """Switch between training and evaluation, as the network does."""
-        super().train(mode)
-        self.network.train(mode)
-        return self

@@ -45,7 +45,7 @@ def test_it_has_the_network_s_state_and_moves_with_it(volume_network):
     assert network.weights.dtype == torch.float64 and next(network.parameters()).dtype == torch.float64
     volume_network.to(torch.float32)
     volume_network.train()
-    assert network.training and not volume_network.base.image_encoder.training
+    assert network.training and not network.base.image_encoder.training
     volume_network.eval()
     assert not network.training
 
