@@ -1,4 +1,7 @@
-"""Done means verified: what was damaged, deleted or changed is done again, and what depends on it."""
+"""Done means verified: what was damaged, deleted or changed is done again, and what depends on it.
+
+Also the test of ``tools.chain.text``.
+"""
 
 import json
 from pathlib import Path
