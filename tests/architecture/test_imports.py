@@ -15,15 +15,15 @@ from tests.architecture.tree import CODE, ROOT, imports, shown, sources
 # Packages that are not listed hold modules only: there the absence of cycles is the order.
 ORDER = {
     "": "common | tools",
-    "common": "errors intensity_range modalities | atomic geometry prompts | integrity literals | labels tables | card"
-    " | weights | contract | data | layers | backbones losses | engine experts | methods",
+    "common": "errors intensity_range modalities | atomic geometry plain_json plain_yaml prompts | integrity literals"
+    " | labels tables | card | weights | contract | data | layers | backbones losses | engine experts | methods",
     "common.data": "dicom phantom pictures | io | datasets | intensity prompts requests transforms | slices | survey",
     "common.layers": "attention channel_norm frozen_features gating image_channels instance_norm lora pixel_decoder"
     " sam_adapters same_weights slice_by_slice window_mask | fusion",
     "common.backbones": "mae nnunet sam skresnet swin_unet swin_unetr | hsam sam2 sam3d",
     "common.engine": "inference run | monitor | evaluation interactive | training",
     "common.methods": "ic_moe ka2er m4oe sam_med3d_moe samora",
-    "tools": "bench bundle_describe bundle_files command_line phantom question report terminal workflow"
+    "tools": "bench bundle_describe bundle_files command_line phantom question run_files terminal workflow | report"
     " | data doctor export train weights | chain experts | compare evaluate predict | label | bundle | __main__",
 }
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "misc", "scripts", "common_utils"}
