@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .card import ModelCard
+from .channel_order import order_of
 from .errors import AmalgamationError, DataError
 from .intensity_range import Range, odd_ct, odd_for
 from .modalities import DICOM_KINDS, is_ct, plain, same
@@ -209,27 +209,7 @@ def _earlier(settings: Mapping[str, Any]) -> list[str]:
 
 def _order(own: Sequence[str], given: Sequence[str] | None) -> tuple[int, ...] | None:
     """For each of the model's channels its place among the data's; None when they are others."""
-    if given is None:
-        return tuple(range(len(own)))
-    straight = tuple(range(len(own)))
-    for alike in (_equal, _synonym):
-        places = [[i for i, g in enumerate(given) if alike(o, g)] for o in own]
-        if all(places):
-            chosen = next((p for p in itertools.product(*places) if len(set(p)) == len(p)), None)
-            chosen = straight if all(i in p for i, p in enumerate(places)) else chosen
-            if chosen is not None:
-                return chosen
-        if any(p and i not in p for i, p in enumerate(places)):
-            return None  # a channel of the model's lies at another's place
-    return straight if not any(same(o, g) is False for o, g in zip(own, given, strict=True)) else None
-
-
-def _equal(one: str, other: str) -> bool:
-    return plain(other) in {plain(o) for o in one.split(" | ")}
-
-
-def _synonym(one: str, other: str) -> bool:
-    return same(one, other) is True
+    return tuple(range(len(own))) if given is None else order_of(own, given)
 
 
 def _odd(found: Range, stored: Any, channel: str, modality: str) -> str | None:

@@ -6,7 +6,7 @@ import re
 from functools import cache
 from typing import NamedTuple
 
-__all__ = ["DICOM_KINDS", "Modality", "is_ct", "kind_of", "meanings", "plain", "same"]
+__all__ = ["DICOM_KINDS", "Modality", "details", "is_ct", "kind_of", "meanings", "plain", "same"]
 
 DICOM_KINDS = {
     "CT": "CT", "MR": "MR", "PT": "PT", "US": "US", "IVUS": "US", "NM": "NM", "MG": "XR", "CR": "XR", "DX": "XR",
@@ -46,6 +46,29 @@ _SEQUENCES = (
 _CERTAIN = ("DE", "GRE", "FL", "DW")  # short words that mean a sequence only beside others that say MR
 _CONTRAST = {"c", "ce", "gd", "post", "contrast", "enhanced", "km", "gadolinium", "postcontrast", "plusc"}
 _PLAIN = {"non", "no", "pre", "without", "native", "unenhanced", "precontrast", "nc"}
+
+_SIGN = re.compile(r"\s*\(([+-])\)|(?<=[^\W_])([+-])(?=$|[\s,;|/)])|\s+([+-])\s*$")
+_FILLERS = {
+    "image",
+    "images",
+    "scan",
+    "scans",
+    "phase",
+    "series",
+    "sequence",
+    "channel",
+    "weighted",
+    "w",
+    "of",
+    "map",
+    "maps",
+}
+_DETAILS = {
+    **dict.fromkeys(_PLAIN | {"noncontrast", "plain", "nonenhanced"}, "pre"),
+    **dict.fromkeys(_CONTRAST, "post"), **dict.fromkeys(("art", "early"), "arterial"),
+    **dict.fromkeys(("venous", "portalvenous", "pv", "pvp", "vein"), "portal"),
+    **dict.fromkeys(("late", "delay", "excretory", "equilibrium"), "delayed"),
+}  # fmt: skip
 
 
 class Modality(NamedTuple):
@@ -97,6 +120,35 @@ def plain(name: str) -> str:
     return "".join(_words(name))
 
 
+@cache
+def details(name: str) -> frozenset[str]:
+    """What a name says beside its kind and sequence: phase, with or without contrast, b-value, anything else.
+
+    Args:
+        name: of a channel: ``CT arterial`` and ``ct-art`` say ``arterial``, ``NCCT`` says ``pre``.
+    """
+    text = re.sub(r"(?<![a-z])b[\s=_-]*0*(\d+)", r"b\1", name.casefold())
+    found: set[str] = set()
+    for word in _words(text):
+        if re.fullmatch(r"b\d+", word):
+            found.add(word)
+        elif word in _DETAILS:
+            found.add(_DETAILS[word])
+        elif _CT.match(word):
+            found |= (
+                {"pre"}
+                if re.match(r"n|plain", word)
+                else {"post"}
+                if re.match(r"c[ec]|contrast|.*cta", word)
+                else set()
+            )
+        elif word == "delayed" or not (word in _FILLERS or word in _KIND_OF or _is_sequence(word)):
+            found.add(word)
+    if "pre" in found or found & {"arterial", "portal", "delayed"}:  # "no contrast"; a phase says more
+        found.discard("post")
+    return frozenset(found)
+
+
 def same(one: str, other: str) -> bool | None:
     """Whether two names can be one modality; None when a name does not tell.
 
@@ -128,7 +180,12 @@ def _same(one: Modality, other: Modality) -> bool | None:
 def _words(name: str) -> list[str]:
     text = re.sub(r"t2\s*\*", "t2star", name.casefold())
     text = re.sub(r"(?<![a-z])x[\s_-]?ray", "xray", text)
+    text = _SIGN.sub(lambda m: " plusc" if "+" in m[0] else " nc", text)
     return re.findall(r"[^\W_]+", text)
+
+
+def _is_sequence(word: str) -> bool:
+    return any(re.fullmatch(pattern, word) for _, pattern in _SEQUENCES)
 
 
 def _meanings_of(name: str) -> set[Modality]:

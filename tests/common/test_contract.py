@@ -48,6 +48,28 @@ def test_other_channels_are_refused(given: tuple[str, ...]) -> None:
     assert ignored.order == (0, 1) and "in the place of" in ignored.notes[0]
 
 
+@pytest.mark.parametrize(("own", "given", "order"), [
+    (("CT arterial", "CT portal"), ("portal CT", "arterial CT"), (1, 0)),
+    (("CT arterial", "CT portal"), ("CT late", "CT portal"), None),
+    (("CT arterial", "CT portal"), ("CT x", "CT y"), None), (("CT arterial", "CT portal"), ("CT 0", "CT 1"), (0, 1)),
+    (("CT arterial", "CT portal"), ("CT-art", "pv CT"), (0, 1)),
+    (("NCCT", "CTA"), ("contrast CT", "native CT"), (1, 0)),
+    (("b50", "b1000"), ("DWI b=1000", "DWI b 50"), (1, 0)), (("b50", "b1000"), ("DWI b800", "DWI b400"), None),
+    (("DCE pre", "DCE post"), ("post-contrast DCE", "DCE"), (1, 0)), (("T1", "T1+"), ("T1+", "T1"), (1, 0)),
+    (("T1-", "T1+"), ("T1ce", "T1w"), (1, 0)), (("T1 (-)", "T1 (+)"), ("T1 +", "T1 -"), (1, 0)),
+    (("t1n", "t1c", "t2w", "t2f"), ("FLAIR", "T1w", "t1gd", "T2w"), (1, 2, 3, 0)),
+    (("CT", "PET"), ("SUV", "CT"), (1, 0)), (("CT | T1", "CT"), ("CT", "T1"), (1, 0)),
+    (("CT", "CT"), ("CT", "CT"), (0, 1)), (("image", "image 2"), ("a", "b"), (0, 1)),
+])  # fmt: skip
+def test_several_channels_of_one_kind(own: Any, given: Any, order: Any) -> None:
+    made = contract(m=entry(*own))
+    if order is not None:
+        assert made.fit(given).order == order
+        return
+    with pytest.raises(DataError, match="not what the model was trained on"):
+        made.fit(given)
+
+
 def test_unknown_names_in_another_order() -> None:
     made = contract(m=entry("a", "b"))
     assert made.fit(("b", "a")).order == (1, 0) and made.fit(("B", "A")).order == (1, 0)

@@ -13,7 +13,8 @@ def test_synonyms_of_ct(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "sequence"), [
     ("T1", "T1"), ("T1w", "T1"), ("t1-weighted", "T1"), ("T1 MR", "T1"), ("T1ce", "T1c"), ("T1Gd", "T1c"),
-    ("ce-T1", "T1c"), ("T1 + C", "T1c"), ("T1 post contrast", "T1c"),
+    ("ce-T1", "T1c"), ("T1 + C", "T1c"),
+    ("T1+", "T1c"), ("T1w (+)", "T1c"), ("T1-", "T1"), ("T1 -", "T1"), ("T1 post contrast", "T1c"),
     ("T1 pre-contrast", "T1"),
     ("t1n", "T1"), ("t1c", "T1c"), ("T2", "T2"),
     ("T2w", "T2"), ("T2-TSE", "T2"), ("t2f", "FLAIR"), ("T2 FLAIR", "FLAIR"), ("FLAIR", "FLAIR"), ("DWI", "DWI"),
