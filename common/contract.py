@@ -142,15 +142,18 @@ class Contract:
             modalities: the model's names of what the scan can be; all when empty.
         """
         reasons = []
-        for name in modalities or tuple(self.modalities):
+        for name in modalities or tuple(self.modalities) or ("",):
             entry = self.modalities.get(name, {})
-            stored, own = entry.get("intensities") or (), tuple(map(str, entry.get("channels") or ()))
-            if len(stored) != len(ranges) or len(own) != len(ranges):
+            own = tuple(map(str, entry.get("channels") or self.channels))
+            stored = entry.get("intensities") or ()
+            if len(own) != len(ranges):
                 return None
+            if len(stored) != len(own):  # the card does not say; a CT is in HU all the same
+                stored = [None] * len(own)
             found = [_odd(r, s, c, name) for r, s, c in zip(ranges, stored, own, strict=True)]
             if not any(found):
                 return None
-            reasons.append(f"{name}: " + "; ".join(f for f in found if f))
+            reasons.append(f"{name or ', '.join(own)}: " + "; ".join(f for f in found if f))
         return " / ".join(dict.fromkeys(reasons)) or None
 
     def told(self) -> str:
@@ -216,9 +219,8 @@ def _odd(found: Range, stored: Any, channel: str, modality: str) -> str | None:
     ct = is_ct(channel) or is_ct(modality)
     learned = stored if isinstance(stored, Mapping) else {}
     reason = odd_for(found, learned, ct=ct)
-    if reason and ct:
-        return odd_ct(found) or reason
-    return reason
+    known = "lows" in learned and "highs" in learned
+    return (odd_ct(found) or reason) if ct and (reason or not known) else reason
 
 
 def _told(channels: Sequence[str] | None, modality: str) -> str:

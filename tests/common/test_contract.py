@@ -114,6 +114,14 @@ def test_intensities_that_the_model_never_saw() -> None:
     assert Contract().odd([ct]) is None and BOTH.odd([ct, ct]) is None
 
 
+def test_a_ct_is_in_hu_whatever_the_card_says_of_it() -> None:
+    for made in (contract(CT=entry("CT", stats=None)), contract(CT={"channels": ["NCCT"]}), Contract(("CT",)),
+                 Contract(("CT",), {"CT": {}})):  # fmt: skip
+        assert "rescaled" in str(made.odd([Range(0, 1, 0, 1)])) and made.odd([Range(-1010, 200, -1024, 900)]) is None
+    taught = contract(CT=entry("CT", stats={"lows": [0, 0], "highs": [1, 1]}))
+    assert taught.odd([Range(0, 1, 0, 1)]) is None and Contract(("MR",)).odd([Range(0, 1, 0, 1)]) is None
+
+
 def test_cards_of_earlier_versions(tmp_path: Any, caplog: Any) -> None:
     card = ModelCard(LabelSpace(("a",)), ("CT | T2 MR",), extra={"settings": {"modalities": ["CT", "T2 MR"]}})
     old = contract_of(save_weights(tmp_path / "model.pt", {"w": __import__("torch").zeros(1)}, card))
