@@ -13,7 +13,7 @@ from .card import ModelCard
 from .channel_order import order_of
 from .errors import AmalgamationError, DataError
 from .intensity_range import Range, odd_ct, odd_for
-from .modalities import DICOM_KINDS, is_ct, plain, same
+from .modalities import DICOM_KINDS, is_ct, meanings, plain, same
 from .weights import read_card
 
 __all__ = ["OVERRIDE", "Contract", "Fit", "contract_of"]
@@ -103,7 +103,7 @@ class Contract:
         orders = {name: _order(own, channels) for name, own in same_count}
         fitting = {n: o for n, o in orders.items() if o is not None and same(n, modality or n) is not False}
         exact = [n for n in fitting if modality and plain(n) == plain(modality)]
-        sure = exact or [n for n in fitting if modality and same(n, modality)] or list(fitting)
+        sure = exact or [n for n in fitting if modality and _surely(n, modality)] or list(fitting)
         if not fitting:
             if not ignore:
                 raise self._refusal(channels, modality, where)
@@ -213,6 +213,11 @@ def _earlier(settings: Mapping[str, Any]) -> list[str]:
 def _order(own: Sequence[str], given: Sequence[str] | None) -> tuple[int, ...] | None:
     """For each of the model's channels its place among the data's; None when they are others."""
     return tuple(range(len(own))) if given is None else order_of(own, given)
+
+
+def _surely(one: str, other: str) -> bool:
+    """Whether two names mean the same and neither may mean something else: ``PET-CT`` is no sure CT."""
+    return bool(same(one, other)) and len(meanings(one)) <= 1 and len(meanings(other)) <= 1
 
 
 def _odd(found: Range, stored: Any, channel: str, modality: str) -> str | None:

@@ -87,7 +87,9 @@ def test_a_missing_channel_is_an_error_of_ours(ignore: bool) -> None:
 
 @pytest.mark.parametrize(("channels", "modality", "names"), [
     (("CT",), "", ("CT",)), (("CTA",), "CTA", ("CT",)), (("T2w",), "", ("T2 MR",)), (None, "MR", ("T2 MR",)),
-    (None, "CT", ("CT",)), (("image",), "", ("CT", "T2 MR")), (("image",), "CT", ("CT",)), (None, "", ("CT", "T2 MR")),
+    (None, "CT", ("CT",)), (("image",), "", ("CT", "T2 MR")), (("image",), "CT", ("CT",)),
+    (("image",), "CT or MR", ("CT", "T2 MR")), (None, "PET-CT", ("CT",)), (None, "CT, MR", ("CT", "T2 MR")),
+    (None, "", ("CT", "T2 MR")),
 ])  # fmt: skip
 def test_which_modality_it_is(channels: Any, modality: str, names: tuple[str, ...]) -> None:
     assert BOTH.fit(channels, modality).modalities == names
