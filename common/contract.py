@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from .card import ModelCard
 from .channel_order import order_of
+from .contract_form import checked_contract, checked_names
 from .errors import AmalgamationError, DataError
 from .intensity_range import Range, odd_ct, odd_for
 from .modalities import DICOM_KINDS, is_ct, meanings, plain, same
@@ -60,17 +61,19 @@ class Contract:
 
     @classmethod
     def of_card(cls, card: ModelCard | None, origin: object = "the model") -> Contract:
-        """Read a card of any version; what it does not hold is not known."""
+        """Read a card of any version; what it does not hold is not known.
+
+        Raises:
+            WeightError: when what it holds has another form.
+        """
         if card is None:
             return cls(origin=str(origin))
         said = card.extra.get(_KEY)
-        if not isinstance(said, Mapping) or not isinstance(said.get("modalities"), Mapping):
+        if said is None or (isinstance(said, Mapping) and said.get("modalities") is None):
             settings = card.extra.get("settings")
-            names = _earlier(settings) if isinstance(settings, Mapping) else []
+            names = _earlier(settings, origin) if isinstance(settings, Mapping) else []
             return cls(card.channels, {n: {} for n in names}, origin=str(origin))
-        taught = {str(k): tuple(map(str, v)) for k, v in dict(said.get("taught") or {}).items()}
-        data = tuple(d for d in said.get("data") or () if isinstance(d, Mapping))
-        return cls(card.channels, dict(said["modalities"]), taught, data, str(origin))
+        return cls(card.channels, *checked_contract(said, origin), origin=str(origin))
 
     @property
     def complete(self) -> bool:
@@ -184,7 +187,11 @@ class Contract:
 
 
 def contract_of(path: str | Path) -> Contract:
-    """The contract of a weights file; of one that is not there, or says nothing, nothing is known."""
+    """The contract of a weights file; of one that is not there, or says nothing, nothing is known.
+
+    Raises:
+        WeightError: when its card is damaged.
+    """
     file = Path(path)
     try:
         state = file.stat()
@@ -197,17 +204,19 @@ def contract_of(path: str | Path) -> Contract:
 def _read(file: Path, _size: int, _time: int) -> Contract:
     """Each file is read, and what it lacks told, once in a process."""
     try:
-        found = Contract.of_card(read_card(file), file)
+        card = read_card(file)
     except AmalgamationError:  # whoever opens the weights says what is wrong with them
         return Contract(origin=str(file))
+    found = Contract.of_card(card, file)
     if not found.complete:
         logger.warning("%s: written before cards held what a model was trained on: only names are compared", file)
     return found
 
 
-def _earlier(settings: Mapping[str, Any]) -> list[str]:
+def _earlier(settings: Mapping[str, Any], origin: object) -> list[str]:
     """Names of modalities in the settings of earlier cards."""
-    return [str(n) for n in settings.get("modalities") or settings.get("intensities") or ()]
+    key = "modalities" if settings.get("modalities") else "intensities"
+    return checked_names(settings.get(key) or (), f"settings.{key}", origin)
 
 
 def _order(own: Sequence[str], given: Sequence[str] | None) -> tuple[int, ...] | None:

@@ -6,7 +6,7 @@ import pytest
 
 from common.card import ModelCard, save_weights
 from common.contract import OVERRIDE, Contract, contract_of
-from common.errors import DataError
+from common.errors import DataError, WeightError
 from common.intensity_range import Range
 from common.labels import LabelSpace
 
@@ -137,3 +137,28 @@ def test_cards_of_earlier_versions(tmp_path: Any, caplog: Any) -> None:
     assert nothing.fit(("T1", "T2"), "US").order == (0, 1) and nothing.fit(None).order == ()
     (tmp_path / "broken.pt").write_bytes(b"no weights")
     assert contract_of(tmp_path / "broken.pt").channels == ()
+
+
+@pytest.mark.parametrize(("content", "key"), [
+    ({"modalities": {"CT": None}}, "modalities.CT"), ({"modalities": {"CT": "CT"}}, "modalities.CT"), (5, "contract"),
+    ({"modalities": ["CT"]}, "contract.modalities"), ({"modalities": {"CT": {"channels": None}}}, "CT.channels"),
+    ({"modalities": {"CT": {"channels": "CT"}}}, "CT.channels"), ({"modalities": {}, "taught": ["a"]}, "taught"),
+    ({"modalities": {"CT": {"channels": ["CT", 5]}}}, "CT.channels"), ({"modalities": {}, "taught": None}, "taught"),
+    ({"modalities": {}, "taught": "liver"}, "taught"), ({"modalities": {}, "taught": {"CT": "liver"}}, "taught.CT"),
+    ({"modalities": {}, "taught": {"CT": None}}, "taught.CT"), ({"modalities": {}, "data": 5}, "contract.data"),
+    ({"modalities": {}, "data": "CT"}, "contract.data"), ({"modalities": {}, "data": [5]}, "data[0]"),
+    ({"modalities": {"CT": {"channels": ["CT"], "intensities": 5}}}, "CT.intensities"),
+])  # fmt: skip
+def test_damaged_cards_are_refused_by_file_and_key(content: Any, key: str) -> None:
+    card = ModelCard(LabelSpace(("a",)), ("CT",), extra={"contract": content})
+    with pytest.raises(WeightError, match="the card is damaged") as error:
+        Contract.of_card(card, "model.pt")
+    assert str(error.value.where).startswith("model.pt, ") and str(error.value.where).endswith(key)
+
+
+@pytest.mark.parametrize("said", [5, "CT", [5]])
+def test_damaged_settings_of_earlier_cards(said: Any) -> None:
+    for key in ("modalities", "intensities"):
+        card = ModelCard(LabelSpace(("a",)), ("CT",), extra={"settings": {key: said}})
+        with pytest.raises(WeightError, match=key):
+            Contract.of_card(card, "model.pt")
