@@ -16,9 +16,11 @@ __all__ = ["Doubt", "check_names", "is_nameless", "name_doubts"]
 
 _WORDS = (
     "structure|label|class|segment|segmentation|seg|region|object|mask|roi|part|category|value|organ|target|annotation|"
-    "material|foreground|fg"
+    "material|foreground|fg|lbl|unknown|untitled|unnamed|noname"
 )
-_BARE = re.compile(rf"[\W_]*(?:(?:{_WORDS})s?[\W_]*\d*|\d+)[\W_]*", re.IGNORECASE)
+_BARE = re.compile(
+    rf"[\W_]*(?:(?:new[\W_]*)?(?:{_WORDS})s?(?:[\W_]*\d+)*(?:[\W_]+[a-z])?|\d+(?:[\W_]+\d+)*)[\W_]*", re.IGNORECASE
+)
 _PREFIXED = re.compile(r".*[\W_](?:structure|label|class)[\W_]*\d+", re.IGNORECASE)  # "liver segment 4" is a name
 _GENERAL = {"tumor", "cancer", "lesion", "cyst", "mass", "nodule", "edema", "vessel", "metastasis", "pathology"}
 _SIDES = {"l": "left", "lt": "left", "r": "right", "rt": "right"}

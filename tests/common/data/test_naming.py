@@ -14,13 +14,14 @@ from common.errors import DataError
 
 
 @pytest.mark.parametrize("name", ["structure 1", "Structure_2", "ct structure 7", "label 3", "class1", "Segment_1", "4",
-                                  "mask", "foreground", "ROI", "object 2", "roi-3", "my label 2", "(1)"])  # fmt: skip
+                                  "mask", "foreground", "ROI", "object 2", "roi-3", "my label 2", "(1)",
+                                  "Segment_1_1", "unknown", "lbl1", "untitled", "New Segment", "Label A"])  # fmt: skip
 def test_names_that_nobody_gave(name: str) -> None:
     assert is_nameless(name)
 
 
 @pytest.mark.parametrize("name", ["liver", "rib 3", "liver segment 4", "vertebra L1", "T12", "GTV1", "organ of Corti",
-                                  "masked region of lung", "subclass A"])  # fmt: skip
+                                  "masked region of lung", "subclass A", "new lesion", "unknown primary"])  # fmt: skip
 def test_names_that_somebody_gave(name: str) -> None:
     assert not is_nameless(name)
 
