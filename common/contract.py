@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .card import ModelCard
+from .channel_order import order_of
+from .contract_form import checked_contract, checked_names
 from .errors import AmalgamationError, DataError
 from .intensity_range import Range, odd_ct, odd_for
-from .modalities import DICOM_KINDS, is_ct, plain, same
+from .modalities import DICOM_KINDS, is_ct, meanings, plain, same
 from .weights import read_card
 
 __all__ = ["OVERRIDE", "Contract", "Fit", "contract_of"]
@@ -60,17 +61,19 @@ class Contract:
 
     @classmethod
     def of_card(cls, card: ModelCard | None, origin: object = "the model") -> Contract:
-        """Read a card of any version; what it does not hold is not known."""
+        """Read a card of any version; what it does not hold is not known.
+
+        Raises:
+            WeightError: when what it holds has another form.
+        """
         if card is None:
             return cls(origin=str(origin))
         said = card.extra.get(_KEY)
-        if not isinstance(said, Mapping) or not isinstance(said.get("modalities"), Mapping):
+        if said is None or (isinstance(said, Mapping) and said.get("modalities") is None):
             settings = card.extra.get("settings")
-            names = _earlier(settings) if isinstance(settings, Mapping) else []
+            names = _earlier(settings, origin) if isinstance(settings, Mapping) else []
             return cls(card.channels, {n: {} for n in names}, origin=str(origin))
-        taught = {str(k): tuple(map(str, v)) for k, v in dict(said.get("taught") or {}).items()}
-        data = tuple(d for d in said.get("data") or () if isinstance(d, Mapping))
-        return cls(card.channels, dict(said["modalities"]), taught, data, str(origin))
+        return cls(card.channels, *checked_contract(said, origin), origin=str(origin))
 
     @property
     def complete(self) -> bool:
@@ -103,7 +106,7 @@ class Contract:
         orders = {name: _order(own, channels) for name, own in same_count}
         fitting = {n: o for n, o in orders.items() if o is not None and same(n, modality or n) is not False}
         exact = [n for n in fitting if modality and plain(n) == plain(modality)]
-        sure = exact or [n for n in fitting if modality and same(n, modality)] or list(fitting)
+        sure = exact or [n for n in fitting if modality and _surely(n, modality)] or list(fitting)
         if not fitting:
             if not ignore:
                 raise self._refusal(channels, modality, where)
@@ -142,15 +145,18 @@ class Contract:
             modalities: the model's names of what the scan can be; all when empty.
         """
         reasons = []
-        for name in modalities or tuple(self.modalities):
+        for name in modalities or tuple(self.modalities) or ("",):
             entry = self.modalities.get(name, {})
-            stored, own = entry.get("intensities") or (), tuple(map(str, entry.get("channels") or ()))
-            if len(stored) != len(ranges) or len(own) != len(ranges):
+            own = tuple(map(str, entry.get("channels") or self.channels))
+            stored = entry.get("intensities") or ()
+            if len(own) != len(ranges):
                 return None
+            if len(stored) != len(own):  # the card does not say; a CT is in HU all the same
+                stored = [None] * len(own)
             found = [_odd(r, s, c, name) for r, s, c in zip(ranges, stored, own, strict=True)]
             if not any(found):
                 return None
-            reasons.append(f"{name}: " + "; ".join(f for f in found if f))
+            reasons.append(f"{name or ', '.join(own)}: " + "; ".join(f for f in found if f))
         return " / ".join(dict.fromkeys(reasons)) or None
 
     def told(self) -> str:
@@ -181,7 +187,11 @@ class Contract:
 
 
 def contract_of(path: str | Path) -> Contract:
-    """The contract of a weights file; of one that is not there, or says nothing, nothing is known."""
+    """The contract of a weights file; of one that is not there, or says nothing, nothing is known.
+
+    Raises:
+        WeightError: when its card is damaged.
+    """
     file = Path(path)
     try:
         state = file.stat()
@@ -194,51 +204,37 @@ def contract_of(path: str | Path) -> Contract:
 def _read(file: Path, _size: int, _time: int) -> Contract:
     """Each file is read, and what it lacks told, once in a process."""
     try:
-        found = Contract.of_card(read_card(file), file)
+        card = read_card(file)
     except AmalgamationError:  # whoever opens the weights says what is wrong with them
         return Contract(origin=str(file))
+    found = Contract.of_card(card, file)
     if not found.complete:
         logger.warning("%s: written before cards held what a model was trained on: only names are compared", file)
     return found
 
 
-def _earlier(settings: Mapping[str, Any]) -> list[str]:
+def _earlier(settings: Mapping[str, Any], origin: object) -> list[str]:
     """Names of modalities in the settings of earlier cards."""
-    return [str(n) for n in settings.get("modalities") or settings.get("intensities") or ()]
+    key = "modalities" if settings.get("modalities") else "intensities"
+    return checked_names(settings.get(key) or (), f"settings.{key}", origin)
 
 
 def _order(own: Sequence[str], given: Sequence[str] | None) -> tuple[int, ...] | None:
     """For each of the model's channels its place among the data's; None when they are others."""
-    if given is None:
-        return tuple(range(len(own)))
-    straight = tuple(range(len(own)))
-    for alike in (_equal, _synonym):
-        places = [[i for i, g in enumerate(given) if alike(o, g)] for o in own]
-        if all(places):
-            chosen = next((p for p in itertools.product(*places) if len(set(p)) == len(p)), None)
-            chosen = straight if all(i in p for i, p in enumerate(places)) else chosen
-            if chosen is not None:
-                return chosen
-        if any(p and i not in p for i, p in enumerate(places)):
-            return None  # a channel of the model's lies at another's place
-    return straight if not any(same(o, g) is False for o, g in zip(own, given, strict=True)) else None
+    return tuple(range(len(own))) if given is None else order_of(own, given)
 
 
-def _equal(one: str, other: str) -> bool:
-    return plain(other) in {plain(o) for o in one.split(" | ")}
-
-
-def _synonym(one: str, other: str) -> bool:
-    return same(one, other) is True
+def _surely(one: str, other: str) -> bool:
+    """Whether two names mean the same and neither may mean something else: ``PET-CT`` is no sure CT."""
+    return bool(same(one, other)) and len(meanings(one)) <= 1 and len(meanings(other)) <= 1
 
 
 def _odd(found: Range, stored: Any, channel: str, modality: str) -> str | None:
     ct = is_ct(channel) or is_ct(modality)
     learned = stored if isinstance(stored, Mapping) else {}
     reason = odd_for(found, learned, ct=ct)
-    if reason and ct:
-        return odd_ct(found) or reason
-    return reason
+    known = "lows" in learned and "highs" in learned
+    return (odd_ct(found) or reason) if ct and (reason or not known) else reason
 
 
 def _told(channels: Sequence[str] | None, modality: str) -> str:

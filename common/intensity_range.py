@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["Range", "odd_beside", "odd_ct", "odd_for", "range_of"]
 
@@ -15,6 +15,8 @@ _AIR, _TISSUE = -1100.0, -300.0  # HU: padding below air is nobody's concern; a 
 _CT_SHIFT = 400.0
 _SCALE = 10.0
 _COMPARABLE = 3
+_SOFT = (874.0, 1174.0)  # fat to muscle, 1024 too high
+_ALONE = 0.95
 
 
 class Range(NamedTuple):
@@ -25,12 +27,14 @@ class Range(NamedTuple):
         high: 99.5th percentile.
         smallest: of all voxels.
         largest: of all voxels.
+        shifted: whether a CT's tissue would lie near 1024, over padding or nothing: it was stored with an offset.
     """
 
     low: float
     high: float
     smallest: float
     largest: float
+    shifted: bool = False
 
     def __str__(self) -> str:
         return f"{self.smallest:g} to {self.largest:g} (99 % of the voxels {self.low:g} to {self.high:g})"
@@ -49,7 +53,18 @@ def range_of(voxels: ArrayLike) -> Range | None:
         return None
     low, high = np.percentile(finite, (0.5, 99.5))
     with np.errstate(invalid="ignore"):
-        return Range(float(low), float(high), float(np.nanmin(array)), float(np.nanmax(array)))
+        smallest, largest = float(np.nanmin(array)), float(np.nanmax(array))
+    return Range(float(low), float(high), smallest, largest, _is_shifted(finite))
+
+
+def _is_shifted(voxels: NDArray[np.float64]) -> bool:
+    """Whether what is dense would be soft tissue after 1024 is taken off, and what is below tissue is padding alone."""
+    below, rest = voxels[voxels <= _TISSUE], voxels[voxels > _TISSUE]
+    if below.size and np.unique(below, return_counts=True)[1].max() < _ALONE * below.size:
+        return False  # air has noise
+    dense = rest[rest > -_TISSUE]
+    soft = np.count_nonzero((dense > _SOFT[0]) & (dense < _SOFT[1]))
+    return bool(dense.size > (1 - _ALONE) * rest.size and soft > dense.size / 2)
 
 
 def odd_ct(found: Range) -> str | None:
@@ -64,6 +79,8 @@ def odd_ct(found: Range) -> str | None:
         return "a CT in HU has air near -1000, this is within 0 to 255: a windowed picture"
     if found.smallest >= 0:
         return "a CT in HU has air near -1000, this has nothing below 0: stored with an offset, perhaps of 1024"
+    if found.shifted:
+        return "a CT in HU has soft tissue near 0, this has it near 1024: stored with an offset"
     if found.high < _TISSUE:
         return "a CT in HU has tissue near 0, this has none above -300: an offset was taken off twice"
     return None
@@ -107,6 +124,8 @@ def odd_for(found: Range, learned: Mapping[str, Any], *, ct: bool) -> str | None
 def _odd(found: Range, lows: tuple[float, float], highs: tuple[float, float], *, ct: bool, whose: str) -> str | None:
     known = f"{whose} lie between {lows[0]:g} and {highs[1]:g}"
     low = max(found.low, _AIR) if ct else found.low
+    if ct and found.shifted and highs[0] < _SOFT[0]:
+        return f"a constant offset, perhaps of 1024: {known}"
     span = max(highs[1] - lows[0], 1e-9)
     tolerance = _CT_SHIFT if ct else 0.5 * span
     if found.high - low < span / (_SCALE if ct else 2 * _SCALE) or (

@@ -6,7 +6,7 @@ import re
 from functools import cache
 from typing import NamedTuple
 
-__all__ = ["DICOM_KINDS", "Modality", "is_ct", "kind_of", "meanings", "plain", "same"]
+__all__ = ["DICOM_KINDS", "Modality", "details", "is_ct", "kind_of", "meanings", "plain", "same"]
 
 DICOM_KINDS = {
     "CT": "CT", "MR": "MR", "PT": "PT", "US": "US", "IVUS": "US", "NM": "NM", "MG": "XR", "CR": "XR", "DX": "XR",
@@ -15,7 +15,7 @@ DICOM_KINDS = {
 """What DICOM's tag Modality means; other values tell nothing about intensities."""
 
 _CT = re.compile(
-    r"(?:c|nc|nonc|ce|hr|ld|uld|cb|cc|de|ds|pc|qc|q|p|ab|plain|native|contrast)?ct(?:a|p|v|pa|ca|ac|scan|abd)?\d*$"
+    r"(?:c|nc|nonc|ce|hr|ld|uld|cb|cc|4d|mv|kv|s|de|ds|pc|qc|q|p|ab|plain|native|contrast)?ct(?:a|p|v|pa|ca|ac|scan|abd)?\d*$"
 )
 _KINDS = {
     "CT": "tomodensitometry hounsfield hu",
@@ -36,16 +36,43 @@ _PHOTOS = {
 _COLOURS = {"red": "red", "green": "green", "blue": "blue", "r": "red", "g": "green", "b": "blue"}
 # the first that is found names a sequence of MR; "T2 FLAIR" is a FLAIR
 _SEQUENCES = (
-    ("FLAIR", r"flair|t2f|fl"), ("ADC", r"adc"), ("DWI", r"dwi|dw|diffusion|trace|dti|b\d{2,4}"),
+    ("FLAIR", r"flair|t2f|fl"), ("ADC", r"adc"), ("DWI", r"dwi|dw|hbv|diffusion|trace|dti|b\d{2,4}"),
     ("LGE", r"lge|de|delayed|psir"), ("cine", r"cine|b?ssfp|fiesta|truefisp|trufi"),
     ("SWI", r"swi|swan|t2star\w*|gre"), ("DCE", r"dce"), ("perfusion", r"dsc|asl|pwi"), ("STIR", r"stir|tirm"),
     ("MRA", r"mra|tof|mrv"), ("MRCP", r"mrcp"), ("T1c", r"t1w?i?(?:c|ce|gd|km|post|plusc)\w*|c?et1w?|t1k"),
     ("T1", r"t1w?i?\d?|t1n\w*|t1pre|mprage|vibe|lava|spgr|bravo"), ("T2", r"t2w?i?\d?|t2n|haste|ssfse"),
     ("PD", r"pdw?i?|proton"),
 )  # fmt: skip
-_CERTAIN = ("DE", "GRE", "FL", "DW")  # short words that mean a sequence only beside others that say MR
+_CERTAIN = ("DE", "DELAYED", "GRE", "FL", "DW")  # short words that mean a sequence only beside others that say MR
 _CONTRAST = {"c", "ce", "gd", "post", "contrast", "enhanced", "km", "gadolinium", "postcontrast", "plusc"}
 _PLAIN = {"non", "no", "pre", "without", "native", "unenhanced", "precontrast", "nc"}
+
+_SPELT_OUT = {
+    r"computed[\s_-]tomography": "ct", r"positron[\s_-]emission[\s_-]tomography": "pet",
+    r"optical[\s_-]coherence[\s_-]tomography": "oct",
+}  # fmt: skip
+_SIGN = re.compile(r"\s*\(([+-])\)|(?<=[^\W_])([+-])(?=$|[\s,;|/)])|\s+([+-])\s*$")
+_FILLERS = {
+    "image",
+    "images",
+    "scan",
+    "scans",
+    "phase",
+    "series",
+    "sequence",
+    "channel",
+    "weighted",
+    "w",
+    "of",
+    "map",
+    "maps",
+}
+_DETAILS = {
+    **dict.fromkeys(_PLAIN | {"noncontrast", "plain", "nonenhanced"}, "pre"),
+    **dict.fromkeys(_CONTRAST, "post"), **dict.fromkeys(("art", "early"), "arterial"),
+    **dict.fromkeys(("venous", "portalvenous", "pv", "pvp", "vein"), "portal"),
+    **dict.fromkeys(("late", "delay", "excretory", "equilibrium"), "delayed"),
+}  # fmt: skip
 
 
 class Modality(NamedTuple):
@@ -97,6 +124,35 @@ def plain(name: str) -> str:
     return "".join(_words(name))
 
 
+@cache
+def details(name: str) -> frozenset[str]:
+    """What a name says beside its kind and sequence: phase, with or without contrast, b-value, anything else.
+
+    Args:
+        name: of a channel: ``CT arterial`` and ``ct-art`` say ``arterial``, ``NCCT`` says ``pre``.
+    """
+    text = re.sub(r"(?<![a-z])b[\s=_-]*0*(\d+)", r"b\1", name.casefold())
+    found: set[str] = set()
+    for word in _words(text):
+        if re.fullmatch(r"b\d+", word):
+            found.add(word)
+        elif word in _DETAILS:
+            found.add(_DETAILS[word])
+        elif _CT.match(word):
+            found |= (
+                {"pre"}
+                if re.match(r"n|plain", word)
+                else {"post"}
+                if re.match(r"c[ec]|contrast|.*cta", word)
+                else set()
+            )
+        elif word == "delayed" or not (word in _FILLERS or word in _KIND_OF or _is_sequence(word)):
+            found.add(word)
+    if "pre" in found or found & {"arterial", "portal", "delayed"}:  # "no contrast"; a phase says more
+        found.discard("post")
+    return frozenset(found)
+
+
 def same(one: str, other: str) -> bool | None:
     """Whether two names can be one modality; None when a name does not tell.
 
@@ -127,8 +183,15 @@ def _same(one: Modality, other: Modality) -> bool | None:
 
 def _words(name: str) -> list[str]:
     text = re.sub(r"t2\s*\*", "t2star", name.casefold())
+    for long, short in _SPELT_OUT.items():
+        text = re.sub(long, short, text)
     text = re.sub(r"(?<![a-z])x[\s_-]?ray", "xray", text)
+    text = _SIGN.sub(lambda m: " plusc" if "+" in m[0] else " nc", text)
     return re.findall(r"[^\W_]+", text)
+
+
+def _is_sequence(word: str) -> bool:
+    return any(re.fullmatch(pattern, word) for _, pattern in _SEQUENCES)
 
 
 def _meanings_of(name: str) -> set[Modality]:

@@ -7,10 +7,11 @@ import json
 import shlex
 from collections.abc import Sequence
 
+from ..channel_order import order_of
 from ..contract import OVERRIDE
 from ..errors import ExpertError
 from ..labels import LabelSpace
-from ..modalities import same
+from ..modalities import meanings, same
 from .spec import ExpertSpec
 
 __all__ = ["check_expert", "check_reads_any"]
@@ -23,8 +24,8 @@ def check_expert(
 ) -> None:
     """Refuse an expert that does not read the data's channels, or predicts structures that the data do not have.
 
-    Channels are compared by name and order: a synonym (``CTA`` for ``CT``) is no other name. Of a task-agnostic expert
-    only their number is; structures are compared by name, those of task experts only.
+    Channels are compared by name and order: a synonym (``CTA`` for ``CT``, ``T1`` for ``MR``) is no other name. Of a
+    task-agnostic expert only their number is; structures are compared by name, those of task experts only.
 
     Args:
         spec: the expert's description.
@@ -60,15 +61,17 @@ def check_reads_any(spec: ExpertSpec, data: Sequence[Sequence[str]]) -> None:
 
 
 def _check_channels(spec: ExpertSpec, channels: Sequence[str], ignore_card: bool) -> None:
-    given, known = ([c.casefold() for c in names] for names in (channels, spec.channels))
-    alike = all(same(g, k) is True for g, k in zip(given, known, strict=False))
+    given, known = channels, spec.channels
+    order = order_of(known, given) if len(given) == len(known) else None
+    straight = order == tuple(range(len(given)))
+    alike = straight and all(_is_known_as(g, k) for g, k in zip(given, known, strict=True))
     if len(given) == len(known) and (alike or ignore_card or spec.role != "task"):
         return
     named = json.dumps({str(i): c for i, c in enumerate(spec.channels)}, ensure_ascii=False)
     place = f'"channel_names": {named} in the dataset.json of {spec.task!r}'
     if len(given) != len(known):
         hint = "leave this expert out, or give it data with the channels that it reads"
-    elif sorted(given) == sorted(known):
+    elif order is not None and not straight:
         hint = f"list the channels, and each case's files, in the expert's order: {place}"
     else:
         hint = (f"if these are the same, give the data the expert's names: python -m tools data convert ... --channels "
@@ -81,6 +84,12 @@ def _check_channels(spec: ExpertSpec, channels: Sequence[str], ignore_card: bool
         expected=", ".join(channels),
         hint=hint,
     )
+
+
+def _is_known_as(given: str, known: str) -> bool:
+    """Whether two names can be one thing and both tell something: an expert of ``MR`` reads ``T1``."""
+    found = same(given, known)
+    return found is True or (found is None and bool(meanings(given) and meanings(known)))
 
 
 def _check_labels(spec: ExpertSpec, labels: LabelSpace) -> None:

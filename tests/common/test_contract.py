@@ -6,7 +6,7 @@ import pytest
 
 from common.card import ModelCard, save_weights
 from common.contract import OVERRIDE, Contract, contract_of
-from common.errors import DataError
+from common.errors import DataError, WeightError
 from common.intensity_range import Range
 from common.labels import LabelSpace
 
@@ -48,6 +48,28 @@ def test_other_channels_are_refused(given: tuple[str, ...]) -> None:
     assert ignored.order == (0, 1) and "in the place of" in ignored.notes[0]
 
 
+@pytest.mark.parametrize(("own", "given", "order"), [
+    (("CT arterial", "CT portal"), ("portal CT", "arterial CT"), (1, 0)),
+    (("CT arterial", "CT portal"), ("CT late", "CT portal"), None),
+    (("CT arterial", "CT portal"), ("CT x", "CT y"), None), (("CT arterial", "CT portal"), ("CT 0", "CT 1"), (0, 1)),
+    (("CT arterial", "CT portal"), ("CT-art", "pv CT"), (0, 1)),
+    (("NCCT", "CTA"), ("contrast CT", "native CT"), (1, 0)),
+    (("b50", "b1000"), ("DWI b=1000", "DWI b 50"), (1, 0)), (("b50", "b1000"), ("DWI b800", "DWI b400"), None),
+    (("DCE pre", "DCE post"), ("post-contrast DCE", "DCE"), (1, 0)), (("T1", "T1+"), ("T1+", "T1"), (1, 0)),
+    (("T1-", "T1+"), ("T1ce", "T1w"), (1, 0)), (("T1 (-)", "T1 (+)"), ("T1 +", "T1 -"), (1, 0)),
+    (("t1n", "t1c", "t2w", "t2f"), ("FLAIR", "T1w", "t1gd", "T2w"), (1, 2, 3, 0)),
+    (("CT", "PET"), ("SUV", "CT"), (1, 0)), (("CT | T1", "CT"), ("CT", "T1"), (1, 0)),
+    (("CT", "CT"), ("CT", "CT"), (0, 1)), (("image", "image 2"), ("a", "b"), (0, 1)),
+])  # fmt: skip
+def test_several_channels_of_one_kind(own: Any, given: Any, order: Any) -> None:
+    made = contract(m=entry(*own))
+    if order is not None:
+        assert made.fit(given).order == order
+        return
+    with pytest.raises(DataError, match="not what the model was trained on"):
+        made.fit(given)
+
+
 def test_unknown_names_in_another_order() -> None:
     made = contract(m=entry("a", "b"))
     assert made.fit(("b", "a")).order == (1, 0) and made.fit(("B", "A")).order == (1, 0)
@@ -65,7 +87,9 @@ def test_a_missing_channel_is_an_error_of_ours(ignore: bool) -> None:
 
 @pytest.mark.parametrize(("channels", "modality", "names"), [
     (("CT",), "", ("CT",)), (("CTA",), "CTA", ("CT",)), (("T2w",), "", ("T2 MR",)), (None, "MR", ("T2 MR",)),
-    (None, "CT", ("CT",)), (("image",), "", ("CT", "T2 MR")), (("image",), "CT", ("CT",)), (None, "", ("CT", "T2 MR")),
+    (None, "CT", ("CT",)), (("image",), "", ("CT", "T2 MR")), (("image",), "CT", ("CT",)),
+    (("image",), "CT or MR", ("CT", "T2 MR")), (None, "PET-CT", ("CT",)), (None, "CT, MR", ("CT", "T2 MR")),
+    (None, "", ("CT", "T2 MR")),
 ])  # fmt: skip
 def test_which_modality_it_is(channels: Any, modality: str, names: tuple[str, ...]) -> None:
     assert BOTH.fit(channels, modality).modalities == names
@@ -92,6 +116,14 @@ def test_intensities_that_the_model_never_saw() -> None:
     assert Contract().odd([ct]) is None and BOTH.odd([ct, ct]) is None
 
 
+def test_a_ct_is_in_hu_whatever_the_card_says_of_it() -> None:
+    for made in (contract(CT=entry("CT", stats=None)), contract(CT={"channels": ["NCCT"]}), Contract(("CT",)),
+                 Contract(("CT",), {"CT": {}})):  # fmt: skip
+        assert "rescaled" in str(made.odd([Range(0, 1, 0, 1)])) and made.odd([Range(-1010, 200, -1024, 900)]) is None
+    taught = contract(CT=entry("CT", stats={"lows": [0, 0], "highs": [1, 1]}))
+    assert taught.odd([Range(0, 1, 0, 1)]) is None and Contract(("MR",)).odd([Range(0, 1, 0, 1)]) is None
+
+
 def test_cards_of_earlier_versions(tmp_path: Any, caplog: Any) -> None:
     card = ModelCard(LabelSpace(("a",)), ("CT | T2 MR",), extra={"settings": {"modalities": ["CT", "T2 MR"]}})
     old = contract_of(save_weights(tmp_path / "model.pt", {"w": __import__("torch").zeros(1)}, card))
@@ -105,3 +137,28 @@ def test_cards_of_earlier_versions(tmp_path: Any, caplog: Any) -> None:
     assert nothing.fit(("T1", "T2"), "US").order == (0, 1) and nothing.fit(None).order == ()
     (tmp_path / "broken.pt").write_bytes(b"no weights")
     assert contract_of(tmp_path / "broken.pt").channels == ()
+
+
+@pytest.mark.parametrize(("content", "key"), [
+    ({"modalities": {"CT": None}}, "modalities.CT"), ({"modalities": {"CT": "CT"}}, "modalities.CT"), (5, "contract"),
+    ({"modalities": ["CT"]}, "contract.modalities"), ({"modalities": {"CT": {"channels": None}}}, "CT.channels"),
+    ({"modalities": {"CT": {"channels": "CT"}}}, "CT.channels"), ({"modalities": {}, "taught": ["a"]}, "taught"),
+    ({"modalities": {"CT": {"channels": ["CT", 5]}}}, "CT.channels"), ({"modalities": {}, "taught": None}, "taught"),
+    ({"modalities": {}, "taught": "liver"}, "taught"), ({"modalities": {}, "taught": {"CT": "liver"}}, "taught.CT"),
+    ({"modalities": {}, "taught": {"CT": None}}, "taught.CT"), ({"modalities": {}, "data": 5}, "contract.data"),
+    ({"modalities": {}, "data": "CT"}, "contract.data"), ({"modalities": {}, "data": [5]}, "data[0]"),
+    ({"modalities": {"CT": {"channels": ["CT"], "intensities": 5}}}, "CT.intensities"),
+])  # fmt: skip
+def test_damaged_cards_are_refused_by_file_and_key(content: Any, key: str) -> None:
+    card = ModelCard(LabelSpace(("a",)), ("CT",), extra={"contract": content})
+    with pytest.raises(WeightError, match="the card is damaged") as error:
+        Contract.of_card(card, "model.pt")
+    assert str(error.value.where).startswith("model.pt, ") and str(error.value.where).endswith(key)
+
+
+@pytest.mark.parametrize("said", [5, "CT", [5]])
+def test_damaged_settings_of_earlier_cards(said: Any) -> None:
+    for key in ("modalities", "intensities"):
+        card = ModelCard(LabelSpace(("a",)), ("CT",), extra={"settings": {key: said}})
+        with pytest.raises(WeightError, match=key):
+            Contract.of_card(card, "model.pt")

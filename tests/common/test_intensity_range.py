@@ -32,6 +32,21 @@ def test_what_a_ct_cannot_be(voxels: np.ndarray, words: str | None) -> None:
     assert (said is None) if words is None else (words in str(said))
 
 
+@pytest.mark.parametrize("padding", [-2000.0, -1024.0, None])
+def test_a_ct_with_an_offset_under_padding(padding: float | None) -> None:
+    pad = np.zeros(0) if padding is None else np.full(6_000, padding)
+    air = RNG.normal(-1000, 15, 20_000)
+    learned = {"lows": [-1024, -1000], "highs": [180, 260]}
+    body, bone, metal = BODY, RNG.uniform(300, 1500, 2_000), np.full(300, 3000.0)
+    head = np.concatenate([air, body, bone, metal])
+    good, bad = range_of(np.append(head, pad)), range_of(np.append(head + 1024, pad))
+    assert odd_ct(good) is None and odd_for(good, learned, ct=True) is None
+    assert "offset" in str(odd_ct(bad)) and "offset" in str(odd_for(bad, learned, ct=True))
+    assert odd_for(bad, {"lows": [-1024, 0], "highs": [1150, 3100]}, ct=True) is None  # as it was taught
+    assert odd_ct(range_of(np.concatenate([body, bone, metal, pad]))) is None  # a body alone
+    assert odd_for(range_of(MR), {"lows": [0, 0], "highs": [700, 1500]}, ct=False) is None
+
+
 @pytest.mark.parametrize(("base", "ct"), [(CT, True), (MR, False)])
 def test_one_scan_among_others(base: np.ndarray, ct: bool) -> None:
     alike = [range_of(base * f) for f in (0.9, 1.0, 1.1, 1.05)]

@@ -6,14 +6,16 @@ from common.modalities import DICOM_KINDS, Modality, is_ct, kind_of, meanings, p
 
 
 @pytest.mark.parametrize("name", ["CT", "ct", "CTA", "NCCT", "CECT", "CBCT", "HRCT", "LDCT", "CCTA", "CTPA", "CT 0",
-                                  "abdominal CT", "ct_portal", "enhanced CT", "non-contrast CT", "CT1"])  # fmt: skip
+                                  "abdominal CT", "ct_portal", "enhanced CT", "non-contrast CT", "CT1",
+                                  "computed tomography", "4DCT", "sCT", "MVCT"])  # fmt: skip
 def test_synonyms_of_ct(name: str) -> None:
     assert is_ct(name) and kind_of(name) == "CT"
 
 
 @pytest.mark.parametrize(("name", "sequence"), [
     ("T1", "T1"), ("T1w", "T1"), ("t1-weighted", "T1"), ("T1 MR", "T1"), ("T1ce", "T1c"), ("T1Gd", "T1c"),
-    ("ce-T1", "T1c"), ("T1 + C", "T1c"), ("T1 post contrast", "T1c"),
+    ("ce-T1", "T1c"), ("T1 + C", "T1c"),
+    ("T1+", "T1c"), ("T1w (+)", "T1c"), ("T1-", "T1"), ("T1 -", "T1"), ("T1 post contrast", "T1c"),
     ("T1 pre-contrast", "T1"),
     ("t1n", "T1"), ("t1c", "T1c"), ("T2", "T2"),
     ("T2w", "T2"), ("T2-TSE", "T2"), ("t2f", "FLAIR"), ("T2 FLAIR", "FLAIR"), ("FLAIR", "FLAIR"), ("DWI", "DWI"),
@@ -28,7 +30,8 @@ def test_sequences_of_mr(name: str, sequence: str) -> None:
     ("US", "US"), ("ultrasound", "US"), ("PET", "PT"), ("PT", "PT"), ("FDG-PET", "PT"), ("SPECT", "NM"),
     ("X-ray", "XR"),
     ("CXR", "XR"), ("mammography", "XR"), ("RGB", "photo"), ("R", "photo"), ("dermoscopy", "photo"), ("OCT", "OCT"),
-    ("image", ""), ("channel 0", ""), ("acted", ""), ("CT or MR", ""), ("PET-CT", ""), ("", ""),
+    ("image", ""), ("delayed", ""), ("positron emission tomography", "PT"), ("optical coherence tomography", "OCT"),
+    ("HBV", "MR"), ("channel 0", ""), ("acted", ""), ("CT or MR", ""), ("PET-CT", ""), ("", ""),
 ])  # fmt: skip
 def test_other_kinds(name: str, kind: str) -> None:
     assert kind_of(name) == kind

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.engine.evaluation.score_record import scores_file
+from common.engine.evaluation.score_record import earlier_scores_file, scores_file
 from common.errors import ConfigError, WeightError
 from common.integrity import copy_sealed, file_hash, keep_previous, verify
 
@@ -56,8 +56,9 @@ def install_model(steps: Sequence[Step], settings: ChainSettings, *, install: bo
         return f"The model is installed already, as {target}"
     kept = keep_previous(target)
     copy_sealed(source, target)
-    if scores_file(source).is_file():
-        shutil.copyfile(scores_file(source), scores_file(target))
+    for place in (scores_file, earlier_scores_file):
+        if place(source).is_file():
+            shutil.copyfile(place(source), place(target))
     return f"The model is installed as {target}" + (f" (the one before is {kept})" if kept else "")
 
 

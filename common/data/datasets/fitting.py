@@ -10,11 +10,12 @@ from typing import Any
 
 from ...contract import OVERRIDE, Contract, Fit
 from ...errors import DataError
-from ...modalities import same
+from ...modalities import meanings, same
 from ..dicom.slices import is_dicom, modality_tag
 from .datalist import Collection, items, read_collection
 from .dataset import Dataset
 from .dataset_json import Case
+from .verify_contents import other_dicom
 
 __all__ = ["fitting_items"]
 
@@ -55,6 +56,8 @@ def _fitted(dataset: Dataset, split: str, contract: Contract, ignore: bool, told
     cases = []
     for case in dataset.cases(split):
         modality = dataset.modality_of(case)
+        if contract.modalities and not ignore:
+            _as_dicom_says(dataset, case)
         fit = contract.fit(dataset.channels, modality, where=f"{dataset.name}, case {case.id}", ignore=ignore)
         if len(case.images) == 1 and is_dicom(case.images[0]):
             contract.fit(None, modality_tag(case.images[0]), where=f"{dataset.name}, case {case.id}", ignore=ignore)
@@ -64,9 +67,17 @@ def _fitted(dataset: Dataset, split: str, contract: Contract, ignore: bool, told
     return replace(dataset, splits={**dataset.splits, split: tuple(cases)})
 
 
+def _as_dicom_says(dataset: Dataset, case: Case) -> None:
+    """Refuse a case whose data set says something else than its DICOM files: the model may know both."""
+    found = other_dicom(dataset, case)
+    if found is not None:
+        raise DataError("DICOM says that the scan is something else", where=f"{dataset.name}, case {case.id}",
+                        got=found.got, expected=found.expected, hint=f"{found.hint}; or add {OVERRIDE}")  # fmt: skip
+
+
 def _named(modality: str, fit: Fit) -> str:
     """The model's name of a case's modality, where both mean the same for sure."""
-    known = [n for n in fit.modalities if same(n, modality)]
+    known = [n for n in fit.modalities if same(n, modality) and (len(meanings(modality)) <= 1 or n == modality)]
     return known[0] if len(known) == 1 else modality
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from ...channel_order import order_of
 from ...errors import DataError, few
 from ...modalities import meanings
 from .datalist import Collection
@@ -16,9 +17,11 @@ __all__ = ["Doubt", "check_names", "is_nameless", "name_doubts"]
 
 _WORDS = (
     "structure|label|class|segment|segmentation|seg|region|object|mask|roi|part|category|value|organ|target|annotation|"
-    "material|foreground|fg"
+    "material|foreground|fg|lbl|unknown|untitled|unnamed|noname"
 )
-_BARE = re.compile(rf"[\W_]*(?:(?:{_WORDS})s?[\W_]*\d*|\d+)[\W_]*", re.IGNORECASE)
+_BARE = re.compile(
+    rf"[\W_]*(?:(?:new[\W_]*)?(?:{_WORDS})s?(?:[\W_]*\d+)*(?:[\W_]+[a-z])?|\d+(?:[\W_]+\d+)*)[\W_]*", re.IGNORECASE
+)
 _PREFIXED = re.compile(r".*[\W_](?:structure|label|class)[\W_]*\d+", re.IGNORECASE)  # "liver segment 4" is a name
 _GENERAL = {"tumor", "cancer", "lesion", "cyst", "mass", "nodule", "edema", "vessel", "metastasis", "pathology"}
 _SIDES = {"l": "left", "lt": "left", "r": "right", "rt": "right"}
@@ -35,12 +38,14 @@ class Doubt(NamedTuple):
         tasks: whose names these are.
         got: what is doubted.
         hint: what to write where.
+        problem: what is wrong, of an error.
     """
 
     severity: str
     tasks: tuple[str, ...]
     got: str
     hint: str
+    problem: str = "tasks are united by names, and nobody gave these structures any"
 
 
 def is_nameless(name: str) -> bool:
@@ -69,7 +74,7 @@ def name_doubts(datasets: Sequence[Dataset]) -> list[Doubt]:
     for name in (n for n in shared if _key(n) in _GENERAL):
         hint = f"if they differ: {_renaming(shared[name][-1], name, '<organ> ' + name)} in collection.json"
         found.append(Doubt("warning", tuple(shared[name]), f"{name!r} is taken for one structure in these tasks", hint))
-    found += _unknown_modalities(datasets)
+    found += [*_unknown_modalities(datasets), *_swapped_channels(datasets), *_other_kinds(datasets)]
     alike: dict[str, list[str]] = {}
     for name in owners:
         alike.setdefault(_key(name), []).append(name)
@@ -96,6 +101,34 @@ def _unknown_modalities(datasets: Sequence[Dataset]) -> list[Doubt]:
     return found
 
 
+def _swapped_channels(datasets: Sequence[Dataset]) -> Iterator[Doubt]:
+    """Tasks that have the channels of an earlier one in another order: a network would take one for the other."""
+    for number, dataset in enumerate(datasets):
+        for first in (d for d in datasets[:number] if len(d.channels) == len(dataset.channels)):
+            order = order_of(first.channels, dataset.channels)
+            if order is not None and order != tuple(range(len(order))):
+                hint = f"list the channels, and each case's files, in one order: {', '.join(first.channels)}"
+                got = f"channels {', '.join(first.channels)} in one task, {', '.join(dataset.channels)} in the other"
+                yield Doubt("error", (first.name, dataset.name), got, hint, "the channels lie in different orders")
+                break
+
+
+def _other_kinds(datasets: Sequence[Dataset]) -> Iterator[Doubt]:
+    """Tasks whose modality is surely none of what their channels are; pictures in colours may show anything."""
+    for dataset in datasets:
+        told = [{m.kind for m in meanings(c)} for c in dataset.channels]
+        known = set[str]().union(*told)
+        if not all(told) or "photo" in known:
+            continue
+        for name in dict.fromkeys(map(dataset.modality_of, dataset.cases())):
+            kinds = {m.kind for m in meanings(name)}
+            if kinds and not kinds & known:
+                entry = json.dumps({dataset.name: {"modality": " + ".join(dataset.channels)}}, ensure_ascii=False)
+                hint = f'"tasks": {entry} in collection.json; or correct "channel_names" in dataset.json'
+                got = f"channel {', '.join(dataset.channels)} in a task of {name}"
+                yield Doubt("error", (dataset.name,), got, hint, "the modality is none of what the channels are")
+
+
 def check_names(collection: Collection) -> list[str]:
     """Sentences about doubtful names.
 
@@ -103,15 +136,16 @@ def check_names(collection: Collection) -> list[str]:
         collection: what is about to be trained on.
 
     Raises:
-        DataError: when tasks share a name that nobody gave: different structures would become one.
+        DataError: when tasks share a name that nobody gave, as different structures would become one; when their
+            channels lie in different orders; when a modality is none of what the channels are.
     """
     doubts = name_doubts(collection.datasets)
     errors = [d for d in doubts if d.severity == "error"]
     if errors:
         raise DataError(
-            "tasks are united by names, and nobody gave these structures any",
+            errors[0].problem,
             where=collection.root,
-            got=few([d.got for d in errors]) + f": {', '.join(errors[0].tasks)}",
+            got=few([d.got for d in errors if d.problem == errors[0].problem]) + f": {', '.join(errors[0].tasks)}",
             expected="names that mean the same in every task that has them",
             hint=errors[0].hint,
         )

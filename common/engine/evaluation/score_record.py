@@ -15,7 +15,7 @@ from ignite.engine import Engine, Events
 from ...atomic import atomic_write
 from ...errors import AmalgamationError
 
-__all__ = ["KeepScores", "read_scores", "scores_file"]
+__all__ = ["KeepScores", "earlier_scores_file", "read_scores", "scores_file"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,12 @@ _MEASURES = ("dice", "hd95")
 
 
 def scores_file(weights: str | Path) -> Path:
-    """Where the scores of a weights file lie: ``model.scores.json`` beside ``model.pt``."""
+    """Where the scores of a weights file lie: ``model.pt.scores.json`` beside ``model.pt``."""
+    return Path(f"{weights}.scores.json")
+
+
+def earlier_scores_file(weights: str | Path) -> Path:
+    """Where earlier versions put them, and where ``model.safetensors`` had the same: ``model.scores.json``."""
     return Path(weights).with_suffix(".scores.json")
 
 
@@ -34,13 +39,14 @@ def read_scores(weights: str | Path) -> list[dict[str, Any]]:
     Args:
         weights: the file.
     """
-    path = scores_file(weights)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        entries = data["evaluations"] if data["weights_sha256"] == _hash(Path(weights)) else []
-        return [e for e in entries if isinstance(e, dict)]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+    for path in (scores_file(weights), earlier_scores_file(weights)):
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            if data["weights_sha256"] == _hash(Path(weights)):
+                return [e for e in data["evaluations"] if isinstance(e, dict)]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return []
 
 
 class KeepScores:

@@ -77,3 +77,19 @@ def test_overlapping_and_exclusive_structures_are_not_mixed():
     assert "overlap" in error.got and "exclude each other" in error.expected and "--external True" in error.hint
     assert "overlap" in refusal(SPEC, None, replace(LABELS, exclusive=False)).expected
     check_expert(regions, None, replace(LABELS, exclusive=False))
+
+
+@pytest.mark.parametrize(("known", "given"), [
+    (("CT arterial", "CT portal"), ("CT portal", "CT arterial")), (("DCE pre", "DCE post"), ("DCE post", "DCE pre")),
+    (("DWI b50", "DWI b1000"), ("DWI b1000", "DWI b50")), (("T1-", "T1+"), ("T1+", "T1-")),
+    (("CT arterial", "CT portal"), ("portal CT", "arterial CT")), (("CT", "PET"), ("SUV", "NCCT")),
+])  # fmt: skip
+def test_swapped_channels_of_one_kind_are_refused(known, given):
+    assert "in the expert's order" in refusal(replace(SPEC, channels=known), given).hint
+    check_expert(replace(SPEC, channels=known), known, LABELS)
+
+
+def test_a_name_that_says_less_is_no_other_name():
+    for known, given in (("MR", "MRI"), ("MR", "T1"), ("T2 MR", "MR")):
+        check_expert(replace(SPEC, channels=(known,)), (given,), LABELS)
+    refusal(replace(SPEC, channels=("MR",)), ("image",))

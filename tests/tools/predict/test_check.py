@@ -143,4 +143,4 @@ def test_an_evaluation_records_that_the_card_was_ignored(toy_bundle, collection,
     assert not (tmp_path / "out" / "evaluation" / "summary.json").exists()
     folder = run_evaluation(str(toy_bundle), **options, overrides={"ignore_card": True})
     assert json.loads((folder / "summary.json").read_text())["ignore_card"] is True
-    assert json.loads(model.with_suffix(".scores.json").read_text())["evaluations"][0]["tasks"] == ["a"]
+    assert json.loads(model.with_name(f"{model.name}.scores.json").read_text())["evaluations"][0]["tasks"] == ["a"]

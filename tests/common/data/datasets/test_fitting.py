@@ -73,6 +73,23 @@ def test_dicom_files_that_say_something_else(dicom_series: Any, tmp_path: Path) 
     assert len(fitting_items(tmp_path, "unlabelled", contract("T2 MR"), ignore_card=True)) == 1
 
 
+def test_dicom_files_that_the_data_set_calls_something_else(dicom_series: Any, tmp_path: Path) -> None:
+    dicom_series(tmp_path / "a", np.zeros((6, 7, 8), np.int16))
+    both = Contract(("CT | T2 MR",), {n: {"channels": [n]} for n in ("CT", "T2 MR")})
+    content = {"name": "d", "modality": ["T2 MR"], "labels": {"background": 0, "liver": 1}, "unlabelled": ["a"]}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="DICOM says") as error:
+        fitting_items(tmp_path, "unlabelled", both)
+    assert "case a" in str(error.value) and "T2 MR" in str(error.value)
+    assert len(fitting_items(tmp_path, "unlabelled", both, ignore_card=True)) == 1
+    (tmp_path / "dataset.json").write_text(json.dumps({**content, "modality": ["NCCT"]}))
+    assert fitting_items(tmp_path, "unlabelled", both)[0]["modality"] == "CT"
+
+
+def test_a_name_of_several_kinds_is_no_sure_one(dataset: Any) -> None:
+    assert fitting_items(dataset("CT or MR"), "test", contract("CT"))[0]["modality"] == "CT or MR"
+
+
 def test_a_synonym_gets_the_models_name(dataset: Any) -> None:
     assert fitting_items(dataset("NCCT"), "test", contract("CT"))[0]["modality"] == "CT"
     assert fitting_items(dataset("image"), "test", contract("CT"))[0]["modality"] == "image"

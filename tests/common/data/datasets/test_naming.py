@@ -1,6 +1,7 @@
 """Tasks are united by names that somebody gave; near names and names of anything are told."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from common.errors import DataError
 
 
 @pytest.mark.parametrize("name", ["structure 1", "Structure_2", "ct structure 7", "label 3", "class1", "Segment_1", "4",
-                                  "mask", "foreground", "ROI", "object 2", "roi-3", "my label 2", "(1)"])  # fmt: skip
+                                  "mask", "foreground", "ROI", "object 2", "roi-3", "my label 2", "(1)",
+                                  "Segment_1_1", "unknown", "lbl1", "untitled", "New Segment", "Label A"])  # fmt: skip
 def test_names_that_nobody_gave(name: str) -> None:
     assert is_nameless(name)
 
 
 @pytest.mark.parametrize("name", ["liver", "rib 3", "liver segment 4", "vertebra L1", "T12", "GTV1", "organ of Corti",
-                                  "masked region of lung", "subclass A"])  # fmt: skip
+                                  "masked region of lung", "subclass A", "new lesion", "unknown primary"])  # fmt: skip
 def test_names_that_somebody_gave(name: str) -> None:
     assert not is_nameless(name)
 
@@ -70,3 +72,36 @@ def test_other_names_are_not(make_dataset: Any, tmp_path: Path) -> None:
     assert name_doubts(read_collection(tmp_path).datasets) == []
     pair(make_dataset, "tumour", "tumour")
     assert [d.severity for d in name_doubts(read_collection(tmp_path).datasets)] == ["warning"]
+
+
+def test_channels_in_another_order_unite_no_tasks(make_dataset: Any, tmp_path: Path) -> None:
+    files = {"image": ["images/c0_0000.nii.gz", "images/c0_0001.nii.gz"], "label": "labels/c0.nii.gz", "id": "a"}
+    cases = {"training": [files], "validation": [{**files, "id": "b"}]}
+    for name in ("one", "two"):
+        images = make_dataset(name) / "images"
+        shutil.copy(images / "c1_0000.nii.gz", images / "c0_0001.nii.gz")
+    make_dataset("one", modality={"0": "CT arterial", "1": "CT portal"}, **cases)
+    make_dataset("two", modality={"0": "portal CT", "1": "arterial CT"}, **cases)
+    with pytest.raises(DataError, match="different orders") as error:
+        check_names(read_collection(tmp_path))
+    assert "one, two" in str(error.value) and "CT arterial, CT portal" in str(error.value)
+    assert "error" in {p.severity for p in check(tmp_path) if p.kind == "names"}
+    make_dataset("two", modality={"0": "CT arterial", "1": "CT portal"}, **cases)
+    assert check_names(read_collection(tmp_path)) == []
+
+
+@pytest.mark.parametrize(("channels", "modality", "refused"), [
+    ("T2 MR", "CT", True), ("CT", "PET", True), ("CT", "CTA", False), ("T2 MR", "MR", False), ("image", "CT", False),
+    ("RGB", "US", False), ("CT", "scanner A", False),
+])  # fmt: skip
+def test_a_modality_that_the_channels_are_not(
+    make_dataset: Any, tmp_path: Path, channels: str, modality: str, refused: bool
+) -> None:
+    make_dataset("d", modality={"0": channels})
+    (tmp_path / "collection.json").write_text(json.dumps({"datasets": ["d"], "tasks": {"d": {"modality": modality}}}))
+    if not refused:
+        assert check_names(read_collection(tmp_path)) == []
+        return
+    with pytest.raises(DataError, match="none of what the channels are") as error:
+        check_names(read_collection(tmp_path))
+    assert channels in str(error.value.hint) and modality in str(error.value.got)

@@ -33,7 +33,8 @@ def test_other_channels_are_refused():
         CompareWithCardd(["CT"], {"CT": CT}, "CT")({"image": image(channels=2)})
 
 
-@pytest.mark.parametrize("card", [{}, {"modalities": {"CT": {}}}, {"channels": ["CT"]}])
+@pytest.mark.parametrize("card", [{}, {"modalities": {"MR": {}}}, {"channels": ["T2 MR"]}])
 def test_cards_of_earlier_versions_say_nothing_of_intensities(card):
     data = {"image": image(5000.0)}
     assert CompareWithCardd(**card)(data).keys() == data.keys()
+    assert "HU" in CompareWithCardd(["CT"])(data)["notes"][0]  # which a CT is in all the same

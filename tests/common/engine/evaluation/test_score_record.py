@@ -44,6 +44,19 @@ def test_scores_of_just_these_weights(tmp_path: Path) -> None:
     assert read_scores(weights) == [] == read_scores(tmp_path / "none.pt")
 
 
+def test_files_of_one_stem_have_scores_of_their_own(tmp_path: Path) -> None:
+    one, other = tmp_path / "model.pt", tmp_path / "model.safetensors"
+    for dice, weights in ((0.8, one), (0.6, other)):
+        weights.write_bytes(weights.name.encode())
+        keep(evaluated(tmp_path, dice), weights)
+    assert [round(read_scores(w)[0]["mean"]["dice"]["mean"], 6) for w in (one, other)] == [0.8, 0.6]
+    scores_file(one).rename(tmp_path / "model.scores.json")  # of an earlier version
+    scores_file(other).unlink()
+    assert len(read_scores(one)) == 1 and read_scores(other) == []
+    keep(evaluated(tmp_path, 0.9), one, split="test")
+    assert len(read_scores(one)) == 2 and scores_file(one).is_file()
+
+
 def test_a_folder_that_cannot_be_written_costs_no_evaluation(tmp_path: Path, caplog: Any, monkeypatch: Any) -> None:
     weights = tmp_path / "model.pt"
     keep(evaluated(tmp_path, 0.8), weights)

@@ -1,0 +1,91 @@
+"""In which order a model's channels lie among the data's, by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from .modalities import details, plain, same
+
+__all__ = ["order_of"]
+
+_TIMES = {"pre", "post", "arterial", "portal", "delayed"}
+_ENHANCED = _TIMES - {"pre"}
+
+
+def order_of(own: Sequence[str], given: Sequence[str]) -> tuple[int, ...] | None:
+    """For each of the model's channels its place among the data's; None when they are others, or may be.
+
+    Equal names come first and synonyms next; where several are of one kind, the words that remain (phase, b-value, with
+    or without contrast) decide. A name that tells nothing is taken where it stands.
+
+    Args:
+        own: the model's names.
+        given: the data's, as many.
+    """
+    numbers = range(len(own))
+    chosen = _settled({i: [j for j in numbers if _equal(own[i], given[j])] for i in numbers}, {})
+    rest = [i for i in numbers if i not in chosen]
+    free = [j for j in numbers if j not in chosen.values()]
+    alike = {i: [j for j in free if same(own[i], given[j])] for i in rest}
+    rivals = {i for i in rest if len(alike[i]) > 1 or any(same(own[i], own[j]) for j in numbers if j != i)}
+    places = {i: _closest(own[i], given, p) if i in rivals else p for i, p in alike.items()}
+    if any(alike[i] and not places[i] for i in rest):
+        return None
+    chosen = _settled(places, chosen, [j for j in free if not _tells(given[j])])
+    for i in rest:
+        if i in chosen:
+            continue
+        if i in chosen.values() or alike[i] or same(own[i], given[i]) is False:
+            return None  # another's place, or one of several that nothing tells apart
+        chosen[i] = i
+    return tuple(chosen[i] for i in numbers)
+
+
+def _settled(
+    places: dict[int, list[int]], chosen: dict[int, int], silent: Collection[int] | None = None
+) -> dict[int, int]:
+    """What is chosen when each takes its only free place; of several that are alike each takes where it stands.
+
+    Args:
+        places: where each can be.
+        chosen: what is chosen already.
+        silent: the places whose names tell no more than their kind; all are taken for such when None.
+    """
+    chosen = dict(chosen)
+    while True:
+        open_ = {i: [j for j in p if j not in chosen.values()] for i, p in places.items() if i not in chosen}
+        single = next((i for i, p in open_.items() if len(p) == 1), None)
+        if single is not None:
+            chosen[single] = open_[single][0]
+            continue
+        straight = next((i for i, p in open_.items() if i in p and (silent is None or set(p) <= set(silent))), None)
+        first = next((i for i, p in open_.items() if p), None) if silent is None else None
+        if straight is not None:
+            chosen[straight] = straight
+        elif first is not None:
+            chosen[first] = open_[first][0]
+        else:
+            return chosen
+
+
+def _closest(name: str, given: Sequence[str], places: list[int]) -> list[int]:
+    """Of some places those whose names say the same as a name beside the kind, or else nothing to the contrary."""
+    words = details(name)
+    equal = [j for j in places if words and details(given[j]) == words]
+    return equal or [j for j in places if not _contrary(words, details(given[j]))]
+
+
+def _contrary(one: frozenset[str], other: frozenset[str]) -> bool:
+    times = (one & _TIMES, other & _TIMES)
+    if all(times):
+        return times[0] != times[1] and not (times[0] | times[1] <= _ENHANCED and {"post"} in times)
+    told = ({w for w in one if not w.isdigit()}, {w for w in other if not w.isdigit()})
+    return all(told) and not told[0] & told[1]
+
+
+def _tells(name: str) -> bool:
+    return any(not w.isdigit() for w in details(name))
+
+
+def _equal(one: str, other: str) -> bool:
+    return plain(other) in {plain(o) for o in one.split(" | ")}

@@ -1,0 +1,69 @@
+"""Whether what a card says of its training data has the form that is written; a card may come from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from .errors import WeightError
+
+__all__ = ["checked_contract", "checked_names"]
+
+_HINT = "write the card anew, or ask whoever made the weights"
+
+
+def checked_contract(
+    said: Any, origin: object
+) -> tuple[dict[str, Mapping[str, Any]], dict[str, tuple[str, ...]], tuple[Mapping[str, Any], ...]]:
+    """The modalities, the taught structures and the data sets of a card's ``contract``.
+
+    Args:
+        said: what the card holds.
+        origin: the weights file.
+
+    Raises:
+        WeightError: naming file and key, when something has another form.
+    """
+    said = _mapping(said, "contract", origin)
+    modalities = {}
+    for name, entry in _mapping(said["modalities"], "contract.modalities", origin).items():
+        key = f"contract.modalities.{name}"
+        own = _mapping(entry, key, origin)
+        if "channels" in own:
+            checked_names(own["channels"], f"{key}.channels", origin)
+        if not isinstance(own.get("intensities", []), list | tuple):
+            raise _refusal(f"{key}.intensities", own["intensities"], "one entry per channel", origin)
+        modalities[str(name)] = own
+    taught = _mapping(said.get("taught", {}), "contract.taught", origin)
+    names = {str(k): tuple(checked_names(v, f"contract.taught.{k}", origin)) for k, v in taught.items()}
+    data = said.get("data", ())
+    if not isinstance(data, list | tuple):
+        raise _refusal("contract.data", data, "a list", origin)
+    return modalities, names, tuple(_mapping(d, f"contract.data[{i}]", origin) for i, d in enumerate(data))
+
+
+def checked_names(said: Any, key: str, origin: object) -> list[str]:
+    """Names, of a list or a mapping by name; a text is no list of its letters.
+
+    Args:
+        said: what the card holds.
+        key: where it does.
+        origin: the weights file.
+
+    Raises:
+        WeightError: for anything else.
+    """
+    if isinstance(said, str) or not isinstance(said, Collection) or not all(isinstance(n, str) for n in said):
+        raise _refusal(key, said, "a list of names", origin)
+    return list(said)
+
+
+def _mapping(said: Any, key: str, origin: object) -> Mapping[str, Any]:
+    if not isinstance(said, Mapping):
+        raise _refusal(key, said, "entries by name", origin)
+    return said
+
+
+def _refusal(key: str, said: Any, expected: str, origin: object) -> WeightError:
+    got = f"{said!r:.60} ({type(said).__name__})"
+    return WeightError("the card is damaged", where=f"{origin}, {key}", got=got, expected=expected, hint=_HINT)
