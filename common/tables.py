@@ -11,7 +11,10 @@ from typing import Any
 from .atomic import atomic_write
 from .literals import spreadsheet_cell, text_of_cell
 
-__all__ = ["csv_text", "markdown_code", "markdown_table", "markdown_text", "read_csv", "write_csv"]
+__all__ = ["TableError", "csv_text", "markdown_code", "markdown_table", "markdown_text", "read_csv", "write_csv"]
+
+TableError = csv.Error
+"""What is raised for text that is no CSV."""
 
 _MARKUP = re.compile(r"[\\`*\[\]|~!]|(?<![^\W_])_|_(?![^\W_])")  # an underscore between letters is just that
 

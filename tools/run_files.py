@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import jsonschema
 
 from common.engine.evaluation.score_summary import read_case_csv
 from common.errors import DataError
-from common.tables import read_csv
+from common.tables import TableError, read_csv
 
 __all__ = [
     "CAPTIONS",
@@ -166,7 +165,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
     """
     try:
         return read_csv(path)[1]
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, TableError) as error:
         raise _no_table(path, error) from error
 
 
@@ -178,7 +177,7 @@ def read_scores(path: Path) -> list[dict[str, Any]]:
     """
     try:
         rows = read_case_csv(path)
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, TableError) as error:
         raise _no_table(path, error) from error
     for row in rows:
         for key, value in row.items():

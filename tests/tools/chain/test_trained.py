@@ -132,6 +132,7 @@ def test_a_bundle_without_a_model_says_which_runs_have_one(
     (toy_bundle / "models" / "model.pt").unlink()
     monkeypatch.chdir(tmp_path)
     scan = tmp_path / "scan.nii.gz"
+    scan.write_bytes(b"not read")
     calls = [lambda: segment(str(toy_bundle), scan, tmp_path / "out"),
              lambda: run_evaluation(str(toy_bundle), output_dir=tmp_path / "out"),
              lambda: read_model(toy_bundle)]  # fmt: skip
