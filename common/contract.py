@@ -81,7 +81,13 @@ class Contract:
         return bool(self.modalities) and all("channels" in m for m in self.modalities.values())
 
     def fit(
-        self, channels: Sequence[str] | None, modality: str = "", *, where: object = None, ignore: bool = False
+        self,
+        channels: Sequence[str] | None,
+        modality: str = "",
+        *,
+        tag: str = "",
+        where: object = None,
+        ignore: bool = False,
     ) -> Fit:
         """Compare data with what the model was taught on, channel by channel and by name.
 
@@ -89,14 +95,15 @@ class Contract:
 
         Args:
             channels: the data's names, in order; None when nobody knows them.
-            modality: the data's, or DICOM's tag; empty when nobody knows it.
+            modality: the data's name of it; empty when nobody knows it.
+            tag: DICOM's Modality, where the data are DICOM and no name is known.
             where: data set or case, for messages.
             ignore: go on with data that do not fit, as long as their number of channels does.
 
         Raises:
             DataError: for other channels or another modality.
         """
-        modality = DICOM_KINDS.get(modality, modality)
+        modality = modality or DICOM_KINDS.get(tag, tag)
         candidates = self._candidates()
         same_count = [c for c in candidates if channels is None or len(c[1]) == len(channels)]
         if not candidates or not any(c[1] for c in candidates):

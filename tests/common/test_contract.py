@@ -162,3 +162,13 @@ def test_damaged_settings_of_earlier_cards(said: Any) -> None:
         card = ModelCard(LabelSpace(("a",)), ("CT",), extra={"settings": {key: said}})
         with pytest.raises(WeightError, match=key):
             Contract.of_card(card, "model.pt")
+
+
+@pytest.mark.parametrize("name", ["ES", "OP", "GM"])
+def test_a_data_sets_own_word_is_no_dicom_tag(name):
+    """ACDC's end systole, the opposed phase and grey matter are called as tags for photographs are."""
+    cine = Contract(("cine MR",), {"cine MR": {"kind": "MR", "channels": ["cine MR"]}})
+    assert cine.fit(("cine MR",), name).order == (0,)
+    with pytest.raises(DataError):
+        cine.fit(None, tag=name)
+    assert cine.fit(None, tag="MR").modalities == ("cine MR",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -53,7 +54,7 @@ def push_bundle(folder: Path, repo: str, *, private: bool, latest: bool, confirm
     wrong = [f for f in check_bundle(folder) if f.severity == "error"]
     if wrong:
         raise ConfigError("the bundle does not pass the checks", where=folder, got=f"{len(wrong)} errors",
-                          hint=f"python -m tools bundle check {folder}")  # fmt: skip
+                          hint=f"python -m tools bundle check {shlex.quote(str(folder))}")  # fmt: skip
     files = packed_files(folder, str(record["package"]))
     version = str(read_json(folder / "configs" / "metadata.json")["version"])
     size = sum((folder / f).stat().st_size for f in files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -224,8 +225,8 @@ def _check_description(path: Path, task: str | None, collection: Collection, ign
     specs = read_manifest(path)
     found = [spec.task or spec.role for spec in specs]
     if found != [task or "external"]:
-        own = f"--task {task}" if task else "--external True"
-        hint = f"python -m tools experts describe <expert> {path} {own} --overwrite True"
+        own = f"--task {shlex.quote(task)}" if task else "--external True"
+        hint = f"python -m tools experts describe <expert> {shlex.quote(str(path))} {own} --overwrite True"
         problem = "this is not the description of " + ("the task's expert" if task else "a task-agnostic expert")
         raise ConfigError(problem, where=path, got=", ".join(found), expected=task or "external", hint=hint)
     data = collection.dataset(task) if task else collection.datasets[0]

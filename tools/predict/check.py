@@ -65,7 +65,7 @@ class Comparison:
             hint = f"choose another, or add {OVERRIDE}"
             raise DataError("DICOM says that the scan is something else", where=where, got=tag,
                             expected=f"--modality {self.modality}", hint=hint)  # fmt: skip
-        fit = self.contract.fit(None, self.modality or tag, where=where, ignore=self.ignore)
+        fit = self.contract.fit(None, self.modality, tag=tag, where=where, ignore=self.ignore)
         told, names = list(fit.notes), fit.modalities
         sure = bool(self.modality or kind)
         reason = self.contract.odd(self.ranges.get(scan.name, ()), names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from common.data.dicom.slices import Slice
 from common.engine.monitor.overlays import class_colors
 from common.errors import AmalgamationError, ConfigError
 from common.geometry import Grid
+from common.integrity import file_hash
 from common.labels import BACKGROUND, LabelSpace
 
 from ..bundle_files import read_json
@@ -166,6 +166,5 @@ def _algorithm(config: ConfigParser, bundle: Path) -> Algorithm:
         parameters["ignore_card"] = "True: the data were not compared with what the model was taught on"
     path = Path(str(config.get_parsed_content("model_path"))) if "model_path" in config.get() else None
     if path is not None and path.is_file():
-        with path.open("rb") as stream:
-            parameters["weights sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
+        parameters["weights sha256"] = file_hash(path)
     return Algorithm(bundle.resolve().name.replace("\\", "_"), str(metadata.get("version", "")), parameters)

@@ -60,7 +60,8 @@ def _fitted(dataset: Dataset, split: str, contract: Contract, ignore: bool, told
             _as_dicom_says(dataset, case)
         fit = contract.fit(dataset.channels, modality, where=f"{dataset.name}, case {case.id}", ignore=ignore)
         if len(case.images) == 1 and is_dicom(case.images[0]):
-            contract.fit(None, modality_tag(case.images[0]), where=f"{dataset.name}, case {case.id}", ignore=ignore)
+            where = f"{dataset.name}, case {case.id}"
+            contract.fit(None, tag=modality_tag(case.images[0]), where=where, ignore=ignore)
         told.update(dict.fromkeys(n.replace(f", case {case.id}", "", 1) for n in fit.notes))
         told.update(dict.fromkeys(_untaught(dataset, contract, fit)))
         cases.append(_in_order(replace(case, modality=_named(modality, fit)), fit.order, dataset))

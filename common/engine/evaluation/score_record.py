@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from ignite.engine import Engine, Events
 
 from ...atomic import atomic_write
 from ...errors import AmalgamationError
+from ...integrity import file_hash
 
 __all__ = ["KeepScores", "earlier_scores_file", "read_scores", "scores_file"]
 
@@ -42,7 +42,7 @@ def read_scores(weights: str | Path) -> list[dict[str, Any]]:
     for path in (scores_file(weights), earlier_scores_file(weights)):
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            if data["weights_sha256"] == _hash(Path(weights)):
+            if data["weights_sha256"] == file_hash(Path(weights)):
                 return [e for e in data["evaluations"] if isinstance(e, dict)]
         except (OSError, ValueError, KeyError, TypeError):
             continue
@@ -80,7 +80,7 @@ class KeepScores:
             summary = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
             entry = self._entry(summary)
             kept = [e for e in read_scores(self.weights) if _subject(e) != _subject(entry)]
-            content = {"format": _FORMAT, "weights_sha256": _hash(self.weights), "evaluations": [*kept, entry]}
+            content = {"format": _FORMAT, "weights_sha256": file_hash(self.weights), "evaluations": [*kept, entry]}
             with atomic_write(scores_file(self.weights)) as temporary:
                 temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         except (OSError, ValueError, KeyError, AmalgamationError) as error:
@@ -101,8 +101,3 @@ class KeepScores:
 
 def _subject(entry: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(json.dumps(entry.get(k)) for k in ("tasks", "split", "ignore_card", "prompt_source", "targets"))
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
