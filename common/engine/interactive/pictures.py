@@ -15,8 +15,8 @@ from PIL import Image
 from skimage.measure import approximate_polygon, find_contours
 from torch import Tensor
 
+from ..evaluation.overlap import dice_of_each
 from .object_windows import ObjectState
-from .prompting import dice_of
 from .rehearse import on_network_grid
 from .session import Event, Session
 
@@ -154,7 +154,7 @@ def _frame(scene: _Scene, number: int, prompt: int) -> Frame:
         kind=event.kind,
         views=[_view(scene, name, axis) for name, axis in PLANES],
         volume_ml=int(mask.sum()) * float(np.prod(grid.spacing)) / 1000,
-        dice=None if target is None else float(dice_of(mask[None, None], target[None, None])),
+        dice=None if target is None else float(dice_of_each(mask[None, None], target[None, None])),
         scores=None if last.scores is None else last.scores.tolist(),
         chosen=last.chosen,
         windows=len(event.state.windows),

@@ -11,9 +11,10 @@ from torch import Tensor
 from ...data.prompts.click_protocol import ClickProtocol
 from ...data.prompts.clicks import Generators, next_click
 from ...errors import PromptError
+from ..evaluation.overlap import dice_of_each
 from .promptable import Decoded, Promptable, low_res_size
 
-__all__ = ["ClickScores", "Decode", "Step", "click_scores", "click_steps", "dice_of", "simulate"]
+__all__ = ["ClickScores", "Decode", "Step", "click_scores", "click_steps", "simulate"]
 
 Decode = Callable[[Tensor, Any], Decoded]
 
@@ -171,7 +172,7 @@ def click_scores(
         click_steps(network, embedding, target, protocol, boxes=boxes, generator=generator, decode=decode)
     ):
         mask = step.logits > 0
-        now = dice_of(mask, target)
+        now = dice_of_each(mask, target)
         dice.append(now)
         gates += [] if step.scores is None else [step.scores]
         value = now.nan_to_num(nan=1.0)  # nothing there and nothing found: as good as it gets
@@ -183,13 +184,6 @@ def click_scores(
     reported = every.gather(0, at[None])[0]
     scores = torch.stack(gates) if gates else None
     return ClickScores(every, reported, at, masks, step.points, step.labels, scores)
-
-
-def dice_of(mask: Tensor, target: Tensor) -> Tensor:
-    """``2 |A ∩ B| / (|A| + |B|)`` per sample ``[B]`` of ``[B, 1, X, Y, Z]``; NaN when both are empty."""
-    found, wanted = (mask > 0).flatten(1), (target > 0).flatten(1)
-    both, size = (found & wanted).sum(1), found.sum(1) + wanted.sum(1)
-    return torch.where(size > 0, 2 * both / size.clamp(min=1), torch.nan)
 
 
 def _mask_only(protocol: ClickProtocol, generator: Generators) -> set[int]:

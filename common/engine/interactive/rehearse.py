@@ -13,7 +13,7 @@ from ...data.prompts.click_protocol import ClickProtocol
 from ...data.prompts.clicks import NO_CLICK, Generators, next_click
 from ...errors import PromptError
 from ...geometry import Grid
-from .prompting import dice_of
+from ..evaluation.overlap import dice_of_each
 from .session import Session
 
 __all__ = ["on_network_grid", "rehearse"]
@@ -67,7 +67,7 @@ def rehearse(
         voxel = nibabel.affines.apply_affine(to_scan, click.points[0, 0].double().numpy())
         voxel = voxel.clip(0, np.array(session.volume.given.shape) - 1)  # the network's grid may end a little later
         answer = session.click(name, voxel.tolist(), inside=int(click.labels) == 1)
-        dice.append(float(dice_of(answer.mask.as_tensor()[None], torch.as_tensor(target)[None])))
+        dice.append(float(dice_of_each(answer.mask.as_tensor()[None], torch.as_tensor(target)[None])))
     if protocol.report == "best":
         for _ in dice[dice.index(max(dice)) + 1 :] if dice else ():
             session.undo(name)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from common.data.prompts.click_protocol import click_protocol
 from common.data.prompts.clicks import click_generator, next_click
-from common.engine.interactive.prompting import Step, click_scores, click_steps, dice_of, simulate
+from common.engine.interactive.prompting import Step, click_scores, click_steps, simulate
 from common.errors import PromptError
 
 Build = Callable[..., Any]
@@ -219,14 +219,6 @@ def test_cases_do_not_depend_on_their_batch(growing: Build) -> None:
         )
         assert torch.equal(alone.points[0], together.points[b])
         assert torch.allclose(alone.dice[:, 0], together.dice[:, b])
-
-
-def test_dice() -> None:
-    random = torch.Generator().manual_seed(0)
-    a, b = (torch.rand(3, 1, 4, 4, 4, generator=random) > 0.6 for _ in range(2))
-    for i, value in enumerate(dice_of(a, b)):
-        x, y = ({tuple(v) for v in m[i].nonzero().tolist()} for m in (a, b))
-        assert float(value) == pytest.approx(2 * len(x & y) / (len(x) + len(y)))
 
 
 def test_refusals(growing: Build) -> None:

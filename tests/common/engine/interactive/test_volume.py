@@ -10,7 +10,7 @@ from monai.data import DataLoader, MetaTensor
 from common.data.prompts.click_protocol import click_protocol
 from common.data.prompts.clicks import click_generator
 from common.data.prompts.targets import UserPromptsd
-from common.engine.interactive.prompting import dice_of
+from common.engine.evaluation.overlap import dice_of_each
 from common.engine.interactive.rehearse import rehearse
 from common.engine.interactive.session import Session
 from common.engine.interactive.volume import PromptedVolume
@@ -81,7 +81,7 @@ def test_simulated_clicks_are_a_rehearsal(growing):
         rehearse(session, name, target, RULES, generator=click_generator(5, "c1", name))
     assert torch.equal(found[0], session.label_map().as_tensor().float())
     for index in (1, 2):
-        assert float(dice_of(found == index, label == index)) > 0.7
+        assert float(dice_of_each(found == index, label == index)) > 0.7
     assert not torch.equal(found, asked(growing(), source="gt", seed=6)(image, label, case="c1").as_tensor())
 
 
@@ -90,7 +90,7 @@ def test_simulated_boxes(growing):
     network = growing()
     found = asked(network, source="gt", prompt="box")(image, label)
     assert len(network.asked) == 2 and all(a.points is None for a in network.asked)
-    assert float(dice_of(found.as_tensor() == 2, label == 2)) > 0.5
+    assert float(dice_of_each(found.as_tensor() == 2, label == 2)) > 0.5
 
 
 def test_structures_that_are_not_there_are_not_asked_for(growing):
