@@ -1,5 +1,21 @@
 """Expert amalgamation for medical image segmentation: what the bundles of this collection share.
 
+The map of the house, from the ground up; each package's own docstring says in which order to read it:
+
+===============  ================================================================================================
+``*.py`` here    the ground: errors, geometry, labels, prompts, names (``literals``), files (``atomic``,
+                 ``integrity``), weights with their ``card``, and the ``contract`` that a card is
+``data/``        scans and pictures in: DICOM, datasets, transforms, intensities, slices, prompts, the phantom
+``layers/``      attention, gating, fusion and LoRA: the parts that methods are put together from
+``losses/``      what a training minimises, one idea a file
+``backbones/``   nnU-Net, SAM, SAM2, H-SAM, SAM-Med3D, Swin-Unet, Swin UNETR: networks and their public weights
+``engine/``      what any method may use: a run, an iteration, a click, inference, scores, what a run shows
+``experts/``     networks that were trained elsewhere, and how they are asked in their own axes and intensities
+``methods/``     one package per paper, with what only it shows; they never import each other
+===============  ================================================================================================
+
+``tools/`` beside this package are the commands; ``bundles/`` are the configurations that name what lies here.
+
 Shape letters, used in every docstring:
 
 ==========  =====================================================================
