@@ -14,7 +14,7 @@ from .channel_order import order_of
 from .contract_form import checked_contract, checked_names
 from .errors import AmalgamationError, DataError
 from .intensity_range import Range, odd_ct, odd_for
-from .modalities import DICOM_KINDS, is_ct, meanings, plain, same
+from .modalities import is_ct, meanings, of_dicom, plain, same
 from .weights import read_card
 
 __all__ = ["OVERRIDE", "Contract", "Fit", "contract_of"]
@@ -103,8 +103,8 @@ class Contract:
         Raises:
             DataError: for other channels or another modality.
         """
-        modality = modality or DICOM_KINDS.get(tag, tag)
         candidates = self._candidates()
+        modality = modality or of_dicom(tag, (name for own in candidates for name in (own[0], *own[1]))) or tag
         same_count = [c for c in candidates if channels is None or len(c[1]) == len(channels)]
         if not candidates or not any(c[1] for c in candidates):
             return Fit(tuple(range(len(channels or ()))))
@@ -125,6 +125,27 @@ class Contract:
             notes.append(f"{where or 'the data'}: channels {', '.join(channels)} are read in the model's order, "
                          + ", ".join(channels[i] for i in order))  # fmt: skip
         return Fit(order, tuple(sure) if self.modalities else (), tuple(notes))
+
+    def check_tags(self, tags: Sequence[str], fit: Fit, *, where: object = None) -> None:
+        """Compare DICOM's tag of each channel with the channel that the model reads there.
+
+        Args:
+            tags: ``Modality`` by channel of the data; empty where a channel is no DICOM.
+            fit: what :meth:`fit` found for the data.
+            where: data set and case, for messages.
+
+        Raises:
+            DataError: for a channel that DICOM calls something else.
+        """
+        known = [own for name, own in self._candidates() if name in (fit.modalities or (name,))]
+        for number, place in enumerate(fit.order):
+            names = [own[number] for own in known if number < len(own)]
+            kind = of_dicom(tags[place], names) if place < len(tags) else ""
+            if kind and names and all(same(kind, name) is False for name in names):
+                raise DataError("DICOM says that a channel is something else", where=where,
+                                got=f"channel {place + 1}: {tags[place]}",
+                                expected=f"{' or '.join(dict.fromkeys(names))} ({self.origin})",
+                                hint=f"put the case's files in the order of the channels; or add {OVERRIDE}")  # fmt: skip
 
     def taught_on(self, modalities: Iterable[str]) -> frozenset[str] | None:
         """The structures that were annotated on any of some modalities; None when nobody knows.

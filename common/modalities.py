@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
 
-__all__ = ["DICOM_KINDS", "Modality", "details", "is_ct", "kind_of", "meanings", "plain", "same"]
+__all__ = ["DICOM_KINDS", "Modality", "details", "is_ct", "kind_of", "meanings", "of_dicom", "plain", "same"]
 
 DICOM_KINDS = {
     "CT": "CT", "MR": "MR", "PT": "PT", "US": "US", "IVUS": "US", "NM": "NM", "MG": "XR", "CR": "XR", "DX": "XR",
-    "RF": "XR", "XA": "XR", "XC": "photo", "GM": "photo", "SM": "photo", "ES": "photo", "OP": "photo", "OPT": "OCT",
+    "RF": "XR", "XA": "XR", "IO": "XR", "PX": "XR", "XC": "photo", "GM": "photo", "SM": "photo", "ES": "photo",
+    "OP": "photo", "DMS": "photo", "OPT": "OCT", "OCT": "OCT", "IVOCT": "OCT",
 }  # fmt: skip
-"""What DICOM's tag Modality means; other values tell nothing about intensities."""
+"""What DICOM's tag Modality means; other values tell nothing about intensities. See :func:`of_dicom`."""
 
+_CONE_BEAM = {"cbct", "dvt", "dynact", "xperct", "conebeam"}  # DVT: the German name
 _CT = re.compile(
     r"(?:c|nc|nonc|ce|hr|ld|uld|cb|cc|4d|mv|kv|s|de|ds|pc|qc|q|p|ab|plain|native|contrast)?ct(?:a|p|v|pa|ca|ac|scan|abd)?\d*$"
 )
 _KINDS = {
-    "CT": "tomodensitometry hounsfield hu",
+    "CT": "tomodensitometry tdm hounsfield hu dvt dynact xperct conebeam",
     "MR": "mr mri mra mrv mrcp nmr fmri cmr cmri mrt irm rm magnetic",
     "US": "us usg ultrasound ultrasonography sonography sonogram tte tee ivus echocardiography doppler bmode trus",
     "PT": "pt pet fdg suv psma dotatate",
@@ -117,6 +120,19 @@ def kind_of(name: str) -> str:
 def is_ct(name: str) -> bool:
     """Whether a name means CT, with intensities in HU, and nothing else."""
     return kind_of(name) == "CT"
+
+
+def of_dicom(tag: str, known: Iterable[str] = ()) -> str:
+    """What DICOM's tag Modality says, as the name of a modality; empty when it tells nothing about intensities.
+
+    A C-arm's cone-beam CT comes as ``XA``, as projections do: it is CBCT where a name says that cone-beam CT is meant.
+
+    Args:
+        tag: its value.
+        known: names that it is compared with.
+    """
+    cone = any(_CONE_BEAM & set(_words(n)) or {"cone", "beam"} <= set(_words(n)) for n in known)
+    return "CBCT" if tag == "XA" and cone else DICOM_KINDS.get(tag, "")
 
 
 def plain(name: str) -> str:

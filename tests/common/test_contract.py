@@ -172,3 +172,23 @@ def test_a_data_sets_own_word_is_no_dicom_tag(name):
     with pytest.raises(DataError):
         cine.fit(None, tag=name)
     assert cine.fit(None, tag="MR").modalities == ("cine MR",)
+
+
+def test_xa_is_cone_beam_ct_for_a_model_of_it() -> None:
+    assert contract(CBCT=entry("CBCT")).fit(None, tag="XA").modalities == ("CBCT",)
+    for other in (contract(CT=entry("CT")), BOTH):
+        with pytest.raises(DataError, match="not what the model"):
+            other.fit(None, tag="XA")
+    assert contract(DSA=entry("DSA")).fit(None, tag="XA").modalities == ("DSA",)
+
+
+def test_dicoms_tag_of_each_channel() -> None:
+    model = contract(both=entry("CT", "PET"))
+    straight, swapped = model.fit(("CT", "PET")), model.fit(("PET", "CT"))
+    model.check_tags(("CT", "PT"), straight)
+    model.check_tags(("PT", "CT"), swapped)
+    model.check_tags(("", "PT"), straight)
+    contract(both=entry("image", "PET")).check_tags(("MR", "PT"), straight)
+    for tags, fit in ((("PT", "CT"), straight), (("CT", "PT"), swapped), (("CT", "MR"), straight)):
+        with pytest.raises(DataError, match="a channel is something else"):
+            model.check_tags(tags, fit, where="d, case a")

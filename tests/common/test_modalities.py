@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.modalities import DICOM_KINDS, Modality, is_ct, kind_of, meanings, plain, same
+from common.modalities import DICOM_KINDS, Modality, is_ct, kind_of, meanings, of_dicom, plain, same
 
 
 @pytest.mark.parametrize("name", ["CT", "ct", "CTA", "NCCT", "CECT", "CBCT", "HRCT", "LDCT", "CCTA", "CTPA", "CT 0",
@@ -50,3 +50,10 @@ def test_what_can_be_one_thing() -> None:
 def test_dicoms_tags_are_kinds_that_names_have() -> None:
     kinds = {m.kind for name in ("CT", "MR", "PT", "US", "NM", "XR", "photo", "OCT") for m in meanings(name)}
     assert set(DICOM_KINDS.values()) <= kinds
+
+
+def test_a_c_arm_s_cone_beam_ct_comes_as_xa() -> None:
+    for name in ("CBCT", "cone-beam CT", "DVT", "DynaCT"):
+        assert same(of_dicom("XA", [name]), name) is True and is_ct(name)
+    assert of_dicom("XA", ["CT"]) == "XR" == of_dicom("XA") and same(of_dicom("XA", ["CTA"]), "CTA") is False
+    assert of_dicom("CT", ["CBCT"]) == "CT" and of_dicom("OT") == "" == of_dicom("")

@@ -14,7 +14,7 @@ from common.atomic import atomic_write
 from common.contract import OVERRIDE, Contract
 from common.errors import DataError
 from common.intensity_range import Range, range_of
-from common.modalities import DICOM_KINDS, same
+from common.modalities import of_dicom, same
 
 from .dicom_results import Source
 from .scans import Scan
@@ -60,7 +60,7 @@ class Comparison:
         where = scan.files[0]
         tag = "" if source is None or not source.slices else source.slices[0].modality
         self._count(scan)
-        kind = DICOM_KINDS.get(tag)
+        kind = of_dicom(tag, [self.modality])
         if self.modality and kind and same(kind, self.modality) is False and not self.ignore:
             hint = f"choose another, or add {OVERRIDE}"
             raise DataError("DICOM says that the scan is something else", where=where, got=tag,
