@@ -43,7 +43,7 @@ def check_expert(
 
 
 def check_reads_any(spec: ExpertSpec, data: Sequence[Sequence[str]]) -> None:
-    """Refuse a task-agnostic expert whose channels are surely none of any task's.
+    """Refuse a task-agnostic expert whose channels are surely none of any task's, by name and order.
 
     Args:
         spec: the expert's description.
@@ -52,12 +52,16 @@ def check_reads_any(spec: ExpertSpec, data: Sequence[Sequence[str]]) -> None:
     Raises:
         ExpertError: when no task has what it reads.
     """
-    for channels in data:
-        if not any(same(a, b) is False for a, b in zip(spec.channels, channels, strict=False)):
-            return
-    raise ExpertError("the expert reads none of the tasks' modalities", where=f"expert {spec.name!r}",
-                      got=", ".join(spec.channels), expected="; ".join(", ".join(c) for c in data),
-                      hint=f"leave this expert out, or add {OVERRIDE}")  # fmt: skip
+    orders = [order_of(spec.channels, c) if len(c) == len(spec.channels) else None for c in data]
+    if any(order == tuple(range(len(spec.channels))) for order in orders):
+        return
+    own, given = ", ".join(spec.channels), "; ".join(", ".join(c) for c in data)
+    swapped = any(order is not None for order in orders)
+    hint = f"list the channels, and each case's files, in the expert's order: {own}" if swapped else (
+        "leave this expert out")  # fmt: skip
+    raise ExpertError("the expert reads the tasks' channels in another order" if swapped else
+                      "the expert reads none of the tasks' modalities", where=f"expert {spec.name!r}",
+                      got=own, expected=given, hint=f"{hint}, or add {OVERRIDE}")  # fmt: skip
 
 
 def _check_channels(spec: ExpertSpec, channels: Sequence[str], ignore_card: bool) -> None:
