@@ -145,7 +145,7 @@ class Contract:
                 raise DataError("DICOM says that a channel is something else", where=where,
                                 got=f"channel {place + 1}: {tags[place]}",
                                 expected=f"{' or '.join(dict.fromkeys(names))} ({self.origin})",
-                                hint=f"put the case's files in the order of the channels; or add {OVERRIDE}")  # fmt: skip
+                                hint=f"put the files in the order of the channels; or add {OVERRIDE}")  # fmt: skip
 
     def taught_on(self, modalities: Iterable[str]) -> frozenset[str] | None:
         """The structures that were annotated on any of some modalities; None when nobody knows.
