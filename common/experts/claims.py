@@ -35,8 +35,10 @@ def check_claims(spec: ExpertSpec, source: Opened, *, hint: str | None = None) -
     if source.labels.names != spec.labels.names:
         raise _refusal("structures", spec, source.labels.names, spec.labels.names, hint)
     if source.labels.values != spec.labels.values:
-        told = [[f"{n}={v}" for n, v in zip(s.names, s.values, strict=True)] for s in (source.labels, spec.labels)]
-        raise _refusal("values of structures", spec, *told, hint)
+        found, told = (
+            [f"{n}={v}" for n, v in zip(s.names, s.values, strict=True)] for s in (source.labels, spec.labels)
+        )
+        raise _refusal("values of structures", spec, found, told, hint)
 
 
 def _other_channels(spec: ExpertSpec, reads: Sequence[str]) -> bool:

@@ -111,7 +111,8 @@ def _check_answer(spec: ExpertSpec, source: Opened) -> None:
         raise ExpertError(
             "the network answers for another number of structures", where=f"expert {spec.name!r} ({spec.path})",
             got=f"{answer.shape[1]} channels of output",
-            expected=f"{count}: background, {', '.join(spec.labels.names)}", hint="--labels name every structure of its output, in order",
+            expected=f"{count}: background, {', '.join(spec.labels.names)}",
+            hint="--labels name every structure of its output, in order",
         )  # fmt: skip
 
 
