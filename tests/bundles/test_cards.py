@@ -45,6 +45,7 @@ def test_there_are_nine() -> None:
 def test_a_training_writes_the_contract(bundle: str) -> None:
     card = read(bundle, "train")["card"]
     assert card["dataset_dir"] == "@dataset_dir" and card["output_dir"] == "@output_dir"
+    assert card["ignore_card"] == "@ignore_card" and read(bundle, "train")["ignore_card"] is False
     known = model_card.__kwdefaults__
     assert known is not None and set(card) - {"_target_", "bundle", "labels", "channels", "settings"} <= set(known)
     assert card.get("taught", True) is (bundle not in ("m4oe_expert", "samora_expert"))
