@@ -64,6 +64,21 @@ def test_what_is_read_is_compared(bundle: str) -> None:
         assert all(k["contract"] == "@contract" for k in named(content, ".KeepTargetsd"))
 
 
+@pytest.mark.parametrize("bundle", NAMES)
+def test_what_was_not_taught_is_left_out_or_told(bundle: str) -> None:
+    """Prompts may be about anything and are remarked on; what learned no structures leaves none out."""
+    inference, evaluation = read(bundle, "inference"), read(bundle, "evaluate")
+    prompted, none = bundle.startswith("sam_med3d"), bundle in ("m4oe_expert", "samora_expert")
+    masks = [named(c["postprocessing"], ".KeepTargetsd") for c in (inference, evaluation) if "postprocessing" in c]
+    assert [len(m) for m in masks] == [0 if prompted or none else 1] * len(masks)
+    told = named(inference["preprocessing"], ".TellUntaughtd")
+    assert [t["contract"] for t in told] == (["@contract"] if prompted else [])
+    order = [t if isinstance(t, str) else t["_target_"] for t in inference["preprocessing"]["transforms"]]
+    assert not told or order.index(told[0]["_target_"]) > max(
+        i for i, t in enumerate(order) if "Prompts" in t or t == "@request_prompts"
+    )
+
+
 @pytest.mark.parametrize("bundle", SCORED)
 def test_scores_count_what_was_taught_and_lie_beside_the_weights(bundle: str) -> None:
     evaluation = read(bundle, "evaluate")
