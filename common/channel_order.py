@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 
 from .modalities import details, plain, same
 
-__all__ = ["order_of"]
+__all__ = ["order_of", "other_phase"]
 
 _TIMES = {"pre", "post", "arterial", "portal", "delayed"}
 _ENHANCED = _TIMES - {"pre"}
@@ -81,6 +82,21 @@ def _contrary(one: frozenset[str], other: frozenset[str]) -> bool:
         return times[0] != times[1] and not (times[0] | times[1] <= _ENHANCED and {"post"} in times)
     told = ({w for w in one if not w.isdigit()}, {w for w in other if not w.isdigit()})
     return all(told) and not told[0] & told[1]
+
+
+def other_phase(one: str, other: str) -> bool:
+    """Whether two names surely tell another phase, another use of contrast or another b-value.
+
+    Args:
+        one: a name; of several in one, joined by `` | ``, none may fit.
+        other: another.
+    """
+    given = details(other)
+    return all(_contrary(_timed(d), _timed(given)) for d in map(details, one.split(" | ")))
+
+
+def _timed(words: frozenset[str]) -> frozenset[str]:
+    return frozenset(w for w in words if w in _TIMES or re.fullmatch(r"b\d+", w))
 
 
 def _tells(name: str) -> bool:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .card import ModelCard
-from .channel_order import order_of
+from .channel_order import order_of, other_phase
 from .contract_form import checked_contract, checked_names
 from .errors import AmalgamationError, DataError
 from .intensity_range import Range, odd_ct, odd_for
-from .modalities import is_ct, meanings, of_dicom, plain, same
+from .modalities import is_ct, meanings, of_dicom, plain, same, tracers
 from .weights import read_card
 
 __all__ = ["OVERRIDE", "Contract", "Fit", "contract_of"]
@@ -124,6 +124,10 @@ class Contract:
         if channels is not None and order != tuple(range(len(channels))):
             notes.append(f"{where or 'the data'}: channels {', '.join(channels)} are read in the model's order, "
                          + ", ".join(channels[i] for i in order))  # fmt: skip
+        own = dict(candidates)[sure[0]]
+        pairs = [] if channels is None else [(own[i], channels[j]) for i, j in enumerate(order)]
+        pairs += [(sure[0], modality)] if len(own) == 1 and modality else []
+        notes += [f"{where or 'the data'}: {said}" for said in dict.fromkeys(filter(None, (_doubt(*p) for p in pairs)))]
         return Fit(order, tuple(sure) if self.modalities else (), tuple(notes))
 
     def check_tags(self, tags: Sequence[str], fit: Fit, *, where: object = None) -> None:
@@ -263,6 +267,15 @@ def _odd(found: Range, stored: Any, channel: str, modality: str) -> str | None:
     reason = odd_for(found, learned, ct=ct)
     known = "lows" in learned and "highs" in learned
     return (odd_ct(found) or reason) if ct and (reason or not known) else reason
+
+
+def _doubt(own: str, given: str) -> str:
+    """What a user should know of a channel that is taken for one of the model's."""
+    if tracer := tracers(own, given):
+        return f"{given} is taken for {own}, nobody says whether both are {tracer}: another tracer shows other organs"
+    if other_phase(own, given):
+        return f"{given} is taken for {own}: another phase, contrast or b-value than the model learned from"
+    return ""
 
 
 def _told(channels: Sequence[str] | None, modality: str) -> str:

@@ -192,3 +192,19 @@ def test_dicoms_tag_of_each_channel() -> None:
     for tags, fit in ((("PT", "CT"), straight), (("CT", "PT"), swapped), (("CT", "MR"), straight)):
         with pytest.raises(DataError, match="a channel is something else"):
             model.check_tags(tags, fit, where="d, case a")
+
+
+@pytest.mark.parametrize(("own", "given", "words"), [
+    ("PET", "FDG", "FDG"), ("FDG-PET", "SUV", "FDG"), ("CT arterial", "CT portal", "another phase"),
+    ("NCCT", "CTA", "another phase"), ("DWI b800", "DWI b1000", "b-value"), ("CT", "CTA", ""), ("FDG", "FDG PET", ""),
+    ("CT portal", "contrast CT", ""), ("CT native | CT portal", "portal CT", ""),
+])  # fmt: skip
+def test_what_is_taken_for_the_same_and_may_differ_is_told(own: str, given: str, words: str) -> None:
+    for notes in (contract(a=entry(own)).fit((given,)).notes, Contract((own,), {own: {}}).fit(None, given).notes):
+        assert len(notes) == bool(words) and all(words in note and given in note for note in notes)
+
+
+def test_another_tracer_or_b_value_is_refused() -> None:
+    for own, given in (("FDG", "PSMA PET"), ("DWI b50", "DWI b1000"), ("CT", "iodine CT"), ("FLAIR", "T1 FLAIR")):
+        with pytest.raises(DataError, match="not what the model"):
+            contract(a=entry(own)).fit((given,))
