@@ -46,8 +46,8 @@ class Contract:
 
     Args:
         channels: the card's channel names, in order; of several data sets joined by `` | ``.
-        modalities: by name: ``kind``, ``channels``, ``scans``, ``intensities`` (one entry per channel), ``spacing`` and
-            ``orientation``; nothing but names in cards of earlier versions.
+        modalities: by name: ``kind``, ``channels``, ``dim``, ``scans``, ``intensities`` (one entry per channel),
+            ``spacing`` and ``orientation``; nothing but names in cards of earlier versions.
         taught: the structures that were annotated, by modality; empty when the card does not say.
         data: the data sets: name, licence, description, number and hashes of their cases by split.
         origin: the weights file, for messages.
@@ -129,6 +129,23 @@ class Contract:
         pairs += [(sure[0], modality)] if len(own) == 1 and modality else []
         notes += [f"{where or 'the data'}: {said}" for said in dict.fromkeys(filter(None, (_doubt(*p) for p in pairs)))]
         return Fit(order, tuple(sure) if self.modalities else (), tuple(notes))
+
+    def check_dim(self, dim: int, *, where: object = None) -> None:
+        """Refuse pictures for a model of volumes, and volumes for one of pictures.
+
+        Args:
+            dim: of the data, 2 or 3.
+            where: data set or scan, for messages.
+
+        Raises:
+            DataError: when the card says that the model learned from the other.
+        """
+        known = {m.get("dim") for m in self.modalities.values()}
+        if known and not known & {None, dim}:
+            kinds = {2: "pictures", 3: "volumes"}
+            raise DataError(f"the model learned from {' and '.join(kinds[int(str(d))] for d in known)}", where=where,
+                            got=kinds.get(dim, dim), expected=f"{self.told()} ({self.origin})",
+                            hint="python -m tools bundle list shows what there is")  # fmt: skip
 
     def check_tags(self, tags: Sequence[str], fit: Fit, *, where: object = None) -> None:
         """Compare DICOM's tag of each channel with the channel that the model reads there.

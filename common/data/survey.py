@@ -73,7 +73,8 @@ def survey(
         ignore_card: go on where names contradict each other; the sentences that say so are kept as ``ignored``.
 
     Returns:
-        ``{"format", "modalities": {name: {"kind", "channels", "scans", "intensities", "spacing", "orientation"}},
+        ``{"format", "modalities": {name: {"kind", "channels", "dim", "scans", "intensities", "spacing",
+        "orientation"}},
         "taught": {name: [structures]}, "data": [{"name", "cases": {split: {"number", "sha256", "hashes"}}, ...}]}``.
         Intensities are of voxels that are not 0: ``mean``, ``std``, ``min``, ``max``, ``percentile_00_5``,
         ``percentile_50``, ``percentile_99_5``; ``lows`` and ``highs`` are the extremes over scans of the 0.5th and
@@ -173,7 +174,8 @@ def _modalities(members: Sequence[_Member], scans: int) -> dict[str, Any]:
         channels = [" | ".join(dict.fromkeys(c)) for c in columns]
         kind = kind_of(name) or (kind_of(channels[0]) if width == 1 else "")
         read = [image for m in _spread(own, scans) if (image := _read(m)) is not None]
-        entry: dict[str, Any] = {"kind": kind, "channels": channels, "cases": len(own), "scans": len(read)}
+        entry: dict[str, Any] = {"kind": kind, "channels": channels, "dim": own[0].dim, "cases": len(own),
+                                 "scans": len(read)}  # fmt: skip
         if read:
             entry["intensities"] = [_statistics([image[i].numpy() for image in read]) for i in range(width)]
         result[name] = entry | _grids(own, read)

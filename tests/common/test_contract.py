@@ -208,3 +208,20 @@ def test_another_tracer_or_b_value_is_refused() -> None:
     for own, given in (("FDG", "PSMA PET"), ("DWI b50", "DWI b1000"), ("CT", "iodine CT"), ("FLAIR", "T1 FLAIR")):
         with pytest.raises(DataError, match="not what the model"):
             contract(a=entry(own)).fit((given,))
+
+
+def test_pictures_are_no_volumes() -> None:
+    volumes, pictures = (contract(a={**entry("CT"), "dim": dim}) for dim in (3, 2))
+    volumes.check_dim(3)
+    pictures.check_dim(2)
+    for unknown in (Contract(), contract(a=entry("CT")), contract(a={**entry("CT"), "dim": 3}, b=entry("MR"))):
+        unknown.check_dim(2)
+    with pytest.raises(DataError, match="learned from volumes") as caught:
+        volumes.check_dim(2, where="d")
+    assert caught.value.got == "pictures" and caught.value.where == "d"
+    with pytest.raises(DataError, match="learned from pictures"):
+        pictures.check_dim(3)
+    for wrong in ("3", 4, None, True):
+        with pytest.raises(WeightError) as damaged:
+            contract(a={**entry("CT"), "dim": wrong})
+        assert str(damaged.value.where).endswith("contract.modalities.a.dim")

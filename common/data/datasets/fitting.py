@@ -54,6 +54,8 @@ def fitting_items(
 
 def _fitted(dataset: Dataset, split: str, contract: Contract, ignore: bool, told: dict[str, None]) -> Dataset:
     cases = []
+    if dataset.cases(split):
+        contract.check_dim(dataset.dim, where=dataset.name)
     for case in dataset.cases(split):
         modality = dataset.modality_of(case)
         if contract.modalities and not ignore:

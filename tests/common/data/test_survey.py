@@ -62,6 +62,7 @@ def test_it_is_kept_and_touches_no_generator(
     run.mkdir()
     state, numbers = torch.get_rng_state(), np.random.get_state()[1].copy()
     found = survey(data, folder=run)
+    assert {m["dim"] for m in found["modalities"].values()} == {3}
     assert torch.equal(state, torch.get_rng_state()) and (numbers == np.random.get_state()[1]).all()
     monkeypatch.setattr(module, "read_volume", lambda *_, **__: pytest.fail("read again"))
     assert survey(data, folder=run) == found

@@ -156,3 +156,9 @@ def test_dicom_says_what_each_channel_is(two_series: Any) -> None:
             fitting_items(folder, "unlabelled", model)
         assert told in str(caught.value.got)
         assert len(fitting_items(folder, "unlabelled", model, ignore_card=True)) == 1
+
+
+def test_pictures_are_no_volumes(dataset: Any) -> None:
+    pictures = Contract(("CT",), {"CT": {"channels": ["CT"], "dim": 2}})
+    with pytest.raises(DataError, match="learned from pictures"):
+        fitting_items(dataset("CT"), "test", pictures, ignore_card=True)
