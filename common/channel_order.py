@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-from .modalities import details, plain, same
+from .modalities import details, is_cone_beam, kind_of, meanings, plain, same
 
 __all__ = ["order_of", "other_phase"]
 
 _TIMES = {"pre", "post", "arterial", "portal", "delayed"}
+_VIEWS = ({"axial", "coronal", "sagittal"}, {"ap", "pa", "lateral"}, {"cc", "mlo"}, {"left", "right"})
+_FAT = {"fs", "fatsat", "fatsuppressed", "spair", "spir", "sat", "suppressed"}
 _ENHANCED = _TIMES - {"pre"}
 
 
@@ -85,14 +87,22 @@ def _contrary(one: frozenset[str], other: frozenset[str]) -> bool:
 
 
 def other_phase(one: str, other: str) -> bool:
-    """Whether two names surely tell another phase, another use of contrast or another b-value.
+    """Whether two names surely tell another phase, use of contrast, b-value or view, or one suppresses fat.
 
     Args:
         one: a name; of several in one, joined by `` | ``, none may fit.
         other: another.
     """
-    given = details(other)
-    return all(_contrary(_timed(d), _timed(given)) for d in map(details, one.split(" | ")))
+    return all(_other(name, other) for name in one.split(" | "))
+
+
+def _other(one: str, other: str) -> bool:
+    own, given = details(one), details(other)
+    views = any(own & v and given & v and not own & given & v for v in _VIEWS)
+    mr = all(any(m.kind == "MR" and m.sequence for m in meanings(n)) for n in (one, other))
+    fat = mr and bool(own & _FAT) != bool(given & _FAT)
+    beams = kind_of(one) == kind_of(other) == "CT" and is_cone_beam(one) != is_cone_beam(other)
+    return _contrary(_timed(own), _timed(given)) or views or fat or beams
 
 
 def _timed(words: frozenset[str]) -> frozenset[str]:

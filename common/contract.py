@@ -291,7 +291,7 @@ def _doubt(own: str, given: str) -> str:
     if tracer := tracers(own, given):
         return f"{given} is taken for {own}, nobody says whether both are {tracer}: another tracer shows other organs"
     if other_phase(own, given):
-        return f"{given} is taken for {own}: another phase, contrast or b-value than the model learned from"
+        return f"{given} is taken for {own}: another phase, contrast, b-value or view than the model learned from"
     return ""
 
 

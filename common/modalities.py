@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
 
-__all__ = ["DICOM_KINDS", "Modality", "details", "is_ct", "kind_of", "meanings", "of_dicom", "plain", "same", "tracers"]
+__all__ = ["DICOM_KINDS", "Modality", "details", "is_cone_beam", "is_ct", "kind_of", "meanings", "of_dicom", "plain",
+           "same", "tracers"]  # fmt: skip
 
 DICOM_KINDS = {
     "CT": "CT", "MR": "MR", "PT": "PT", "US": "US", "IVUS": "US", "NM": "NM", "MG": "XR", "CR": "XR", "DX": "XR",
@@ -32,7 +33,8 @@ _KINDS = {
     "NM": "nm spect scintigraphy szintigraphie szintigrafie scintigraphie",
     "XR": "xr xray cr dx cxr mg radiograph radiography rx mammo mammogram mammography fluoroscopy xa angiogram dsa "
     "rontgen roentgen radiographie radiografia mammographie",
-    "photo": "photo photos photograph photographs rgb rgba bgr bgra colour color picture camera foto fotos",
+    "photo": "photo photos photograph photographs rgb rgba bgr bgra hsv ycbcr cmyk colour color picture camera foto "
+    "fotos",
     "OCT": "oct octa",
 }
 _KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words.split()}
@@ -54,17 +56,19 @@ _VARIANTS = {
     },
     "CT": {"iodine": r"iodine|iod|iode", "perfusion map": r"r?cb[fv]|mtt|tmax|ttp"},
     "OCT": {"angiography": r"octa|angiography"},
+    "XR": {"mammography": r"mammo\w*|mg", "chest": r"cxr|chest|thorax", "angiography": r"dsa|angiogra\w+|xa"},
     "US": {"doppler": r"doppler", "elastography": r"elastography|swe"},
 }  # fmt: skip
 _LOW_B = 200
-_ORDERS = {"rgb", "bgr"}
+_ORDERS = {"rgb", "bgr", "hsv", "lab", "ycbcr", "cmyk"}
 _COLOURS = {"red": "red", "green": "green", "blue": "blue", "r": "red", "g": "green", "b": "blue"}
 # the first that is found names a sequence of MR; "T2 FLAIR" is a FLAIR
 _SEQUENCES = (
     ("FLAIR", r"flair|t2f|fl"), ("ADC", r"adc"), ("DWI", r"dwi|dw|hbv|diffusion|trace|dti|b\d{2,4}"),
     ("LGE", r"lge|de|delayed|psir"), ("cine", r"cine|b?ssfp|fiesta|truefisp|trufi"),
     ("SWI", r"swi|swan|t2star\w*|gre"), ("DCE", r"dce"), ("perfusion", r"dsc|asl|pwi"), ("STIR", r"stir|tirm"),
-    ("MRA", r"mra|tof|mrv"), ("MRCP", r"mrcp"), ("T1c", r"t1w?i?(?:c|ce|gd|km|post|plusc)\w*|c?et1w?|t1k"),
+    ("MRA", r"mra|tof|mrv"), ("MRCP", r"mrcp"), ("T1rho", r"t1r(?:ho)?"),
+    ("T1c", r"t1w?i?(?:c|ce|gd|km|post|plusc)\w*|c?et1w?|t1k"),
     ("T1", r"t1w?i?\d?|t1n\w*|t1pre|mprage|vibe|lava|spgr|bravo"), ("T2", r"t2w?i?\d?|t2n|haste|ssfse"),
     ("PD", r"pdw?i?|proton"),
 )  # fmt: skip
@@ -160,8 +164,7 @@ def of_dicom(tag: str, known: Iterable[str] = ()) -> str:
         tag: its value.
         known: names that it is compared with.
     """
-    cone = any(_CONE_BEAM & set(_words(n)) or {"cone", "beam"} <= set(_words(n)) for n in known)
-    return "CBCT" if tag == "XA" and cone else DICOM_KINDS.get(tag, "")
+    return "CBCT" if tag == "XA" and any(map(is_cone_beam, known)) else DICOM_KINDS.get(tag, "")
 
 
 def plain(name: str) -> str:
@@ -227,7 +230,7 @@ def _same(one: Modality, other: Modality) -> bool | None:
     if one.kind == "PT":
         return True
     if told & _ORDERS:
-        return False if told == _ORDERS else len(told) == 1 or None
+        return False if len(told & _ORDERS) > 1 else len(told) == 1 or None
     if one.sequence == other.sequence:
         return True if one.sequence or one.kind != "MR" else None
     colours = {m.sequence in _COLOURS.values() for m in (one, other)}
@@ -250,6 +253,12 @@ def tracers(one: str, other: str) -> str:
     """
     told = [{m.sequence for m in meanings(n) if m.kind == "PT"} for n in (one, other)]
     return next(iter((told[0] | told[1]) - {""}), "") if all(told) and sum(t == {""} for t in told) == 1 else ""
+
+
+def is_cone_beam(name: str) -> bool:
+    """Whether a name tells cone-beam CT, whose HU are not those of a fan-beam CT."""
+    words = set(_words(name))
+    return bool(_CONE_BEAM & words) or {"cone", "beam"} <= words
 
 
 def _words(name: str) -> list[str]:
@@ -275,8 +284,9 @@ def _meanings_of(name: str) -> set[Modality]:
         {"pet": "PT", "pt": "PT", "spect": "NM"}[m[1]], m[2].upper())}  # fmt: skip
     if "US" in kinds:
         kinds.discard("photo")  # "colour doppler"
-    if kinds == {"photo"} and _ORDERS & {w.rstrip("a") for w in words}:
-        return {Modality("photo", next(o for o in ("bgr", "rgb") if o in {w.rstrip("a") for w in words}))}
+    orders = _ORDERS & {w.removesuffix("a") for w in words}
+    if kinds == {"photo"} and orders:
+        return {Modality("photo", o) for o in orders}
     photo = next((kind for kind, known in _PHOTOS.items() if set(words) & set(known.split())), "")
     if photo and not kinds - {"photo"}:
         return {Modality("photo", photo)}

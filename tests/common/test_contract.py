@@ -197,6 +197,8 @@ def test_dicoms_tag_of_each_channel() -> None:
 @pytest.mark.parametrize(("own", "given", "words"), [
     ("PET", "FDG", "FDG"), ("FDG-PET", "SUV", "FDG"), ("CT arterial", "CT portal", "another phase"),
     ("NCCT", "CTA", "another phase"), ("DWI b800", "DWI b1000", "b-value"), ("CT", "CTA", ""), ("FDG", "FDG PET", ""),
+    ("T2 axial", "T2 sagittal", "view"), ("XR AP", "XR lateral", "view"), ("T2", "T2 fat sat", "another"),
+    ("CT", "CBCT", "another"), ("T1 FS", "T1 fatsat", ""), ("MR", "T1 FS", ""),
     ("CT portal", "contrast CT", ""), ("CT native | CT portal", "portal CT", ""),
 ])  # fmt: skip
 def test_what_is_taken_for_the_same_and_may_differ_is_told(own: str, given: str, words: str) -> None:
