@@ -17,7 +17,7 @@ from .intensity_range import Range, odd_ct, odd_for
 from .modalities import is_ct, meanings, of_dicom, plain, same, tracers
 from .weights import read_card
 
-__all__ = ["OVERRIDE", "Contract", "Fit", "contract_of"]
+__all__ = ["OVERRIDE", "Contract", "Fit", "contract_of", "doubt"]
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class Contract:
         own = dict(candidates)[sure[0]]
         pairs = [] if channels is None else [(own[i], channels[j]) for i, j in enumerate(order)]
         pairs += [(sure[0], modality)] if len(own) == 1 and modality else []
-        notes += [f"{where or 'the data'}: {said}" for said in dict.fromkeys(filter(None, (_doubt(*p) for p in pairs)))]
+        notes += [f"{where or 'the data'}: {said}" for said in dict.fromkeys(filter(None, (doubt(*p) for p in pairs)))]
         return Fit(order, tuple(sure) if self.modalities else (), tuple(notes))
 
     def check_dim(self, dim: int, *, where: object = None) -> None:
@@ -286,8 +286,13 @@ def _odd(found: Range, stored: Any, channel: str, modality: str) -> str | None:
     return (odd_ct(found) or reason) if ct and (reason or not known) else reason
 
 
-def _doubt(own: str, given: str) -> str:
-    """What a user should know of a channel that is taken for one of the model's."""
+def doubt(own: str, given: str) -> str:
+    """What a user should know of a channel that is taken for one of a model's; empty when nothing.
+
+    Args:
+        own: the model's name.
+        given: the data's name.
+    """
     if tracer := tracers(own, given):
         return f"{given} is taken for {own}, nobody says whether both are {tracer}: another tracer shows other organs"
     if other_phase(own, given):

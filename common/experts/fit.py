@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import shlex
 from collections.abc import Sequence
 
 from ..channel_order import order_of
-from ..contract import OVERRIDE
+from ..contract import OVERRIDE, doubt
 from ..errors import ExpertError
 from ..labels import LabelSpace
 from ..modalities import meanings, same
 from .spec import ExpertSpec
 
 __all__ = ["check_expert", "check_reads_any"]
+
+logger = logging.getLogger(__name__)
 
 _EXTERNAL = "describe it as a task-agnostic expert: python -m tools experts describe ... --external True"
 
@@ -70,6 +73,8 @@ def _check_channels(spec: ExpertSpec, channels: Sequence[str], ignore_card: bool
     straight = order == tuple(range(len(given)))
     alike = straight and all(_is_known_as(g, k) for g, k in zip(given, known, strict=True))
     if len(given) == len(known) and (alike or ignore_card or spec.role != "task"):
+        for said in filter(None, map(doubt, known, given)) if spec.role == "task" else ():
+            logger.warning("expert %r: %s", spec.name, said)
         return
     named = json.dumps({str(i): c for i, c in enumerate(spec.channels)}, ensure_ascii=False)
     place = f'"channel_names": {named} in the dataset.json of {spec.task!r}'

@@ -147,7 +147,10 @@ def test_what_may_have_the_value_0(name):
 def test_a_near_name_is_never_that_of_the_other_side() -> None:
     space = LabelSpace(("liver", "left kidney", "kidney_R"))
     for name, near in (("Left Kidney", "left kidney"), ("kidney_r", "kidney_R"), ("right kidney", "kidney_R"),
-                       ("kidney", None), ("kidney_L", None), ("Liver", "liver")):  # fmt: skip
+                       ("kidney", None), ("kidney_L", "left kidney"), ("Liver", "liver")):  # fmt: skip
         with pytest.raises(LabelError) as caught:
             space.index(name)
         assert caught.value.hint == (near and f"did you mean {near!r}?")
+    with pytest.raises(LabelError) as caught:
+        LabelSpace(("liver", "right kidney")).index("left kidney")
+    assert caught.value.hint is None

@@ -107,3 +107,12 @@ def test_a_task_agnostic_expert_reads_some_task_by_name():
         with pytest.raises(ExpertError, match="another order") as caught:
             check_reads_any(replace(both, channels=known), [given])
         assert f"in the expert's order: {', '.join(known)}" in str(caught.value.hint)
+
+
+def test_another_phase_or_tracer_is_told(caplog):
+    for known, given, words in (("CT arterial", "CT portal", "phase"), ("FDG", "PET", "FDG"), ("CT", "CTA", "")):
+        caplog.clear()
+        check_expert(replace(SPEC, channels=(known,)), (given,), LABELS)
+        assert words in caplog.text and bool(caplog.text) == bool(words)
+    with pytest.raises(ExpertError, match="does not read the channels"):
+        check_expert(replace(SPEC, channels=("FDG",)), ("PSMA",), LABELS)
