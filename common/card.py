@@ -22,6 +22,12 @@ from .plain_json import parse_object
 __all__ = ["CARD_ATTRIBUTE", "ModelCard", "save_weights", "tensor_bytes"]
 
 CARD_ATTRIBUTE = "_card"
+_SETTINGS: dict[str, tuple[Any, str]] = {
+    **dict.fromkeys(("network", "plans", "dataset_json", "teacher", "intensities"), (Mapping, "entries by name")),
+    **dict.fromkeys(("structures", "expert_hashes", "expert_structures", "heads"), ((list, tuple), "a list")),
+    **dict.fromkeys(("level", "base_hash", "configuration", "name"), (str, "text")),
+    "modalities": ((list, tuple, Mapping), "a list of names"),
+}  # what the trainings of this collection write
 
 logger = logging.getLogger(__name__)
 
@@ -106,11 +112,29 @@ class ModelCard:
         try:
             data = {k: _renamed(v, names, keys=k == "extra") for k, v in data.items()} if names else data
             data = _with_newer(data, where)
-            return cls(**{**data, "labels": LabelSpace.from_dict(data.get("labels", {}))})
+            card = cls(**{**data, "labels": LabelSpace.from_dict(data.get("labels", {}))})
         except (LabelError, WeightError) as error:
             hint = "give it other names: python -m tools weights rename OLD.pt NEW.pt --names \"{'old': 'new'}\""
             raise WeightError(f"{problem}: {error.problem}", where=where or error.where, got=error.got,
                               expected=error.expected, hint=hint) from error  # fmt: skip
+        _check_settings(card.extra, where)
+        return card
+
+
+def _check_settings(extra: Mapping[str, Any], where: object | None) -> None:
+    """Refuse settings of a kind that no training wrote, whoever is going to read them."""
+    said = extra.get("settings")
+    settings = said if isinstance(said, Mapping) else {}
+    wrong = [] if said is None or isinstance(said, Mapping) else [("settings", said, "entries by name")]
+    for key, (kinds, expected) in _SETTINGS.items():
+        value = settings.get(key)
+        if value is not None and not isinstance(value, kinds):
+            wrong.append((f"settings.{key}", value, expected))
+    if wrong:
+        key, value, expected = wrong[0]
+        raise WeightError("the card is damaged", where=f"{where or 'the card'}, {key}",
+                          got=f"{value!a:.60} ({type(value).__name__})", expected=expected,
+                          hint="write the card anew, or ask whoever made the weights")  # fmt: skip
 
 
 def _with_newer(data: dict[str, Any], where: object | None) -> dict[str, Any]:

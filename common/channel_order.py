@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 
-from .modalities import details, plain, same
+from .modalities import details, is_cone_beam, kind_of, meanings, plain, same
 
-__all__ = ["order_of"]
+__all__ = ["order_of", "other_phase"]
 
 _TIMES = {"pre", "post", "arterial", "portal", "delayed"}
+_VIEWS = ({"axial", "coronal", "sagittal"}, {"ap", "pa", "lateral"}, {"cc", "mlo"}, {"left", "right"})
+_FAT = {"fs", "fatsat", "fatsuppressed", "spair", "spir", "sat", "suppressed"}
 _ENHANCED = _TIMES - {"pre"}
 
 
@@ -81,6 +84,29 @@ def _contrary(one: frozenset[str], other: frozenset[str]) -> bool:
         return times[0] != times[1] and not (times[0] | times[1] <= _ENHANCED and {"post"} in times)
     told = ({w for w in one if not w.isdigit()}, {w for w in other if not w.isdigit()})
     return all(told) and not told[0] & told[1]
+
+
+def other_phase(one: str, other: str) -> bool:
+    """Whether two names surely tell another phase, use of contrast, b-value or view, or one suppresses fat.
+
+    Args:
+        one: a name; of several in one, joined by `` | ``, none may fit.
+        other: another.
+    """
+    return all(_other(name, other) for name in one.split(" | "))
+
+
+def _other(one: str, other: str) -> bool:
+    own, given = details(one), details(other)
+    views = any(own & v and given & v and not own & given & v for v in _VIEWS)
+    mr = all(any(m.kind == "MR" and m.sequence for m in meanings(n)) for n in (one, other))
+    fat = mr and bool(own & _FAT) != bool(given & _FAT)
+    beams = kind_of(one) == kind_of(other) == "CT" and is_cone_beam(one) != is_cone_beam(other)
+    return _contrary(_timed(own), _timed(given)) or views or fat or beams
+
+
+def _timed(words: frozenset[str]) -> frozenset[str]:
+    return frozenset(w for w in words if w in _TIMES or re.fullmatch(r"b\d+", w))
 
 
 def _tells(name: str) -> bool:

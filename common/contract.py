@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .card import ModelCard
-from .channel_order import order_of
+from .channel_order import order_of, other_phase
 from .contract_form import checked_contract, checked_names
 from .errors import AmalgamationError, DataError
 from .intensity_range import Range, odd_ct, odd_for
-from .modalities import DICOM_KINDS, is_ct, meanings, plain, same
+from .modalities import is_ct, meanings, of_dicom, plain, same, tracers
 from .weights import read_card
 
-__all__ = ["OVERRIDE", "Contract", "Fit", "contract_of"]
+__all__ = ["OVERRIDE", "Contract", "Fit", "contract_of", "doubt"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +46,8 @@ class Contract:
 
     Args:
         channels: the card's channel names, in order; of several data sets joined by `` | ``.
-        modalities: by name: ``kind``, ``channels``, ``scans``, ``intensities`` (one entry per channel), ``spacing`` and
-            ``orientation``; nothing but names in cards of earlier versions.
+        modalities: by name: ``kind``, ``channels``, ``dim``, ``scans``, ``intensities`` (one entry per channel),
+            ``spacing`` and ``orientation``; nothing but names in cards of earlier versions.
         taught: the structures that were annotated, by modality; empty when the card does not say.
         data: the data sets: name, licence, description, number and hashes of their cases by split.
         origin: the weights file, for messages.
@@ -103,8 +103,8 @@ class Contract:
         Raises:
             DataError: for other channels or another modality.
         """
-        modality = modality or DICOM_KINDS.get(tag, tag)
         candidates = self._candidates()
+        modality = modality or of_dicom(tag, (name for own in candidates for name in (own[0], *own[1]))) or tag
         same_count = [c for c in candidates if channels is None or len(c[1]) == len(channels)]
         if not candidates or not any(c[1] for c in candidates):
             return Fit(tuple(range(len(channels or ()))))
@@ -124,7 +124,49 @@ class Contract:
         if channels is not None and order != tuple(range(len(channels))):
             notes.append(f"{where or 'the data'}: channels {', '.join(channels)} are read in the model's order, "
                          + ", ".join(channels[i] for i in order))  # fmt: skip
+        own = dict(candidates)[sure[0]]
+        pairs = [] if channels is None else [(own[i], channels[j]) for i, j in enumerate(order)]
+        pairs += [(sure[0], modality)] if len(own) == 1 and modality else []
+        notes += [f"{where or 'the data'}: {said}" for said in dict.fromkeys(filter(None, (doubt(*p) for p in pairs)))]
         return Fit(order, tuple(sure) if self.modalities else (), tuple(notes))
+
+    def check_dim(self, dim: int, *, where: object = None) -> None:
+        """Refuse pictures for a model of volumes, and volumes for one of pictures.
+
+        Args:
+            dim: of the data, 2 or 3.
+            where: data set or scan, for messages.
+
+        Raises:
+            DataError: when the card says that the model learned from the other.
+        """
+        known = {m.get("dim") for m in self.modalities.values()}
+        if known and not known & {None, dim}:
+            kinds = {2: "pictures", 3: "volumes"}
+            raise DataError(f"the model learned from {' and '.join(kinds[int(str(d))] for d in known)}", where=where,
+                            got=kinds.get(dim, dim), expected=f"{self.told()} ({self.origin})",
+                            hint="python -m tools bundle list shows what there is")  # fmt: skip
+
+    def check_tags(self, tags: Sequence[str], fit: Fit, *, where: object = None) -> None:
+        """Compare DICOM's tag of each channel with the channel that the model reads there.
+
+        Args:
+            tags: ``Modality`` by channel of the data; empty where a channel is no DICOM.
+            fit: what :meth:`fit` found for the data.
+            where: data set and case, for messages.
+
+        Raises:
+            DataError: for a channel that DICOM calls something else.
+        """
+        known = [own for name, own in self._candidates() if name in (fit.modalities or (name,))]
+        for number, place in enumerate(fit.order):
+            names = [own[number] for own in known if number < len(own)]
+            kind = of_dicom(tags[place], names) if place < len(tags) else ""
+            if kind and names and all(same(kind, name) is False for name in names):
+                raise DataError("DICOM says that a channel is something else", where=where,
+                                got=f"channel {place + 1}: {tags[place]}",
+                                expected=f"{' or '.join(dict.fromkeys(names))} ({self.origin})",
+                                hint=f"put the files in the order of the channels; or add {OVERRIDE}")  # fmt: skip
 
     def taught_on(self, modalities: Iterable[str]) -> frozenset[str] | None:
         """The structures that were annotated on any of some modalities; None when nobody knows.
@@ -242,6 +284,20 @@ def _odd(found: Range, stored: Any, channel: str, modality: str) -> str | None:
     reason = odd_for(found, learned, ct=ct)
     known = "lows" in learned and "highs" in learned
     return (odd_ct(found) or reason) if ct and (reason or not known) else reason
+
+
+def doubt(own: str, given: str) -> str:
+    """What a user should know of a channel that is taken for one of a model's; empty when nothing.
+
+    Args:
+        own: the model's name.
+        given: the data's name.
+    """
+    if tracer := tracers(own, given):
+        return f"{given} is taken for {own}, nobody says whether both are {tracer}: another tracer shows other organs"
+    if other_phase(own, given):
+        return f"{given} is taken for {own}: another phase, contrast, b-value or view than the model learned from"
+    return ""
 
 
 def _told(channels: Sequence[str] | None, modality: str) -> str:

@@ -33,6 +33,8 @@ def checked_contract(
             checked_names(own["channels"], f"{key}.channels", origin)
         if not isinstance(own.get("intensities", []), list | tuple):
             raise _refusal(f"{key}.intensities", own["intensities"], "one entry per channel", origin)
+        if own.get("dim", 3) not in (2, 3) or isinstance(own.get("dim"), bool):
+            raise _refusal(f"{key}.dim", own["dim"], "2 for pictures, 3 for volumes", origin)
         modalities[str(name)] = own
     taught = _mapping(said.get("taught", {}), "contract.taught", origin)
     names = {str(k): tuple(checked_names(v, f"contract.taught.{k}", origin)) for k, v in taught.items()}

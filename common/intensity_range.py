@@ -17,6 +17,7 @@ _SCALE = 10.0
 _COMPARABLE = 3
 _SOFT = (874.0, 1174.0)  # fat to muscle, 1024 too high
 _ALONE = 0.95
+_PADDINGS = 4  # values that lie around and between what was scanned
 
 
 class Range(NamedTuple):
@@ -60,7 +61,7 @@ def range_of(voxels: ArrayLike) -> Range | None:
 def _is_shifted(voxels: NDArray[np.float64]) -> bool:
     """Whether what is dense would be soft tissue after 1024 is taken off, and what is below tissue is padding alone."""
     below, rest = voxels[voxels <= _TISSUE], voxels[voxels > _TISSUE]
-    if below.size and np.unique(below, return_counts=True)[1].max() < _ALONE * below.size:
+    if below.size and np.sort(np.unique(below, return_counts=True)[1])[-_PADDINGS:].sum() < _ALONE * below.size:
         return False  # air has noise
     dense = rest[rest > -_TISSUE]
     soft = np.count_nonzero((dense > _SOFT[0]) & (dense < _SOFT[1]))

@@ -23,6 +23,16 @@ _BACKGROUNDS = ("air", "bg", "clear label", "empty", "exterior", "none", "other"
                 "unlabeled", "unlabelled", "void")  # fmt: skip
 
 
+_SIDES = {"l": "left", "r": "right", "links": "left", "linke": "left", "rechts": "right", "rechte": "right",
+          "gauche": "left", "droit": "right", "droite": "right", "lt": "left", "rt": "right"}  # fmt: skip
+
+
+def _sides(name: str) -> set[str]:
+    """Left, right or neither: the near name of a kidney is not that of the other side."""
+    words = re.findall(r"[^\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).casefold())
+    return {_SIDES.get(w, w) for w in words} & {"left", "right"}
+
+
 @dataclass(frozen=True)
 class LabelSpace:
     """Named foreground structures in a fixed order; index 0 is always the background.
@@ -140,7 +150,7 @@ class LabelSpace:
         if name == BACKGROUND:
             return 0
         if name not in self.names:
-            close = difflib.get_close_matches(name, self.names, n=1)
+            close = [n for n in difflib.get_close_matches(name, self.names) if _sides(n) == _sides(name)]
             raise LabelError(
                 f"no structure is called {name!r}",
                 got=name,

@@ -23,11 +23,11 @@ from ..modalities import kind_of
 from .datasets.datalist import Collection, read_collection
 from .datasets.dataset import Dataset
 from .datasets.dataset_json import SPLITS, Case, read_json
-from .datasets.naming import name_doubts
+from .datasets.naming import check_names, name_doubts
 from .io import read_volume
 from .slices.unlabelled import is_collection, unlabelled_images
 
-__all__ = ["merged", "survey"]
+__all__ = ["doubted", "merged", "survey"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ def survey(
     structures: Sequence[str] | None = None,
     folder: str | Path | None = None,
     scans: int = _SCANS,
+    ignore_card: bool = False,
 ) -> dict[str, Any]:
     """Describe what a model learns from, in plain values for its card.
 
@@ -69,23 +70,27 @@ def survey(
         structures: the structures that are learned, where it is not all.
         folder: the run's folder; what was found is kept there as ``contract.json`` while the data do not change.
         scans: how many scans of each modality are read.
+        ignore_card: go on where names contradict each other; the sentences that say so are kept as ``ignored``.
 
     Returns:
-        ``{"format", "modalities": {name: {"kind", "channels", "scans", "intensities", "spacing", "orientation"}},
+        ``{"format", "modalities": {name: {"kind", "channels", "dim", "scans", "intensities", "spacing",
+        "orientation"}},
         "taught": {name: [structures]}, "data": [{"name", "cases": {split: {"number", "sha256", "hashes"}}, ...}]}``.
         Intensities are of voxels that are not 0: ``mean``, ``std``, ``min``, ``max``, ``percentile_00_5``,
         ``percentile_50``, ``percentile_99_5``; ``lows`` and ``highs`` are the extremes over scans of the 0.5th and
         99.5th percentile of all voxels. Spacing (mm) has ``median``, ``lowest`` and ``highest`` per axis on disk.
+
+    Raises:
+        DataError: for data whose names contradict each other, see :func:`doubted`.
     """
     plain = not isinstance(dataset_dir, Collection) and not is_collection(dataset_dir)
     datasets = () if plain else read_collection(dataset_dir).datasets
-    for doubt in name_doubts(datasets):
-        logger.warning("%s: %s; %s", ", ".join(doubt.tasks), doubt.got, doubt.hint)
+    ignored = doubted(dataset_dir, ignore=ignore_card)
     if plain:
         members = _plain_members(Path(str(dataset_dir)), modality)
     else:
         members = [m for d in datasets for s in splits for m in _members(d, d.cases(s), modality)]
-    options = [_FORMAT, list(splits), modality, taught, list(structures or ()), scans]
+    options = [_FORMAT, list(splits), modality, taught, list(structures or ()), scans, *ignored]
     key = _key(options, datasets, members)
     kept = _kept(folder, key)
     if kept is not None:
@@ -94,11 +99,33 @@ def survey(
     found: dict[str, Any] = {"format": _FORMAT, "modalities": _modalities(members, scans)}
     if taught:
         found["taught"] = _taught(datasets, splits, modality, structures)
+    if ignored:
+        found["ignored"] = ignored
     found["data"] = [_described(d) for d in datasets] if datasets else [_plain_described(members)]
     if folder is not None and Path(folder).is_dir():
         with atomic_write(Path(folder) / FILE) as temporary:
             temporary.write_text(json.dumps({"key": key, "contract": found}, indent=1) + "\n", encoding="utf-8")
     return found
+
+
+def doubted(dataset_dir: str | Path | Sequence[str | Path] | Collection, *, ignore: bool = False) -> list[str]:
+    """Warn of names that may not mean what they seem to, and say which contradictions are ignored.
+
+    Args:
+        dataset_dir: as of :func:`survey`.
+        ignore: go on where names contradict each other.
+
+    Raises:
+        DataError: when they do: channels in other orders, a modality that is none of what its channels are, a name of
+            several tasks that nobody gave.
+    """
+    if not isinstance(dataset_dir, Collection) and not is_collection(dataset_dir):
+        return []
+    collection = read_collection(dataset_dir)
+    for sentence in check_names(collection, ignore=ignore):
+        logger.warning(sentence)
+    serious = [d for d in name_doubts(collection.datasets) if d.severity == "error"]
+    return [f"{', '.join(d.tasks)}: {d.problem}: {d.got}" for d in serious]
 
 
 def _members(dataset: Dataset, cases: Iterable[Case], modality: str | None) -> list[_Member]:
@@ -147,7 +174,8 @@ def _modalities(members: Sequence[_Member], scans: int) -> dict[str, Any]:
         channels = [" | ".join(dict.fromkeys(c)) for c in columns]
         kind = kind_of(name) or (kind_of(channels[0]) if width == 1 else "")
         read = [image for m in _spread(own, scans) if (image := _read(m)) is not None]
-        entry: dict[str, Any] = {"kind": kind, "channels": channels, "cases": len(own), "scans": len(read)}
+        entry: dict[str, Any] = {"kind": kind, "channels": channels, "dim": own[0].dim, "cases": len(own),
+                                 "scans": len(read)}  # fmt: skip
         if read:
             entry["intensities"] = [_statistics([image[i].numpy() for image in read]) for i in range(width)]
         result[name] = entry | _grids(own, read)
@@ -263,4 +291,6 @@ def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     known = {d.get("name") for d in other.get("data", ())}
     data = [*(d for d in one.get("data", ()) if d.get("name") not in known), *other.get("data", ())]
     modalities = {**one.get("modalities", {}), **other.get("modalities", {})}
-    return {"format": _FORMAT, "modalities": modalities, "taught": taught, "data": data}
+    ignored = list(dict.fromkeys([*one.get("ignored", ()), *other.get("ignored", ())]))
+    return {"format": _FORMAT, "modalities": modalities, "taught": taught, "data": data,
+            **({"ignored": ignored} if ignored else {})}  # fmt: skip

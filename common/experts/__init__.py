@@ -5,5 +5,5 @@ Read :mod:`.spec` (what must be known) and :mod:`.expert_set` (who is asked) fir
 intensities) and :mod:`.fit` (may they be asked?). :mod:`.describe` and :mod:`.export` write descriptions;
 :mod:`.ensemble` is all of them as one untrained model.
 
-Also here: :mod:`.kinds`, :mod:`.script`.
+Also here: :mod:`.claims` (does the description agree with the files?), :mod:`.kinds`, :mod:`.script`.
 """

@@ -7,13 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..errors import ExpertError
 from ..labels import LabelSpace
-from .expert_set import describe_nnunet, hash_expert
-from .sources import bundle_metadata, open_source
+from .claims import check_claims
+from .expert_set import Expert, describe_nnunet, hash_expert
+from .sources import Opened, bundle_metadata, open_source
 from .spec import ExpertSpec
 
 __all__ = ["describe_expert", "kind_of"]
+
+_AS_FILES = "leave --channels or --labels out, or give what the files say; correct the files where they are wrong"
 
 
 def kind_of(path: str | Path) -> str:
@@ -58,8 +63,8 @@ def describe_expert(
             ``trusted`` is its :func:`~common.experts.trust.code_hash`.
 
     Raises:
-        ExpertError: when it cannot be opened, something must be told that its files do not tell, or a task's expert
-            has structures that overlap.
+        ExpertError: when it cannot be opened, something must be told that its files do not tell, what is told is not
+            what the files or the network say, or a task's expert has structures that overlap.
     """
     kind, told = kind_of(path), {k: v for k, v in given.items() if v is not None}
     if "spacing" in told:
@@ -69,7 +74,9 @@ def describe_expert(
         spec = describe_nnunet(
             Path(path).resolve(), name=name, role=role, task=task, **told, **{k: v for k, v in more.items() if v}
         )
-        _check_regions(spec, open_source(spec).labels)
+        source = open_source(spec)
+        _check_regions(spec, source.labels)
+        check_claims(spec, source, hint=_AS_FILES)
         return spec
     known = bundle_metadata(Path(path) / "configs" / "metadata.json") if kind == "bundle" else (None, None)
     labels, channels = labels or known[0], channels or known[1]
@@ -79,8 +86,34 @@ def describe_expert(
                           expected='for example --labels liver=1,spleen=2 --channels "CT"')  # fmt: skip
     spec = ExpertSpec(name=name, kind=kind, path=str(Path(path).resolve()), role=role, task=task, labels=labels,
                       channels=tuple(channels), **told)  # fmt: skip
-    open_source(spec)
+    source = open_source(spec)
+    check_claims(spec, source, hint=_AS_FILES)
+    _check_answer(spec, source)
     return replace(spec, sha256=hash_expert(spec))
+
+
+def _check_answer(spec: ExpertSpec, source: Opened) -> None:
+    """Ask the network once, about nothing: it must read the channels and answer for the structures that are told."""
+    try:
+        expert = Expert(spec=spec, source=source)
+        size = expert.frame.padded(expert.frame.divisor)
+        device = next((p.device for p in expert.network.parameters()), torch.device("cpu"))
+        raw, stats = torch.zeros(1, len(spec.channels), *size, device=device), torch.ones(1, len(spec.channels), 6)
+        answer = expert.logits(raw, stats.to(device), spec.spacing or (1.0, 1.0, 1.0), spec.orientation or "RAS")
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ExpertError(
+            "the network does not read what is told of it", where=f"expert {spec.name!r} ({spec.path})",
+            got=ascii(str(error).strip())[1:200], expected=f"channels {', '.join(spec.channels)}",
+            hint="give --channels as many names as the network reads; --divisor where its sizes must be multiples",
+        ) from error  # fmt: skip
+    count = len(spec.labels) + spec.labels.exclusive
+    if answer.shape[1] != count:
+        raise ExpertError(
+            "the network answers for another number of structures", where=f"expert {spec.name!r} ({spec.path})",
+            got=f"{answer.shape[1]} channels of output",
+            expected=f"{count}: background, {', '.join(spec.labels.names)}",
+            hint="--labels name every structure of its output, in order",
+        )  # fmt: skip
 
 
 def _check_regions(spec: ExpertSpec, labels: LabelSpace | None) -> None:

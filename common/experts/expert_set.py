@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import AmalgamationError, ExpertError
 from ..labels import LabelSpace
+from .claims import check_claims
 from .fit import check_expert
 from .sources import Opened, files_of, hash_files, open_source
 from .spec import ExpertSpec, read_manifest, train_hint
@@ -256,7 +257,7 @@ def load_experts(
             continue
         check_unchanged(spec)
         source = open_source(spec)
-        _check_description(spec, source)
+        check_claims(spec, source)
         check_expert(spec, _channels_for(spec, channels), labels, ignore_card=ignore_card)
         loaded.append(Expert(spec=spec, source=source, resample=resample))
         logger.info("expert %r (%s, %s): %s", spec.name, spec.kind, spec.role, ", ".join(spec.labels.names))
@@ -287,25 +288,4 @@ def check_unchanged(
             got=f"sha256 {found[:12]}...",
             expected=f"sha256 {spec.sha256[:12]}...",
             hint=hint,
-        )
-
-
-def _check_description(spec: ExpertSpec, source: Opened) -> None:
-    reads = source.channels or spec.channels
-    known = tuple(c.casefold() for c in spec.channels)
-    if len(reads) != len(known) or (spec.kind == "nnunet" and tuple(c.casefold() for c in reads) != known):
-        raise ExpertError(
-            "the expert's files and its description name different image channels",
-            where=f"expert {spec.name!r}",
-            got=reads,
-            expected=spec.channels,
-            hint=train_hint(spec.task),
-        )
-    if source.labels is not None and source.labels.names != spec.labels.names:
-        raise ExpertError(
-            "the expert's files and its description name different structures",
-            where=f"expert {spec.name!r}",
-            got=", ".join(source.labels.names),
-            expected=", ".join(spec.labels.names),
-            hint=train_hint(spec.task),
         )

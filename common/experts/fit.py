@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import shlex
 from collections.abc import Sequence
 
 from ..channel_order import order_of
-from ..contract import OVERRIDE
+from ..contract import OVERRIDE, doubt
 from ..errors import ExpertError
 from ..labels import LabelSpace
 from ..modalities import meanings, same
 from .spec import ExpertSpec
 
 __all__ = ["check_expert", "check_reads_any"]
+
+logger = logging.getLogger(__name__)
 
 _EXTERNAL = "describe it as a task-agnostic expert: python -m tools experts describe ... --external True"
 
@@ -43,7 +46,7 @@ def check_expert(
 
 
 def check_reads_any(spec: ExpertSpec, data: Sequence[Sequence[str]]) -> None:
-    """Refuse a task-agnostic expert whose channels are surely none of any task's.
+    """Refuse a task-agnostic expert whose channels are surely none of any task's, by name and order.
 
     Args:
         spec: the expert's description.
@@ -52,12 +55,16 @@ def check_reads_any(spec: ExpertSpec, data: Sequence[Sequence[str]]) -> None:
     Raises:
         ExpertError: when no task has what it reads.
     """
-    for channels in data:
-        if not any(same(a, b) is False for a, b in zip(spec.channels, channels, strict=False)):
-            return
-    raise ExpertError("the expert reads none of the tasks' modalities", where=f"expert {spec.name!r}",
-                      got=", ".join(spec.channels), expected="; ".join(", ".join(c) for c in data),
-                      hint=f"leave this expert out, or add {OVERRIDE}")  # fmt: skip
+    orders = [order_of(spec.channels, c) if len(c) == len(spec.channels) else None for c in data]
+    if any(order == tuple(range(len(spec.channels))) for order in orders):
+        return
+    own, given = ", ".join(spec.channels), "; ".join(", ".join(c) for c in data)
+    swapped = any(order is not None for order in orders)
+    hint = f"list the channels, and each case's files, in the expert's order: {own}" if swapped else (
+        "leave this expert out")  # fmt: skip
+    raise ExpertError("the expert reads the tasks' channels in another order" if swapped else
+                      "the expert reads none of the tasks' modalities", where=f"expert {spec.name!r}",
+                      got=own, expected=given, hint=f"{hint}, or add {OVERRIDE}")  # fmt: skip
 
 
 def _check_channels(spec: ExpertSpec, channels: Sequence[str], ignore_card: bool) -> None:
@@ -66,6 +73,8 @@ def _check_channels(spec: ExpertSpec, channels: Sequence[str], ignore_card: bool
     straight = order == tuple(range(len(given)))
     alike = straight and all(_is_known_as(g, k) for g, k in zip(given, known, strict=True))
     if len(given) == len(known) and (alike or ignore_card or spec.role != "task"):
+        for said in filter(None, map(doubt, known, given)) if spec.role == "task" else ():
+            logger.warning("expert %r: %s", spec.name, said)
         return
     named = json.dumps({str(i): c for i, c in enumerate(spec.channels)}, ensure_ascii=False)
     place = f'"channel_names": {named} in the dataset.json of {spec.task!r}'

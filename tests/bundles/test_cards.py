@@ -45,6 +45,7 @@ def test_there_are_nine() -> None:
 def test_a_training_writes_the_contract(bundle: str) -> None:
     card = read(bundle, "train")["card"]
     assert card["dataset_dir"] == "@dataset_dir" and card["output_dir"] == "@output_dir"
+    assert card["ignore_card"] == "@ignore_card" and read(bundle, "train")["ignore_card"] is False
     known = model_card.__kwdefaults__
     assert known is not None and set(card) - {"_target_", "bundle", "labels", "channels", "settings"} <= set(known)
     assert card.get("taught", True) is (bundle not in ("m4oe_expert", "samora_expert"))
@@ -61,6 +62,21 @@ def test_what_is_read_is_compared(bundle: str) -> None:
         for found in named(content, ".fitting_items"):
             assert (found["contract"], found["ignore_card"]) == ("@contract", "@ignore_card")
         assert all(k["contract"] == "@contract" for k in named(content, ".KeepTargetsd"))
+
+
+@pytest.mark.parametrize("bundle", NAMES)
+def test_what_was_not_taught_is_left_out_or_told(bundle: str) -> None:
+    """Prompts may be about anything and are remarked on; what learned no structures leaves none out."""
+    inference, evaluation = read(bundle, "inference"), read(bundle, "evaluate")
+    prompted, none = bundle.startswith("sam_med3d"), bundle in ("m4oe_expert", "samora_expert")
+    masks = [named(c["postprocessing"], ".KeepTargetsd") for c in (inference, evaluation) if "postprocessing" in c]
+    assert [len(m) for m in masks] == [0 if prompted or none else 1] * len(masks)
+    told = named(inference["preprocessing"], ".TellUntaughtd")
+    assert [t["contract"] for t in told] == (["@contract"] if prompted else [])
+    order = [t if isinstance(t, str) else t["_target_"] for t in inference["preprocessing"]["transforms"]]
+    assert not told or order.index(told[0]["_target_"]) > max(
+        i for i, t in enumerate(order) if "Prompts" in t or t == "@request_prompts"
+    )
 
 
 @pytest.mark.parametrize("bundle", SCORED)

@@ -66,3 +66,17 @@ def test_new_names_reach_names_alone_and_never_meet():
         read({"liver": "metric"})
     with pytest.raises(WeightError, match="repeat"):
         read({"liver": "spleen"})
+
+
+@pytest.mark.parametrize(("settings", "key"), [
+    ([1], "settings"), ("x", "settings"), ({"network": "vit_b"}, "settings.network"), ({"plans": []}, "settings.plans"),
+    ({"modalities": "CT"}, "settings.modalities"), ({"structures": "liver"}, "settings.structures"),
+    ({"level": 5}, "settings.level"), ({"intensities": ["CT"]}, "settings.intensities"),
+])  # fmt: skip
+def test_settings_of_another_kind_are_named_by_file_and_key(settings: object, key: str) -> None:
+    text = json.dumps({"labels": LabelSpace(("liver",)).to_dict(), "extra": {"settings": settings}})
+    with pytest.raises(WeightError, match="the card is damaged") as caught:
+        ModelCard.from_json(text, where="model.pt")
+    assert caught.value.where == f"model.pt, {key}" and caught.value.hint and "rename" not in caught.value.hint
+    fine = {"network": {"a": 1}, "modalities": ["CT"], "level": None, "more": 5}
+    assert ModelCard.from_json(json.dumps({**json.loads(text), "extra": {"settings": fine}})).extra["settings"] == fine

@@ -172,3 +172,58 @@ def test_a_data_sets_own_word_is_no_dicom_tag(name):
     with pytest.raises(DataError):
         cine.fit(None, tag=name)
     assert cine.fit(None, tag="MR").modalities == ("cine MR",)
+
+
+def test_xa_is_cone_beam_ct_for_a_model_of_it() -> None:
+    assert contract(CBCT=entry("CBCT")).fit(None, tag="XA").modalities == ("CBCT",)
+    for other in (contract(CT=entry("CT")), BOTH):
+        with pytest.raises(DataError, match="not what the model"):
+            other.fit(None, tag="XA")
+    assert contract(DSA=entry("DSA")).fit(None, tag="XA").modalities == ("DSA",)
+
+
+def test_dicoms_tag_of_each_channel() -> None:
+    model = contract(both=entry("CT", "PET"))
+    straight, swapped = model.fit(("CT", "PET")), model.fit(("PET", "CT"))
+    model.check_tags(("CT", "PT"), straight)
+    model.check_tags(("PT", "CT"), swapped)
+    model.check_tags(("", "PT"), straight)
+    contract(both=entry("image", "PET")).check_tags(("MR", "PT"), straight)
+    for tags, fit in ((("PT", "CT"), straight), (("CT", "PT"), swapped), (("CT", "MR"), straight)):
+        with pytest.raises(DataError, match="a channel is something else"):
+            model.check_tags(tags, fit, where="d, case a")
+
+
+@pytest.mark.parametrize(("own", "given", "words"), [
+    ("PET", "FDG", "FDG"), ("FDG-PET", "SUV", "FDG"), ("CT arterial", "CT portal", "another phase"),
+    ("NCCT", "CTA", "another phase"), ("DWI b800", "DWI b1000", "b-value"), ("CT", "CTA", ""), ("FDG", "FDG PET", ""),
+    ("T2 axial", "T2 sagittal", "view"), ("XR AP", "XR lateral", "view"), ("T2", "T2 fat sat", "another"),
+    ("CT", "CBCT", "another"), ("T1 FS", "T1 fatsat", ""), ("MR", "T1 FS", ""),
+    ("CT portal", "contrast CT", ""), ("CT native | CT portal", "portal CT", ""),
+])  # fmt: skip
+def test_what_is_taken_for_the_same_and_may_differ_is_told(own: str, given: str, words: str) -> None:
+    for notes in (contract(a=entry(own)).fit((given,)).notes, Contract((own,), {own: {}}).fit(None, given).notes):
+        assert len(notes) == bool(words) and all(words in note and given in note for note in notes)
+
+
+def test_another_tracer_or_b_value_is_refused() -> None:
+    for own, given in (("FDG", "PSMA PET"), ("DWI b50", "DWI b1000"), ("CT", "iodine CT"), ("FLAIR", "T1 FLAIR")):
+        with pytest.raises(DataError, match="not what the model"):
+            contract(a=entry(own)).fit((given,))
+
+
+def test_pictures_are_no_volumes() -> None:
+    volumes, pictures = (contract(a={**entry("CT"), "dim": dim}) for dim in (3, 2))
+    volumes.check_dim(3)
+    pictures.check_dim(2)
+    for unknown in (Contract(), contract(a=entry("CT")), contract(a={**entry("CT"), "dim": 3}, b=entry("MR"))):
+        unknown.check_dim(2)
+    with pytest.raises(DataError, match="learned from volumes") as caught:
+        volumes.check_dim(2, where="d")
+    assert caught.value.got == "pictures" and caught.value.where == "d"
+    with pytest.raises(DataError, match="learned from pictures"):
+        pictures.check_dim(3)
+    for wrong in ("3", 4, None, True):
+        with pytest.raises(WeightError) as damaged:
+            contract(a={**entry("CT"), "dim": wrong})
+        assert str(damaged.value.where).endswith("contract.modalities.a.dim")

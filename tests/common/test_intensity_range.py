@@ -68,3 +68,14 @@ def test_a_scan_for_a_model() -> None:
     assert "scale" in odd_for(range_of(MR / 900), {"lows": [0, 0], "highs": [700, 1500]}, ct=False)
     assert "scale" in odd_for(range_of(MR * 100), {"lows": [0, 0], "highs": [700, 1500]}, ct=False)
     assert odd_for(Range(0, 1, 0, 1), {}, ct=True) is None and odd_for(Range(0, 1, 0, 1), {"lows": 3}, ct=True) is None
+
+
+@pytest.mark.parametrize("paddings", [(-2000.0, -1024.0), (-3024.0, -2000.0, -1000.0)])
+def test_padding_of_several_values_hides_no_offset(paddings: tuple[float, ...]) -> None:
+    pad = np.repeat(paddings, 6_000)
+    shifted = range_of(np.concatenate([pad, BODY + 1024, np.full(300, 5.0)]))
+    assert shifted is not None and shifted.shifted and "near 1024" in str(odd_ct(shifted))
+    noisy = np.concatenate([RNG.normal(-980, 15, 18_000).round(), RNG.normal(1000, 60, 20_000)])  # bone alone, in air
+    for other in (np.concatenate([pad, BODY]), noisy):
+        found = range_of(other)
+        assert found is not None and not found.shifted and odd_ct(found) is None

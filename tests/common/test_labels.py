@@ -142,3 +142,15 @@ def test_what_may_have_the_value_0(name):
     assert LabelSpace.from_json({name: 0, "liver": 1}) == LabelSpace(("liver",))
     assert LabelSpace.from_json({"0": name, "1": "liver"}) == LabelSpace(("liver",))
     assert LabelSpace.from_json({name: 0, "liver": 2.0}).values == (2,)
+
+
+def test_a_near_name_is_never_that_of_the_other_side() -> None:
+    space = LabelSpace(("liver", "left kidney", "kidney_R"))
+    for name, near in (("Left Kidney", "left kidney"), ("kidney_r", "kidney_R"), ("right kidney", "kidney_R"),
+                       ("kidney", None), ("kidney_L", "left kidney"), ("Liver", "liver")):  # fmt: skip
+        with pytest.raises(LabelError) as caught:
+            space.index(name)
+        assert caught.value.hint == (near and f"did you mean {near!r}?")
+    with pytest.raises(LabelError) as caught:
+        LabelSpace(("liver", "right kidney")).index("left kidney")
+    assert caught.value.hint is None

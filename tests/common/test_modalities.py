@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.modalities import DICOM_KINDS, Modality, is_ct, kind_of, meanings, plain, same
+from common.modalities import DICOM_KINDS, Modality, is_ct, kind_of, meanings, of_dicom, plain, same, tracers
 
 
 @pytest.mark.parametrize("name", ["CT", "ct", "CTA", "NCCT", "CECT", "CBCT", "HRCT", "LDCT", "CCTA", "CTPA", "CT 0",
@@ -50,3 +50,46 @@ def test_what_can_be_one_thing() -> None:
 def test_dicoms_tags_are_kinds_that_names_have() -> None:
     kinds = {m.kind for name in ("CT", "MR", "PT", "US", "NM", "XR", "photo", "OCT") for m in meanings(name)}
     assert set(DICOM_KINDS.values()) <= kinds
+
+
+def test_a_c_arm_s_cone_beam_ct_comes_as_xa() -> None:
+    for name in ("CBCT", "cone-beam CT", "DVT", "DynaCT"):
+        assert same(of_dicom("XA", [name]), name) is True and is_ct(name)
+    assert of_dicom("XA", ["CT"]) == "XR" == of_dicom("XA") and same(of_dicom("XA", ["CTA"]), "CTA") is False
+    assert of_dicom("CT", ["CBCT"]) == "CT" and of_dicom("OT") == "" == of_dicom("")
+
+
+def test_t1_flair_is_weighted_by_t1() -> None:
+    for name in ("T1 FLAIR", "T1w-FLAIR", "t1flair"):
+        assert meanings(name) == {Modality("MR", "T1")} and same(name, "FLAIR") is False and same(name, "T1") is True
+    for name in ("T2 FLAIR", "t2flair", "3D FLAIR"):
+        assert same(name, "FLAIR") is True and same(name, "T2") is False
+
+
+def test_a_pet_of_one_tracer_is_none_of_another() -> None:
+    for name in ("FDG", "18F-FDG PET", "FDG SUV"):
+        assert same(name, "68Ga-PSMA-11") is False and same(name, "FDG-PET") is True and same(name, "PET") is True
+        assert same(name, "amyloid PET") is False and tracers(name, "PET") == "FDG" == tracers("PT", name)
+    assert same("DOTATOC PET", "DOTATATE") is True and same("FET PET", "FDG") is False and same("PET", "CT") is False
+    assert tracers("FDG", "FDG PET") == "" == tracers("PET", "SUV") == tracers("PET", "CT") == tracers("FDG", "image")
+
+
+@pytest.mark.parametrize(("one", "other", "answer"), [
+    ("DWI b50", "DWI b1000", False), ("b800", "b1000", True), ("DWI", "DWI b50", True), ("b=0", "b 1000", False),
+    ("CT", "iodine CT", False), ("DECT iodine", "CT iodine map", True), ("CT CBF", "CTP", False),
+    ("OCT", "OCTA", False), ("US", "colour doppler", None), ("B-mode", "ultrasound", True),
+    ("elastography US", "doppler", False), ("RGB", "BGR", False), ("RGB", "RGBA", True), ("RGB", "fundus", None),
+    ("RGB", "R", None), ("RGB", "HSV", False), ("CXR", "mammography", False), ("X-ray", "mammography", None),
+    ("T1", "T1rho", False), ("MR elastography", "MR", None),
+    ("fundus", "autofluorescence", False), ("WLI", "NBI", False), ("CFP", "fundus", True),
+    ("Sonographie", "ultrasound", True), ("\u00c9chographie", "US", True), ("R\u00f6ntgen", "X-ray", True),
+    ("TEP", "PET", True), ("TDM", "CT", True), ("MRT T2", "T2w", True), ("Szintigraphie", "SPECT", True),
+    ("T1-gewichtet", "T1", True), ("TAC", "CT", True), ("tomograf\u00eda computarizada", "CT", True),
+    ("IRM T1 inject\u00e9e", "T1c", True), ("T1 mit KM", "T1c", True), ("T1 ohne KM", "T1", True),
+])  # fmt: skip
+def test_further_kinds_and_languages(one: str, other: str, answer: bool | None) -> None:
+    assert same(one, other) is answer and same(other, one) is answer
+
+
+def test_a_map_of_iodine_is_in_no_hu() -> None:
+    assert not is_ct("iodine CT") and not is_ct("CT CBV") and kind_of("iodine CT") == "CT" and is_ct("CT perfusion")

@@ -49,7 +49,7 @@ def unscored(settings: ChainSettings) -> list[str]:
     collection, split = read_collection(settings.dataset_dir), settings.split
     said = [f"{d.name} has no case in the split {split!r}: nothing is measured on it" for d in collection.datasets
             if not d.cases(split)]  # fmt: skip
-    said += check_names(collection)
+    said += check_names(collection, ignore=settings.ignore_card)
     for dataset, spec, _ in _given_tasks(settings, recipe(settings), collection):
         odd = sorted(set(dataset.labels.names) ^ set(spec.labels.names))
         if odd:

@@ -123,6 +123,7 @@ def _named_experts(
             "ckpt_dir": folder,
             **knobs,
             **run.get("set", {}),
+            **settings.trust,
             **as_typed(settings.stage1),
         }
         argv = run_words(settings, config_argument(settings, stage1["bundle"], names), overrides, f"expert:{run['id']}")
@@ -171,6 +172,7 @@ def _shared_experts(
             "output_dir": folder,
             "ckpt_dir": folder,
             **own,
+            **settings.trust,
             **as_typed(settings.stage1),
         }
         argv = run_words(settings, config, overrides, f"expert:{name}")
@@ -212,6 +214,7 @@ def _experts(settings: ChainSettings, recipe: Mapping[str, Any], collection: Col
             "ckpt_dir": folder,
             "name": dataset.name,
             "role": role,
+            **settings.trust,
             **as_typed(settings.stage1),
         }
         kind = "expert" if role == "task" else "external"

@@ -38,7 +38,7 @@ def plan(settings: ChainSettings) -> list[Step]:
     content = recipe(settings)
     collection = read_collection(settings.dataset_dir)
     _check_dimensions(settings, content, collection)
-    check_names(collection)
+    check_names(collection, ignore=settings.ignore_card)
     check_split(settings, collection)
     stage1 = list(expert_steps(settings, content, collection))
     manifest = Step(
@@ -109,6 +109,7 @@ def _students(
                 "output_dir": folder,
                 "ckpt_dir": folder,
                 "seed": seed,
+                **settings.trust,
                 **as_typed(settings.stage2),
             }
             argv = run_words(settings, config, overrides, f"{run['id']}:seed{seed}")
@@ -147,7 +148,7 @@ def _given(
         files = tuple(s.output_dir / "model.pt" for s in stage1)
         return {"pretrained": several(files)}, files, tuple(s.id for s in stage1)
     manifest = settings.output_dir / "experts.json"
-    return {"experts": str(manifest), **settings.trust}, (manifest,), ("manifest",)
+    return {"experts": str(manifest)}, (manifest,), ("manifest",)
 
 
 def _wanted(settings: ChainSettings, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:

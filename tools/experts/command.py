@@ -123,6 +123,7 @@ class Experts:
         copy_of: str | None = None,
         seed: int = 0,
         overwrite: bool = False,
+        ignore_card: bool = False,
     ) -> None:
         """Append the expert and the head of one new data set; the result is the start of a further training.
 
@@ -133,6 +134,7 @@ class Experts:
             copy_of: the modality whose experts the new ones start as; at random without it.
             seed: of what starts at random.
             overwrite: replace --out, which may then be the model itself.
+            ignore_card: go on where the data set calls its modality something that its channels are not.
         """
         source, target = Path(str(model)), Path(str(out))
         _check_target(target, overwrite)
@@ -161,7 +163,9 @@ class Experts:
                   "extra": {k: v for k, v in card.extra.items() if k != "settings"}}  # fmt: skip
         extra = {"settings": settings, "parent": parent, "added": {"modality": modality, "copy_of": copy_of}}
         if "contract" in card.extra:  # the new modality is known; nothing was taught on it yet
-            extra["contract"] = merged(card.extra["contract"], survey(collection, taught=False))
+            extra["contract"] = merged(
+                card.extra["contract"], survey(collection, taught=False, ignore_card=ignore_card)
+            )
         state = {prefix + name: tensor for name, tensor in network.state_dict().items()}
         save_weights(target, state, replace(card, labels=labels, config_hash="", extra=extra))
         _report(before, network, card.labels, labels, change, hard, same, target)

@@ -12,7 +12,7 @@ from common.contract import Contract, contract_of
 from common.engine.evaluation.score_record import read_scores
 from common.errors import ConfigError, WeightError
 from common.literals import check_name, inert
-from common.modalities import DICOM_KINDS, kind_of
+from common.modalities import DICOM_KINDS, kind_of, of_dicom
 from common.weights import read_card
 
 from ..bundle_describe import describe_weights
@@ -185,7 +185,8 @@ def dicom_tags(model: Model) -> list[str]:
     """What DICOM's tag Modality says of studies that the model was taught on; none when nobody knows."""
     known = contract_of(model.weights).modalities
     kinds = {str(entry.get("kind") or kind_of(name)) for name, entry in known.items()}
-    return [] if "" in kinds else [tag for tag, kind in DICOM_KINDS.items() if kind in kinds]
+    names = [*known, *(str(c) for entry in known.values() for c in entry.get("channels") or ())]
+    return [] if "" in kinds else [t for t in DICOM_KINDS if {DICOM_KINDS[t], kind_of(of_dicom(t, names))} & kinds]
 
 
 def _described(names: Sequence[str], flat: bool, *, mask: bool) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 import urllib.error
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError, DataError, few
+from common.modalities import DICOM_KINDS, meanings
 
 from .guard import ADDRESS
 
@@ -189,15 +191,28 @@ def dicomweb(app: Path, modality: str | None, names: Sequence[str]) -> dict[str,
     Raises:
         ConfigError: when the names do not tell one modality.
     """
-    told = {code for name in names for code in _DICOM if code in name.upper().replace("-", " ").split()}
-    if modality is None and len(told) != 1:
-        raise ConfigError("say which series to look for", where="--dicom_modality", got=", ".join(names) or "nothing",
-                          expected="DICOM's name of one modality, such as CT or MR")  # fmt: skip
-    return {"MONAI_LABEL_DICOMWEB_SEARCH_FILTER": json.dumps({"Modality": modality or told.pop()}),
+    told = {tag for name in names for tag in _tags(name)} if modality is None else {str(modality).strip().upper()}
+    if len(told) != 1 or not told <= set(DICOM_KINDS):
+        got = ", ".join(names) or "nothing" if modality is None else modality
+        raise ConfigError("say which series to look for", where="--dicom_modality", got=got,
+                          expected="DICOM's name of one modality, such as CT or MR",
+                          hint=f"one of {', '.join(DICOM_KINDS)}")  # fmt: skip
+    return {"MONAI_LABEL_DICOMWEB_SEARCH_FILTER": json.dumps({"Modality": told.pop()}),
             "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(app / "dicomweb")}  # fmt: skip
 
 
-_DICOM = ("CT", "MR", "US", "PT", "XA", "CR", "DX", "MG", "NM", "OP", "ES", "SM")
+_ONE_TAG = {"CT": "CT", "MR": "MR", "US": "US", "PT": "PT", "NM": "NM", "OCT": "OPT",
+            "fundus": "OP", "endoscopy": "ES", "histology": "SM"}  # fmt: skip
+
+
+def _tags(name: str) -> set[str]:
+    """DICOM's tags of what a name means; an empty one where several are possible: a radiograph is CR, DX or MG."""
+    words = {w for w in re.findall(r"[^\W_]+", name.upper()) if w in DICOM_KINDS}
+    found = set()
+    for meaning in meanings(name):
+        own = {w for w in words if DICOM_KINDS[w] == meaning.kind} if meaning.kind in ("XR", "photo") else set()
+        found |= own or {_ONE_TAG.get(meaning.sequence) or _ONE_TAG.get(meaning.kind, "")}
+    return found or words or {""}
 
 
 def _one_gpu() -> dict[str, str]:

@@ -12,9 +12,10 @@ from monai.data import MetaTensor
 
 from common.atomic import atomic_write
 from common.contract import OVERRIDE, Contract
+from common.data.pictures import read_picture
 from common.errors import DataError
 from common.intensity_range import Range, range_of
-from common.modalities import DICOM_KINDS, same
+from common.modalities import of_dicom, same
 
 from .dicom_results import Source
 from .scans import Scan
@@ -60,13 +61,14 @@ class Comparison:
         where = scan.files[0]
         tag = "" if source is None or not source.slices else source.slices[0].modality
         self._count(scan)
-        kind = DICOM_KINDS.get(tag)
+        self.contract.check_dim(2 if scan.flat else 3, where=where)
+        kind = of_dicom(tag, [self.modality])
         if self.modality and kind and same(kind, self.modality) is False and not self.ignore:
             hint = f"choose another, or add {OVERRIDE}"
             raise DataError("DICOM says that the scan is something else", where=where, got=tag,
                             expected=f"--modality {self.modality}", hint=hint)  # fmt: skip
         fit = self.contract.fit(None, self.modality, tag=tag, where=where, ignore=self.ignore)
-        told, names = list(fit.notes), fit.modalities
+        told, names = [*self._grey(scan), *fit.notes], fit.modalities
         sure = bool(self.modality or kind)
         reason = self.contract.odd(self.ranges.get(scan.name, ()), names)
         if reason:
@@ -90,6 +92,15 @@ class Comparison:
             expected=", ".join(f"{scan.name}_{i:04d} ({c})" for i, c in enumerate(self.contract.channels)),
             hint="give a folder with one file per channel, in this order",
         )
+
+    def _grey(self, scan: Scan) -> list[str]:
+        """A grey picture for a model of coloured ones is repeated in each colour."""
+        if not scan.flat or len(scan.files) != 1 or len(self.contract.channels) != len("rgb"):
+            return []
+        planes = read_picture(scan.files[0]).as_tensor()
+        if len(planes) > 1 and not bool((planes == planes[:1]).all()):
+            return []
+        return [f"warning: {scan.files[0]}: a grey picture in the place of {', '.join(self.contract.channels)}"]
 
     def _untaught(self, where: Path, names: Sequence[str]) -> list[str]:
         taught = self.contract.taught_on(names)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import DataError, few
-from ...modalities import DICOM_KINDS, same
+from ...modalities import DICOM_KINDS, of_dicom, same
 from ..dicom.slices import is_dicom, modality_tag
 from ..pictures import is_picture
 from .dataset_json import Case, channel_number
@@ -27,10 +28,8 @@ def told_channels(given: Sequence[str] | None, cases: Sequence[Case], where: str
     """
     tags = {c.id: modality_tag(c.images[0]) for c in cases if len(c.images) == 1 and is_dicom(c.images[0])}
     if given is not None:
-        for case, tag in tags.items():
-            if dicom_differs(tag, given):
-                raise DataError("DICOM says that the scan is something else", where=f"{where}, case {case}", got=tag,
-                                expected=", ".join(given), hint=f"--channels {tag}")  # fmt: skip
+        for case in cases:
+            _check_tags(case, given, where)
         return tuple(given)
     kinds = sorted({t for t in tags.values() if t in DICOM_KINDS})
     if len(kinds) == 1 and len(tags) == len(cases) and all(tags.values()):
@@ -44,6 +43,15 @@ def told_channels(given: Sequence[str] | None, cases: Sequence[Case], where: str
     )
 
 
+def _check_tags(case: Case, given: Sequence[str], where: str | Path) -> None:
+    """Refuse a case with a channel that DICOM calls something else."""
+    tags = [modality_tag(p) if is_dicom(p) else "" for p in case.images]
+    if len(tags) == len(given) and any(dicom_differs(t, (c,)) for t, c in zip(tags, given, strict=True)):
+        told = ",".join(t or c for t, c in zip(tags, given, strict=True))
+        raise DataError("DICOM says that the scan is something else", where=f"{where}, case {case.id}", got=told,
+                        expected=", ".join(given), hint=f"--channels {shlex.quote(told)}")  # fmt: skip
+
+
 def dicom_differs(tag: str, channels: Sequence[str]) -> bool:
     """Whether DICOM's tag is none of what a data set with one channel can be.
 
@@ -51,8 +59,8 @@ def dicom_differs(tag: str, channels: Sequence[str]) -> bool:
         tag: ``Modality``.
         channels: the data set's names.
     """
-    kind = DICOM_KINDS.get(tag)
-    return kind is not None and len(channels) == 1 and same(kind, channels[0]) is False
+    kind = of_dicom(tag, channels)
+    return bool(kind) and len(channels) == 1 and same(kind, channels[0]) is False
 
 
 def _example(cases: Sequence[Case]) -> str:

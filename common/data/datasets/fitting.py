@@ -54,14 +54,14 @@ def fitting_items(
 
 def _fitted(dataset: Dataset, split: str, contract: Contract, ignore: bool, told: dict[str, None]) -> Dataset:
     cases = []
+    if dataset.cases(split):
+        contract.check_dim(dataset.dim, where=dataset.name)
     for case in dataset.cases(split):
         modality = dataset.modality_of(case)
         if contract.modalities and not ignore:
             _as_dicom_says(dataset, case)
         fit = contract.fit(dataset.channels, modality, where=f"{dataset.name}, case {case.id}", ignore=ignore)
-        if len(case.images) == 1 and is_dicom(case.images[0]):
-            where = f"{dataset.name}, case {case.id}"
-            contract.fit(None, tag=modality_tag(case.images[0]), where=where, ignore=ignore)
+        _as_model_reads(case, contract, fit, f"{dataset.name}, case {case.id}", ignore)
         told.update(dict.fromkeys(n.replace(f", case {case.id}", "", 1) for n in fit.notes))
         told.update(dict.fromkeys(_untaught(dataset, contract, fit)))
         cases.append(_in_order(replace(case, modality=_named(modality, fit)), fit.order, dataset))
@@ -74,6 +74,15 @@ def _as_dicom_says(dataset: Dataset, case: Case) -> None:
     if found is not None:
         raise DataError("DICOM says that the scan is something else", where=f"{dataset.name}, case {case.id}",
                         got=found.got, expected=found.expected, hint=f"{found.hint}; or add {OVERRIDE}")  # fmt: skip
+
+
+def _as_model_reads(case: Case, contract: Contract, fit: Fit, where: str, ignore: bool) -> None:
+    """Refuse a case of which DICOM says that it, or a channel of it, is none of what the model reads."""
+    tags = [modality_tag(p) if is_dicom(p) else "" for p in case.images]
+    if len(tags) == 1 and tags[0]:
+        contract.fit(None, tag=tags[0], where=where, ignore=ignore)
+    elif any(tags) and not ignore:
+        contract.check_tags(tags, fit, where=where)
 
 
 def _named(modality: str, fit: Fit) -> str:

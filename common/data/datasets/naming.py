@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ...channel_order import order_of
+from ...contract import OVERRIDE
 from ...errors import DataError, few
 from ...modalities import meanings
 from .datalist import Collection
@@ -129,11 +130,12 @@ def _other_kinds(datasets: Sequence[Dataset]) -> Iterator[Doubt]:
                 yield Doubt("error", (dataset.name,), got, hint, "the modality is none of what the channels are")
 
 
-def check_names(collection: Collection) -> list[str]:
+def check_names(collection: Collection, *, ignore: bool = False) -> list[str]:
     """Sentences about doubtful names.
 
     Args:
         collection: what is about to be trained on.
+        ignore: go on all the same; what would have been refused is among the sentences.
 
     Raises:
         DataError: when tasks share a name that nobody gave, as different structures would become one; when their
@@ -141,13 +143,13 @@ def check_names(collection: Collection) -> list[str]:
     """
     doubts = name_doubts(collection.datasets)
     errors = [d for d in doubts if d.severity == "error"]
-    if errors:
+    if errors and not ignore:
         raise DataError(
             errors[0].problem,
             where=collection.root,
             got=few([d.got for d in errors if d.problem == errors[0].problem]) + f": {', '.join(errors[0].tasks)}",
             expected="names that mean the same in every task that has them",
-            hint=errors[0].hint,
+            hint=f"{errors[0].hint}; or add {OVERRIDE}",
         )
     return [f"{', '.join(d.tasks)}: {d.got}; {d.hint}" for d in doubts]
 

@@ -46,14 +46,18 @@ def doubtful_channels(dataset: Dataset) -> Iterator[Doubtful]:
 
 def other_dicom(dataset: Dataset, case: Case) -> Doubtful | None:
     """A case whose DICOM files say that it is something else than the data set does."""
-    first = case.images[0]
-    if len(case.images) != 1 or not first.exists() or not is_dicom(first):
-        return None
-    tag, names = modality_tag(first), (case.modality or dataset.modality or dataset.channels[0],)
-    if not dicom_differs(tag, names if len(dataset.channels) == 1 else dataset.channels):
-        return None
-    hint = 'move it to a data set of its own, or name its "modality"'
-    return Doubtful(case.id, f"DICOM says {tag}", names[0], hint)
+    whole = (case.modality or dataset.modality or dataset.channels[0],)
+    single, several = len(case.images) == 1, len(dataset.channels) > 1
+    if single and several:
+        return None  # one file of several channels is no DICOM series
+    for image, channel in zip(case.images, whole if single else dataset.channels, strict=False):
+        tag = modality_tag(image) if image.exists() and is_dicom(image) else ""
+        if dicom_differs(tag, (channel,)):
+            told = "" if single else f" of channel {channel}"
+            hint = 'move it to a data set of its own, or name its "modality"' if single else \
+                   "put the case's files in the order of the channels, or name these as they are"  # fmt: skip
+            return Doubtful(case.id, f"DICOM says {tag}{told}", channel, hint)
+    return None
 
 
 def doubtful_intensities(dataset: Dataset, ranges: Mapping[str, Sequence[Range]]) -> Iterator[Doubtful]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -16,8 +17,11 @@ from ...contract import Contract
 from ...errors import ConfigError, PromptError
 from ...plain_json import read_plain
 from ...prompts import boxes_from_label, clip_boxes
+from ..datasets.dataset_json import case_name
 
-__all__ = ["BOX_SOURCES", "BoxPromptsd", "KeepTargetsd", "UserPromptsd", "move_boxes"]
+__all__ = ["BOX_SOURCES", "BoxPromptsd", "KeepTargetsd", "TellUntaughtd", "UserPromptsd", "move_boxes"]
+
+logger = logging.getLogger(__name__)
 
 BOX_SOURCES = ("gt", "user", "none")
 
@@ -117,7 +121,7 @@ def _read_prompts(given: Any) -> dict[str, Any]:
 
 
 class KeepTargetsd(Transform):
-    """Leave only the asked-for structures to compete: the logits of all others become the smallest number.
+    """Leave only the asked-for structures to compete: the logits of all others become a very small number.
 
     A network over a united label space was never told what, say, a stomach looks like on a modality whose task does
     not annotate it; whoever knows the task asks for its structures only.
@@ -178,7 +182,36 @@ class KeepTargetsd(Transform):
         if logits.shape[0] not in (known, known + 1):
             raise PromptError("the logits are not over these structures", got=logits.shape[0], expected=known + 1)
         others = ~keep[-logits.shape[0] :].to(logits.device)
-        return logits.masked_fill(others.view(-1, *[1] * (logits.ndim - 1)), torch.finfo(logits.dtype).min)
+        return logits.masked_fill(others.view(-1, *[1] * (logits.ndim - 1)), torch.finfo(logits.dtype).min / 4)
+
+
+class TellUntaughtd(Transform):
+    """Say which prompted structures the model never learned on the case's modality; the prompt alone then decides.
+
+    Any object may be prompted for, so nothing is refused. What is said is logged, and goes to the case's ``notes``,
+    which an annotation server's answer hands on.
+
+    Args:
+        contract: of the trained model; nothing is said where it does not know what was taught.
+        modality: of cases that name none; any that was taught when None.
+        image: key of the image whose ``meta["prompts"]`` are looked at.
+    """
+
+    def __init__(self, contract: Contract, modality: str | None = None, image: str = "image") -> None:
+        self.contract, self.modality, self.image = contract, modality, image
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy, perhaps with a remark."""
+        image, modality = data[self.image], data.get("modality") or self.modality
+        prompts = json.loads(image.meta.get("prompts") or "{}") if isinstance(image, MetaTensor) else {}
+        names = [str(modality)] if modality else list(self.contract.taught)
+        taught = self.contract.taught_on(names)
+        left = [n for n in prompts if taught is not None and n not in taught and not n.lower().startswith("object")]
+        if not left:
+            return dict(data)
+        told = f"never taught on {' or '.join(names)}, the answer follows the prompt alone: {', '.join(left)}"
+        logger.warning("%s: %s", case_name(data), told)
+        return {**data, "notes": [*(data.get("notes") or ()), told]}
 
 
 def move_boxes(boxes: Tensor, source: Tensor, target: Tensor) -> Tensor:

@@ -2,5 +2,6 @@
 
 In order: :mod:`.start` (with :mod:`.overrides`, :mod:`.lock`, :mod:`.seeding`, :mod:`.distributed`,
 :mod:`.interrupt`), :mod:`.checkpoint` (with :mod:`.plain`), :mod:`.best`, :mod:`.early_stop`. :mod:`.frozen` and
-:mod:`.epoch` watch a training; :mod:`.settings` carries to inference what it must know.
+:mod:`.epoch` watch a training; :mod:`.settings` carries to inference what it must know, :mod:`.settings_form` says in
+which form.
 """

@@ -9,12 +9,15 @@ from typing import Any, cast
 import ignite.distributed as idist
 
 from ...card import ModelCard
-from ...data.survey import survey
+from ...data.survey import doubted, survey
 from ...errors import WeightError
 from ...labels import LabelSpace
 from ...weights import read_state_dict
+from .settings_form import checked_settings
 
 __all__ = ["model_card", "model_settings"]
+
+_OF_THE_CARD = {"structures", "channels", "exclusive"}
 
 
 def model_card(
@@ -31,6 +34,7 @@ def model_card(
     taught: bool = True,
     structures: Sequence[str] | None = None,
     contract: Mapping[str, Any] | None = None,
+    ignore_card: bool = False,
 ) -> ModelCard:
     """The card of a model whose inference configuration depends on how it was trained, and on what.
 
@@ -47,14 +51,22 @@ def model_card(
         taught: whether label maps are learned from.
         structures: those that are learned, where it is not all.
         contract: one that is there already, in the place of ``dataset_dir``.
+        ignore_card: learn from data whose names contradict each other; the card says so.
+
+    Raises:
+        DataError: for tasks with the same channels in other orders, channels of another kind than their modality, or
+            names of structures that nobody gave.
     """
     extra: dict[str, Any] = {"settings": _plain(settings)}
     if contract:
         extra["contract"] = _plain(contract)
     elif dataset_dir is not None and idist.get_rank() == 0:  # the first process alone writes weights
         extra["contract"] = survey(
-            dataset_dir, splits=splits, modality=modality, taught=taught, structures=structures, folder=output_dir
-        )
+            dataset_dir, splits=splits, modality=modality, taught=taught, structures=structures, folder=output_dir,
+            ignore_card=ignore_card,
+        )  # fmt: skip
+    elif dataset_dir is not None:  # all processes stop alike
+        doubted(dataset_dir, ignore=ignore_card)
     listed = cast("tuple[str, ...]", channels)  # the card itself refuses text, and makes a tuple of a list
     return ModelCard(labels, listed, bundle, version, extra=extra)
 
@@ -70,7 +82,7 @@ def model_settings(path: str | Path, defaults: Mapping[str, Any]) -> dict[str, A
         defaults: ``structures`` (names), ``channels``, ``exclusive`` and whatever the configuration reads.
 
     Raises:
-        WeightError: when the file has no card, or one of another kind of model.
+        WeightError: when the file has no card, one of another kind of model, or a damaged one.
     """
     result = dict(defaults)
     result["labels"] = LabelSpace(result.pop("structures"), exclusive=result.get("exclusive", True))
@@ -87,11 +99,12 @@ def model_settings(path: str | Path, defaults: Mapping[str, Any]) -> dict[str, A
             expected="weights written by this collection's training",
             hint="for other weights pass the settings as overrides and name another --model_path",
         )
-    missing = sorted(set(defaults) - set(stored) - {"structures", "channels", "exclusive"})
+    missing = sorted(set(defaults) - set(stored) - _OF_THE_CARD)
     if missing:
         raise WeightError("the weights' card lacks settings", where=path, got=sorted(stored), expected=missing)
+    own = checked_settings(stored, {k: v for k, v in defaults.items() if k not in _OF_THE_CARD}, path)
     exclusive = card.labels.exclusive
-    return {**result, **stored, "labels": card.labels, "channels": list(card.channels), "exclusive": exclusive}
+    return {**result, **own, "labels": card.labels, "channels": list(card.channels), "exclusive": exclusive}
 
 
 def _plain(value: Any) -> Any:

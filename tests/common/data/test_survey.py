@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -11,12 +12,13 @@ import pytest
 import torch
 
 from common.card import ModelCard
-from common.contract import Contract
+from common.contract import OVERRIDE, Contract
 from common.data import survey as module
 from common.data.datasets.convert import split_dataset
 from common.data.datasets.datalist import read_collection
 from common.data.survey import merged, survey
 from common.engine.run.settings import model_card
+from common.errors import DataError
 from common.labels import LabelSpace
 
 
@@ -60,6 +62,7 @@ def test_it_is_kept_and_touches_no_generator(
     run.mkdir()
     state, numbers = torch.get_rng_state(), np.random.get_state()[1].copy()
     found = survey(data, folder=run)
+    assert {m["dim"] for m in found["modalities"].values()} == {3}
     assert torch.equal(state, torch.get_rng_state()) and (numbers == np.random.get_state()[1]).all()
     monkeypatch.setattr(module, "read_volume", lambda *_, **__: pytest.fail("read again"))
     assert survey(data, folder=run) == found
@@ -96,3 +99,39 @@ def test_the_card_carries_it(phantom_dir: Path) -> None:
     assert found.complete and found.fit(("NCCT",)).modalities == ("CT",)
     same = model_card("b", LabelSpace(("liver",)), ["CT"], {}, contract=card.extra["contract"])
     assert same == card and "contract" not in model_card("b", LabelSpace(("liver",)), ["CT"], {}).extra
+
+
+CONTRADICTING = {
+    "other orders": (["T1", "FLAIR"], ["FLAIR", "T1"], {}),
+    "a CT that is an MR": (["CT"], ["CT"], {"two": {"modality": "T2 MR"}}),
+}
+
+
+@pytest.mark.parametrize("kind", CONTRADICTING)
+def test_a_plain_training_refuses_names_that_contradict_each_other(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *channels, tasks = CONTRADICTING[kind]
+    for name, own in zip(("one", "two"), channels, strict=True):
+        (tmp_path / name).mkdir()
+        files = [f"c_{i:04d}.nii.gz" for i in range(len(own))]
+        for i, file in enumerate(files):
+            nib.save(nib.Nifti1Image(np.full((4, 4, 4), i, np.float32), np.eye(4)), tmp_path / name / file)
+        nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), tmp_path / name / "l.nii.gz")
+        content = {"name": name, "modality": own, "labels": {"background": 0, "liver": 1},
+                   "training": [{"image": files if len(own) > 1 else files[0], "label": "l.nii.gz"}]}  # fmt: skip
+        (tmp_path / name / "dataset.json").write_text(json.dumps(content))
+    (tmp_path / "collection.json").write_text(json.dumps({"datasets": ["one", "two"], "tasks": tasks}))
+
+    def card(**options: Any) -> ModelCard:
+        return model_card("b", LabelSpace(("liver",)), ["x"], {}, dataset_dir=tmp_path, **options)
+
+    for rank in (0, 1):  # all processes of a training stop alike
+        monkeypatch.setattr("ignite.distributed.get_rank", lambda own=rank: own)
+        with pytest.raises(DataError) as caught:
+            card()
+        assert OVERRIDE in str(caught.value.hint)
+    monkeypatch.undo()
+    (said,) = card(ignore_card=True).extra["contract"]["ignored"]
+    assert "two" in said and "channel" in said
+    assert "ignored" in merged({"ignored": [said]}, {}) and "ignored" not in merged({}, {})

@@ -53,8 +53,8 @@ def test_a_bundle_s_metadata_tell_structures_and_channels(bundle):
     assert spec.labels == LABELS and spec.channels == ("CT",) and spec.spacing == (1.0, 1.0, 2.0)
     assert spec.kind == "bundle" and spec.orientation == "RAS" and len(spec.sha256) == 64
     assert load_experts([spec], channels=("CT",)).external[0].spec == spec
-    other = describe_expert(bundle, name="zoo", task="ct", labels=LABELS, channels=["T1"], **given)
-    assert other.channels == ("T1",) and other.task == "ct"
+    other = describe_expert(bundle, name="zoo", task="ct", labels=LABELS, channels=["CTA"], **given)
+    assert other.channels == ("CTA",) and other.task == "ct"
 
 
 def test_a_torchscript_file_tells_neither(script):
@@ -101,3 +101,41 @@ def test_the_fold_that_is_there_is_proposed_and_can_be_taken(nnunet_folder, fold
         describe_expert(folder, name="ct", task="ct")
     spec = describe_expert(folder, name="ct", task="ct", fold=fold)
     assert spec.fold == fold and load_experts([ExpertSpec.from_dict(spec.to_dict())]).for_task("ct").spec == spec
+
+
+def test_what_is_told_of_an_nnunet_is_what_its_files_say(nnunet_folder):
+    folder = nnunet_folder()
+    told = describe_nnunet(folder, name="ct", task="ct")
+    assert describe_expert(folder, name="ct", task="ct", labels=told.labels, channels=list(told.channels))
+    values = LabelSpace(told.labels.names, tuple(v + 1 for v in told.labels.values))
+    for given, words in (({"channels": ["T2 MR"]}, "image channels"), ({"channels": ["CT", "PET"]}, "image channels"),
+                         ({"labels": LabelSpace(("feet",))}, "different structures"),
+                         ({"labels": values}, "values of structures")):  # fmt: skip
+        with pytest.raises(ExpertError, match=words) as caught:
+            describe_expert(folder, name="ct", task="ct", **given)
+        assert "leave --channels or --labels out" in str(caught.value.hint) and str(folder) in str(caught.value.where)
+
+
+def test_what_is_told_of_a_bundle_is_what_its_metadata_say(bundle):
+    given = {"name": "zoo", "role": "external", "features": FEATURES, "extra": {"divisor": 4}, "orientation": None,
+             "trusted": code_hash(bundle)}  # fmt: skip
+    for told, words in (({"channels": ["T1"]}, "image channels"), ({"channels": ["CT", "PET"]}, "image channels"),
+                        ({"labels": LabelSpace(("spleen", "liver"))}, "different structures"),
+                        ({"labels": LabelSpace(("liver",))}, "different structures")):  # fmt: skip
+        with pytest.raises(ExpertError, match=words):
+            describe_expert(bundle, **given, **told)
+    metadata = bundle / "configs" / "metadata.json"
+    content = json.loads(metadata.read_text())
+    content["network_data_format"]["inputs"]["image"]["channel_def"] = {"0": "image"}
+    metadata.write_text(json.dumps(content))
+    given["trusted"] = code_hash(bundle)
+    assert describe_expert(bundle, **given, channels=["T1"]).channels == ("T1",)  # "image" says nothing to the contrary
+
+
+def test_a_network_is_asked_once_what_it_reads_and_answers(script):
+    given = {"name": "ts", "role": "external", "features": "0", "extra": {"divisor": 2}}
+    with pytest.raises(ExpertError, match="does not read what is told"):
+        describe_expert(script, labels=LABELS, channels=["T1", "T2"], **given)
+    with pytest.raises(ExpertError, match="another number of structures") as caught:
+        describe_expert(script, labels=LabelSpace(("liver",)), channels=["T1"], **given)
+    assert caught.value.got == "3 channels of output" and "2: background, liver" in str(caught.value.expected)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from common.errors import ExpertError
-from common.experts.fit import check_expert
+from common.experts.fit import check_expert, check_reads_any
 from common.experts.spec import ExpertSpec
 from common.labels import LabelSpace
 
@@ -93,3 +93,26 @@ def test_a_name_that_says_less_is_no_other_name():
     for known, given in (("MR", "MRI"), ("MR", "T1"), ("T2 MR", "MR")):
         check_expert(replace(SPEC, channels=(known,)), (given,), LABELS)
     refusal(replace(SPEC, channels=("MR",)), ("image",))
+
+
+def test_a_task_agnostic_expert_reads_some_task_by_name():
+    both = replace(SPEC, channels=("CT", "PET"), role="external", task="")
+    check_reads_any(both, [("T1", "T2"), ("NCCT", "SUV")])
+    check_reads_any(both, [("image", "other")])
+    check_reads_any(replace(both, channels=("CT portal", "CT arterial")), [("CT portal", "CT arterial")])
+    with pytest.raises(ExpertError, match="none of the tasks' modalities"):
+        check_reads_any(both, [("T1", "T2"), ("US", "CT")])
+    for known, given in ((("CT", "PET"), ("PET", "CT")), (("CT arterial", "CT portal"), ("CT portal", "CT arterial")),
+                         (("first", "second"), ("second", "first"))):  # fmt: skip
+        with pytest.raises(ExpertError, match="another order") as caught:
+            check_reads_any(replace(both, channels=known), [given])
+        assert f"in the expert's order: {', '.join(known)}" in str(caught.value.hint)
+
+
+def test_another_phase_or_tracer_is_told(caplog):
+    for known, given, words in (("CT arterial", "CT portal", "phase"), ("FDG", "PET", "FDG"), ("CT", "CTA", "")):
+        caplog.clear()
+        check_expert(replace(SPEC, channels=(known,)), (given,), LABELS)
+        assert words in caplog.text and bool(caplog.text) == bool(words)
+    with pytest.raises(ExpertError, match="does not read the channels"):
+        check_expert(replace(SPEC, channels=("FDG",)), ("PSMA",), LABELS)

@@ -8,6 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+from PIL import Image
 
 from common.card import ModelCard, save_weights
 from common.contract import OVERRIDE, Contract
@@ -144,3 +145,23 @@ def test_an_evaluation_records_that_the_card_was_ignored(toy_bundle, collection,
     folder = run_evaluation(str(toy_bundle), **options, overrides={"ignore_card": True})
     assert json.loads((folder / "summary.json").read_text())["ignore_card"] is True
     assert json.loads(model.with_name(f"{model.name}.scores.json").read_text())["evaluations"][0]["tasks"] == ["a"]
+
+
+def test_pictures_are_compared_with_what_the_model_learned_from(tmp_path):
+    def scan(name, planes):
+        Image.fromarray(planes).save(tmp_path / name)
+        return Scan(name, (tmp_path / name,))
+
+    grey, colour = np.full((4, 5), 7, np.uint8), np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    scans = scan("g.png", grey), scan("e.png", np.repeat(grey[..., None], 3, 2)), scan("c.png", colour)
+    channels = ["red", "green", "blue"]
+    compared = Comparison(Contract(tuple(channels), {"fundus": {"channels": channels, "dim": 2}}))
+    told = []
+    for one in scans:
+        compared.notes.clear()
+        compared.entry(one, None)
+        told.append([("grey picture" in note and one.name in note) for note in compared.notes])
+    assert told == [[True], [True], []]
+    volumes = Comparison(Contract(("CT",), {"CT": {"channels": ["CT"], "dim": 3}}), ignore=True)
+    with pytest.raises(DataError, match="learned from volumes"):
+        volumes.entry(scans[0], None)

@@ -6,6 +6,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import torch
 
@@ -121,3 +122,43 @@ def test_synonyms_of_ct_are_clipped_as_they_were_in_training() -> None:
     assert most("CTA", modalities=["CTA", "CT"]) == 3000  # a network that was trained without
     assert clip_bounds(bounds, ["CTA", "MR"]) == {"CT": [-1000, 1000], "CTA": [-1000, 1000]}
     assert clip_bounds({}, ["CTA"]) == {}
+
+
+@pytest.fixture
+def two_series(dicom_series: Any, tmp_path: Path) -> Any:
+    """A data set of one case whose channels are two DICOM series, tagged as given."""
+
+    def make(tags: tuple[str, str], channels: tuple[str, str]) -> Path:
+        for name, tag in zip("ab", tags, strict=True):
+            if not (tmp_path / name).is_dir():
+                dicom_series(tmp_path / name, np.zeros((6, 7, 8), np.int16))
+            for path in (tmp_path / name).iterdir():
+                data = pydicom.dcmread(path)
+                data.Modality = tag
+                data.save_as(path)
+        content = {"name": "d", "modality": list(channels), "labels": {"background": 0, "liver": 1},
+                   "unlabelled": [{"image": ["a", "b"], "id": "a"}]}  # fmt: skip
+        (tmp_path / "dataset.json").write_text(json.dumps(content))
+        return tmp_path
+
+    return make
+
+
+def test_dicom_says_what_each_channel_is(two_series: Any) -> None:
+    model = contract("CT", "PET")
+    assert len(fitting_items(two_series(("CT", "PT"), ("CT", "PET")), "unlabelled", model)) == 1
+    assert len(fitting_items(two_series(("PT", "CT"), ("PET", "CT")), "unlabelled", model)) == 1
+    for tags, channels, told in ((("PT", "CT"), ("CT", "PET"), "PT of channel CT"),
+                                 (("PT", "CT"), ("first", "second"), "channel 1: PT"),
+                                 (("CT", "MR"), ("CT", "PET"), "MR of channel PET")):  # fmt: skip
+        folder = two_series(tags, channels)
+        with pytest.raises(DataError, match="case a") as caught:
+            fitting_items(folder, "unlabelled", model)
+        assert told in str(caught.value.got)
+        assert len(fitting_items(folder, "unlabelled", model, ignore_card=True)) == 1
+
+
+def test_pictures_are_no_volumes(dataset: Any) -> None:
+    pictures = Contract(("CT",), {"CT": {"channels": ["CT"], "dim": 2}})
+    with pytest.raises(DataError, match="learned from pictures"):
+        fitting_items(dataset("CT"), "test", pictures, ignore_card=True)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from common.data.datasets.convert import convert_pairs
-from common.data.datasets.convert_channels import dicom_differs
+from common.data.datasets.convert_channels import dicom_differs, told_channels
+from common.data.datasets.dataset_json import Case
 from common.data.datasets.verify import check
 from common.errors import DataError
 
@@ -121,3 +122,12 @@ def test_other_scans_do_not_say_it(tmp_path: Path, names: tuple[str, ...], words
 def test_what_dicoms_tag_can_contradict() -> None:
     assert dicom_differs("MR", ["CT"]) and not dicom_differs("MR", ["image"]) and not dicom_differs("OT", ["CT"])
     assert not dicom_differs("MR", ["T1", "T2"]) and not dicom_differs("CT", ["NCCT"])
+
+
+def test_dicom_says_what_each_channel_of_a_new_data_set_is(dicom_series: Any, tmp_path: Path) -> None:
+    dicom_series(tmp_path / "a", np.zeros((2, 7, 8), np.int16))
+    case = Case("p", (tmp_path / "a", tmp_path / "pet.nii.gz"), None, "p")
+    assert told_channels(("CT", "PET"), [case], tmp_path) == ("CT", "PET")
+    with pytest.raises(DataError, match="case p") as caught:
+        told_channels(("PET", "CT"), [case], tmp_path)
+    assert caught.value.got == "CT,CT" and "--channels CT,CT" in str(caught.value.hint)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Orientation, Spacing
 
-from common.data.prompts.targets import BoxPromptsd, KeepTargetsd, UserPromptsd, move_boxes
+from common.contract import Contract
+from common.data.prompts.targets import BoxPromptsd, KeepTargetsd, TellUntaughtd, UserPromptsd, move_boxes
 from common.errors import ConfigError, PromptError
 
 
@@ -118,3 +120,19 @@ def test_prompts_that_are_none_are_refused(wrong: object) -> None:
 def test_prompts_need_the_image_s_grid() -> None:
     with pytest.raises(PromptError, match="MetaTensor"):
         UserPromptsd({"a": {"inside": [[1, 1, 1]]}})({"image": torch.zeros(1, 4, 4, 4)})
+
+
+def test_a_prompted_structure_that_was_never_taught_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    known = Contract(("image",), {"CT": {}, "T2 MR": {}}, {"CT": ("liver",), "T2 MR": ("spleen",)})
+    point = {"inside": [[1, 1, 1]]}
+
+    def told(contract: Contract, *names: str, default: str | None = None, **data: Any) -> list[str]:
+        case = UserPromptsd(dict.fromkeys(names, point))({"image": _volume(), "case": "x", **data})
+        return list(TellUntaughtd(contract, default)(case).get("notes", []))
+
+    (note,) = told(known, "liver", "spleen", "foot", "object 1", default="CTA")
+    assert note == "never taught on CTA, the answer follows the prompt alone: spleen, foot" and note in caplog.text
+    assert told(known, "liver", default="CT") == [] == told(known, "liver", "spleen")
+    assert "liver" in told(known, "liver", default="CT", modality="T2 MR")[0]  # the case's own word
+    assert "on CT or T2 MR" in told(known, "foot", notes=["first"])[1]
+    assert told(Contract(), "foot") == [] == told(known, default="CT")

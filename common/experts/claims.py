@@ -1,0 +1,59 @@
+"""Whether what is said of an expert agrees with what its own files say, and with what its network does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..channel_order import order_of
+from ..errors import ExpertError
+from ..modalities import meanings
+from .sources import Opened
+from .spec import ExpertSpec, train_hint
+
+__all__ = ["check_claims"]
+
+
+def check_claims(spec: ExpertSpec, source: Opened, *, hint: str | None = None) -> None:
+    """Refuse a description that names other channels or structures than the expert's files.
+
+    A nnU-Net's channels are compared word by word. A bundle's metadata often tell no more than ``image``; a name that
+    tells something is contradicted by one of another meaning, or in another order.
+
+    Args:
+        spec: the description.
+        source: the opened files.
+        hint: what to do about it; to train the expert again when None.
+
+    Raises:
+        ExpertError: for the first thing that differs, with what the files say.
+    """
+    reads = source.channels or spec.channels
+    if len(reads) != len(spec.channels) or _other_channels(spec, reads):
+        raise _refusal("image channels", spec, reads, spec.channels, hint)
+    if source.labels is None:
+        return
+    if source.labels.names != spec.labels.names:
+        raise _refusal("structures", spec, source.labels.names, spec.labels.names, hint)
+    if source.labels.values != spec.labels.values:
+        found, told = (
+            [f"{n}={v}" for n, v in zip(s.names, s.values, strict=True)] for s in (source.labels, spec.labels)
+        )
+        raise _refusal("values of structures", spec, found, told, hint)
+
+
+def _other_channels(spec: ExpertSpec, reads: Sequence[str]) -> bool:
+    if spec.kind == "nnunet":
+        return [c.casefold() for c in reads] != [c.casefold() for c in spec.channels]
+    if not all(map(meanings, reads)):  # "image", "channel 0"
+        return False
+    return order_of(reads, spec.channels) != tuple(range(len(reads)))
+
+
+def _refusal(what: str, spec: ExpertSpec, found: Sequence[str], told: Sequence[str], hint: str | None) -> ExpertError:
+    return ExpertError(
+        f"the expert's files and its description name different {what}",
+        where=f"expert {spec.name!r} ({spec.path})",
+        got=f"files: {', '.join(found)}",
+        expected=f"as described: {', '.join(told)}",
+        hint=hint or train_hint(spec.task),
+    )
