@@ -180,8 +180,7 @@ def _header_problems(case: Case, name: str) -> Iterator[Problem]:
             continue
         header = open_nifti(path).header
         if int(header["sform_code"]) == 0:
-            used = "the qform" if int(header["qform_code"]) else "the voxel size alone (no orientation stored)"
-            got, hint = f"no sform; {used} was used", "check left and right once, then store an sform"
+            got, hint = "no sform; the qform was used", "check left and right once, then store an sform"
             yield Problem(name, str(path), "header", "warning", got, "sform_code > 0", hint)
 
 
