@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import os
+import shlex
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-import itk
 import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import LoadImage
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import AmalgamationError, DataError, GeometryError
+from ..errors import DataError, GeometryError
 from ..geometry import PLAUSIBLE_SPACING_MM, Grid
 from .dicom.series import read_series
 from .dicom.slices import is_dicom
-from .pictures import is_picture, read_picture
+from .pictures import PICTURES, is_picture, read_picture
+from .volumes.contents import AGAIN, EXPORT, VOLUMES
+from .volumes.nifti import check_nifti, is_nifti, read_nifti
+from .volumes.simple_itk import is_itk, read_itk, write_itk
 
-__all__ = ["check_file", "check_volume", "open_nifti", "read_volume", "write_label_map", "write_volume"]
-
-_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+__all__ = ["check_file", "check_volume", "read_volume", "write_label_map", "write_volume"]
 
 
 def read_volume(
@@ -83,9 +82,7 @@ def read_volume(
 def check_file(
     path: Path, *, plausible_mm: tuple[float, float] | None = PLAUSIBLE_SPACING_MM, allow_shear: bool = False
 ) -> None:
-    """Refuse a missing or empty file, and a NIfTI header whose stored affine is impossible or contradicts itself.
-
-    MONAI's reader silently replaces an sform that does not agree with the header's voxel size.
+    """Refuse a missing or empty file, one of no kind that is read, and an impossible NIfTI header.
 
     Raises:
         DataError: when the file cannot be a volume.
@@ -95,29 +92,9 @@ def check_file(
     if path.is_dir():
         return
     if path.stat().st_size == 0:
-        raise DataError("the file is empty", where=path, got="0 bytes", hint=_AGAIN)
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
-        return
-    image = open_nifti(path)
-    if len(image.shape) < 3:
-        return
-    grid = Grid.of(image).check(where=path, plausible_mm=plausible_mm, allow_shear=allow_shear)
-    zooms = [abs(float(z)) for z in image.header.get_zooms()[:3]]
-    if not np.allclose(grid.spacing, zooms, rtol=0.01):
-        raise GeometryError(
-            "the sform and the voxel size of the header disagree about the spacing",
-            where=path,
-            got=f"sform: {grid.spacing} mm, pixdim: {tuple(zooms)} mm",
-            hint="find out which one is right and write it into both",
-        )
-
-
-def open_nifti(path: Path) -> Any:
-    """Open a NIfTI file (header only), naming it when that fails."""
-    try:
-        return nib.load(path)
-    except Exception as error:
-        raise DataError(f"not a readable NIfTI file ({_short(error)})", where=path, hint=_AGAIN) from error
+        raise DataError("the file is empty", where=path, got="0 bytes", hint=AGAIN)
+    if is_nifti(path):
+        check_nifti(path, plausible_mm=plausible_mm, allow_shear=allow_shear)
 
 
 def check_volume(
@@ -147,21 +124,20 @@ def check_volume(
         )
 
 
-@cache
-def _loader() -> LoadImage:
-    return LoadImage(image_only=True, ensure_channel_first=True, dtype=np.float32)
-
-
 def _load(path: Path, channels: int) -> MetaTensor:
     if is_picture(path):
         return read_picture(path, channels)
-    try:
-        return cast(MetaTensor, _loader()(path))
-    except AmalgamationError:
-        raise
-    except Exception as error:
-        cause = error.__cause__ or error
-        raise DataError(f"the file cannot be read ({_short(cause)})", where=path, hint=_AGAIN) from error
+    if is_nifti(path):
+        return read_nifti(path)
+    if is_itk(path):
+        return read_itk(path)
+    raise DataError(
+        "not a kind of file that is read",
+        where=path,
+        got=path.suffix or "a name without an ending",
+        expected=f"{', '.join((*VOLUMES, *PICTURES))}, or DICOM",
+        hint=EXPORT,
+    )
 
 
 def _one_volume(image: MetaTensor, volume: int | None, path: Path) -> MetaTensor:
@@ -179,7 +155,7 @@ def _dimension_error(shape: tuple[int, ...], dim: int, where: object) -> DataErr
         where=where,
         got=f"shape {shape}",
         expected=f"{dim} spatial axes",
-        hint=f"choose volume k of {shape[-1]} with: python -m tools data extract FILE k OUT"
+        hint=f"choose volume k of {shape[-1]} with: python -m tools data extract {shlex.quote(str(where))} k OUT.nii.gz"
         if several
         else f'set "dim": {len(shape)} in dataset.json, or stack the slices to volumes',
     )
@@ -194,14 +170,6 @@ def _channel_error(count: int, channels: Sequence[str], where: object) -> DataEr
         expected=", ".join(channels),
         hint="the channels of a case must be those of its dataset, in the same order",
     )
-
-
-def _short(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1][:160] if lines else 'no message'}"
-
-
-_AGAIN = "copy or export the file again; it may have been cut off"
 
 
 def write_label_map(array: NDArray[Any], grid: Grid, path: str | Path, dtype: str = "uint8") -> Path:
@@ -227,7 +195,7 @@ def write_label_map(array: NDArray[Any], grid: Grid, path: str | Path, dtype: st
         if name.endswith((".nii", ".nii.gz")):
             _write_nifti(values, grid, temporary)
         elif name.endswith((".nrrd", ".mha")):
-            _write_itk(values, grid, temporary)
+            write_itk(values, grid, temporary)
         elif name.endswith(".png") and values.ndim == 2:
             Image.fromarray(values.T).save(temporary)
         else:
@@ -274,17 +242,6 @@ def _write_nifti(values: NDArray[Any], grid: Grid, path: Path) -> None:
     image.set_qform(grid.affine, 1)
     image.header.set_xyzt_units("mm")
     nib.save(image, path)
-
-
-def _write_itk(values: NDArray[Any], grid: Grid, path: Path) -> None:
-    n = values.ndim
-    affine = _RAS_TO_LPS @ grid.affine
-    image = itk.image_from_array(np.ascontiguousarray(values.T))
-    spacing = np.linalg.norm(affine[:n, :n], axis=0)
-    image.SetSpacing([float(s) for s in spacing])
-    image.SetOrigin([float(o) for o in affine[:n, 3]])
-    image.SetDirection(itk.matrix_from_array(np.ascontiguousarray(affine[:n, :n] / spacing)))
-    itk.imwrite(image, str(path), compression=True)
 
 
 @contextmanager

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-import nrrd
 import numpy as np
 import pytest
+import SimpleITK
 
 SLICER = {"result_extension": ".nrrd", "result_dtype": "uint8"}
 
@@ -28,7 +28,7 @@ class Answer(NamedTuple):
     @property
     def values(self) -> np.ndarray:
         """Of a ``.nrrd`` file, ``[X, Y, Z]``."""
-        return nrrd.read(str(self.file))[0]
+        return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(self.file))).T
 
 
 class Client:

@@ -157,14 +157,23 @@ def test_metres_can_be_allowed(folder):
     assert [(p.kind, p.severity) for p in found] == [("size", "warning")]
 
 
-def test_no_stored_orientation_is_a_warning(folder):
+def test_no_stored_orientation_is_refused(folder):
     path = folder / "images" / "c1.nii.gz"
     image = nib.load(path)
     image.header["sform_code"] = image.header["qform_code"] = 0
     with_codes = nib.Nifti1Image(np.asarray(image.dataobj), None, image.header)
     nib.save(with_codes, path)
     save(folder / "labels" / "c1.nii.gz", LABEL, nib.load(path).affine)
-    assert "no orientation stored" in the_problem(folder, "header", "warning").got
+    assert "which side is left" in the_problem(folder, "geometry", "error").got
+
+
+def test_a_qform_alone_is_a_warning(folder):
+    path = folder / "images" / "c1.nii.gz"
+    image = nib.load(path)
+    image.set_qform(image.affine, 1)
+    image.set_sform(None, 0)
+    nib.save(image, path)
+    assert "no sform; the qform was used" in the_problem(folder, "header", "warning").got
 
 
 @pytest.mark.parametrize("part", ["images", "labels"])

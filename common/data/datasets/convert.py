@@ -21,7 +21,7 @@ from .convert_channels import told_channels
 from .convert_seg import seg_cases
 from .dataset import Dataset, read_dataset
 from .dataset_json import SPLITS, Case, about, channel_names, channel_number, read_json
-from .pairs import label_maps, paired
+from .pairs import label_maps, listed, paired
 from .splits import hashed_split
 
 __all__ = ["convert_nnunet", "convert_pairs", "split_dataset", "write_collection", "write_dataset", "write_json"]
@@ -92,6 +92,8 @@ def convert_nnunet(
 ) -> Dataset:
     """Make a dataset of an nnU-Net raw folder (``dataset.json``, ``imagesTr``, ``labelsTr``, perhaps ``imagesTs``).
 
+    Where its ``dataset.json`` has a key ``dataset``, the cases for training are those that it names, as for nnU-Net.
+
     Args:
         raw: folder ``DatasetXXX_Name``.
         out: folder of the new dataset.
@@ -113,7 +115,10 @@ def convert_nnunet(
                 "annotate them: python -m tools data check <dataset> then names those that are left")  # fmt: skip
         raise DataError("voxels without annotation, nnU-Net's ignore label, cannot be left out", hint=hint,
                         where=raw / "dataset.json", got=f'"{_IGNORE}": {value}')  # fmt: skip
-    training = paired(raw / "imagesTr", label_maps(raw / "labelsTr"), channels)
+    if "dataset" in data:
+        training = listed(data["dataset"], raw, channels)
+    else:
+        training = paired(raw / "imagesTr", label_maps(raw / "labelsTr"), channels)
     bare = [c.id for c in training if c.label is None]
     if bare:
         raise DataError(
@@ -126,6 +131,8 @@ def convert_nnunet(
         )
     held_maps = label_maps(raw / "labelsTs") if (raw / "labelsTs").is_dir() else {}
     held = paired(raw / "imagesTs", held_maps, channels) if (raw / "imagesTs").is_dir() else []
+    trained = {p.resolve() for c in training for p in c.images}
+    held = [c for c in held if not trained & {p.resolve() for p in c.images}]
     told = about(data)
     return _with_split(name, Path(out), channels, labels, training, held, val, dim=_dim(training[0]), told=told)
 

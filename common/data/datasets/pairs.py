@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ...errors import DataError, few
 from ..dicom.slices import holds_dicom
-from .dataset_json import VOLUME_SUFFIXES, Case, base_name, channel_groups, channel_number
+from .dataset_json import VOLUME_SUFFIXES, Case, base_name, channel_groups, channel_number, read_case
 
-__all__ = ["label_maps", "paired"]
+__all__ = ["label_maps", "listed", "paired"]
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,36 @@ def paired(images: Path, maps: Mapping[str, Path], channels: tuple[str, ...]) ->
     unused = [p.name for p in maps.values() if p not in used]
     if unused and len(used - {None}):
         logger.warning("%s: label maps that match no scan: %s", next(iter(maps.values())).parent, ", ".join(unused))
+    return cases
+
+
+def listed(table: Any, raw: Path, channels: tuple[str, ...]) -> list[Case]:
+    """The cases that nnU-Net's key ``dataset`` names: those, and no others that lie beside them.
+
+    Args:
+        table: ``{case: {"images": [path per channel], "label": path}}``; paths are relative to ``raw`` or absolute,
+            and variables of the environment are not expanded.
+        raw: the folder of the ``dataset.json``.
+        channels: names, one or more.
+
+    Raises:
+        DataError: for another table, a case without a label map, or a file that is not there.
+    """
+    where = raw / "dataset.json"
+    if not isinstance(table, Mapping) or not table:
+        raise DataError('the key "dataset" names no cases', where=where, got=f"{table!a:.200}",
+                        expected='{"case": {"images": [path], "label": path}}')  # fmt: skip
+    cases = []
+    for name, entry in table.items():
+        found = entry if isinstance(entry, Mapping) else {}
+        case = read_case({"id": name, "image": found.get("images"), "label": found.get("label")}, raw, channels, where)
+        if case.label is None:
+            raise DataError('a case of the key "dataset" has no label map', where=f"{where}, case {case.id}")
+        absent = [p for p in (*case.images, case.label) if not p.exists()]
+        if absent:
+            raise DataError("the key \"dataset\" names a file that is not there", where=f"{where}, case {case.id}",
+                            got=absent[0], hint="correct the path; $VARIABLES are not expanded")  # fmt: skip
+        cases.append(case)
     return cases
 
 

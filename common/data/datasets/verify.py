@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from ...errors import AmalgamationError, DataError, LabelError
+from ...errors import AmalgamationError, DataError, GeometryError, LabelError
 from ...geometry import PLAUSIBLE_SPACING_MM, Grid
 from ...intensity_range import Range, range_of
-from ..io import open_nifti, read_volume
+from ..io import read_volume
+from ..volumes.nifti import open_nifti
 from .datalist import read_collection
 from .dataset import Dataset, read_dataset
 from .dataset_json import SPLITS, Case, read_json
@@ -179,8 +180,7 @@ def _header_problems(case: Case, name: str) -> Iterator[Problem]:
             continue
         header = open_nifti(path).header
         if int(header["sform_code"]) == 0:
-            used = "the qform" if int(header["qform_code"]) else "the voxel size alone (no orientation stored)"
-            got, hint = f"no sform; {used} was used", "check left and right once, then store an sform"
+            got, hint = "no sform; the qform was used", "check left and right once, then store an sform"
             yield Problem(name, str(path), "header", "warning", got, "sform_code > 0", hint)
 
 
@@ -253,7 +253,8 @@ def _folders(dataset_dir: str | Path) -> list[Path]:
 def _kind(error: AmalgamationError) -> str:
     text = error.problem
     rules = {
-        "does not exist": "missing file", "channel": "channels", "-D": "dimensions", "NaN": "non-finite",
+        "does not exist": "missing file", "voxels is missing": "missing file", "channel": "channels",
+        "-D": "dimensions", "NaN": "non-finite",
         "cannot be read": "unreadable", "empty": "unreadable", "readable": "unreadable", "truncated": "unreadable",
         "decoded": "unreadable", "folder holds": "unreadable", "no DICOM image": "unreadable",
     }  # fmt: skip
@@ -261,7 +262,8 @@ def _kind(error: AmalgamationError) -> str:
         return "labels"
     if "affine" in text or "spacing" in text or "sheared" in text:
         return "geometry"
-    return next((kind for part, kind in rules.items() if part in text), "geometry")
+    other = "geometry" if isinstance(error, GeometryError) else "unreadable"
+    return next((kind for part, kind in rules.items() if part in text), other)
 
 
 def _problem(error: AmalgamationError, case: str, kind: str, file: Path | None = None) -> Problem:

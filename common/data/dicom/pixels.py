@@ -6,9 +6,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import itk
 import numpy as np
 import pydicom
+import SimpleITK
 from numpy.typing import NDArray
 from pydicom.uid import UID, RLELossless, SecondaryCaptureImageStorage
 
@@ -97,7 +97,7 @@ def _refuse_short(data: pydicom.Dataset, path: Path, frames: int = 1) -> None:
 
 
 def _plane(path: Path) -> NDArray[np.float32]:
-    """``[X, Y]`` of one slice; JPEG kinds are decoded by ITK from a copy that holds the pixel elements only.
+    """``[X, Y]`` of one slice; JPEG kinds are decoded by SimpleITK from a copy that holds the pixel elements only.
 
     A damaged header can make GDCM reserve gigabytes, so it never sees the file itself.
     """
@@ -107,12 +107,12 @@ def _plane(path: Path) -> NDArray[np.float32]:
     if not syntax.is_compressed or syntax == RLELossless:
         stored = data.pixel_array.astype(np.float32)
     else:
-        stored = _decoded_by_itk(data)
+        stored = _decoded(data)
     slope, intercept = float(data.get("RescaleSlope") or 1.0), float(data.get("RescaleIntercept") or 0.0)
     return np.asarray(stored.T * slope + intercept, dtype=np.float32)
 
 
-def _decoded_by_itk(data: pydicom.Dataset) -> NDArray[np.float32]:
+def _decoded(data: pydicom.Dataset) -> NDArray[np.float32]:
     _refuse_broken_fragments(data.PixelData)
     copy = pydicom.Dataset()
     for tag in _PIXEL_TAGS:
@@ -127,7 +127,11 @@ def _decoded_by_itk(data: pydicom.Dataset) -> NDArray[np.float32]:
         data_set = pydicom.dataset.FileDataset(str(clean), copy, file_meta=copy.file_meta, preamble=b"\0" * 128)
         data_set.is_little_endian, data_set.is_implicit_VR = True, False
         data_set.save_as(clean)
-        plane = np.asarray(itk.array_from_image(itk.imread(str(clean), itk.F)), dtype=np.float32)
+        reader = SimpleITK.ImageFileReader()
+        reader.SetFileName(str(clean))
+        reader.SetImageIO("GDCMImageIO")
+        reader.SetOutputPixelType(SimpleITK.sitkFloat32)
+        plane = SimpleITK.GetArrayFromImage(reader.Execute())
     return plane.reshape(plane.shape[-2:])
 
 

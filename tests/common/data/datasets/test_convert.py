@@ -49,6 +49,37 @@ def test_nnunet_raw_folder(raw, tmp_path):
     assert read_dataset(tmp_path / "elsewhere").cases()[0].images[0].name == dataset.cases()[0].images[0].name
 
 
+def test_nnunet_s_list_of_cases_is_kept_to(raw, tmp_path):
+    description = json.loads((raw / "dataset.json").read_text())
+
+    def entry(i, images=None):
+        files = images or [f"imagesTr/BR_{i:03d}_{c:04d}.nii.gz" for c in range(2)]
+        return {"images": files, "label": f"labelsTr/BR_{i:03d}.nii.gz"}
+
+    def described(table):
+        (raw / "dataset.json").write_text(json.dumps({**description, "dataset": table}))
+        return convert_nnunet(raw, tmp_path / "new", val=0)
+
+    other = [str(raw / f"imagesTs/BR_005_{c:04d}.nii.gz") for c in range(2)]
+    dataset = described({"first": entry(0), "third": entry(2), "moved": entry(3, other)})
+    cases = sorted([*dataset.cases("training"), *dataset.cases("validation")], key=lambda c: str(c.label))
+    assert {c.id: c.images[1].name for c in cases} == {
+        "first": "BR_000_0001.nii.gz", "third": "BR_002_0001.nii.gz", "moved": "BR_005_0001.nii.gz",
+    }  # fmt: skip
+    assert [c.label.name for c in cases if c.label] == ["BR_000.nii.gz", "BR_002.nii.gz", "BR_003.nii.gz"]
+    assert not dataset.cases("test")  # BR_005 lies in imagesTs, and is trained on here
+    for table, words in (
+        ([], "names no cases"),
+        ({"a": {"label": "labelsTr/BR_000.nii.gz"}}, "names no image"),
+        ({"a": {"images": entry(0)["images"]}}, "has no label map"),
+        ({"a": entry(0, ["imagesTr/BR_000_0000.nii.gz", "$HOME/BR_000_0001.nii.gz"])}, "file that is not there"),
+        ({"a/../b": entry(0)}, "a/../b"),
+        ({"a": entry(0, ["imagesTr/BR_000_0000.nii.gz"] * 3)}, "channel"),
+    ):
+        with pytest.raises(DataError, match=words):
+            described(table)
+
+
 def test_nnunet_names_that_are_refused_are_renamed_on_the_way(raw, tmp_path):
     """As in AMOS, whose fifteenth structure is called ``prostate/uterus``."""
     data = json.loads((raw / "dataset.json").read_text())
