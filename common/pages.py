@@ -18,9 +18,11 @@ __all__ = ["shape", "templates"]
 
 _DRAWN = """
 {%- macro drawn(one) -%}
+{%- if one is not none -%}
 <{{ one.tag }}{{ one.attrib|xmlattr }}>{{ one.text or "" }}
 {%- for part in one %}{{ drawn(part) }}{% endfor -%}
 </{{ one.tag }}>
+{%- endif -%}
 {%- endmacro %}"""
 
 
