@@ -60,6 +60,20 @@ def test_elements_are_written_by_templates_alone() -> None:
     assert not found, "\n".join(found)
 
 
+def included(template: Path) -> list[Path]:
+    """Styles, scripts and texts that a template takes in as they are."""
+    found = Environment().parse(template.read_text(encoding="utf-8")).find_all(nodes.Include)
+    names = [n.template.value for n in found if isinstance(n.template, nodes.Const)]
+    return [template.parent / name for name in names if not name.endswith(".j2")]
+
+
+def test_styles_and_scripts_hold_nothing_that_a_template_obeys() -> None:
+    """A brace too many there would be a place to fill, or a comment that silently ends somewhere else."""
+    files = {f for template in TEMPLATES for f in included(template)}
+    assert {"style.css", "page.js", "viewer.js", "page.css", "LICENSE-niivue.txt"} <= {f.name for f in files}
+    assert not [f for f in files if re.search(r"\{[{%#]", f.read_text(encoding="utf-8"))]
+
+
 def test_these_tests_can_fail(tmp_path: Path) -> None:
     lines = ("from markupsafe import Markup", "x = Markup(y)", "x = jinja2.utils.Markup(y)", "import jinja2",
              "class A:\n    def __html__(self):\n        return x")  # fmt: skip
