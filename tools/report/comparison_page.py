@@ -1,11 +1,10 @@
-"""The page of a comparison: the table, its figures, the cases, and how to make it again."""
+"""The page of a comparison: what its sections are filled with, the table, its figures, the cases."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from .comparison import Comparison, Member
 from .comparison_rows import MethodRow, annotated_values, method_rows, ordered
@@ -14,13 +13,37 @@ from .figures import Series, curves, intervals
 from .frame import document
 from .gallery import gallery, pictures
 from .numbers import Model
-from .page import facts, step_row
+from .page import facts, step
 from .pair_figures import pairs, strips
 from .results import Run, Study
-from .sections import legend
-from .viewer import viewer, viewer_scripts
+from .sections import Card
+from .viewer import viewer
 
 __all__ = ["comparison_facts", "render_comparison"]
+
+
+class Finding(NamedTuple):
+    """What was measured: the best of each way, and how many others differ from the reference.
+
+    Args:
+        cases: how many.
+        split: which.
+        tops: way, title and mean Dice of the best that is not prompted and of the best that is.
+        waiting: whether the reference is not evaluated yet.
+        others: members that were tested against it.
+        clear: of these, how many differ.
+        few: cases, when they are too few for a small p; else 0.
+        smallest: p that these cases allow.
+    """
+
+    cases: int
+    split: str
+    tops: list[tuple[str, str, float]]
+    waiting: bool
+    others: int
+    clear: int
+    few: int
+    smallest: str
 
 
 def render_comparison(comparison: Comparison, volumes: Mapping[str, Any], title: str | None = None) -> str:
@@ -33,18 +56,18 @@ def render_comparison(comparison: Comparison, volumes: Mapping[str, Any], title:
     """
     rows = ordered(method_rows(comparison))
     study = Study(comparison.name, [r for m in comparison.members for r in _first_runs(m)])
-    sections = [
-        ("overview", "Overview", _overview(comparison, rows, title)),
-        ("costs", "Costs", costs(rows)),
-        ("structures", "Structures", structures(comparison)),
-        ("cases", "Cases", _cases(comparison, rows)),
-        ("viewer", "Viewer", viewer(volumes)),
-        ("training", "Training", _training(comparison)),
-        ("overlays", "Overlays", gallery(study)),
-        ("inside", "Inside", pictures(study)),
-        ("reproduce", "Reproduce", _reproduce(comparison)),
-    ]
-    return document(title or comparison.name, sections, wide=True, after=viewer_scripts(volumes))
+    sections = {
+        "overview": _overview(comparison, rows, title),
+        "costs": costs(rows),
+        "structures": structures(comparison),
+        "cases": _cases(comparison, rows),
+        "viewer": viewer(volumes),
+        "training": _training(comparison),
+        "overlays": gallery(study),
+        "inside": pictures(study),
+        "reproduce": _reproduce(comparison),
+    }
+    return document("comparison.html.j2", title or comparison.name, sections)
 
 
 def _first_runs(member: Member) -> list[Run]:
@@ -59,74 +82,56 @@ def _named(run: Run, title: str) -> Run:
     return Run(**{**run.__dict__, "id": title, "title": title, "kind": "run"})
 
 
-def _overview(comparison: Comparison, rows: Sequence[MethodRow], title: str | None) -> str:
+def _overview(comparison: Comparison, rows: Sequence[MethodRow], title: str | None) -> dict[str, Any]:
     record, models = comparison.record, comparison.models
     when = str(record.get("created") or "")[:16].replace("T", " ")
     words = str((record.get("budget") or {}).get("words", ""))
-    eyebrow = " · ".join(p for p in (f"{len(comparison.members)} methods", f"budget: {words}", when) if p)
-    html = (
-        f'<p class="eyebrow">{escape(eyebrow)}</p><h1>{escape(title or "One collection, one split, one budget")}</h1>'
-    )
-    html += f'<p class="lead">{_finding(comparison, rows)}</p>{_notices(comparison)}'
     stats = {r.member.model.key: r.measures["dice"].mean for r in rows}
     known = [r.member.model for r in rows if r.member.model in models]
-    if known:
-        html += f'<div class="card narrow">{intervals(known, stats, "dice", "mean Dice with 95 % interval")}</div>'
-    note = (
-        "Dice and HD95 (MONAI) as means over the structures that the annotation shows, with 95 % intervals (cases "
-        "drawn within their task); p from Wilcoxon’s signed-rank test over cases against "
-        f"{escape(comparison.reference.title)}, two-sided, corrected by Holm. HD95 has no value where a structure was "
-        "not found: see “missed” beside it. “Invented” were predicted in cases that do not show them. Every method "
-        "answers for the structures of a case’s own task; answers are not cleaned up. ± is the standard deviation of "
-        "the seeds’ means. "
-        f"{_prompts(rows)}Click a heading to sort."
-    )
-    return f'{html}<p class="sub spaced">{note}</p><div class="card scroll">{methods_table(comparison, rows)}</div>'
+    return {
+        "eyebrow": " · ".join(p for p in (f"{len(comparison.members)} methods", f"budget: {words}", when) if p),
+        "heading": title or "One collection, one split, one budget",
+        "finding": _finding(comparison, rows),
+        "notices": _notices(comparison),
+        "intervals": intervals(known, stats, "dice", "mean Dice with 95 % interval"),
+        "reference": comparison.reference.title,
+        "prompts": _prompts(rows),
+        "table": methods_table(comparison, rows),
+    }
 
 
 def _prompts(rows: Sequence[MethodRow]) -> str:
-    if not any(r.member.prompted for r in rows):
-        return ""
+    """What prompted methods are told; empty without one."""
+    prompted = [r.member for r in rows if r.member.prompted]
     told = {
         "a box" if run.rules.get("prompt") == "box" else f"{run.rules['clicks']} clicks"
-        for r in rows
-        if r.member.prompted
-        for run in r.member.model.runs
+        for member in prompted
+        for run in member.model.runs
         if run.rules.get("clicks")
     }
-    by = escape(" or ".join(sorted(told)) or "boxes or clicks")
-    return (
-        f"<b>Prompted</b> methods are told by {by} for each structure, made from the annotation as no user could, "
-        "where to look; the others are not, and only these compete for the best mean. "
-    )
+    return (" or ".join(sorted(told)) or "boxes or clicks") if prompted else ""
 
 
-def _finding(comparison: Comparison, rows: Sequence[MethodRow]) -> str:
+def _finding(comparison: Comparison, rows: Sequence[MethodRow]) -> Finding | None:
     known = [r for r in rows if r.measures["dice"].mean.n]
     if not known:
-        return "Nothing has been evaluated yet."
-    n = max(r.measures["dice"].mean.n for r in known)
-    ways = (
-        ("", [r for r in known if not r.member.prompted]),
-        ("told where to look, ", [r for r in known if r.member.prompted]),
+        return None
+    ways = {w: [r for r in known if r.member.prompted == so] for w, so in (("", False), ("told where to look, ", True))}
+    others = [r.measures["dice"] for r in known if r.measures["dice"].test.n]
+    few = min((r.test.n for r in others), default=0)
+    return Finding(
+        cases=max(r.measures["dice"].mean.n for r in known),
+        split=str(comparison.record.get("split", "")),
+        tops=[(w, own[0].member.title, own[0].measures["dice"].mean.mean) for w, own in ways.items() if own],
+        waiting=not any(r.member is comparison.reference for r in known),
+        others=len(others),
+        clear=sum(r.p_holm < 0.05 for r in others),
+        few=few if 0 < few < 7 else 0,
+        smallest=f"{2 / 2**few:.2g}",
     )
-    tops = [
-        f"{w}{escape(own[0].member.title)} <b>{own[0].measures['dice'].mean.mean:.3f}</b>" for w, own in ways if own
-    ]
-    split = escape(str(comparison.record.get("split", "")))
-    said = f"Highest mean Dice over {n} cases of the {split} split: {'; '.join(tops)}"
-    others = [r for r in known if r.measures["dice"].test.n]
-    clear = [r for r in others if r.measures["dice"].p_holm < 0.05]
-    title = escape(comparison.reference.title)
-    if not any(r.member is comparison.reference for r in known):
-        return f"{said}. {title}, the reference, is not evaluated yet."
-    told = f"{len(clear)} of {len(others)} others differ from {title} at p &lt; 0.05 after correction"
-    few = min((r.measures["dice"].test.n for r in others), default=0)
-    note = f"; with {few} cases no p below {2 / 2**few:.2g} is possible" if others and 0 < few < 7 else ""
-    return f"{said}. {told}{note}." if others else f"{said}."
 
 
-def _notices(comparison: Comparison) -> str:
+def _notices(comparison: Comparison) -> list[str]:
     notes = [f"{m.title}: {m.failure.splitlines()[0]}" for m in comparison.members if m.failure]
     silent = [m.title for m in comparison.members if not m.failure and m.model not in comparison.models]
     notes += [f"Not evaluated yet: {', '.join(silent)}. The same command continues."] if silent else []
@@ -139,8 +144,7 @@ def _notices(comparison: Comparison) -> str:
     notes += _unlike(comparison)
     left_out = comparison.record.get("left_out") or {}
     why = "; ".join(f"{name} {reason}" for name, reason in left_out.items())
-    notes += [f"Left out: {why}."] if why else []
-    return "".join(f'<p class="notice">{escape(n)}</p>' for n in notes)
+    return notes + ([f"Left out: {why}."] if why else [])
 
 
 def _unlike(comparison: Comparison) -> list[str]:
@@ -168,26 +172,14 @@ def _unlike(comparison: Comparison) -> list[str]:
     return notes
 
 
-def _cases(comparison: Comparison, rows: Sequence[MethodRow]) -> str:
+def _cases(comparison: Comparison, rows: Sequence[MethodRow]) -> dict[str, Any] | None:
     values = annotated_values(comparison, "dice")
     members = [(r.member.model, _case_means(values[r.member.model.key])) for r in rows if r.member.model.key in values]
     if not members:
-        return ""
+        return None
     reference = next((m for m in members if m[0] is comparison.reference.model), members[0])
-    panels = "".join(
-        f'<div class="card"><h3>{escape(m[0].title)}</h3>{pairs(reference, m)}</div>'
-        for m in members
-        if m is not reference
-    )
-    note = "The mean Dice of each case; hover for the case and the number."
-    picture = strips(members, "mean Dice of the case")
-    html = f'<h2>Case by case</h2><p class="sub">{note}</p><div class="card scroll">{picture}</div>'
-    if panels:
-        title = escape(reference[0].title)
-        html += (
-            f'<h3 class="spaced">Each case, from {title} to another method</h3><div class="grid small">{panels}</div>'
-        )
-    return html
+    cards = [Card(m[0].title, pairs(reference, m)) for m in members if m is not reference]
+    return {"strips": strips(members, "mean Dice of the case"), "reference": reference[0].title, "cards": cards}
 
 
 def _case_means(values: Mapping[tuple[str, str, str], float]) -> dict[tuple[str, str], float]:
@@ -198,16 +190,13 @@ def _case_means(values: Mapping[tuple[str, str, str], float]) -> dict[tuple[str,
     return {c: sum(v) / len(v) for c, v in found.items()}
 
 
-def _training(comparison: Comparison) -> str:
+def _training(comparison: Comparison) -> dict[str, Any] | None:
     series = [
         Series(r.title, m.model.key, _points(r, "loss")) for m in comparison.members for r in m.model.runs if r.history
     ]
     picture = curves(series, "training loss over epochs")
-    if not picture:
-        return ""
     names = [Model(m.model.key, m.title, ()) for m in comparison.members if any(r.history for r in m.model.runs)]
-    note = "Losses of different methods are different sums: compare their course, not their height."
-    return f'<h2>Training</h2><p class="sub">{note}</p>{legend(names)}<div class="card">{picture}</div>'
+    return None if picture is None else {"models": names, "picture": picture}
 
 
 def _points(run: Run, column: str) -> list[tuple[float, float]]:
@@ -224,13 +213,9 @@ def comparison_facts(comparison: Comparison) -> list[tuple[str, str]]:
     return [*own, *facts(record)]
 
 
-def _reproduce(comparison: Comparison) -> str:
-    made_with = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in comparison_facts(comparison) if v)
-    rows = "".join(step_row(s) for chain in comparison.chains.values() for s in chain.get("steps", ()))
-    head = "<tr><th>Step</th><th>State</th><th>Time</th><th>Command</th></tr>"
-    command = escape(str(comparison.record.get("command", "")))
-    table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
-    return (
-        f'<h2>Reproduce</h2><div class="card"><h3>One command</h3><pre>{command}</pre>'
-        f'<h3 class="spaced">Made with</h3><dl>{made_with}</dl></div><div class="card scroll spaced">{table}</div>'
-    )
+def _reproduce(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "command": comparison.record.get("command", ""),
+        "facts": comparison_facts(comparison),
+        "steps": [step(s) for chain in comparison.chains.values() for s in chain.get("steps", ())],
+    }

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from xml.etree.ElementTree import Element
+
+from common.pages import shape
 
 from .figures import svg, text
 from .numbers import Model, Stat, statistic
@@ -15,7 +18,7 @@ WIDTH, LEFT, BOX, HIGH, GAP = 940.0, 4.0, 320.0, 66.0, 14.0
 MIDDLE, RIGHT, HUB = 392.0, 628.0, 178.0
 
 
-def diagram(study: Study, stats: Mapping[str, Stat]) -> str:
+def diagram(study: Study, stats: Mapping[str, Stat]) -> Element | None:
     """Experts, the amalgamation and the students, each with its mean Dice.
 
     Args:
@@ -24,37 +27,42 @@ def diagram(study: Study, stats: Mapping[str, Stat]) -> str:
     """
     experts = [*study.kind("expert"), *study.kind("external")]
     if study.chain is None or not experts:
-        return ""
+        return None
     students = [k for k in ("amalgamated", "alone") if study.kind(k)]
     height = max(len(experts) * (HIGH + GAP) - GAP, 2 * HIGH + 70.0) + 20
     centre = height / 2
     top = centre - (len(experts) * (HIGH + GAP) - GAP) / 2
     target = centre - 55 if "alone" in students else centre
-    body = ""
+    body: list[Element] = []
     for i, run in enumerate(experts):
         y = top + i * (HIGH + GAP)
-        body += _link(LEFT + BOX, y + HIGH / 2, MIDDLE, target, run.kind)
+        body.append(_link(LEFT + BOX, y + HIGH / 2, MIDDLE, target, run.kind))
         body += _expert(run, study, y)
-    body += f'<rect x="{MIDDLE}" y="{target - 44}" width="{HUB:.0f}" height="88" rx="44" class="hub"/>'
+    body.append(_rect(MIDDLE, target - 44, HUB, 88, 44, "hub"))
     for line, (down, style) in zip(
         study.words["hub"], ((-8, "hubtext"), (12, "hubnote"), (27, "hubnote")), strict=True
     ):
-        body += text(MIDDLE + HUB / 2, target + down, line, style, "middle")
-    body += _link(MIDDLE + HUB, target, RIGHT, target, "amalgamated")
+        body.append(text(MIDDLE + HUB / 2, target + down, line, style, "middle"))
+    body.append(_link(MIDDLE + HUB, target, RIGHT, target, "amalgamated"))
     body += _student("amalgamated", study, stats, target - HIGH / 2 - 6)
     if "alone" in students:
         body += _student("alone", study, stats, centre + 55)
     return svg(WIDTH, height, body, "Experts are amalgamated into one student", "figure diagram")
 
 
-def _link(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+def _rect(x: float, y: float, width: float, height: float, rx: float, cls: str) -> Element:
+    place = {"x": f"{x:g}", "y": f"{y:.1f}", "width": f"{width:.0f}", "height": f"{height:.0f}"}
+    return shape("rect", {**place, "rx": f"{rx:g}", "class": cls})
+
+
+def _link(x1: float, y1: float, x2: float, y2: float, kind: str) -> Element:
     bend = (x2 - x1) / 2
     dash = " dashed" if kind == "external" else ""
     path = f"M{x1:.0f},{y1:.0f} C{x1 + bend:.0f},{y1:.0f} {x2 - bend:.0f},{y2:.0f} {x2:.0f},{y2:.0f}"
-    return f'<path d="{path}" class="link {kind}{dash}"/>'
+    return shape("path", {"d": path, "class": f"link {kind}{dash}"})
 
 
-def _expert(run: Run, study: Study, y: float) -> str:
+def _expert(run: Run, study: Study, y: float) -> list[Element]:
     task = ((study.chain or {}).get("tasks") or {}).get(run.task, {})
     modality = task.get("modality", "")
     modality = ", ".join(map(str, modality)) if isinstance(modality, list | tuple) else str(modality)
@@ -66,7 +74,7 @@ def _expert(run: Run, study: Study, y: float) -> str:
     return _box(LEFT, y, BOX, run.kind, name, described[:46], _dice(run), run.status)
 
 
-def _student(key: str, study: Study, stats: Mapping[str, Stat], y: float) -> str:
+def _student(key: str, study: Study, stats: Mapping[str, Stat], y: float) -> list[Element]:
     runs = study.kind(key)
     seeds = f"{len(runs)} seeds" if len(runs) > 1 else "1 seed"
     title, note = study.words[key], study.words[f"note_{key}"]
@@ -81,14 +89,14 @@ def _dice(run: Run) -> str:
     return f"{mean:.3f}" if math.isfinite(mean) else ""
 
 
-def _box(x: float, y: float, width: float, kind: str, title: str, note: str, score: str, status: str) -> str:
-    pending = "" if status == "done" else " pending"
-    body = f'<rect x="{x}" y="{y:.0f}" width="{width:.0f}" height="{HIGH:.0f}" rx="12" class="box {kind}{pending}"/>'
-    body += f'<rect x="{x}" y="{y + 14:.0f}" width="4" height="{HIGH - 28:.0f}" rx="2" class="edge {kind}"/>'
-    body += text(x + 18, y + 29, title if len(title) < 30 else title[:28] + "…", "boxtitle")
-    body += text(x + 18, y + 49, note if status == "done" else f"{note} · {status}", "boxnote")
+def _box(x: float, y: float, width: float, kind: str, title: str, note: str, score: str, status: str) -> list[Element]:
+    body = [
+        _rect(x, y, width, HIGH, 12, f"box {kind}" + ("" if status == "done" else " pending")),
+        _rect(x, y + 14, 4, HIGH - 28, 2, f"edge {kind}"),
+        text(x + 18, y + 29, title if len(title) < 30 else title[:28] + "…", "boxtitle"),
+        text(x + 18, y + 49, note if status == "done" else f"{note} · {status}", "boxnote"),
+    ]
     if score:
-        body += text(x + width - 16, y + 32, score, "score", "end") + text(
-            x + width - 16, y + 50, "Dice", "boxnote", "end"
-        )
+        body.append(text(x + width - 16, y + 32, score, "score", "end"))
+        body.append(text(x + width - 16, y + 50, "Dice", "boxnote", "end"))
     return body

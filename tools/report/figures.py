@@ -1,11 +1,13 @@
-"""The report's drawings as inline SVG, coloured by the page's CSS variables so that one drawing serves both themes."""
+"""The report's drawings as trees of SVG elements, coloured by the page's CSS variables: one serves both themes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
+from xml.etree.ElementTree import Element
+
+from common.pages import shape
 
 from .numbers import Model, Stat
 
@@ -20,22 +22,38 @@ class Series(NamedTuple):
     points: list[tuple[float, float]]
 
 
-def text(x: float, y: float, words: str, cls: str = "", anchor: str = "start") -> str:
+def text(x: float, y: float, words: str, cls: str = "", anchor: str = "start") -> Element:
     """An SVG text."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{cls}" text-anchor="{anchor}">{escape(words)}</text>'
+    return shape("text", {"x": f"{x:.1f}", "y": f"{y:.1f}", "class": cls, "text-anchor": anchor}, words)
 
 
-def line(x1: float, y1: float, x2: float, y2: float, cls: str = "grid") -> str:
-    """An SVG line."""
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{cls}"/>'
+def line(x1: float, y1: float, x2: float, y2: float, cls: str = "grid", hint: str = "") -> Element:
+    """An SVG line; the hint shows under the pointer."""
+    ends = {"x1": f"{x1:.1f}", "y1": f"{y1:.1f}", "x2": f"{x2:.1f}", "y2": f"{y2:.1f}"}
+    return shape("line", {**ends, "class": cls}, parts=_hint(hint))
 
 
-def svg(width: float, height: float, body: str, label: str, cls: str = "figure") -> str:
-    """The frame around a drawing."""
-    return (
-        f'<svg class="{cls}" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(label)}" '
-        f'style="max-width:{width:.0f}px">{body}</svg>'
+def dot(x: float, y: float, r: float, cls: str, hint: str = "") -> Element:
+    """An SVG circle; the hint shows under the pointer."""
+    return shape(
+        "circle", {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": f"{r:g}", "class": f"dot {cls}"}, parts=_hint(hint)
     )
+
+
+def _hint(words: str) -> list[Element]:
+    return [shape("title", {}, words)] if words else []
+
+
+def svg(width: float, height: float, body: Sequence[Element], label: str, cls: str = "figure") -> Element:
+    """The frame around a drawing."""
+    frame = {"class": cls, "viewBox": f"0 0 {width:.0f} {height:.0f}", "role": "img", "aria-label": label}
+    return shape("svg", {**frame, "style": f"max-width:{width:.0f}px"}, parts=body)
+
+
+def axis(values: Sequence[float], at: Callable[[float], float], top: float, base: float, below: float) -> list[Element]:
+    """Upright rules at these values, with their numbers below."""
+    return [e for t in values for e in (line(at(t), top, at(t), base),
+                                        text(at(t), base + below, number(t), "tick", "middle"))]  # fmt: skip
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -66,26 +84,24 @@ def scale(stats: Sequence[Stat], measure: str) -> tuple[float, float]:
     return max(0.0, math.floor((min(lows) - 0.02) * 20) / 20), 1.0
 
 
-def bar(stat: Stat, key: str, low: float, high: float, width: float = 92) -> str:
+def bar(stat: Stat, key: str, low: float, high: float, width: float = 92) -> Element | None:
     """A small interval for a table cell."""
     if not stat.n:
-        return ""
+        return None
 
     def at(v: float) -> float:
         return 3 + (width - 6) * min(max((v - low) / (high - low or 1), 0), 1)
 
-    return (
-        f'<svg class="bar" viewBox="0 0 {width:.0f} 10" aria-hidden="true">{line(3, 5, width - 3, 5, "rail")}'
-        f'<line x1="{at(stat.low):.1f}" x2="{at(stat.high):.1f}" y1="5" y2="5" class="span {key}"/>'
-        f'<circle cx="{at(stat.mean):.1f}" cy="5" r="3.2" class="dot {key}"/></svg>'
-    )
+    body = [line(3, 5, width - 3, 5, "rail"), line(at(stat.low), 5, at(stat.high), 5, f"span {key}")]
+    frame = {"class": "bar", "viewBox": f"0 0 {width:.0f} 10", "aria-hidden": "true"}
+    return shape("svg", frame, parts=[*body, dot(at(stat.mean), 5, 3.2, key)])
 
 
-def intervals(models: Sequence[Model], stats: Mapping[str, Stat], measure: str, label: str) -> str:
+def intervals(models: Sequence[Model], stats: Mapping[str, Stat], measure: str, label: str) -> Element | None:
     """Means with 95 % intervals, one row per model: the picture at the top of the page."""
     known = [m for m in models if stats[m.key].n]
     if not known:
-        return ""
+        return None
     low, high = scale([stats[m.key] for m in known], measure)
     if measure not in ("hd95", "hd"):
         high = min(1.0, math.ceil((max(stats[m.key].high for m in known) + 0.02) * 20) / 20)
@@ -95,19 +111,18 @@ def intervals(models: Sequence[Model], stats: Mapping[str, Stat], measure: str, 
     def at(v: float) -> float:
         return left + (width - 2 * left) * (v - low) / (high - low or 1)
 
-    body = "".join(
-        line(at(t), top, at(t), base) + text(at(t), base + 16, number(t), "tick", "middle") for t in ticks(low, high)
-    )
+    body = axis(ticks(low, high), at, top, base, 16)
     for i, model in enumerate(known):
         s, y = stats[model.key], top + step * i + 36
-        body += text(left, y - 17, model.title, "name")
-        body += text(width - left, y - 17, f"{s.mean:.3f}  [{s.low:.3f}, {s.high:.3f}]", "value", "end")
-        body += f'<line x1="{at(s.low):.1f}" x2="{at(s.high):.1f}" y1="{y}" y2="{y}" class="span thick {model.key}"/>'
-        body += f'<circle cx="{at(s.mean):.1f}" cy="{y}" r="6.5" class="dot {model.key}"/>'
-    return svg(width, base + 34, body + text(width / 2, base + 31, label, "axis", "middle"), label, "figure wide")
+        body.append(text(left, y - 17, model.title, "name"))
+        body.append(text(width - left, y - 17, f"{s.mean:.3f}  [{s.low:.3f}, {s.high:.3f}]", "value", "end"))
+        body.append(line(at(s.low), y, at(s.high), y, f"span thick {model.key}"))
+        body.append(dot(at(s.mean), y, 6.5, model.key))
+    body.append(text(width / 2, base + 31, label, "axis", "middle"))
+    return svg(width, base + 34, body, label, "figure wide")
 
 
-def dumbbells(cases: Sequence[tuple[str, Mapping[str, float]]], models: Sequence[Model], label: str) -> str:
+def dumbbells(cases: Sequence[tuple[str, Mapping[str, float]]], models: Sequence[Model], label: str) -> Element | None:
     """One row per case with a dot per model, joined: who is better, case by case.
 
     Args:
@@ -117,7 +132,7 @@ def dumbbells(cases: Sequence[tuple[str, Mapping[str, float]]], models: Sequence
     """
     values = [v for _, per in cases for v in per.values() if math.isfinite(v)]
     if not values:
-        return ""
+        return None
     low, high = min(values), max(values)
     margin = max((high - low) * 0.06, 0.01)
     low, high = low - margin, high + margin
@@ -129,30 +144,25 @@ def dumbbells(cases: Sequence[tuple[str, Mapping[str, float]]], models: Sequence
     def at(v: float) -> float:
         return left + (width - left - 14) * (v - low) / ((high - low) or 1)
 
-    body = "".join(
-        line(at(t), top, at(t), base) + text(at(t), base + 15, number(t), "tick", "middle") for t in ticks(low, high, 4)
-    )
+    body = axis(ticks(low, high, 4), at, top, base, 15)
     for i, (name, per) in enumerate(cases):
         y = top + step * (i + 0.5)
         known = {k: v for k, v in per.items() if math.isfinite(v)}
         if named:
-            body += text(left - 8, y + 4, name if len(name) < 17 else "…" + name[-15:], "tick", "end")
+            body.append(text(left - 8, y + 4, name if len(name) < 17 else "…" + name[-15:], "tick", "end"))
         if len(known) > 1:
-            body += line(at(min(known.values())), y, at(max(known.values())), y, "join")
-        for model in (m for m in models if m.key in known):
-            v = known[model.key]
-            hint = escape(f"{name}: {model.title} {v:.3f}")
-            body += (
-                f'<circle cx="{at(v):.1f}" cy="{y:.1f}" r="4.6" class="dot {model.key}"><title>{hint}</title></circle>'
-            )
-    return svg(width, base + 32, body + text((left + width) / 2, base + 30, label, "axis", "middle"), label)
+            body.append(line(at(min(known.values())), y, at(max(known.values())), y, "join"))
+        for m in (m for m in models if m.key in known):
+            body.append(dot(at(known[m.key]), y, 4.6, m.key, f"{name}: {m.title} {known[m.key]:.3f}"))
+    body.append(text((left + width) / 2, base + 30, label, "axis", "middle"))
+    return svg(width, base + 32, body, label)
 
 
-def scatter(points: Sequence[tuple[str, float, float]], names: tuple[str, str], key: str) -> str:
+def scatter(points: Sequence[tuple[str, float, float]], names: tuple[str, str], key: str) -> Element | None:
     """Every case and structure: one model across, the other upwards; above the diagonal the second is better."""
     known = [(n, a, b) for n, a, b in points if math.isfinite(a) and math.isfinite(b)]
     if not known:
-        return ""
+        return None
     low = max(0.0, min(min(a, b) for _, a, b in known) - 0.03)
     high, size, left, top = 1.0, 460.0, 46.0, 8.0
     inner = size - left - 16
@@ -163,29 +173,23 @@ def scatter(points: Sequence[tuple[str, float, float]], names: tuple[str, str], 
     def y(v: float) -> float:
         return top + inner - inner * (v - low) / (high - low or 1)
 
-    body = ""
+    body: list[Element] = []
     for t in ticks(low, high, 4):
-        body += line(x(t), top, x(t), top + inner) + text(x(t), top + inner + 16, number(t), "tick", "middle")
-        body += line(left, y(t), left + inner, y(t)) + text(left - 7, y(t) + 4, number(t), "tick", "end")
-    body += line(x(low), y(low), x(high), y(high), "diagonal")
-    for name, a, b in known:
-        body += (
-            f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="4" class="dot soft {key}">'
-            f"<title>{escape(f'{name}: {a:.3f} → {b:.3f}')}</title></circle>"
-        )
-    body += text(left + inner / 2, top + inner + 34, names[0], "axis", "middle")
-    turn = f"rotate(-90 12 {top + inner / 2:.0f})"
-    body += f'<text x="12" y="{top + inner / 2:.0f}" class="axis" text-anchor="middle" transform="{turn}">'
-    body += f"{escape(names[1])}</text>"
+        body += axis([t], x, top, top + inner, 16)
+        body += [line(left, y(t), left + inner, y(t)), text(left - 7, y(t) + 4, number(t), "tick", "end")]
+    body.append(line(x(low), y(low), x(high), y(high), "diagonal"))
+    body += [dot(x(a), y(b), 4, f"soft {key}", f"{name}: {a:.3f} → {b:.3f}") for name, a, b in known]
+    body.append(text(left + inner / 2, top + inner + 34, names[0], "axis", "middle"))
+    upright = text(12, top + inner / 2, names[1], "axis", "middle")
+    upright.set("transform", f"rotate(-90 12 {top + inner / 2:.0f})")
     above = sum(b > a for _, a, b in known)
     below = sum(b < a for _, a, b in known)
-    body += text(left + 10, top + 18, f"{above} better", "note") + text(
-        left + inner - 8, top + inner - 10, f"{below} worse", "note", "end"
-    )
+    body += [upright, text(left + 10, top + 18, f"{above} better", "note")]
+    body.append(text(left + inner - 8, top + inner - 10, f"{below} worse", "note", "end"))
     return svg(size, top + inner + 42, body, f"{names[1]} against {names[0]}")
 
 
-def curves(series: Sequence[Series], label: str, *, unit: bool = False) -> str:
+def curves(series: Sequence[Series], label: str, *, unit: bool = False) -> Element | None:
     """Lines over epochs.
 
     Args:
@@ -195,7 +199,7 @@ def curves(series: Sequence[Series], label: str, *, unit: bool = False) -> str:
     """
     drawn = [s for s in series if s.points]
     if not drawn:
-        return ""
+        return None
     xs = [x for s in drawn for x, _ in s.points]
     ys = [y for s in drawn for _, y in s.points]
     low, high = (0.0, min(1.0, math.ceil(max(ys) * 10 + 0.2) / 10)) if unit else (min(ys), max(ys))
@@ -207,17 +211,15 @@ def curves(series: Sequence[Series], label: str, *, unit: bool = False) -> str:
     def at(x: float, y: float) -> tuple[float, float]:
         return left + w * (x - first) / (last - first or 1), top + h - h * (y - low) / (high - low or 1)
 
-    body = ""
+    body: list[Element] = []
     for t in ticks(low, high, 4):
-        body += line(left, at(first, t)[1], left + w, at(first, t)[1])
-        body += text(left - 7, at(first, t)[1] + 4, number(t), "tick", "end")
+        y = at(first, t)[1]
+        body += [line(left, y, left + w, y), text(left - 7, y + 4, number(t), "tick", "end")]
     for t in (t for t in ticks(first, last, 5) if t == int(t)):
-        body += text(at(t, low)[0], top + h + 17, number(t), "tick", "middle")
+        body.append(text(at(t, low)[0], top + h + 17, number(t), "tick", "middle"))
     for s in drawn:
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py in (at(x, y) for x, y in s.points))
-        body += f'<polyline points="{path}" class="curve {s.key}"><title>{escape(s.name)}</title></polyline>'
-        px, py = at(*s.points[-1])
-        body += (
-            f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" class="dot {s.key}"><title>{escape(s.name)}</title></circle>'
-        )
-    return svg(width, height, body + text(left + w / 2, height - 6, "epoch", "axis", "middle"), label)
+        body.append(shape("polyline", {"points": path, "class": f"curve {s.key}"}, parts=_hint(s.name)))
+        body.append(dot(*at(*s.points[-1]), 3, s.key, s.name))
+    body.append(text(left + w / 2, height - 6, "epoch", "axis", "middle"))
+    return svg(width, height, body, label)

@@ -5,58 +5,68 @@ from __future__ import annotations
 import base64
 import io
 import struct
-from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
-from PIL import Image
+import PIL.Image
 
 from .results import Overlay, Run, Study
 
-__all__ = ["gallery", "image", "pictures"]
+__all__ = ["Drawn", "Gallery", "Image", "gallery", "image", "pictures"]
 
 PICTURES_PER_RUN = 12
 
 
-def image(file: Path, alt: str) -> str:
-    """A picture inside the page; WebP, because a page with all PNGs is several times as large.
+class Image(NamedTuple):
+    """A picture inside the page: its data address, or why there is none."""
 
-    Of one that cannot be read there is a word.
-    """
+    name: str
+    alt: str
+    address: str = ""
+    problem: str = ""
+
+
+class Drawn(NamedTuple):
+    """A case of the gallery: the run that is shown with it, the picture, and what is below."""
+
+    run: str
+    image: Image
+    kind: str
+    structure: str
+    dice: float
+    name: str
+
+
+class Gallery(NamedTuple):
+    """Runs with pictures, and these; those of the first are shown."""
+
+    runs: list[Run]
+    figures: list[Drawn]
+
+
+def image(file: Path, alt: str) -> Image:
+    """A picture; WebP, because a page with all PNGs is several times as large. One that cannot be read is named."""
     packed = io.BytesIO()
     try:
-        with Image.open(file) as picture:
+        with PIL.Image.open(file) as picture:
             picture.convert("RGB").save(packed, "WEBP", quality=86)
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        return f'<p class="notice">Left out: {escape(file.name)} is no picture ({type(error).__name__}).</p>'
-    data = base64.b64encode(packed.getvalue()).decode("ascii")
-    return f'<img loading="lazy" alt="{escape(alt)}" src="data:image/webp;base64,{data}">'
+    except (OSError, ValueError, SyntaxError, struct.error, PIL.Image.DecompressionBombError) as error:
+        return Image(file.name, alt, problem=type(error).__name__)
+    return Image(file.name, alt, "data:image/webp;base64," + base64.b64encode(packed.getvalue()).decode("ascii"))
 
 
-def gallery(study: Study) -> str:
-    """Best and worst cases, a tab for each run."""
-    shown = [r for r in sorted(study.runs, key=_gallery_order) if r.overlays]
-    if not shown:
-        return ""
-    first = shown[0].id
-    buttons, figures = "", ""
-    for run in shown:
-        pressed = "true" if run.id == first else "false"
-        buttons += f'<button value="{escape(run.id)}" aria-pressed="{pressed}">{escape(run.title)}</button>'
-        hidden = "" if run.id == first else " hidden"
-        for o in sorted(run.overlays, key=_overlay_order)[:PICTURES_PER_RUN]:
-            name = o.case if o.case.startswith(o.task) else f"{o.task} {o.case}"
-            alt = f"{o.kind}: {o.case}, {o.structure}, Dice {o.dice:.3f}"
-            figures += (
-                f'<figure data-shown="{escape(run.id)}"{hidden}>{image(o.file, alt)}'
-                f'<figcaption><span class="pill">{escape(o.kind)}</span><b>{escape(o.structure)}</b> Dice {o.dice:.3f}'
-                f"<span>{escape(name)}</span></figcaption></figure>"
-            )
-    note = (
-        "Best and worst cases of every task by mean Dice: solid outlines are the label, dashed the prediction. "
-        "Best cases are cut through their largest structure, worst cases through the one that failed most."
-    )
-    tabs = f'<div class="tabs" data-group="shown">{buttons}</div>' if len(shown) > 1 else ""
-    return f'<h2>Best and worst cases</h2><p class="sub">{note}</p>{tabs}<div class="gallery">{figures}</div>'
+def gallery(study: Study) -> Gallery | None:
+    """Best and worst cases, a tab for each run; None without any."""
+    runs = [r for r in sorted(study.runs, key=_gallery_order) if r.overlays]
+    shown = [(r, o) for r in runs for o in sorted(r.overlays, key=_overlay_order)[:PICTURES_PER_RUN]]
+    return Gallery(runs, [_drawn(r, o) for r, o in shown]) if runs else None
+
+
+def _drawn(run: Run, overlay: Overlay) -> Drawn:
+    o = overlay
+    name = o.case if o.case.startswith(o.task) else f"{o.task} {o.case}"
+    shown = image(o.file, f"{o.kind}: {o.case}, {o.structure}, Dice {o.dice:.3f}")
+    return Drawn(run.id, shown, o.kind, o.structure, o.dice, name)
 
 
 def _overlay_order(overlay: Overlay) -> tuple[str, str]:
@@ -68,12 +78,6 @@ def _gallery_order(run: Run) -> int:
     return order.index(run.kind) if run.kind in order else len(order)
 
 
-def pictures(study: Study) -> str:
-    """What runs left in ``pictures/``: attention and gate maps, votes, what was forgotten."""
-    figures = "".join(
-        f"<figure>{image(p.file, p.caption)}<figcaption><b>{escape(p.caption)}</b>"
-        f"<span>{escape(r.title)}</span></figcaption></figure>"
-        for r in study.runs
-        for p in r.pictures[:PICTURES_PER_RUN]
-    )
-    return f'<h2>Inside the models</h2><div class="gallery">{figures}</div>' if figures else ""
+def pictures(study: Study) -> list[tuple[Image, str]]:
+    """What runs left in ``pictures/``, and whose it is: attention and gate maps, votes, what was forgotten."""
+    return [(image(p.file, p.caption), r.title) for r in study.runs for p in r.pictures[:PICTURES_PER_RUN]]

@@ -1,12 +1,11 @@
-"""The page: sections in order, everything inline."""
+"""The page of a study: what each of its sections is filled with."""
 
 from __future__ import annotations
 
 import datetime
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from .diagram import diagram
 from .figures import Series, curves
@@ -14,76 +13,63 @@ from .frame import document
 from .gallery import gallery, pictures
 from .numbers import Model, models_of, statistic, variant_keys
 from .results import Run, Study
-from .sections import cases, common, distance_of, finding, hero, key, legend, tables
+from .sections import Card, cases, common, distance_of, finding, hero, tables
 
-__all__ = ["duration", "facts", "render", "step_row"]
+__all__ = ["Step", "duration", "facts", "render", "step"]
+
+
+class Step(NamedTuple):
+    """A step of a chain: its colour if it is a model, title, state, time, command."""
+
+    key: str
+    title: str
+    status: str
+    time: str
+    command: str
 
 
 def render(study: Study, title: str | None = None) -> str:
     """The whole HTML document of a study."""
     models = models_of(study)
-    sections = [
-        ("overview", "Overview", _overview(study, models, title)),
-        ("structures", "Structures", _structures(models, distance_of((study.chain or {}).get("tasks")))),
-        ("cases", "Cases", _cases(models)),
-        ("training", "Training", _training(study)),
-        ("overlays", "Overlays", gallery(study)),
-        ("inside", "Inside", pictures(study)),
-        ("reproduce", "Reproduce", _reproduce(study)),
-    ]
-    return document(title or study.name, sections)
+    sections = {
+        "overview": _overview(study, models, title),
+        "structures": _structures(models, distance_of((study.chain or {}).get("tasks"))),
+        "cases": {"models": models, "cards": cases(models)} if models else None,
+        "training": _training(study),
+        "overlays": gallery(study),
+        "inside": pictures(study),
+        "reproduce": _reproduce(study),
+    }
+    return document("study.html.j2", title or study.name, sections)
 
 
-def _overview(study: Study, models: Sequence[Model], title: str | None) -> str:
+def _overview(study: Study, models: Sequence[Model], title: str | None) -> dict[str, Any]:
     chain = study.chain or {}
     when = str(chain.get("created", ""))[:16].replace("T", " ")
-    eyebrow = " · ".join(p for p in (str(chain.get("bundle", "")), when) if p)
     experts = len(study.kind("expert")) + len(study.kind("external"))
     counted = f"{experts} experts, one student" if study.chain and experts else study.name
-    name = title or study.words.get("title") or counted
-    html = f'<p class="eyebrow">{escape(eyebrow)}</p><h1>{escape(name)}</h1><p class="lead">{finding(models)}</p>'
-    html += _unfinished(chain)
-    html += hero(models) if models else ""
-    stats = {k: statistic(v) for k, v in common(models, "dice").items()}
-    drawing = diagram(study, stats)
-    if drawing:
-        html += f'<div class="card scroll" style="margin-top:20px">{drawing}</div>'
-    return html
+    return {
+        "eyebrow": " · ".join(p for p in (str(chain.get("bundle", "")), when) if p),
+        "heading": title or study.words.get("title") or counted,
+        "finding": finding(models),
+        "unfinished": [s for s in chain.get("steps", ()) if s.get("status") != "done"],
+        "hero": hero(models) if models else None,
+        "diagram": diagram(study, {k: statistic(v) for k, v in common(models, "dice").items()}),
+    }
 
 
-def _unfinished(chain: dict[str, Any]) -> str:
-    open_steps = [s for s in chain.get("steps", ()) if s.get("status") != "done"]
-    if not open_steps:
-        return ""
-    names = ", ".join(
-        f"{escape(s.get('title', s['id']))} ({escape(s.get('status', 'unknown'))})" for s in open_steps[:4]
-    )
-    more = f" and {len(open_steps) - 4} more" if len(open_steps) > 4 else ""
-    return f'<p class="notice">This chain is not finished: {names}{more}. The same command continues it.</p>'
-
-
-def _structures(models: Sequence[Model], distance: str) -> str:
+def _structures(models: Sequence[Model], distance: str) -> dict[str, Any] | None:
     if not models:
-        return ""
+        return None
     rules = models[0].runs[0].rules
-    rule = "absent from both maps is left out; predicted or annotated alone scores Dice 0 and has no distance"
-    if rules.get("empty_rule") == "legacy":
-        rule = "empty structures follow the legacy rule of the TransUNet family"
-    prompts = {str(r.rules["prompt_source"]) for m in models for r in m.runs if r.rules.get("prompt_source")}
-    asked = f" Prompts: {escape(', '.join(sorted(prompts)))}." if prompts else ""
-    note = (
-        f"Mean and 95 % interval per structure; the best mean is bold, a coloured difference excludes zero. "
-        f"A structure {rule}. Surface Dice at {escape(str(rules.get('surface_tolerance_mm', 2.0)))} mm.{asked} "
-        "Click a heading to sort."
-    )
-    return f'<h2>Structure by structure</h2><p class="sub">{note}</p>{tables(models, distance)}'
-
-
-def _cases(models: Sequence[Model]) -> str:
-    if not models:
-        return ""
-    note = "Each row is one case with a dot per model; hover for the numbers."
-    return f'<h2>Case by case</h2><p class="sub">{note}</p>{cases(models)}'
+    return {
+        "legacy": rules.get("empty_rule") == "legacy",
+        "tolerance": rules.get("surface_tolerance_mm", 2.0),
+        "prompts": sorted(
+            {str(r.rules["prompt_source"]) for m in models for r in m.runs if r.rules.get("prompt_source")}
+        ),
+        "tables": tables(models, distance),
+    }
 
 
 def _series(runs: Sequence[Run], column: str, chain: bool, colors: Mapping[str, str]) -> list[Series]:
@@ -103,30 +89,24 @@ def _key_metric(run: Run) -> str | None:
     return next(iter([*preferred, *sorted(columns, key=len)]), None)
 
 
-def _training(study: Study) -> str:
+def _training(study: Study) -> dict[str, Any] | None:
     chain, colors = study.chain is not None, variant_keys(study)
     students = [r for r in study.runs if r.kind in ("alone", "amalgamated", "variant", "run") and r.history]
     experts = [r for r in study.runs if r.kind in ("expert", "external") and r.history]
-    blocks = ""
+    cards: list[Card] = []
     for name, runs in (("students", students), ("experts", experts)):
-        metrics = [m for m in (_key_metric(r) for r in runs) if m]
-        if metrics:
-            picture = curves(_series(runs, metrics[0], chain, colors), f"validation Dice of the {name}", unit=True)
-            blocks += f'<div class="card"><h3>Validation Dice, {name}</h3>{picture}</div>' if picture else ""
-        picture = curves(_series(runs, "loss", chain, colors), f"training loss of the {name}")
-        blocks += f'<div class="card"><h3>Training loss, {name}</h3>{picture}</div>' if picture else ""
-    if not blocks:
-        return ""
-    kinds = {
-        "expert": "Experts",
-        "external": "Task-agnostic expert",
-        "alone": study.words["alone"],
-        "amalgamated": study.words["amalgamated"],
-    }
+        metric = next((m for m in (_key_metric(r) for r in runs) if m), None)
+        dice = _series(runs, metric, chain, colors) if metric else []
+        cards.append(Card(f"Validation Dice, {name}", curves(dice, f"validation Dice of the {name}", unit=True)))
+        loss = _series(runs, "loss", chain, colors)
+        cards.append(Card(f"Training loss, {name}", curves(loss, f"training loss of the {name}")))
+    cards = [c for c in cards if c.picture is not None]
+    kinds = {"expert": "Experts", "external": "Task-agnostic expert"}
+    kinds |= {kind: study.words[kind] for kind in ("alone", "amalgamated")}
     names = [Model(k, t, ()) for k, t in kinds.items() if study.kind(k)]
     names += [m for m in models_of(study) if chain and m.key.startswith("run")]
     names = names or [Model(f"run{i % 6}", r.title, ()) for i, r in enumerate(students)]
-    return f'<h2>Training</h2>{legend(names)}<div class="grid two">{blocks}</div>'
+    return {"models": names, "cards": cards} if cards else None
 
 
 def duration(seconds: Any) -> str:
@@ -139,37 +119,29 @@ def duration(seconds: Any) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _reproduce(study: Study) -> str:
+def _reproduce(study: Study) -> dict[str, Any]:
     chain = study.chain
     if chain is None:
-        items = "".join(f"<dt>{escape(r.title)}</dt><dd>{escape(str(r.folder))}</dd>" for r in study.runs)
-        return f'<h2>Runs</h2><div class="card"><dl>{items}</dl></div>'
-    rows = "".join(step_row(s) for s in chain.get("steps", ()))
-    total = sum(s["seconds"] for s in chain.get("steps", ()) if isinstance(s.get("seconds"), int | float))
-    table = (
-        f"<table><thead><tr><th>Step</th><th>State</th><th>Time</th><th>Command</th></tr></thead><tbody>{rows}</tbody>"
-    )
-    made_with = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts(chain) if v)
-    return (
-        f'<h2>Reproduce</h2><p class="sub">{len(chain.get("steps", ()))} steps, {duration(total)} in all.</p>'
-        f'<div class="card"><h3>One command</h3><pre>{escape(str(chain.get("command", "")))}</pre>'
-        f'<h3 style="margin-top:20px">Made with</h3><dl>{made_with}</dl></div>'
-        f'<div class="card scroll" style="margin-top:18px">{table}</table></div>'
-    )
+        return {"folders": [(r.title, r.folder) for r in study.runs]}
+    steps = chain.get("steps", ())
+    total = sum(s["seconds"] for s in steps if isinstance(s.get("seconds"), int | float))
+    return {
+        "folders": None,
+        "command": chain.get("command", ""),
+        "facts": facts(chain),
+        "steps": [step(s) for s in steps],
+        "time": duration(total),
+    }
 
 
-def step_row(step: dict[str, Any]) -> str:
-    """A step of a chain: title, state, time, command."""
-    status = escape(str(step.get("status", "")))
-    command = escape(str(step.get("command", "")))
-    shown = f"<details><summary>show</summary><pre>{command}</pre></details>" if command else ""
-    title = escape(str(step.get("title", step.get("id", ""))))
-    kind = step.get("kind", "")
-    dot = key(kind) if kind in ("expert", "external", "alone", "amalgamated") else ""
-    return (
-        f'<tr><td>{dot} {title}</td><td><span class="pill {status}">{status}</span></td>'
-        f'<td>{duration(step.get("seconds"))}</td><td class="long">{shown}</td></tr>'
+def step(record: dict[str, Any]) -> Step:
+    """A step as its row shows it."""
+    kind, title = record.get("kind", ""), record.get("title", record.get("id", ""))
+    key = kind if kind in ("expert", "external", "alone", "amalgamated") else ""
+    told = (
+        str(t) for t in (title, record.get("status", ""), duration(record.get("seconds")), record.get("command", ""))
     )
+    return Step(key, *told)
 
 
 def facts(chain: dict[str, Any]) -> list[tuple[str, str]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
+from xml.etree.ElementTree import Element
 
-from .figures import line, number, svg, text, ticks
+from .figures import axis, dot, line, number, svg, text, ticks
 from .numbers import Model
 
 __all__ = ["pairs", "strips"]
@@ -15,7 +15,7 @@ Cases = Mapping[tuple[str, str], float]
 """Task and case, and the case's mean."""
 
 
-def strips(members: Sequence[tuple[Model, Cases]], label: str) -> str:
+def strips(members: Sequence[tuple[Model, Cases]], label: str) -> Element | None:
     """One row per member with a dot per case and a mark at the mean.
 
     Args:
@@ -24,7 +24,7 @@ def strips(members: Sequence[tuple[Model, Cases]], label: str) -> str:
     """
     values = [v for _, cases in members for v in cases.values()]
     if not values:
-        return ""
+        return None
     low, high = min(values), max(values)
     margin = max((high - low) * 0.04, 0.01)
     low, high = low - margin, high + margin
@@ -34,32 +34,27 @@ def strips(members: Sequence[tuple[Model, Cases]], label: str) -> str:
     def at(v: float) -> float:
         return left + (width - left - 14) * (v - low) / ((high - low) or 1)
 
-    body = "".join(
-        line(at(t), top, at(t), base) + text(at(t), base + 16, number(t), "tick", "middle") for t in ticks(low, high, 8)
-    )
+    body = axis(ticks(low, high, 8), at, top, base, 16)
     for i, (model, cases) in enumerate(members):
         y = top + step * (i + 0.5)
-        body += text(left - 12, y + 4, _short(model.title, 26), "name small", "end")
+        body.append(text(left - 12, y + 4, _short(model.title, 26), "name small", "end"))
         for j, ((_, case), v) in enumerate(sorted(cases.items())):
             up = (j * 7 % 5 - 2) * 2.6  # neighbours do not hide each other
-            hint = escape(f"{case}: {model.title} {v:.3f}")
-            body += f'<circle cx="{at(v):.1f}" cy="{y + up:.1f}" r="4" class="dot soft {model.key}">'
-            body += f"<title>{hint}</title></circle>"
+            body.append(dot(at(v), y + up, 4, f"soft {model.key}", f"{case}: {model.title} {v:.3f}"))
         if cases:
             mean = at(sum(cases.values()) / len(cases))
-            body += line(mean, y - 11, mean, y + 11, f"mark {model.key}")
-    return svg(
-        width, base + 34, body + text((left + width) / 2, base + 32, label, "axis", "middle"), label, "figure wide"
-    )
+            body.append(line(mean, y - 11, mean, y + 11, f"mark {model.key}"))
+    body.append(text((left + width) / 2, base + 32, label, "axis", "middle"))
+    return svg(width, base + 34, body, label, "figure wide")
 
 
-def pairs(reference: tuple[Model, Cases], other: tuple[Model, Cases]) -> str:
+def pairs(reference: tuple[Model, Cases], other: tuple[Model, Cases]) -> Element | None:
     """Each case as a line from the reference (left) to another member (right), coloured by who is better."""
     shared = [c for c in sorted(reference[1]) if c in other[1]]
     ends = [(c, reference[1][c], other[1][c]) for c in shared]
     ends = [e for e in ends if math.isfinite(e[1]) and math.isfinite(e[2])]
     if not ends:
-        return ""
+        return None
     values = [v for _, a, b in ends for v in (a, b)]
     low, high = min(values) - 0.02, max(values) + 0.02
     width, height, left, right, top = 300.0, 230.0, 52.0, 240.0, 22.0
@@ -67,20 +62,17 @@ def pairs(reference: tuple[Model, Cases], other: tuple[Model, Cases]) -> str:
     def y(v: float) -> float:
         return top + (height - top - 34) * (1 - (v - low) / ((high - low) or 1))
 
-    body = "".join(
-        line(left, y(t), right, y(t)) + text(left - 8, y(t) + 4, number(t), "tick", "end") for t in ticks(low, high, 4)
-    )
+    body: list[Element] = []
+    for t in ticks(low, high, 4):
+        body += [line(left, y(t), right, y(t)), text(left - 8, y(t) + 4, number(t), "tick", "end")]
     for (_, case), a, b in ends:
         kind = "rise" if b > a else "fall" if b < a else "same"
-        hint = escape(f"{case}: {a:.3f} → {b:.3f}")
-        body += f'<line x1="{left}" x2="{right}" y1="{y(a):.1f}" y2="{y(b):.1f}" class="pair {kind}">'
-        body += f"<title>{hint}</title></line>"
-        body += f'<circle cx="{left}" cy="{y(a):.1f}" r="3.4" class="dot {reference[0].key}"/>'
-        body += f'<circle cx="{right}" cy="{y(b):.1f}" r="3.4" class="dot {other[0].key}"/>'
+        body.append(line(left, y(a), right, y(b), f"pair {kind}", f"{case}: {a:.3f} → {b:.3f}"))
+        body += [dot(left, y(a), 3.4, reference[0].key), dot(right, y(b), 3.4, other[0].key)]
     better, worse = sum(b > a for _, a, b in ends), sum(b < a for _, a, b in ends)
-    body += text(left, height - 8, _short(reference[0].title, 20), "axis", "middle")
-    body += text(right, height - 8, _short(other[0].title, 20), "axis", "middle")
-    body += text((left + right) / 2, 12, f"{better} better, {worse} worse", "note", "middle")
+    body.append(text(left, height - 8, _short(reference[0].title, 20), "axis", "middle"))
+    body.append(text(right, height - 8, _short(other[0].title, 20), "axis", "middle"))
+    body.append(text((left + right) / 2, 12, f"{better} better, {worse} worse", "note", "middle"))
     return svg(width, height, body, f"{other[0].title} against {reference[0].title}")
 
 

@@ -1,28 +1,78 @@
-"""The parts of the page that compare models: finding, tiles, tables, cases."""
+"""What a page says of models that are compared: finding, tiles, tables, cases."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
+from typing import NamedTuple
+from xml.etree.ElementTree import Element
 
+from .cells import NOTHING, Cell, Head, Line, Table, sense
 from .figures import bar, dumbbells, intervals, scale, scatter
 from .numbers import LOWER_IS_BETTER, Model, Row, Stat, best, difference, difference_title, of_row, statistic
 
-__all__ = ["cases", "distance_of", "finding", "hero", "legend", "measure_name", "tables"]
+__all__ = [
+    "Card",
+    "Finding",
+    "Gap",
+    "Hero",
+    "Tile",
+    "cases",
+    "distance_of",
+    "finding",
+    "hero",
+    "measure_name",
+    "tables",
+]
 
 MEASURE_NAMES = {"dice": "Dice", "hd95": "HD95", "surface_dice": "Surface Dice", "iou": "IoU"}
 Values = Mapping[tuple[str, str, str], float]
 
 
-def key(model_key: str) -> str:
-    """The colour dot of a model."""
-    return f'<i class="key {model_key}"></i>'
+class Gap(NamedTuple):
+    """The difference that matters: whose, its name in short, signed numbers, and :func:`~.cells.sense` of it."""
+
+    first: str
+    second: str
+    short: str
+    mean: str
+    low: str
+    high: str
+    sense: str
 
 
-def legend(models: Sequence[Model]) -> str:
-    """Names and colours."""
-    return '<p class="legend">' + "".join(f"<span>{key(m.key)}{escape(m.title)}</span>" for m in models) + "</p>"
+class Finding(NamedTuple):
+    """What was measured: on how much, each model's title and mean Dice, and the difference."""
+
+    cases: int
+    structures: int
+    tasks: int
+    means: list[tuple[str, float]]
+    gap: Gap | None
+
+
+class Tile(NamedTuple):
+    """A big number: of which model, with its interval and the range of its seeds' means, if there are several."""
+
+    key: str
+    title: str
+    stat: Stat
+    seeds: list[float]
+
+
+class Hero(NamedTuple):
+    """Intervals of all models, and the numbers beside them."""
+
+    picture: Element | None
+    tiles: list[Tile]
+    gap: Gap | None
+
+
+class Card(NamedTuple):
+    """A drawing with its title."""
+
+    title: str
+    picture: Element | None
 
 
 def common(models: Sequence[Model], measure: str) -> dict[str, Values]:
@@ -52,60 +102,39 @@ def signed(value: float, digits: int = 3) -> str:
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
-def finding(models: Sequence[Model]) -> str:
-    """One sentence that says what was measured, not what was hoped for."""
+def finding(models: Sequence[Model]) -> Finding | None:
+    """What was measured, not what was hoped for; None when nothing was."""
     values = common(models, "dice")
     stats = {k: statistic(v) for k, v in values.items()}
     if not any(s.n for s in stats.values()):
-        return "Nothing has been evaluated yet."
+        return None
     rows = {(t, s) for v in values.values() for t, _, s in v}
-    tasks = {t for t, _ in rows}
-    count = max(s.n for s in stats.values())
-    scope = f"{count} cases, {len(rows)} structures in {len(tasks)} task{'s' if len(tasks) > 1 else ''}"
-    parts = [f"{escape(lower(m.title))} <b>{stats[m.key].mean:.3f}</b>" for m in models if stats[m.key].n]
-    said = f"Mean Dice over {scope}: {', '.join(parts)}. "
+    means = [(lower(m.title), stats[m.key].mean) for m in models if stats[m.key].n]
+    return Finding(max(s.n for s in stats.values()), len(rows), len({t for t, _ in rows}), means, _gap_of(models))
+
+
+def _gap_of(models: Sequence[Model]) -> Gap | None:
     two = pair(models)
     if two is None:
-        return said
-    gap = difference(values[two[0].key], values[two[1].key])
-    if not gap.n:
-        return said
-    span = f"{signed(gap.mean)} [{signed(gap.low)}, {signed(gap.high)}]"
-    clear = gap.low > 0 or gap.high < 0
-    verdict = "the interval excludes zero" if clear else "the interval includes zero, so the data do not decide"
-    names = f"{escape(two[0].title)} minus {escape(lower(two[1].title))}"
-    return f"{said}{names}, paired by case: <b>{span}</b>; {verdict}."
-
-
-def hero(models: Sequence[Model]) -> str:
-    """Big numbers and the intervals beside them."""
+        return None
     values = common(models, "dice")
-    stats = {k: statistic(v) for k, v in values.items()}
-    tiles = "".join(_tile(m, stats[m.key]) for m in reversed(models) if stats[m.key].n)
-    two = pair(models)
-    if two is not None:
-        gap = difference(values[two[0].key], values[two[1].key])
-        if gap.n:
-            cls = "up" if gap.low > 0 else "down" if gap.high < 0 else ""
-            short = difference_title(*two)
-            tiles += (
-                f'<div class="card tile"><div class="name">{escape(short)}, paired</div>'
-                f'<div class="big {cls}">{signed(gap.mean)}</div>'
-                f'<div class="range">{signed(gap.low)} to {signed(gap.high)}</div></div>'
-            )
-    picture = intervals(models, stats, "dice", "mean Dice with 95 % interval")
-    return f'<div class="hero"><div class="card">{picture}</div><div class="tiles">{tiles}</div></div>'
+    stat = difference(values[two[0].key], values[two[1].key])
+    if not stat.n:
+        return None
+    numbers = (signed(stat.mean), signed(stat.low), signed(stat.high))
+    return Gap(two[0].title, lower(two[1].title), difference_title(*two), *numbers, sense(stat))
 
 
-def _tile(model: Model, stat: Stat) -> str:
-    seeds = [v for v in model.seed_means("dice") if math.isfinite(v)] if model.key != "expert" else []
-    spread = f"<br>seeds {min(seeds):.3f} to {max(seeds):.3f}" if len(seeds) > 1 else ""
-    main = " main" if model.key in ("amalgamated", "run0") else ""
-    return (
-        f'<div class="card tile{main}"><div class="name">{key(model.key)}{escape(model.title)}</div>'
-        f'<div class="big">{stat.mean:.3f}</div>'
-        f'<div class="range">{stat.low:.3f} to {stat.high:.3f}{spread}</div></div>'
-    )
+def hero(models: Sequence[Model]) -> Hero:
+    """Big numbers and the intervals beside them."""
+    stats = {k: statistic(v) for k, v in common(models, "dice").items()}
+    tiles = [Tile(m.key, m.title, stats[m.key], _seeds(m)) for m in reversed(models) if stats[m.key].n]
+    return Hero(intervals(models, stats, "dice", "mean Dice with 95 % interval"), tiles, _gap_of(models))
+
+
+def _seeds(model: Model) -> list[float]:
+    means = [v for v in model.seed_means("dice") if math.isfinite(v)] if model.key != "expert" else []
+    return [min(means), max(means)] if len(means) > 1 else []
 
 
 def measure_name(measure: str, distance: str) -> str:
@@ -118,105 +147,79 @@ def distance_of(tasks: Mapping[str, Mapping[str, object]] | None) -> str:
     return "pixels" if {task.get("dim", 3) for task in (tasks or {}).values()} == {2} else "mm"
 
 
-def tables(models: Sequence[Model], distance: str = "mm") -> str:
-    """One sortable table per measure; buttons choose."""
-    buttons, parts = "", ""
-    for i, measure in enumerate(MEASURE_NAMES):
-        name = measure_name(measure, distance)
-        pressed = "true" if i == 0 else "false"
-        buttons += f'<button value="{measure}" aria-pressed="{pressed}">{name}</button>'
-        hidden = "" if i == 0 else " hidden"
-        parts += f'<div class="scroll" data-measure="{measure}"{hidden}>{_table(models, measure)}</div>'
-    return f'<div class="tabs" data-group="measure">{buttons}</div><div class="card">{parts}</div>'
+def tables(models: Sequence[Model], distance: str = "mm") -> list[Table]:
+    """A table per measure."""
+    return [_table(models, measure, measure_name(measure, distance)) for measure in MEASURE_NAMES]
 
 
-def _table(models: Sequence[Model], measure: str) -> str:
+def _table(models: Sequence[Model], measure: str, name: str) -> Table:
     values = {m.key: m.values(measure) for m in models}
     rows: list[Row] = list(dict.fromkeys((t, s) for v in values.values() for t, _, s in v))
+    own = {row: {k: {c: x for c, x in v.items() if (c[0], c[2]) == row} for k, v in values.items()} for row in rows}
     stats = {row: {k: of_row(v, row) for k, v in values.items()} for row in rows}
     axis = scale([s for per in stats.values() for s in per.values()], measure)
     two = pair(models)
-    head = '<th data-sort>Task</th><th data-sort>Structure</th><th data-sort title="cases that show it">n</th>'
-    head += "".join(f"<th data-sort>{key(m.key)} {escape(m.title)}</th>" for m in models)
-    head += f"<th data-sort>{escape(difference_title(*two))}</th>" if two else ""
-    body = "".join(_row(row, stats[row], values, models, measure, axis) for row in rows)
+    heads = [Head("Task"), Head("Structure"), Head("n", hint="cases that show it")]
+    heads += [Head(m.title, m.key) for m in models] + ([Head(difference_title(*two))] if two else [])
+    lines = [Line([Cell(row[0]), Cell(row[1]), *_cells(models, stats[row], own[row], measure, axis)]) for row in rows]
     shared = common(models, measure)
     means = {k: statistic(v) for k, v in shared.items()}
-    cells = "".join(_cell(m.key, means[m.key], best(means, measure) == m.key, axis) for m in models)
-    gap = _gap(difference(shared[two[0].key], shared[two[1].key]), measure) if two else ""
-    n = max((s.n for s in means.values()), default=0)
-    body += f'<tr class="mean"><td colspan="2">Mean over structures</td><td>{n}</td>{cells}{gap}</tr>'
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    lines.append(Line([Cell("Mean over structures", wide=2), *_cells(models, means, shared, measure, axis)], "mean"))
+    return Table(heads, lines, name, measure)
 
 
-def _row(
-    row: Row,
+def _cells(
+    models: Sequence[Model],
     stats: Mapping[str, Stat],
     values: Mapping[str, Values],
-    models: Sequence[Model],
     measure: str,
     axis: tuple[float, float],
-) -> str:
-    top = best(stats, measure)
-    cells = "".join(_cell(m.key, stats[m.key], top == m.key, axis) for m in models)
-    two = pair(models)
-    if two is not None:
-        first, second = ({k: v for k, v in values[m.key].items() if (k[0], k[2]) == row} for m in two)
-        cells += _gap(difference(first, second), measure)
-    n = max(s.n for s in stats.values())
-    return f"<tr><td>{escape(row[0])}</td><td>{escape(row[1])}</td><td>{n}</td>{cells}</tr>"
+) -> list[Cell]:
+    """Of one row: how many cases, each model's mean, and the difference."""
+    top, two = best(stats, measure), pair(models)
+    cells = [Cell(str(max((s.n for s in stats.values()), default=0)))]
+    cells += [_cell(m.key, stats[m.key], top == m.key, axis) for m in models]
+    return [*cells, *([_gap(difference(*(values[m.key] for m in two)), measure)] if two else [])]
 
 
 def _digits(value: float) -> str:
     return f"{value:.3f}" if value < 2 else f"{value:.1f}"
 
 
-def _cell(model_key: str, stat: Stat, top: bool, axis: tuple[float, float]) -> str:
+def _cell(key: str, stat: Stat, top: bool, axis: tuple[float, float]) -> Cell:
     if not stat.n:
-        return '<td class="none" data-v="">–</td>'
-    chosen = " best" if top else ""
-    return (
-        f'<td class="{model_key}{chosen}" data-v="{stat.mean:.6g}" title="n = {stat.n}">'
-        f'<span class="v"><b>{_digits(stat.mean)}</b>{bar(stat, model_key, *axis)}</span>'
-        f'<span class="ci">{_digits(stat.low)} – {_digits(stat.high)}</span></td>'
-    )
+        return NOTHING
+    span, cls = f"{_digits(stat.low)} – {_digits(stat.high)}", f"{key} best" if top else key
+    picture = bar(stat, key, *axis)
+    return Cell(_digits(stat.mean), f"{stat.mean:.6g}", cls, span, mean=True, bar=picture, hint=f"n = {stat.n}")
 
 
-def _gap(gap: Stat, measure: str) -> str:
+def _gap(gap: Stat, measure: str) -> Cell:
     if not gap.n:
-        return '<td class="none" data-v="">–</td>'
-    sign = -1 if measure in LOWER_IS_BETTER else 1
-    clear = gap.low > 0 or gap.high < 0
-    cls = "none" if not clear else "up" if sign * gap.mean > 0 else "down"
-    digits = 1 if measure in LOWER_IS_BETTER else 3
-    return (
-        f'<td class="{cls}" data-v="{gap.mean:.6g}">{signed(gap.mean, digits)}'
-        f'<span class="ci">{signed(gap.low, digits)} to {signed(gap.high, digits)}</span></td>'
-    )
+        return NOTHING
+    digits, sign = (1, -1) if measure in LOWER_IS_BETTER else (3, 1)
+    span = f"{signed(gap.low, digits)} to {signed(gap.high, digits)}"
+    return Cell(signed(gap.mean, digits), f"{gap.mean:.6g}", sense(gap, sign) or "none", span)
 
 
-def cases(models: Sequence[Model]) -> str:
+def cases(models: Sequence[Model]) -> list[Card]:
     """Per task one row of dots per case; beside them every structure as a point."""
     values = {m.key: m.values("dice") for m in models}
     tasks = list(dict.fromkeys(t for v in values.values() for t, _, _ in v))
     two = pair(models)
-    blocks = ""
+    cards = []
     for task in tasks:
         names = dict.fromkeys(c for v in values.values() for t, c, _ in v if t == task)
         rows = [(c, {k: _case_mean(v, task, c) for k, v in values.items()}) for c in names]
         rows = [(c, {k: x for k, x in per.items() if math.isfinite(x)}) for c, per in rows]
         rows.sort(key=ByModel(two[0].key if two else models[0].key))
-        picture = dumbbells(rows, models, "mean Dice of the case")
-        blocks += f'<div class="card"><h3>{escape(task or "All cases")}</h3>{picture}</div>'
+        cards.append(Card(task or "All cases", dumbbells(rows, models, "mean Dice of the case")))
     if two is not None:
-        points = [
-            (f"{c} {s}", values[two[1].key][t, c, s], x)
-            for (t, c, s), x in values[two[0].key].items()
-            if (t, c, s) in values[two[1].key]
-        ]
+        first, second = (values[m.key] for m in two)
+        points = [(f"{c} {s}", second[t, c, s], x) for (t, c, s), x in first.items() if (t, c, s) in second]
         picture = scatter(points, (f"Dice, {two[1].title}", f"Dice, {two[0].title}"), two[0].key)
-        blocks += f'<div class="card"><h3>Every case and structure</h3>{picture}</div>' if picture else ""
-    return f'{legend(models)}<div class="grid two">{blocks}</div>'
+        cards += [] if picture is None else [Card("Every case and structure", picture)]
+    return cards
 
 
 def _case_mean(values: Values, task: str, case: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -95,6 +96,11 @@ class Frame(NamedTuple):
     scores: list[float] | None
     chosen: int | None
     windows: int
+
+    @property
+    def scored(self) -> bool:
+        """Whether a Dice is known."""
+        return self.dice is not None and math.isfinite(self.dice)
 
 
 class _Scene(NamedTuple):

@@ -1,17 +1,27 @@
-"""One run per output folder."""
+"""One run per output folder.
+
+Of the package ``filelock`` neither lock does what this one does. ``FileLock`` knows nothing of another machine where
+flock ends at the machine (it falls back to a file only where there is no flock at all). ``SoftFileLock`` refuses for
+ever after a kill between making and writing the file, refuses after one whose parent has not waited for it (a zombie,
+as in a container without an init process), and does not say since when and, for its own host, by whom.
+"""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
+import fcntl
 import json
 import os
 import socket
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Any, NamedTuple
 
 from ...atomic import process_alive
 from ...errors import ConfigError
+from ...plain_json import parse_object
 
 __all__ = ["RunLock"]
 
@@ -79,35 +89,69 @@ class RunLock:
         self.release()
 
     def _remove_if_stale(self) -> None:
+        """Remove the lock of a process that is gone; of several that try it, one at a time, and only that very file."""
         try:
-            text = self.path.read_text()
-            holder = json.loads(text)
+            file = self.path.open(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return
-        except ValueError:
+        with file:
+            with contextlib.suppress(OSError):  # a disk without flock
+                fcntl.flock(file, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), self.path.stat()):
+                    self._judge(_holder(file.read(4096), self.path))
+
+    def _judge(self, holder: _Holder | None) -> None:
+        if holder is None:
             # A kill between creation and writing leaves an empty file; a living writer needs no second for it.
             if time.time() - self.path.stat().st_mtime < 2:
                 time.sleep(0.5)
                 return
-            self.path.unlink(missing_ok=True)
-            return
-        here = holder["host"] == socket.gethostname()
-        if here and (holder["pid"] == os.getpid() or not _same_process(holder["pid"], holder.get("started"))):
-            if self.path.read_text() == text:
-                self.path.unlink(missing_ok=True)
-            return
+        else:
+            here = holder.host == socket.gethostname()
+            if not here or (holder.pid != os.getpid() and _same_process(holder)):
+                raise ConfigError(
+                    "another run is using this output folder",
+                    where=self.path.parent,
+                    got=f"process {holder.pid} on {holder.host} since {holder.since}",
+                    hint="wait for it or choose another --output_dir"
+                    + ("" if here else f"; if that machine is gone, delete {self.path.name}"),
+                )
+        self.path.unlink()
+
+
+class _Holder(NamedTuple):
+    """Who has the lock; ``started`` is None where the system does not tell."""
+
+    host: str
+    pid: int
+    started: int | None
+    since: str
+
+
+def _holder(text: str, path: Path) -> _Holder | None:
+    """What a lock says; None for an empty one, and for one that a crash of the machine left without content."""
+    if not text.strip("\0 \n"):
+        return None
+    entry: dict[str, Any] = {}
+    with contextlib.suppress(ConfigError):
+        entry = parse_object(text, error=ConfigError)
+    host, pid, started = entry.get("host"), entry.get("pid"), entry.get("started")
+    if not isinstance(host, str) or type(pid) is not int or not 0 < pid < 2**31:
         raise ConfigError(
-            "another run is using this output folder",
-            where=self.path.parent,
-            got=f"process {holder['pid']} on {holder['host']} since {holder['since']}",
-            hint="wait for it or choose another --output_dir"
-            + ("" if here else f"; if that machine is gone, delete {self.path.name}"),
+            "this is not the lock of a run",
+            where=path,
+            got=text[:80],
+            expected="host and process as JSON",
+            hint=f"if nothing is at work in the folder, delete {path.name}",
         )
+    return _Holder(host, pid, started if isinstance(started, int) else None, str(entry.get("since")))
 
 
-def _same_process(pid: int, started: int | None) -> bool:
+def _same_process(holder: _Holder) -> bool:
     """A process number may have been given to another process since: compare the start times too."""
-    return process_alive(pid) and (started is None or _start_time(pid) in (None, started))
+    alive = process_alive(holder.pid)
+    return alive and (holder.started is None or _start_time(holder.pid) in (None, holder.started))
 
 
 def _start_time(pid: int) -> int | None:

@@ -61,3 +61,9 @@ def test_files_that_cannot_be_told(source: Path) -> None:
     (source / "data" / "page.css").unlink()
     with pytest.raises(ConfigError, match="beside itself"):
         closure(["common.data.page.read"], source)
+
+
+def test_the_page_of_sessions_brings_its_template() -> None:
+    found = closure(["common.engine.interactive.page.render_session"])
+    assert {f"engine/interactive/page.{kind}" for kind in ("css", "html.j2", "js")} <= set(found.data)
+    assert "jinja2" in found.required

@@ -81,8 +81,8 @@ def test_a_changed_library_is_refused(monkeypatch, tmp_path):
     other.write_bytes(gzip.compress(b"alert(1)"))
     monkeypatch.setattr(viewer, "LIBRARY", other)
     with pytest.raises(DataError, match="library was changed"):
-        viewer.viewer_scripts({"cases": [{}], "labels": []})
-    assert viewer.viewer_scripts({"cases": [], "labels": []}) == ""
+        viewer.viewer({"cases": [{}], "labels": []})
+    assert viewer.viewer({"cases": [], "labels": []}) is None
 
 
 def _volume(data):

@@ -8,6 +8,8 @@ import random
 import socket
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,3 +139,55 @@ def test_the_lock_of_another_machine_is_respected(tmp_path) -> None:
     with pytest.raises(ConfigError, match="on elsewhere") as caught:
         RunLock(tmp_path).acquire()
     assert "delete run.lock" in str(caught.value)
+
+
+NO_LOCKS = (
+    "[]",
+    "{}",
+    "words",
+    '{"host": 1, "pid": 2}',
+    holder(pid="12"),
+    holder(pid=-1),
+    holder(pid=2**70),
+    "[" * 4000,
+)
+
+
+@pytest.mark.parametrize("text", NO_LOCKS, ids=range(len(NO_LOCKS)))
+def test_what_is_no_lock_is_refused_and_kept(tmp_path, text) -> None:
+    (tmp_path / "run.lock").write_text(text)
+    os.utime(tmp_path / "run.lock", (0, 0))
+    with pytest.raises(ConfigError, match="not the lock of a run") as caught:
+        RunLock(tmp_path).acquire()
+    assert "delete run.lock" in str(caught.value) and (tmp_path / "run.lock").read_text() == text
+
+
+def test_a_lock_that_a_crash_left_without_content_is_taken_over(tmp_path) -> None:
+    (tmp_path / "run.lock").write_bytes(bytes(90))
+    os.utime(tmp_path / "run.lock", (0, 0))
+    RunLock(tmp_path).acquire().release()
+
+
+def contender(folder, start: float, hold: float, pause: float = 0.0) -> int:
+    """A process that takes the folder's lock, and rests just before it removes a stale one; status 7 is a refusal."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 9
+    try:
+        unlink = Path.unlink
+        Path.unlink = lambda path, **more: (time.sleep(pause), unlink(path, **more))[1]
+        time.sleep(start)
+        RunLock(folder).acquire()
+        time.sleep(hold)
+        code = 0
+    except ConfigError:
+        code = 7
+    finally:
+        os._exit(code)
+
+
+def test_of_two_that_take_over_a_stale_lock_one_has_it(tmp_path) -> None:
+    (tmp_path / "run.lock").write_text(holder())
+    both = [contender(tmp_path, 0.0, 0.8, pause=0.4), contender(tmp_path, 0.1, 0.8)]
+    assert sorted(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in both) == [0, 7]
