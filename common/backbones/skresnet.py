@@ -103,14 +103,15 @@ class _Bottleneck(nn.Module):
         super().__init__()
         wide = 4 * channels
         self.projection = _Projection(inputs=inputs, outputs=wide, stride=stride) if project else nn.Identity()
+        last = nn.BatchNorm2d(wide, eps=1e-5)
         self.net = nn.Sequential(
             _conv(inputs, channels, 1),
             _norm(channels),
             SelectiveKernel(inputs=channels, outputs=channels, stride=stride, ratio=ratio),
             _conv(channels, wide, 1),
-            _norm(wide, relu=False),
+            nn.Sequential(last, nn.Identity()),
         )
-        nn.init.zeros_(self.net[4][0].weight)  # type: ignore[index]
+        nn.init.zeros_(last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.projection(x) + self.net(x))

@@ -154,7 +154,8 @@ def build_network(
 
 
 def _supervise_when_training(module: nn.Module, _: Any) -> None:
-    module.decoder.deep_supervision = module.training  # type: ignore[union-attr]
+    decoder: Any = module.decoder
+    decoder.deep_supervision = module.training
 
 
 def deep_supervision_when_training(network: nn.Module) -> nn.Module:

@@ -8,6 +8,7 @@ weight is zero everywhere is not run.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -153,8 +154,8 @@ class MLPExperts(nn.Module):
             p.to(tokens.dtype) for p in (self.hidden_weight, self.hidden_bias, self.out_weight, self.out_bias)
         ]
         keep = torch.is_grad_enabled() and tokens.shape[1] > _WIDE
-        out: Tensor = _Experts.apply(tokens, weights, *parameters, sparse, keep)  # type: ignore[no-untyped-call]
-        return out
+        differentiable: Callable[..., Tensor] = _Experts.apply
+        return differentiable(tokens, weights, *parameters, sparse, keep)
 
     @torch.no_grad()
     def append(self, copy_of: int | None = None) -> None:

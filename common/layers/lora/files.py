@@ -26,7 +26,7 @@ from .experts import (
     expert_parameters,
     expert_target,
 )
-from .qkv import qkv_modules
+from .qkv import qkv_modules, qkv_widths
 
 __all__ = ["CONFIG", "PREFIX", "WEIGHTS", "base_hash", "load_adapter", "save_adapter"]
 
@@ -129,7 +129,7 @@ def _expected_shapes(encoder: nn.Module, level: str, rank: int, target: str) -> 
         return {name: tuple(p.shape) for name, p in expert_parameters(encoder, level).items()}
     shapes: dict[str, tuple[int, ...]] = {}
     for name, module in qkv_modules(encoder).items():
-        wide, out = int(module.in_features), int(module.out_features)  # type: ignore[arg-type]
+        wide, out = qkv_widths(module)
         for part in (".q", ".v") if target == "qv" else ("",):
             shapes[f"{name}{part}.lora_A.weight"] = (rank, wide)
             shapes[f"{name}{part}.lora_B.weight"] = (out // 3 if part else out, rank)
