@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
 from ..errors import ExpertError
 from ..labels import LabelSpace
-from .expert_set import ExpertSet
+from .expert_set import Expert, ExpertSet
 
 __all__ = ["ExpertEnsemble", "finest_spacing"]
 
@@ -57,8 +58,9 @@ class ExpertEnsemble(nn.Module):
         rows = stats.expand(raw.shape[0], *stats.shape[1:])
         total = raw.new_zeros(raw.shape[0], self.labels.num_classes, *raw.shape[2:])
         count = raw.new_zeros(self.labels.num_classes)
-        for expert, spec in zip(self.experts, self._specs, strict=True):
-            answer = expert.logits(raw, rows, self.spacing, self.axcodes)  # type: ignore[operator]
+        experts = cast(Iterable[Expert], self.experts)
+        for expert, spec in zip(experts, self._specs, strict=True):
+            answer = expert.logits(raw, rows, self.spacing, self.axcodes)
             p = answer.float().softmax(1)
             for i, name in enumerate(spec.labels.names, 1):
                 if name in self.labels.names:

@@ -66,7 +66,7 @@ class _Encoder:
     network: nn.Module
 
     def __call__(self, x: Tensor) -> list[Tensor]:
-        stages = self.network.encoder(x)  # type: ignore[operator]
+        stages = self.network.get_submodule("encoder")(x)
         return list(stages) if isinstance(stages, list | tuple) else [stages]
 
 

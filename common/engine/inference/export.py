@@ -52,7 +52,7 @@ class EachSlice(nn.Module):
         ``[B, C, H, W, Z] -> [B, K, H, W, Z]``.
     """
 
-    def __init__(self, *, network: Any) -> None:
+    def __init__(self, *, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 

@@ -19,6 +19,7 @@ from ...errors import ConfigError, DataError, PromptError
 from ...literals import file_name
 from ...prompts import boxes_from_label
 from .page import write_session_page
+from .promptable import Promptable
 from .rehearse import rehearse
 from .session import Session
 
@@ -40,7 +41,7 @@ class PromptedVolume(nn.Module):
     elsewhere, where it is ``labels`` a label map as ever; both are all 0 as long as there are no prompts.
 
     Args:
-        network: promptable; also a mixture.
+        network: also a mixture; None where it is set before the first scan comes.
         structures: names of the label space, 1 .. K.
         source: ``user``, or ``gt``: clicks (or a box) simulated from the label map, an *oracle* that is to be reported
             as such.
@@ -59,7 +60,7 @@ class PromptedVolume(nn.Module):
     """
 
     def __init__(
-        self, *, network: Any, structures: Sequence[str], source: str = "user", prompt: str = "points",
+        self, *, network: Promptable | None, structures: Sequence[str], source: str = "user", prompt: str = "points",
         protocol: ClickProtocol | str = "evaluation", follow: bool = False, spacing: float = 1.5, seed: int = 0,
         cache: int = 8, pages: str | Path | None = None, reuse_margin: float = 0.25,
     ) -> None:  # fmt: skip
@@ -114,6 +115,7 @@ class PromptedVolume(nn.Module):
 
     def _opened(self, scan: MetaTensor, device: torch.device, name: str) -> Session:
         """A session on a scan: the last one where it is the same scan and network, with its embeddings."""
+        assert self.network is not None
         mark = _mark(scan, self.network)
         session = self.session
         if session is None or mark != self._mark:
@@ -205,7 +207,7 @@ def _steps(name: str, own: Mapping[str, Any], case: str) -> list[_Prompt]:
     return boxes + [_Prompt(name, kind, p, space) for kind in ("inside", "outside") for p in own.get(kind) or ()]
 
 
-def _mark(scan: MetaTensor, network: nn.Module) -> tuple[Any, ...]:
+def _mark(scan: MetaTensor, network: Promptable) -> tuple[Any, ...]:
     """What tells a scan and the weights that see it from others."""
     values = scan.as_tensor().contiguous()
     digest = hashlib.blake2b(values.view(torch.uint8).numpy().data, digest_size=16).digest()

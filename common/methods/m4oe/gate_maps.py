@@ -163,7 +163,7 @@ class GateMaps:
         self._now = None
         if not self._hooks:
             return
-        batch: Mapping[str, Any] = engine.state.batch  # type: ignore[assignment]
+        batch: Any = engine.state.batch
         if len(batch[self.image_key]) != 1:
             raise ConfigError("gates are recorded one volume at a time", got=f"{len(batch[self.image_key])} in a batch",
                               expected="a dataloader with batch_size 1")  # fmt: skip
@@ -200,7 +200,8 @@ class GateMaps:
         self._clear()
 
     def _image(self, engine: Engine) -> Tensor:
-        image: Tensor = engine.state.batch[self.image_key]  # type: ignore[index]
+        batch: Any = engine.state.batch
+        image: Tensor = batch[self.image_key]
         return image
 
     def _whole_slices(self, engine: Engine) -> bool:

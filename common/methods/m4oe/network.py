@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ def swin_unet_with_experts(
     top_k: int | None = None,
     moe_encoder: bool = True,
     moe_decoder: bool = True,
-    **sizes: object,
+    **sizes: Any,
 ) -> SwinUnet:
     """A Swin-Unet with a mixture in every block of the encoder, the decoder, both or none.
 
@@ -58,7 +58,7 @@ def swin_unet_with_experts(
     """
     mixture: FeedForward = partial(_mixture, experts=experts, gate=gate, gate_input=gate_input, top_k=top_k)
     forward, up = mixture if moe_encoder else MLP, mixture if moe_decoder else MLP
-    return SwinUnet(feed_forward=forward, decoder_feed_forward=up, **sizes)  # type: ignore[arg-type]
+    return SwinUnet(feed_forward=forward, decoder_feed_forward=up, **sizes)
 
 
 class M4oE(nn.Module):

@@ -87,7 +87,7 @@ class M4oEFile(nn.Module):
                 if mixture.kind == "none":
                     block.mlp = _OneExpert(experts=experts, modality=modality)
                 else:
-                    mixture.experts = experts  # type: ignore[assignment]
+                    mixture.register_module("experts", experts)
         self.output = network.heads.outputs[head]
         own, total = network.heads.classes[head], network.heads.total
         self.total, self.own = total, len(own)

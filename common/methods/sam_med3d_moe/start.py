@@ -178,7 +178,8 @@ def mixture(
     """
     base = general.network
     if hidden is None:
-        hidden = int(base.mask_decoder.transformer.layers[0].mlp.lin1.out_features)
+        first: Any = base.mask_decoder.transformer.layers[0]
+        hidden = int(first.mlp.lin1.out_features)
     decoders = {name: e.decoder for name, e in experts.items()}
     shape = {"heads": heads, "hidden": hidden, "prompt_pool": prompt_pool, "general_logit": general_logit}
     with torch.random.fork_rng(devices=[], enabled=seed is not None):

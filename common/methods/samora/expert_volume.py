@@ -20,7 +20,7 @@ from ...weights import Coverage, load_weights
 from .base import hash_of
 from .expert import ExpertNetwork, only_trained
 from .students import Masking
-from .teachers import MaskedTeacher
+from .teachers import ContrastiveTeacher, MaskedTeacher
 
 __all__ = ["ExpertVolume", "effective_rank", "load_expert", "principal_colours"]
 
@@ -87,7 +87,7 @@ class ExpertVolume(nn.Module):
     def __init__(
         self,
         *,
-        network: Any,
+        network: ExpertNetwork | ContrastiveTeacher | MaskedTeacher,
         image_size: int = 224,
         slices: int = 8,
         sigma: float | None = None,
@@ -105,7 +105,7 @@ class ExpertVolume(nn.Module):
         self._network = (network,)  # in a tuple, so that nothing is registered under a second name
         self.image_size, self.slices, self.seed, self.normalise = image_size, slices, seed, normalise
         self.denoises = bool(getattr(network, "denoises", False))
-        self.sigma = sigma if sigma is not None else (network.objective.sigma[1] if self.denoises else 0.0)
+        self.sigma = sigma if sigma is not None else (self.network.objective.sigma[1] if self.denoises else 0.0)
         if isinstance(network, ExpertNetwork):
             only_trained(self)
 

@@ -201,12 +201,12 @@ def _objective(own: StageOne, encoder: Any, teacher: Any) -> nn.Module:
                            ratio=own.mask_ratio, mask_width=first, width=width, depth=depth, heads=heads)  # fmt: skip
         return PatchDistillation(channels=tokens, width=_told(own), teacher=teacher, mask=own.mask_student,
                                  mask_width=first, mask_loss=own.mask_loss)  # fmt: skip
-    pooled = {"features": own.image_features, "hidden": own.projector}
+    pooled: dict[str, Any] = {"features": own.image_features, "hidden": own.projector}
     channels = tokens if own.image_features == "tokens" else _neck(encoder)
     if own.ssl == "scratch":
-        return Views(channels=channels, **pooled)  # type: ignore[arg-type]
+        return Views(channels=channels, **pooled)
     dense = own.image_target == "dense"
-    return ImageDistillation(channels=channels, width=_told(own), teacher=teacher, dense=dense, **pooled)  # type: ignore[arg-type]
+    return ImageDistillation(channels=channels, width=_told(own), teacher=teacher, dense=dense, **pooled)
 
 
 def _told(own: StageOne) -> int:

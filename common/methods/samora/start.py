@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...backbones.hsam.network import HSam
 from ...backbones.hsam.weights import load_hsam
+from ...backbones.sam.network import Sam
 from ...backbones.sam.weights import load_sam
+from ...backbones.sam2.network import Sam2
 from ...backbones.sam2.weights import load_sam2
 from ...card import ModelCard
 from ...errors import ConfigError, ExpertError
@@ -23,15 +26,15 @@ logger = logging.getLogger(__name__)
 _HINT = "train it: python -m monai.bundle run --config_file bundles/samora_expert/configs/train.json --level {}"
 
 
-def load_base(network: Any, base: str, weights: str | Path, *, interpolation: str = "bilinear") -> None:
+def load_base(network: Sam | HSam | Sam2, weights: str | Path, *, interpolation: str = "bilinear") -> None:
     """Fill SAM, H-SAM or SAM2 from a public file; mask tokens of another number of classes keep their values.
 
     Raises:
         WeightError: for weights that do not fit.
     """
-    if base == "sam2":
+    if isinstance(network, Sam2):
         load_sam2(network, weights)
-    elif base == "hsam":
+    elif isinstance(network, HSam):
         load_hsam(network, weights, interpolation=interpolation)
     else:
         load_sam(network, weights, interpolation=interpolation)

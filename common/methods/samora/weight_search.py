@@ -131,7 +131,8 @@ class SearchWeights:
         """Search, unless the training goes on from an earlier epoch."""
         if engine.state.epoch > 0:
             return
-        device: torch.device = engine.state.device  # type: ignore[attr-defined]
+        state: Any = engine.state  # MONAI's, which knows the device
+        device: torch.device = state.device
         was_training, tried = self.network.training, list[dict[str, Any]]()
         self.network.train(False)
         few = self._few(device)
@@ -147,7 +148,8 @@ class SearchWeights:
         size = len(self.network.levels)
         found = minimise(objective, size=size, budget=self.budget, bound=self.bound, seed=self.seed)
         if idist.get_world_size() > 1:
-            found = idist.broadcast(torch.tensor(found, device=device), src=0).tolist()  # type: ignore[union-attr]
+            shared: Any = idist.broadcast(torch.tensor(found, device=device), src=0)  # a tensor, as is what it sends
+            found = shared.tolist()
         self.network.set_weights(found)
         self.network.train(was_training)
         self._write(found, tried)
