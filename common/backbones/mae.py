@@ -71,8 +71,9 @@ def mae_encoder(
 
 def _sizes(image_size: int, patch: int, width: int, depth: int, heads: int) -> dict[str, Any]:
     if image_size % patch or width % heads:
-        raise ConfigError("these sizes make no network", where="teacher", got=(image_size, patch, width, heads),
-                          expected="image_size a multiple of patch, width a multiple of heads")  # fmt: skip
+        got = (image_size, patch, width, heads)
+        expected = "image_size a multiple of patch, width a multiple of heads"
+        raise ConfigError("these sizes make no network", where="teacher", got=got, expected=expected)
     return {
         "img_size": image_size, "patch_size": patch, "embed_dim": width, "depth": depth, "num_heads": heads,
         "num_classes": 0, "norm_layer": partial(nn.LayerNorm, eps=1e-6),

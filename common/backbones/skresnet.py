@@ -164,8 +164,9 @@ class SKResNet(nn.Module):
         super().__init__()
         base = round(64 * width)
         if len(depths) != 4 or min(depths) < 1 or base < 2 or base % 2 or not 0 < ratio <= 1:
-            raise ConfigError("these sizes make no network", where="teacher", got=(width, tuple(depths), ratio),
-                              expected="64 width even, four depths >= 1, a ratio in (0, 1]")  # fmt: skip
+            got = (width, tuple(depths), ratio)
+            expected = "64 width even, four depths >= 1, a ratio in (0, 1]"
+            raise ConfigError("these sizes make no network", where="teacher", got=got, expected=expected)
         half = base // 2
         stem = nn.Sequential(_conv(3, half, 3, 2), _norm(half), _conv(half, half, 3), _norm(half),
                              _conv(half, base, 3), _norm(base), _SamePool())  # fmt: skip

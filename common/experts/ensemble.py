@@ -45,8 +45,9 @@ class ExpertEnsemble(nn.Module):
         known = {name for e in experts for name in e.spec.labels.names}
         missing = [name for name in labels.names if name not in known]
         if missing:
-            raise ExpertError("no expert knows these structures", where="labels", got=", ".join(missing),
-                              expected=", ".join(sorted(known)))  # fmt: skip
+            got = ", ".join(missing)
+            expected = ", ".join(sorted(known))
+            raise ExpertError("no expert knows these structures", where="labels", got=got, expected=expected)
 
     def forward(self, raw: Tensor, stats: Tensor) -> Tensor:
         """Margins ``[B, K+1, X, Y, Z]`` of intensities ``[B, C, X, Y, Z]`` that nobody normalised.

@@ -96,8 +96,9 @@ class ExpertSpec:
         unknown, missing = [k for k in data if k not in names], sorted(needed - set(data))
         if unknown or missing:
             got = f"unknown: {', '.join(map(ascii, unknown))}" if unknown else f"missing: {', '.join(missing)}"
-            raise ExpertError("cannot read the description of an expert", where=base, got=got,
-                              expected=", ".join(sorted(names)))  # fmt: skip
+            raise ExpertError(
+                "cannot read the description of an expert", where=base, got=got, expected=", ".join(sorted(names))
+            )
         try:
             labels = LabelSpace.from_dict(data["labels"])
         except LabelError as error:
@@ -137,8 +138,9 @@ def read_manifest(path: str | Path) -> list[ExpertSpec]:
     data = read_object(file, error=ExpertError, problem="cannot read the list of experts", hint=hint)
     entries = data.get("experts", [data])
     if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
-        raise ExpertError("cannot read the list of experts", where=file, got=f'"experts": {entries!a:.100}',
-                          expected='"experts": [{...}, ...]', hint=hint)  # fmt: skip
+        got = f'"experts": {entries!a:.100}'
+        expected = '"experts": [{...}, ...]'
+        raise ExpertError("cannot read the list of experts", where=file, got=got, expected=expected, hint=hint)
     if data.get("format", FORMAT) != FORMAT:
         raise ExpertError("unknown format", where=file, got=data.get("format"), expected=FORMAT)
     return [ExpertSpec.from_dict(entry, base=file.parent) for entry in entries]

@@ -50,8 +50,9 @@ class FrozenFeatures:
         """The features of ``image [B, ...]``, each ``[B, ...]``; ``compute`` gives those of ``[1, ...]``."""
         parts = [self._one(image[b : b + 1], compute) for b in range(len(image))]
         if self.misses > _PATIENCE and not self.hits:
-            logger.warning("%d images and none of them twice: switch random augmentation off, or --cache_gb 0",
-                           self.misses)  # fmt: skip
+            logger.warning(
+                "%d images and none of them twice: switch random augmentation off, or --cache_gb 0", self.misses
+            )
             self.hits = 1
         return tuple(torch.cat([p.to(image.device) for p in column]) for column in zip(*parts, strict=True))
 

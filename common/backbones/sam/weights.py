@@ -165,10 +165,11 @@ def _samed_plan(matrices: Mapping[str, Tensor], encoder: nn.Module, level: str, 
     if set(matrices) != expected:
         odd = sorted(expected.symmetric_difference(matrices))
         raise WeightError(
-            "SAMed's matrices do not fit the encoder's blocks", where=where,
+            "SAMed's matrices do not fit the encoder's blocks",
+            where=where,
             got=f"{len(matrices)} matrices; {odd[0]} is {'missing' if odd[0] in expected else 'too many'}",
             expected=f"{len(expected)} for {len(modules)} blocks",
-        )  # fmt: skip
+        )
     rank = matrices["w_a_000"].shape[0]
     present = level in expert_names(encoder)
     own = next(iter(expert_parameters(encoder, level).values())).shape[0] if present else rank

@@ -148,7 +148,8 @@ def mask_decoder_3d(channels: int = 384, *, hidden: int = 2048, iou_hidden: int 
     """
     if channels <= 0 or channels % 48:
         raise ConfigError(
-            "a decoder's channels are split by 3 in codes and by 16 in heads", got=channels,
+            "a decoder's channels are split by 3 in codes and by 16 in heads",
+            got=channels,
             expected="a multiple of 48, such as 384",
-        )  # fmt: skip
+        )
     return MaskDecoder3D(channels=channels, hidden=hidden, iou_hidden=iou_hidden)

@@ -98,8 +98,9 @@ class PromptedVolume(nn.Module):
             PromptError: for prompts that cannot be meant.
         """
         if not isinstance(image, MetaTensor) or image.ndim != 5 or tuple(image.shape[:2]) != (1, 1):
-            raise DataError("prompts are answered for one scan of one channel at a time", got=tuple(image.shape),
-                            expected="MetaTensor [1, 1, X, Y, Z]")  # fmt: skip
+            got = tuple(image.shape)
+            expected = "MetaTensor [1, 1, X, Y, Z]"
+            raise DataError("prompts are answered for one scan of one channel at a time", got=got, expected=expected)
         name = case if isinstance(case, str) else str(case[0])
         scan = MetaTensor(image.as_tensor()[0].cpu(), affine=torch.as_tensor(image.affine).reshape(-1, 4, 4)[0].cpu())
         self.session = self._opened(scan, image.device, name)
@@ -130,8 +131,8 @@ class PromptedVolume(nn.Module):
 
     def _simulate(self, session: Session, label: Tensor | None, case: str) -> None:
         if label is None:
-            raise DataError("simulated prompts need an annotation", where=case, expected="a label map",
-                            hint="give --prompt_source user with prompts of your own")  # fmt: skip
+            hint = "give --prompt_source user with prompts of your own"
+            raise DataError("simulated prompts need an annotation", where=case, expected="a label map", hint=hint)
         for name in self.structures:
             target = self._target(session, label, name)
             if not bool(target.any()):
@@ -149,8 +150,8 @@ class PromptedVolume(nn.Module):
 
     def _follow_user(self, session: Session, prompts: Mapping[str, Any], case: str, quiet: bool) -> None:
         if not prompts and not quiet:
-            raise PromptError("a promptable network needs prompts", where=case, got="none",
-                              expected='points or a box, such as --points "{\'liver\': [[120, 80, 40]]}"')  # fmt: skip
+            expected = "points or a box, such as --points \"{'liver': [[120, 80, 40]]}\""
+            raise PromptError("a promptable network needs prompts", where=case, got="none", expected=expected)
         wanted = [step for name, own in prompts.items() for step in _steps(name, own, case)]
         same = 0
         while same < min(len(wanted), len(self._told)) and wanted[same] == self._told[same]:

@@ -77,9 +77,10 @@ class ClickTraining(nn.Module):
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(self.trains(name))
         if not self.trainable() or (train == "boxes" and prompts == "points"):
-            raise ConfigError("there is nothing to train", where="train_what", got=f"{train} with prompts={prompts}",
-                              expected="all or decoder, or a network with boxes that it is shown",
-                              hint="embeddings of box corners: --boxes True --prompts box")  # fmt: skip
+            got = f"{train} with prompts={prompts}"
+            expected = "all or decoder, or a network with boxes that it is shown"
+            hint = "embeddings of box corners: --boxes True --prompts box"
+            raise ConfigError("there is nothing to train", where="train_what", got=got, expected=expected, hint=hint)
 
     def trains(self, name: str) -> bool:
         """Whether the parameter of this name is trained; what the released positions are made of never is."""

@@ -73,8 +73,8 @@ class ClassHeads(nn.Module):
     def forward(self, features: Tensor, head: Tensor) -> Tensor:
         """Decode every sample by its own head."""
         if head.shape != features.shape[:1] or head.is_floating_point():
-            raise ConfigError("one head's number per sample", got=f"{tuple(head.shape)} {head.dtype}",
-                              expected=f"{tuple(features.shape[:1])} integers")  # fmt: skip
+            got = f"{tuple(head.shape)} {head.dtype}"
+            raise ConfigError("one head's number per sample", got=got, expected=f"{tuple(features.shape[:1])} integers")
         asked = sorted(set(head.tolist()))
         if asked and not 0 <= asked[0] <= asked[-1] < len(self.outputs):
             raise ConfigError(

@@ -145,8 +145,8 @@ class MLPExperts(nn.Module):
         """
         expected = (tokens.shape[0], self.experts)
         if tokens.ndim != 2 or tuple(weights.shape) != expected:
-            raise ConfigError("tokens and weights do not fit", got=(tuple(tokens.shape), tuple(weights.shape)),
-                              expected=f"[N, C] and {expected}")  # fmt: skip
+            got = (tuple(tokens.shape), tuple(weights.shape))
+            raise ConfigError("tokens and weights do not fit", got=got, expected=f"[N, C] and {expected}")
         kind = tokens.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tokens.dtype
         tokens, weights = tokens.to(dtype), weights.to(dtype)

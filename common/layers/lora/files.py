@@ -105,10 +105,9 @@ def load_adapter(encoder: nn.Module, level: str, folder: str | Path) -> Coverage
     state = _read_weights(folder)
     own = expert_target(encoder)
     if own not in (None, target):
-        raise WeightError(
-            "the expert adapts another part of the encoder", where=folder, got=f"{target}: {TARGETS[target]}",
-            expected=f"{own}, as the encoder's other experts",
-        )  # fmt: skip
+        got = f"{target}: {TARGETS[target]}"
+        expected = f"{own}, as the encoder's other experts"
+        raise WeightError("the expert adapts another part of the encoder", where=folder, got=got, expected=expected)
     new = level not in expert_names(encoder)
     shapes = _expected_shapes(encoder, level, rank, target)
     _compare(state, shapes, rank, folder)
@@ -153,10 +152,9 @@ def _read_config(folder: Path) -> tuple[int, str, float]:
         raise WeightError(f"the expert's configuration cannot be read: {error!r}", where=path) from error
     odd = {k: config[k] for k, plain in _PLAIN.items() if config.get(k, plain) not in (plain, None)}
     if config.get("peft_type") != "LORA" or odd or rank < 1:
-        raise WeightError(
-            "the expert is no plain LoRA", where=path, got=odd or f"{config.get('peft_type')}, rank {rank}",
-            expected="peft_type LORA, without variants",
-        )  # fmt: skip
+        got = odd or f"{config.get('peft_type')}, rank {rank}"
+        expected = "peft_type LORA, without variants"
+        raise WeightError("the expert is no plain LoRA", where=path, got=got, expected=expected)
     fitting = [
         t for t, names in TARGETS.items() if isinstance(modules, list) and sorted(map(str, modules)) == sorted(names)
     ]
@@ -201,8 +199,9 @@ def _compare(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]],
         own, width = (shape[0], shape[1]) if ".lora_A." in name else (shape[1], shape[0])
         its, other = (got[0], got[1]) if ".lora_A." in name else (got[1], got[0])
         if len({its, rank, own}) > 1:
-            raise WeightError("the expert has another rank", where=where,
-                              got=f"{its} in {name}, {rank} in {CONFIG}", expected=own)  # fmt: skip
+            raise WeightError(
+                "the expert has another rank", where=where, got=f"{its} in {name}, {rank} in {CONFIG}", expected=own
+            )
         if other != width:
             raise WeightError("the expert was trained on a base of another width", where=where,
                               got=f"{other} in {name}", expected=width)  # fmt: skip

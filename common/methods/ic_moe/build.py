@@ -119,8 +119,8 @@ def trained_network(settings: Mapping[str, Any], labels: LabelSpace) -> ICMoE:
     """
     unknown = sorted(set(settings) - set(inspect.signature(ic_moe_network).parameters))
     if unknown:
-        raise ConfigError("the model's card has settings that no IC-MoE has", where="network", got=unknown,
-                          hint="was it trained by a newer version?")  # fmt: skip
+        hint = "was it trained by a newer version?"
+        raise ConfigError("the model's card has settings that no IC-MoE has", where="network", got=unknown, hint=hint)
     return ic_moe_network(**settings, labels=labels)
 
 

@@ -90,8 +90,8 @@ class ExpertEncoders(nn.Module):
         super().__init__()
         samed = tuple(experts) == (SAMED,)
         if not (samed or (experts and set(experts) <= set(EXPERTS))):
-            raise ConfigError("unknown experts", where="experts", got=list(experts),
-                              expected=f"some of {', '.join(EXPERTS)}, or {SAMED} alone")  # fmt: skip
+            expected = f"some of {', '.join(EXPERTS)}, or {SAMED} alone"
+            raise ConfigError("unknown experts", where="experts", got=list(experts), expected=expected)
         depth = len(encoder.blocks)
         if not 1 <= semantic_blocks < depth:
             raise ConfigError("the semantic expert trains some of the last blocks", where="semantic_blocks",

@@ -286,11 +286,12 @@ def _one_hot(label: Tensor, classes: int) -> Tensor:
 def _check(answer: str, encoders: ExpertEncoders, heads: Mapping[str, Any], contrast: nn.Module | None) -> None:
     wanted = needed(answer)
     if encoders.experts != wanted or set(heads) != set(wanted):
-        raise ConfigError("the answer needs other experts", where="answer", got=(encoders.experts, tuple(heads)),
-                          expected=f"{wanted} for {answer!r}")  # fmt: skip
+        where = "answer"
+        got = (encoders.experts, tuple(heads))
+        raise ConfigError("the answer needs other experts", where=where, got=got, expected=f"{wanted} for {answer!r}")
     if contrast is not None and wanted != EXPERTS:
-        raise ConfigError("SgCL contrasts three experts", where="sgcl", got=f"answer={answer!r}",
-                          expected="answer vote or mean, or --sgcl 0")  # fmt: skip
+        expected = "answer vote or mean, or --sgcl 0"
+        raise ConfigError("SgCL contrasts three experts", where="sgcl", got=f"answer={answer!r}", expected=expected)
 
 
 def _forget(network: ICMoE, *_: object) -> None:

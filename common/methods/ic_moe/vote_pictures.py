@@ -131,8 +131,9 @@ def draw_vote(path: Path, image: Tensor, views: Voted, *, label: Tensor | None =
             if row == 0:
                 panel.set_title(_heading(name, views), color=_TEXT, fontsize=8)
         first = grid[row][1]
-        first.text(-0.04, 0.5, what, color=_TEXT, fontsize=8, rotation=90, va="center", ha="right",
-                   transform=first.transAxes)  # fmt: skip
+        first.text(
+            -0.04, 0.5, what, color=_TEXT, fontsize=8, rotation=90, va="center", ha="right", transform=first.transAxes
+        )
     if views.votes is not None:
         _key(grid[1][columns.index("votes")])
     figure.suptitle(title, color=_TEXT, fontsize=9)

@@ -79,8 +79,8 @@ class GateMaps:
         image_key: str = "image",
     ) -> None:
         if every < 1 or cases < 0:
-            raise ConfigError("cases are counted from the first", got=f"every {every}, cases {cases}",
-                              expected="every >= 1, cases >= 0")  # fmt: skip
+            got = f"every {every}, cases {cases}"
+            raise ConfigError("cases are counted from the first", got=got, expected="every >= 1, cases >= 0")
         self.network, self.experts, self.image_key = network, list(modalities), image_key
         self.every, self.cases, self.volumes = every, cases, volumes
         self.folder, self.pictures = Path(output_dir) / "evaluation", Path(output_dir) / "pictures"
@@ -165,12 +165,14 @@ class GateMaps:
             return
         batch: Any = engine.state.batch
         if len(batch[self.image_key]) != 1:
-            raise ConfigError("gates are recorded one volume at a time", got=f"{len(batch[self.image_key])} in a batch",
-                              expected="a dataloader with batch_size 1")  # fmt: skip
+            got = f"{len(batch[self.image_key])} in a batch"
+            expected = "a dataloader with batch_size 1"
+            raise ConfigError("gates are recorded one volume at a time", got=got, expected=expected)
         case, task, modality = (_first(batch.get(k)) for k in ("case", "task", "modality"))
         if modality is None:
-            raise DataError("the case does not say its modality", where=f"case {case}", got=sorted(batch),
-                            expected="a key `modality`, as common.data.datasets.datalist.items gives it")  # fmt: skip
+            where = f"case {case}"
+            expected = "a key `modality`, as common.data.datasets.datalist.items gives it"
+            raise DataError("the case does not say its modality", where=where, got=sorted(batch), expected=expected)
         known = isinstance(modality, str)
         if not known and not 0 <= int(modality) < len(self.experts):
             raise DataError("the case's modality has no expert", where=f"case {case}", got=modality,

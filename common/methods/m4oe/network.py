@@ -96,8 +96,8 @@ class M4oE(nn.Module):
         self.modalities, self.tasks, self.in_channels = list(modalities), list(classes), in_channels
         counts = {f.experts.experts for f in backbone.feed_forwards() if isinstance(f, MLPMixture)}
         if not modalities or len(set(modalities)) != len(modalities) or counts - {len(modalities)}:
-            raise ConfigError("one expert per modality", where="modalities", got=list(modalities),
-                              expected=f"{counts or 'any number of'} different names")  # fmt: skip
+            expected = f"{counts or 'any number of'} different names"
+            raise ConfigError("one expert per modality", where="modalities", got=list(modalities), expected=expected)
         self.backbone = backbone
         self.heads = ClassHeads(channels=embed, classes=list(classes.values()), total=total)
 
@@ -200,9 +200,10 @@ class M4oELoss(nn.Module):
             sample, index = unknown.nonzero()[0].tolist()
             raise LabelError(
                 "a sample is annotated for a class that its head does not have",
-                where=f"sample {sample} of the batch", got=f"class {index}",
+                where=f"sample {sample} of the batch",
+                got=f"class {index}",
                 hint="its head belongs to another data set: compare task_id with the order of the data sets",
-            )  # fmt: skip
+            )
         dice, ce = annotated_dice_ce(
             outputs.logits[..., None], targets["label"][..., None], targets["annotated"], over=self.dice_over
         )

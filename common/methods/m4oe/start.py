@@ -94,8 +94,8 @@ def _source(modality: str, files: Sequence[tuple[Path, dict[str, Tensor], ModelC
     for number, (path, _, card) in enumerate(files):
         known = None if card is None else (card.extra.get("settings") or {}).get("modalities")
         if known is None:
-            raise WeightError("the weights do not say which modalities they know", where=path,
-                              expected="a model.pt of bundles/m4oe_expert")  # fmt: skip
+            expected = "a model.pt of bundles/m4oe_expert"
+            raise WeightError("the weights do not say which modalities they know", where=path, expected=expected)
         if modality in known:
             found.append((number, list(known).index(modality)))
     if len(found) != 1:

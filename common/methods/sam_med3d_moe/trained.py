@@ -60,9 +60,9 @@ def read_mixture(path: str | Path, **options: Any) -> TrainedMixture:
     tensors, card = read_state_dict(path)
     settings = None if card is None else card.extra.get("settings")
     if card is None or card.bundle != BUNDLE or not isinstance(settings, Mapping):
-        raise WeightError("these are no weights of a trained SAM-Med3D-MoE", where=path,
-                          got="no card" if card is None else f"a card of {card.bundle or 'an unknown bundle'}",
-                          expected=f"a model.pt that the bundle {BUNDLE} wrote")  # fmt: skip
+        got = "no card" if card is None else f"a card of {card.bundle or 'an unknown bundle'}"
+        expected = f"a model.pt that the bundle {BUNDLE} wrote"
+        raise WeightError("these are no weights of a trained SAM-Med3D-MoE", where=path, got=got, expected=expected)
     missing = [key for key in _CARD if key not in settings]
     if missing:
         raise WeightError("the weights' card lacks settings", where=path, got=sorted(settings), expected=missing)
@@ -110,8 +110,9 @@ def start_mixture(
     found = read_decoders(() if experts is None else experts, base.network)
     for name, expert in found.items():
         if None not in (spacing, expert.spacing) and expert.spacing != spacing:
-            logger.warning("expert %s was tuned on crops of %g mm, this training has %g mm", name,
-                           expert.spacing, spacing)  # fmt: skip
+            logger.warning(
+                "expert %s was tuned on crops of %g mm, this training has %g mm", name, expert.spacing, spacing
+            )
     network = mixture(base, found, **shape, seed=seed, **options)
     return Mixture(network, [e.structures for e in found.values()], [e.sha256 for e in found.values()])
 

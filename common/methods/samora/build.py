@@ -187,8 +187,8 @@ def trained_network(settings: Mapping[str, Any], classes: int) -> SAMora:
     """
     unknown = sorted(set(settings) - set(inspect.signature(samora_network).parameters))
     if unknown:
-        raise ConfigError("the model's card has settings that no SAMora has", where="network", got=unknown,
-                          hint="was it trained by a newer version?")  # fmt: skip
+        hint = "was it trained by a newer version?"
+        raise ConfigError("the model's card has settings that no SAMora has", where="network", got=unknown, hint=hint)
     return samora_network(**settings, classes=classes)
 
 
@@ -201,5 +201,6 @@ def _check_choice(fuser: str, lac: str, levels: Sequence[str]) -> None:
         raise ConfigError("unknown or repeated levels", where="levels", got=list(levels), expected=", ".join(LEVELS))
     counts = {"none": (0, 0), "single": (1, 1)}.get(fuser, (2, len(LEVELS)))
     if not counts[0] <= len(levels) <= counts[1]:
-        raise ConfigError("this fuser needs another number of levels", where="levels", got=list(levels),
-                          expected=f"{counts[0]} .. {counts[1]} for fuser={fuser!r}")  # fmt: skip
+        where = "levels"
+        expected = f"{counts[0]} .. {counts[1]} for fuser={fuser!r}"
+        raise ConfigError("this fuser needs another number of levels", where=where, got=list(levels), expected=expected)

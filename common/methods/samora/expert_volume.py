@@ -96,8 +96,9 @@ class ExpertVolume(nn.Module):
     ) -> None:
         super().__init__()
         if slices < 1 or (sigma is not None and sigma < 0):
-            raise ConfigError("at least one slice per pass, and no negative noise", where="slices, noise",
-                              got=(slices, sigma))  # fmt: skip
+            raise ConfigError(
+                "at least one slice per pass, and no negative noise", where="slices, noise", got=(slices, sigma)
+            )
         for name, module in network.saved.named_children():
             self.add_module(name, module)
         for name, parameter in network.saved.named_parameters(recurse=False):
@@ -279,8 +280,9 @@ def load_expert(
     own = hash_of(network.network)
     if base_hash is not None and own != base_hash:
         hint = "give the same --sam_weights as to its training"
-        raise WeightError("the expert was trained on another base", where=path, got=f"base {str(own)[:12]}",
-                          expected=f"base {base_hash[:12]}", hint=hint)  # fmt: skip
+        got = f"base {str(own)[:12]}"
+        expected = f"base {base_hash[:12]}"
+        raise WeightError("the expert was trained on another base", where=path, got=got, expected=expected, hint=hint)
     if teacher_weights is not None and teacher:
         with Path(teacher_weights).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -118,8 +118,9 @@ class SAMora(nn.Module):
         self.base = base
         self.levels, self.expert_signal, self.window, self.mix = tuple(levels), expert_signal, window, mix
         if fusers is not None and (not levels or len(fusers) != len(self.blocks)):
-            raise ConfigError("one fuser per block, of at least one expert", where="fusers", got=len(fusers),
-                              expected=f"{len(self.blocks)} fusers, and levels")  # fmt: skip
+            got = len(fusers)
+            expected = f"{len(self.blocks)} fusers, and levels"
+            raise ConfigError("one fuser per block, of at least one expert", where="fusers", got=got, expected=expected)
         if train_experts and (cache_gb or not levels):
             raise ConfigError("features of trainable experts change and cannot be kept" if levels else
                               "there are no experts to train", where="train_experts", got=(cache_gb, list(levels)),

@@ -178,8 +178,9 @@ def _teacher(own: StageOne, weights: str | Path | None, inference: bool) -> nn.M
     if own.ssl == "scratch" or (inference and weights is None):
         return None
     if weights is None:
-        raise ConfigError("a teacher without weights teaches nothing", where="teacher_weights", got=None,
-                          expected="a file of weights")  # fmt: skip
+        raise ConfigError(
+            "a teacher without weights teaches nothing", where="teacher_weights", got=None, expected="a file of weights"
+        )
     sizes, size = dict(own.teacher["sizes"]), int(own.teacher["size"])
     if own.level == "image":
         resnet = SKResNet(**{k: v for k, v in sizes.items() if k != "head"})
@@ -229,5 +230,6 @@ def _denoising(own: StageOne, encoder: Any) -> Denoising:
     blocks = [max(depth * quarter // 4 - 1, 0) for quarter in (1, 2, 3)]  # 2, 5 and 8 of ViT-B
     skips = [int(encoder.blocks[i].attn.proj.out_features) for i in blocks]
     decoder = PixelDecoder(embed=_neck(encoder), skips=skips, channels=own.image_channels)
-    return Denoising(decoder=decoder, blocks=blocks, sigma=own.noise_sigma, blur=own.noise_blur,
-                     sigmoid=own.pixel_loss == "dice_mse")  # fmt: skip
+    return Denoising(
+        decoder=decoder, blocks=blocks, sigma=own.noise_sigma, blur=own.noise_blur, sigmoid=own.pixel_loss == "dice_mse"
+    )

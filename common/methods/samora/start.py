@@ -50,8 +50,9 @@ def adapter_folder(path: str | Path) -> Path:
     for folder in (path, path / "adapter"):
         if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
             return folder
-    raise ExpertError("here is no expert", where=path, got="no such folder" if not path.exists() else f"no {CONFIG}",
-                      expected=f"a run of bundles/samora_expert, or a folder with {CONFIG}")  # fmt: skip
+    got = "no such folder" if not path.exists() else f"no {CONFIG}"
+    expected = f"a run of bundles/samora_expert, or a folder with {CONFIG}"
+    raise ExpertError("here is no expert", where=path, got=got, expected=expected)
 
 
 def expert_card(folder: Path) -> ModelCard | None:
@@ -104,8 +105,9 @@ def started(
                           got=str(given[unused[0]]), expected=f"experts of {list(network.levels)}",
                           hint="leave it away, or add its level to --levels")  # fmt: skip
     if missing and not network.train_experts:
-        raise ExpertError("a level has no expert", where=missing[0], got=None, expected=f"--{missing[0]}_expert DIR",
-                          hint=_HINT.format(missing[0]))  # fmt: skip
+        expected = f"--{missing[0]}_expert DIR"
+        hint = _HINT.format(missing[0])
+        raise ExpertError("a level has no expert", where=missing[0], got=None, expected=expected, hint=hint)
     own = base_hash(encoder) if given else ""
     for level, path in given.items():
         folder = adapter_folder(path)
@@ -133,5 +135,6 @@ def _check(card: ModelCard | None, level: str, own: str, folder: Path) -> None:
         logger.warning("%s does not say which base it was trained on: it is taken as it is", folder)
     elif theirs != own:
         hint = "give both stages the same --sam_weights, or the same --base_seed and --variant"
-        raise ExpertError("the expert was trained on another base", where=folder, got=f"base {theirs[:12]}",
-                          expected=f"base {own[:12]}", hint=hint)  # fmt: skip
+        got = f"base {theirs[:12]}"
+        expected = f"base {own[:12]}"
+        raise ExpertError("the expert was trained on another base", where=folder, got=got, expected=expected, hint=hint)

@@ -60,8 +60,8 @@ def minimise(
         Liu et al., Versatile black-box optimization, 2020 (NGOpt).
     """
     if budget < 1 or bound <= 0:
-        raise ConfigError("a search has a budget and bounds", where="search_budget, search_bound", got=(budget, bound),
-                          expected=">= 1 and > 0")  # fmt: skip
+        where = "search_budget, search_bound"
+        raise ConfigError("a search has a budget and bounds", where=where, got=(budget, bound), expected=">= 1 and > 0")
     try:
         import nevergrad
     except ImportError as error:
@@ -116,8 +116,9 @@ class SearchWeights:
         enabled: bool = True,
     ) -> None:
         if batches < 1 or penalty < 0:
-            raise ConfigError("weights are tried on batches", where="search_batches", got=(batches, penalty),
-                              expected="at least one batch and a penalty >= 0")  # fmt: skip
+            where = "search_batches"
+            expected = "at least one batch and a penalty >= 0"
+            raise ConfigError("weights are tried on batches", where=where, got=(batches, penalty), expected=expected)
         self.network, self.loader, self.prepare_batch, self.loss = network, loader, prepare_batch, loss
         self.path, self.enabled = Path(output_dir) / "weights.json", enabled
         self.budget, self.bound, self.penalty, self.batches, self.seed = budget, bound, penalty, batches, seed
