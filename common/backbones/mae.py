@@ -119,8 +119,9 @@ class MAE(VisionTransformer):
         side = image_size // patch
         self.side, self.visible = side, side**2 - round(mask_ratio * side**2)
         if not 0 < self.visible < side**2:
-            raise ConfigError("some patches are hidden and some are not", where="mask_ratio", got=mask_ratio,
-                              expected=f"1 .. {side**2 - 1} of {side**2} patches hidden")  # fmt: skip
+            problem = "some patches are hidden and some are not"
+            expected = f"1 .. {side**2 - 1} of {side**2} patches hidden"
+            raise ConfigError(problem, where="mask_ratio", got=mask_ratio, expected=expected)
         self.pos_embed = nn.Parameter(sine_positions(width=width, side=side), requires_grad=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_width))
         nn.init.normal_(self.mask_token, std=0.02)

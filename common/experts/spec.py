@@ -102,8 +102,9 @@ class ExpertSpec:
         try:
             labels = LabelSpace.from_dict(data["labels"])
         except LabelError as error:
-            raise ExpertError(f"the expert's labels: {error.problem}", where=f"expert {data['name']!a:.100}",
-                              got=error.got, expected=error.expected) from error  # fmt: skip
+            problem = f"the expert's labels: {error.problem}"
+            where = f"expert {data['name']!a:.100}"
+            raise ExpertError(problem, where=where, got=error.got, expected=error.expected) from error
         spec = cls(**{**data, "labels": labels})
         return spec if base is None else replace(spec, path=str((base / spec.path).resolve()))
 
@@ -118,9 +119,10 @@ def _check_inside(checkpoint: str, name: str) -> None:
     """Refuse a weight file that is named by a path out of the expert's folder."""
     parts = checkpoint.split("/")
     if any(odd_in(p, file_name=True) for p in parts) or ":" in checkpoint:
-        raise ExpertError("the checkpoint lies outside of the expert's folder", where=f"expert {name!a}",
-                          got=ascii(checkpoint), expected="a relative path below it, such as models/model.pt",
-                          hint="copy the file there")  # fmt: skip
+        problem = "the checkpoint lies outside of the expert's folder"
+        expected = "a relative path below it, such as models/model.pt"
+        hint = "copy the file there"
+        raise ExpertError(problem, where=f"expert {name!a}", got=ascii(checkpoint), expected=expected, hint=hint)
 
 
 def train_hint(task: str) -> str:

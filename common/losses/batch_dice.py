@@ -49,8 +49,8 @@ def batch_dice_ce(logits: Tensor, label: Tensor, annotated: Tensor | None = None
         annotated = logits.new_ones(batch, classes, dtype=torch.bool)
     annotated = annotated.to(device=logits.device, dtype=torch.bool)
     if annotated.shape != (batch, classes) or not bool(annotated[:, 0].all()):
-        raise LabelError("every sample is annotated for the background, and for classes that there are",
-                         got=annotated.tolist(), expected=f"bool [{batch}, {classes}]")  # fmt: skip
+        problem = "every sample is annotated for the background, and for classes that there are"
+        raise LabelError(problem, got=annotated.tolist(), expected=f"bool [{batch}, {classes}]")
     if label.shape[2:] != logits.shape[2:]:
         label = F.interpolate(label.float(), size=logits.shape[2:], mode="nearest")
     _check_values(label, annotated)

@@ -201,8 +201,9 @@ def _steps(name: str, own: Mapping[str, Any], case: str) -> list[_Prompt]:
     """An object's prompts in the order in which a session gets them."""
     unknown = sorted(set(own) - {"inside", "outside", "box", "space"})
     if unknown or not any(own.get(kind) for kind in ("inside", "outside", "box")):
-        raise PromptError("an object's prompts are not understood", where=f'{case}, object "{name}"',
-                          got=", ".join(unknown) or "nothing", expected="inside, outside, box")  # fmt: skip
+        problem = "an object's prompts are not understood"
+        got = ", ".join(unknown) or "nothing"
+        raise PromptError(problem, where=f'{case}, object "{name}"', got=got, expected="inside, outside, box")
     space = str(own.get("space", "voxel"))
     boxes = [] if own.get("box") is None else [_Prompt(name, "box", own["box"], space)]
     return boxes + [_Prompt(name, kind, p, space) for kind in ("inside", "outside") for p in own.get(kind) or ()]

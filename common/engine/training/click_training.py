@@ -68,8 +68,9 @@ class ClickTraining(nn.Module):
         if train is not None and train not in TRAINED:
             raise ConfigError("unknown choice", where="train_what", got=train, expected=", ".join(TRAINED))
         if prompts != "points" and not network.boxes:
-            raise ConfigError("a network without box embeddings cannot learn boxes", where="prompts", got=prompts,
-                              expected="points", hint="build it with --boxes True")  # fmt: skip
+            problem = "a network without box embeddings cannot learn boxes"
+            hint = "build it with --boxes True"
+            raise ConfigError(problem, where="prompts", got=prompts, expected="points", hint=hint)
         self.network = network
         self.prompts, self.jitter, self.gate_at = prompts, jitter, gate_at
         self.protocol = click_protocol(protocol) if isinstance(protocol, str) else protocol

@@ -61,8 +61,8 @@ class ClassHeads(nn.Module):
             or len(set(own)) != len(own)
             or not 0 <= min(own) <= max(own) < total
         ):
-            raise ConfigError("a head's classes are union indices with the background first", got=own,
-                              expected=f"0, then different ones below {total}")  # fmt: skip
+            problem = "a head's classes are union indices with the background first"
+            raise ConfigError(problem, got=own, expected=f"0, then different ones below {total}")
         like = next((p for p in self.outputs.parameters()), None)
         head = nn.Conv2d(self.channels, len(own), 1, bias=False)
         nn.init.trunc_normal_(head.weight, std=0.02)

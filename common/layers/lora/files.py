@@ -139,10 +139,10 @@ def _read_config(folder: Path) -> tuple[int, str, float]:
     path = folder / CONFIG
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
-        raise WeightError(
-            "the folder does not hold a whole expert", where=folder, got=f"no {' and no '.join(missing)}",
-            expected=f"{CONFIG} and {WEIGHTS}", hint="train the expert, or name its adapter folder",
-        )  # fmt: skip
+        problem = "the folder does not hold a whole expert"
+        expected = f"{CONFIG} and {WEIGHTS}"
+        hint = "train the expert, or name its adapter folder"
+        raise WeightError(problem, where=folder, got=f"no {' and no '.join(missing)}", expected=expected, hint=hint)
     config = read_object(path, error=WeightError, problem="the expert's configuration cannot be read")
     try:
         rank, alpha, modules = config["r"], float(config["lora_alpha"]), config["target_modules"]
@@ -183,13 +183,12 @@ def _compare(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]],
     where = folder / WEIGHTS
     unused, unset = [n for n in state if n not in shapes], [n for n in shapes if n not in state]
     if unused:
-        raise WeightError(
-            "the expert has weights for layers that the encoder lacks", where=where,
-            got=f"{len(unused)}, such as {unused[0]}", hint="was it trained on another base?",
-        )  # fmt: skip
+        problem = "the expert has weights for layers that the encoder lacks"
+        hint = "was it trained on another base?"
+        raise WeightError(problem, where=where, got=f"{len(unused)}, such as {unused[0]}", hint=hint)
     if unset:
-        raise WeightError("the expert leaves layers of the encoder without weights", where=where,
-                          got=f"{len(unset)} missing, such as {unset[0]}")  # fmt: skip
+        problem = "the expert leaves layers of the encoder without weights"
+        raise WeightError(problem, where=where, got=f"{len(unset)} missing, such as {unset[0]}")
     for name, shape in shapes.items():
         got = tuple(state[name].shape)
         if len(got) != len(shape):
@@ -203,5 +202,5 @@ def _compare(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]],
                 "the expert has another rank", where=where, got=f"{its} in {name}, {rank} in {CONFIG}", expected=own
             )
         if other != width:
-            raise WeightError("the expert was trained on a base of another width", where=where,
-                              got=f"{other} in {name}", expected=width)  # fmt: skip
+            problem = "the expert was trained on a base of another width"
+            raise WeightError(problem, where=where, got=f"{other} in {name}", expected=width)

@@ -78,8 +78,9 @@ def ic_moe_network(
         WeightError: for weights that do not fit.
     """
     if not labels.exclusive:
-        raise ConfigError("the structures of a picture exclude each other here", where="labels",
-                          got=", ".join(labels.names), expected="structures that do not overlap")  # fmt: skip
+        problem = "the structures of a picture exclude each other here"
+        expected = "structures that do not overlap"
+        raise ConfigError(problem, where="labels", got=", ".join(labels.names), expected=expected)
     experts = needed(answer)
     encoder = sam_encoder(variant, image_size=image_size, seed=base_seed)
     heads = {}

@@ -94,8 +94,8 @@ class ExpertEncoders(nn.Module):
             raise ConfigError("unknown experts", where="experts", got=list(experts), expected=expected)
         depth = len(encoder.blocks)
         if not 1 <= semantic_blocks < depth:
-            raise ConfigError("the semantic expert trains some of the last blocks", where="semantic_blocks",
-                              got=semantic_blocks, expected=f"1 .. {depth - 1}")  # fmt: skip
+            problem = "the semantic expert trains some of the last blocks"
+            raise ConfigError(problem, where="semantic_blocks", got=semantic_blocks, expected=f"1 .. {depth - 1}")
         self.encoder = encoder.requires_grad_(False)
         if samed:
             add_experts(self.encoder, (SAMED,), rank=lora_rank)

@@ -175,8 +175,8 @@ class GateMaps:
             raise DataError("the case does not say its modality", where=where, got=sorted(batch), expected=expected)
         known = isinstance(modality, str)
         if not known and not 0 <= int(modality) < len(self.experts):
-            raise DataError("the case's modality has no expert", where=f"case {case}", got=modality,
-                            expected=", ".join(self.experts))  # fmt: skip
+            problem = "the case's modality has no expert"
+            raise DataError(problem, where=f"case {case}", got=modality, expected=", ".join(self.experts))
         name = modality if known else self.experts[int(modality)]
         number = self._counts[name] = self._counts.get(name, 0) + 1
         if (number - 1) % self.every == 0:

@@ -78,8 +78,9 @@ def general_model(
     given: dict[str, Any] = dict(zip(_OWN, (variant, image_size, rel_pos, boxes), strict=True))
     for key in ("variant", "image_size", "rel_pos"):
         if given[key] is not None and own.get(key, given[key]) != given[key]:
-            raise ConfigError("the weights were trained with another value", where=key, got=given[key],
-                              expected=own[key], hint=f"leave --{key} away to take it from {weights}")  # fmt: skip
+            problem = "the weights were trained with another value"
+            hint = f"leave --{key} away to take it from {weights}"
+            raise ConfigError(problem, where=key, got=given[key], expected=own[key], hint=hint)
     chosen = {k: given[k] if given[k] is not None else own.get(k) for k in _OWN}
     network = sam3d_network(
         chosen["variant"] or "vit_b_ori", image_size=chosen["image_size"], rel_pos=chosen["rel_pos"],

@@ -102,9 +102,10 @@ def start_mixture(
     }  # fmt: skip
     if start_from is not None:
         if general is not None or experts is not None:
-            raise ConfigError("a trained mixture brings its own parts", where="start_from", got=start_from,
-                              expected="it alone, or --general with --experts",
-                              hint="python -m tools experts add_decoder appends an expert to it")  # fmt: skip
+            problem = "a trained mixture brings its own parts"
+            expected = "it alone, or --general with --experts"
+            hint = "python -m tools experts add_decoder appends an expert to it"
+            raise ConfigError(problem, where="start_from", got=start_from, expected=expected, hint=hint)
         return _continued(start_from, shape, spacing, seed, options)
     base = general_model(general)
     found = read_decoders(() if experts is None else experts, base.network)
@@ -125,8 +126,9 @@ def _continued(
     own = {**{k: settings["network"][k] for k in _GATE}, "spacing": settings.get("spacing", spacing)}
     for key, value in {**shape, "spacing": spacing}.items():
         if value is not None and value != own[key]:
-            raise ConfigError("the mixture was trained with another value", where=key, got=value, expected=own[key],
-                              hint=f"--{key} {own[key]} goes on as {path} was trained")  # fmt: skip
+            problem = "the mixture was trained with another value"
+            hint = f"--{key} {own[key]} goes on as {path} was trained"
+            raise ConfigError(problem, where=key, got=value, expected=own[key], hint=hint)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)

@@ -287,7 +287,8 @@ def load_expert(
         with Path(teacher_weights).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != teacher.get("hash"):
-            raise WeightError("the expert had another teacher", where=teacher_weights, got=digest[:12],
-                              expected=f"{teacher.get('file')}, {str(teacher.get('hash'))[:12]}")  # fmt: skip
+            problem = "the expert had another teacher"
+            expected = f"{teacher.get('file')}, {str(teacher.get('hash'))[:12]}"
+            raise WeightError(problem, where=teacher_weights, got=digest[:12], expected=expected)
     target = network if isinstance(network.network, ExpertNetwork) else network.network.saved
     return load_weights(target, path)

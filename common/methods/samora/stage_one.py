@@ -142,8 +142,8 @@ def stage_one_network(
     """
     own = StageOne.of(settings)
     if own.contrasts and micro_batch is not None:
-        raise ConfigError("samples of a batch are compared with each other, so it cannot be computed in parts",
-                          where="micro_batch", got=micro_batch, expected=None, hint="--micro_batch None")  # fmt: skip
+        problem = "samples of a batch are compared with each other, so it cannot be computed in parts"
+        raise ConfigError(problem, where="micro_batch", got=micro_batch, expected=None, hint="--micro_batch None")
     if own.contrasts and views not in (None, 2):
         raise ConfigError("two views of each image are compared", where="views", got=views, expected=2)
     with torch.random.fork_rng(devices=[]):

@@ -118,8 +118,9 @@ def started(
 
 def _start_from_samed(network: SAMora, samed: str | Path, given: Mapping[str, Any]) -> None:
     if not network.train_experts or len(network.levels) != 1 or given:
-        raise ConfigError("SAMed's file is the start of one trainable expert", where="samed_weights",
-                          got=list(network.levels), expected="the overlay lora_one.json, and no expert")  # fmt: skip
+        problem = "SAMed's file is the start of one trainable expert"
+        expected = "the overlay lora_one.json, and no expert"
+        raise ConfigError(problem, where="samed_weights", got=list(network.levels), expected=expected)
     load = load_hsam if hasattr(network.base, "mask_decoder2") else load_sam
     load(network.base, samed, level=network.levels[0])
 

@@ -65,8 +65,9 @@ def minimise(
     try:
         import nevergrad
     except ImportError as error:
-        raise ConfigError("this fuser searches with the package nevergrad, which is not installed", where="fuser",
-                          got="lorahub", hint="python -m pip install nevergrad==1.0.12") from error  # fmt: skip
+        problem = "this fuser searches with the package nevergrad, which is not installed"
+        hint = "python -m pip install nevergrad==1.0.12"
+        raise ConfigError(problem, where="fuser", got="lorahub", hint=hint) from error
     space = nevergrad.p.Array(init=np.zeros(size), lower=-bound, upper=bound)
     space.random_state.seed(seed)
     optimizer = nevergrad.optimizers.NGOpt(parametrization=space, budget=budget)
