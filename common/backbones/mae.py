@@ -71,8 +71,9 @@ def mae_encoder(
 
 def _sizes(image_size: int, patch: int, width: int, depth: int, heads: int) -> dict[str, Any]:
     if image_size % patch or width % heads:
-        raise ConfigError("these sizes make no network", where="teacher", got=(image_size, patch, width, heads),
-                          expected="image_size a multiple of patch, width a multiple of heads")  # fmt: skip
+        got = (image_size, patch, width, heads)
+        expected = "image_size a multiple of patch, width a multiple of heads"
+        raise ConfigError("these sizes make no network", where="teacher", got=got, expected=expected)
     return {
         "img_size": image_size, "patch_size": patch, "embed_dim": width, "depth": depth, "num_heads": heads,
         "num_classes": 0, "norm_layer": partial(nn.LayerNorm, eps=1e-6),
@@ -118,8 +119,9 @@ class MAE(VisionTransformer):
         side = image_size // patch
         self.side, self.visible = side, side**2 - round(mask_ratio * side**2)
         if not 0 < self.visible < side**2:
-            raise ConfigError("some patches are hidden and some are not", where="mask_ratio", got=mask_ratio,
-                              expected=f"1 .. {side**2 - 1} of {side**2} patches hidden")  # fmt: skip
+            problem = "some patches are hidden and some are not"
+            expected = f"1 .. {side**2 - 1} of {side**2} patches hidden"
+            raise ConfigError(problem, where="mask_ratio", got=mask_ratio, expected=expected)
         self.pos_embed = nn.Parameter(sine_positions(width=width, side=side), requires_grad=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_width))
         nn.init.normal_(self.mask_token, std=0.02)
@@ -132,7 +134,7 @@ class MAE(VisionTransformer):
         self.decoder_norm = norm(decoder_width)
         self.decoder_pred = nn.Linear(decoder_width, patch**2 * 3)
 
-    def forward(  # type: ignore[override]
+    def forward(  # type: ignore[override]  # what it says is no vector of classes
         self, image: Tensor, hidden: Tensor | None = None
     ) -> MAEOutputs:
         """Hide, encode what is visible, rebuild.

@@ -103,14 +103,15 @@ class _Bottleneck(nn.Module):
         super().__init__()
         wide = 4 * channels
         self.projection = _Projection(inputs=inputs, outputs=wide, stride=stride) if project else nn.Identity()
+        last = nn.BatchNorm2d(wide, eps=1e-5)
         self.net = nn.Sequential(
             _conv(inputs, channels, 1),
             _norm(channels),
             SelectiveKernel(inputs=channels, outputs=channels, stride=stride, ratio=ratio),
             _conv(channels, wide, 1),
-            _norm(wide, relu=False),
+            nn.Sequential(last, nn.Identity()),
         )
-        nn.init.zeros_(self.net[4][0].weight)  # type: ignore[index]
+        nn.init.zeros_(last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.projection(x) + self.net(x))
@@ -163,8 +164,9 @@ class SKResNet(nn.Module):
         super().__init__()
         base = round(64 * width)
         if len(depths) != 4 or min(depths) < 1 or base < 2 or base % 2 or not 0 < ratio <= 1:
-            raise ConfigError("these sizes make no network", where="teacher", got=(width, tuple(depths), ratio),
-                              expected="64 width even, four depths >= 1, a ratio in (0, 1]")  # fmt: skip
+            got = (width, tuple(depths), ratio)
+            expected = "64 width even, four depths >= 1, a ratio in (0, 1]"
+            raise ConfigError("these sizes make no network", where="teacher", got=got, expected=expected)
         half = base // 2
         stem = nn.Sequential(_conv(3, half, 3, 2), _norm(half), _conv(half, half, 3), _norm(half),
                              _conv(half, base, 3), _norm(base), _SamePool())  # fmt: skip

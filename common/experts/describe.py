@@ -82,8 +82,9 @@ def describe_expert(
     labels, channels = labels or known[0], channels or known[1]
     missing = [word for word, value in (("labels", labels), ("channels", channels)) if not value]
     if labels is None or channels is None or missing:
-        raise ExpertError("its files do not tell everything", where=path, got=f"no {' and no '.join(missing)}",
-                          expected='for example --labels liver=1,spleen=2 --channels "CT"')  # fmt: skip
+        got = f"no {' and no '.join(missing)}"
+        expected = 'for example --labels liver=1,spleen=2 --channels "CT"'
+        raise ExpertError("its files do not tell everything", where=path, got=got, expected=expected)
     spec = ExpertSpec(name=name, kind=kind, path=str(Path(path).resolve()), role=role, task=task, labels=labels,
                       channels=tuple(channels), **told)  # fmt: skip
     source = open_source(spec)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
 from ..errors import ExpertError
 from ..labels import LabelSpace
-from .expert_set import ExpertSet
+from .expert_set import Expert, ExpertSet
 
 __all__ = ["ExpertEnsemble", "finest_spacing"]
 
@@ -44,8 +45,9 @@ class ExpertEnsemble(nn.Module):
         known = {name for e in experts for name in e.spec.labels.names}
         missing = [name for name in labels.names if name not in known]
         if missing:
-            raise ExpertError("no expert knows these structures", where="labels", got=", ".join(missing),
-                              expected=", ".join(sorted(known)))  # fmt: skip
+            got = ", ".join(missing)
+            expected = ", ".join(sorted(known))
+            raise ExpertError("no expert knows these structures", where="labels", got=got, expected=expected)
 
     def forward(self, raw: Tensor, stats: Tensor) -> Tensor:
         """Margins ``[B, K+1, X, Y, Z]`` of intensities ``[B, C, X, Y, Z]`` that nobody normalised.
@@ -57,8 +59,9 @@ class ExpertEnsemble(nn.Module):
         rows = stats.expand(raw.shape[0], *stats.shape[1:])
         total = raw.new_zeros(raw.shape[0], self.labels.num_classes, *raw.shape[2:])
         count = raw.new_zeros(self.labels.num_classes)
-        for expert, spec in zip(self.experts, self._specs, strict=True):
-            answer = expert.logits(raw, rows, self.spacing, self.axcodes)  # type: ignore[operator]
+        experts = cast(Iterable[Expert], self.experts)
+        for expert, spec in zip(experts, self._specs, strict=True):
+            answer = expert.logits(raw, rows, self.spacing, self.axcodes)
             p = answer.float().softmax(1)
             for i, name in enumerate(spec.labels.names, 1):
                 if name in self.labels.names:

@@ -29,8 +29,9 @@ def check_kinds(spec: Any) -> None:
 
     def need(fits: bool, field: str, expected: str) -> None:
         if not fits:
-            raise ExpertError(f"the description of an expert has a wrong {field}", where=f"expert {spec.name!a:.100}",
-                              got=f"{getattr(spec, field)!a:.100}", expected=expected)  # fmt: skip
+            problem = f"the description of an expert has a wrong {field}"
+            got = f"{getattr(spec, field)!a:.100}"
+            raise ExpertError(problem, where=f"expert {spec.name!a:.100}", got=got, expected=expected)
 
     for name in (*_TEXTS, *_TEXTS_OR_NONE):
         value = getattr(spec, name)

@@ -66,7 +66,7 @@ class _Encoder:
     network: nn.Module
 
     def __call__(self, x: Tensor) -> list[Tensor]:
-        stages = self.network.encoder(x)  # type: ignore[operator]
+        stages = self.network.get_submodule("encoder")(x)
         return list(stages) if isinstance(stages, list | tuple) else [stages]
 
 
@@ -165,8 +165,8 @@ def _frame_of_spec(spec: ExpertSpec) -> Frame:
     divisor = spec.extra.get("divisor", 32)
     sizes = list(divisor) if isinstance(divisor, list | tuple) else [divisor] * 3
     if len(sizes) != 3 or not all(type(size) is int and 0 < size < 10_000 for size in sizes):
-        raise ExpertError("cannot read the divisor", where=spec.name, got=ascii(divisor)[:200],
-                          expected="a whole number, or one for each axis")  # fmt: skip
+        expected = "a whole number, or one for each axis"
+        raise ExpertError("cannot read the divisor", where=spec.name, got=ascii(divisor)[:200], expected=expected)
     return Frame(spec.orientation, (0, 1, 2), (x, y, z), (sizes[0], sizes[1], sizes[2]))
 
 

@@ -96,13 +96,15 @@ class ExpertSpec:
         unknown, missing = [k for k in data if k not in names], sorted(needed - set(data))
         if unknown or missing:
             got = f"unknown: {', '.join(map(ascii, unknown))}" if unknown else f"missing: {', '.join(missing)}"
-            raise ExpertError("cannot read the description of an expert", where=base, got=got,
-                              expected=", ".join(sorted(names)))  # fmt: skip
+            raise ExpertError(
+                "cannot read the description of an expert", where=base, got=got, expected=", ".join(sorted(names))
+            )
         try:
             labels = LabelSpace.from_dict(data["labels"])
         except LabelError as error:
-            raise ExpertError(f"the expert's labels: {error.problem}", where=f"expert {data['name']!a:.100}",
-                              got=error.got, expected=error.expected) from error  # fmt: skip
+            problem = f"the expert's labels: {error.problem}"
+            where = f"expert {data['name']!a:.100}"
+            raise ExpertError(problem, where=where, got=error.got, expected=error.expected) from error
         spec = cls(**{**data, "labels": labels})
         return spec if base is None else replace(spec, path=str((base / spec.path).resolve()))
 
@@ -117,9 +119,10 @@ def _check_inside(checkpoint: str, name: str) -> None:
     """Refuse a weight file that is named by a path out of the expert's folder."""
     parts = checkpoint.split("/")
     if any(odd_in(p, file_name=True) for p in parts) or ":" in checkpoint:
-        raise ExpertError("the checkpoint lies outside of the expert's folder", where=f"expert {name!a}",
-                          got=ascii(checkpoint), expected="a relative path below it, such as models/model.pt",
-                          hint="copy the file there")  # fmt: skip
+        problem = "the checkpoint lies outside of the expert's folder"
+        expected = "a relative path below it, such as models/model.pt"
+        hint = "copy the file there"
+        raise ExpertError(problem, where=f"expert {name!a}", got=ascii(checkpoint), expected=expected, hint=hint)
 
 
 def train_hint(task: str) -> str:
@@ -137,8 +140,9 @@ def read_manifest(path: str | Path) -> list[ExpertSpec]:
     data = read_object(file, error=ExpertError, problem="cannot read the list of experts", hint=hint)
     entries = data.get("experts", [data])
     if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
-        raise ExpertError("cannot read the list of experts", where=file, got=f'"experts": {entries!a:.100}',
-                          expected='"experts": [{...}, ...]', hint=hint)  # fmt: skip
+        got = f'"experts": {entries!a:.100}'
+        expected = '"experts": [{...}, ...]'
+        raise ExpertError("cannot read the list of experts", where=file, got=got, expected=expected, hint=hint)
     if data.get("format", FORMAT) != FORMAT:
         raise ExpertError("unknown format", where=file, got=data.get("format"), expected=FORMAT)
     return [ExpertSpec.from_dict(entry, base=file.parent) for entry in entries]

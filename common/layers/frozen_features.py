@@ -7,11 +7,11 @@ import logging
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ConfigError
 
-__all__ = ["FrozenFeatures"]
+__all__ = ["FrozenFeatures", "forget_on_loading"]
 
 logger = logging.getLogger(__name__)
 _PATIENCE = 512
@@ -50,8 +50,9 @@ class FrozenFeatures:
         """The features of ``image [B, ...]``, each ``[B, ...]``; ``compute`` gives those of ``[1, ...]``."""
         parts = [self._one(image[b : b + 1], compute) for b in range(len(image))]
         if self.misses > _PATIENCE and not self.hits:
-            logger.warning("%d images and none of them twice: switch random augmentation off, or --cache_gb 0",
-                           self.misses)  # fmt: skip
+            logger.warning(
+                "%d images and none of them twice: switch random augmentation off, or --cache_gb 0", self.misses
+            )
             self.hits = 1
         return tuple(torch.cat([p.to(image.device) for p in column]) for column in zip(*parts, strict=True))
 
@@ -68,3 +69,13 @@ class FrozenFeatures:
             self._kept[key] = tuple(t.cpu().clone() for t in found)
             self.used += size
         return found
+
+
+def forget_on_loading(network: nn.Module, forget: Callable[..., None]) -> None:
+    """Let a network forget what its weights computed whenever it is given others.
+
+    Args:
+        network: whose state is loaded.
+        forget: takes the network first; what torch says of the loading comes after it.
+    """
+    network.register_load_state_dict_pre_hook(forget)

@@ -7,6 +7,7 @@ on a map of a million voxels; its instance norm copies the map into another layo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -135,8 +136,8 @@ def instance_norm_(x: Tensor, eps: float, slope: float) -> Tensor:
             _normalise_(_rows(sample), eps, slope)
         return x
     elif torch.is_grad_enabled() and x.requires_grad:
-        normed: Tensor = _InstanceNorm.apply(x, eps, slope)  # type: ignore[no-untyped-call]
-        return normed
+        differentiable: Callable[..., Tensor] = _InstanceNorm.apply
+        return differentiable(x, eps, slope)
     else:
         with _full_precision():
             for sample in x:

@@ -45,8 +45,9 @@ class PixelDecoder(nn.Module):
         super().__init__()
         if len(widths) != 4 or len(skips) > 4 or any(w % groups for w in widths):
             expected = f"4 multiples of {groups}, <= 4 skips"
-            raise ConfigError("a decoder from stride 16 has four steps", where="pixel decoder",
-                              got=(tuple(widths), len(skips)), expected=expected)  # fmt: skip
+            where = "pixel decoder"
+            got = (tuple(widths), len(skips))
+            raise ConfigError("a decoder from stride 16 has four steps", where=where, got=got, expected=expected)
         self.up, self.join, self.mix = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         wide = embed
         for step, width in enumerate(widths):

@@ -22,18 +22,22 @@ class SameWeights(nn.Module):
         network: what is wrapped.
     """
 
-    network: Any
+    network: nn.Module
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.register_state_dict_post_hook(_without_inner)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(_with_inner)  # type: ignore[no-untyped-call]
+        _leave_name_out(self)
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
         """Parameters by their names in the network."""
         for name, parameter in super().named_parameters(*args, **kwargs):
             yield name.replace(_INNER, "", 1), parameter
+
+
+def _leave_name_out(module: nn.Module) -> None:
+    module.register_state_dict_post_hook(_without_inner)
+    module.register_load_state_dict_pre_hook(_with_inner)
 
 
 def _without_inner(_module: nn.Module, state: dict[str, Any], prefix: str, _metadata: object) -> None:

@@ -39,8 +39,8 @@ def window_mask(
     rows, columns = height // side, width // side
     count = round(ratio * rows * columns)
     if not 0 < count < rows * columns:
-        raise ConfigError("some squares are hidden and some are not", where="mask_ratio", got=ratio,
-                          expected=f"1 .. {rows * columns - 1} of {rows * columns} squares")  # fmt: skip
+        expected = f"1 .. {rows * columns - 1} of {rows * columns} squares"
+        raise ConfigError("some squares are hidden and some are not", where="mask_ratio", got=ratio, expected=expected)
     order = torch.rand(batch, rows * columns, generator=generator).argsort(1)
     hidden = torch.zeros(batch, rows * columns, dtype=torch.bool).scatter_(1, order[:, :count], True)
     return hidden.view(batch, rows, columns).repeat_interleave(side, 1).repeat_interleave(side, 2)

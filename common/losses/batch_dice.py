@@ -43,14 +43,14 @@ def batch_dice_ce(logits: Tensor, label: Tensor, annotated: Tensor | None = None
     """
     batch, classes = logits.shape[:2]
     if logits.ndim != 4 or label.ndim != 4 or (label.shape[0], label.shape[1]) != (batch, 1):
-        raise LabelError("logits and label differ in shape", got=(tuple(logits.shape), tuple(label.shape)),
-                         expected="[B, K+1, h, w] and [B, 1, H, W]")  # fmt: skip
+        got = (tuple(logits.shape), tuple(label.shape))
+        raise LabelError("logits and label differ in shape", got=got, expected="[B, K+1, h, w] and [B, 1, H, W]")
     if annotated is None:
         annotated = logits.new_ones(batch, classes, dtype=torch.bool)
     annotated = annotated.to(device=logits.device, dtype=torch.bool)
     if annotated.shape != (batch, classes) or not bool(annotated[:, 0].all()):
-        raise LabelError("every sample is annotated for the background, and for classes that there are",
-                         got=annotated.tolist(), expected=f"bool [{batch}, {classes}]")  # fmt: skip
+        problem = "every sample is annotated for the background, and for classes that there are"
+        raise LabelError(problem, got=annotated.tolist(), expected=f"bool [{batch}, {classes}]")
     if label.shape[2:] != logits.shape[2:]:
         label = F.interpolate(label.float(), size=logits.shape[2:], mode="nearest")
     _check_values(label, annotated)

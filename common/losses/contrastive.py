@@ -101,8 +101,9 @@ def nt_xent(first: Tensor, second: Tensor, *, temperature: float = 0.1) -> Tenso
     if not temperature > 0:
         raise ConfigError("a temperature is positive", where="temperature", got=temperature)
     if first.shape != second.shape or first.ndim != 2:
-        raise ConfigError("two views of the same samples", got=(tuple(first.shape), tuple(second.shape)),
-                          expected="[B, d] twice")  # fmt: skip
+        raise ConfigError(
+            "two views of the same samples", got=(tuple(first.shape), tuple(second.shape)), expected="[B, d] twice"
+        )
     own = torch.stack([normalize(first.float(), dim=1), normalize(second.float(), dim=1)])
     every, rank = _every_process(own)
     size, whole = own.shape[1], every.shape[1]

@@ -40,8 +40,8 @@ def masked_mse(prediction: Tensor, image: Tensor, hidden: Tensor, *, normalise: 
     size = image.shape[-1] // prediction.shape[2]
     target = patches_of(image, max(size, 1))
     if target.shape != prediction.shape or hidden.shape != prediction.shape[:3]:
-        raise ConfigError("prediction, image and hidden patches differ in shape",
-                          got=(tuple(prediction.shape), tuple(image.shape), tuple(hidden.shape)))  # fmt: skip
+        got = (tuple(prediction.shape), tuple(image.shape), tuple(hidden.shape))
+        raise ConfigError("prediction, image and hidden patches differ in shape", got=got)
     if not bool(hidden.any()):
         raise ConfigError("nothing is hidden, so that there is nothing to learn", where="mask_ratio", expected="> 0")
     if normalise:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 __all__ = ["GuidedAttention", "GuidedBlock", "GuidedTransformer", "ImageFirstBlock", "ImageFirstTransformer"]
 
 
-class GuidedAttention(Attention):  # type: ignore[misc]
+class GuidedAttention(Attention):
     """Multi-head attention whose weights are multiplied by a mask after the softmax.
 
     ``out = (softmax(q kᵀ / √d) ⊙ guide) v``, so the weights of a query no longer sum to one.
@@ -37,7 +37,7 @@ class GuidedAttention(Attention):  # type: ignore[misc]
         return out
 
 
-class ImageFirstBlock(TwoWayAttentionBlock):  # type: ignore[misc]
+class ImageFirstBlock(TwoWayAttentionBlock):
     """SAM's two-way block in H-SAM's order: token to image, among tokens, MLP, image to token.
 
     Parameters and names are SAM's, so that SAM's decoder weights load.
@@ -95,7 +95,7 @@ class GuidedBlock(ImageFirstBlock):
         return dropped
 
 
-class ImageFirstTransformer(TwoWayTransformer):  # type: ignore[misc]
+class ImageFirstTransformer(TwoWayTransformer):
     """SAM's two-way transformer with blocks in H-SAM's order; same parameters and names.
 
     Args:

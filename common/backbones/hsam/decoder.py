@@ -35,7 +35,7 @@ class CoarseMasks(NamedTuple):
     upscaled: Tensor
 
 
-class CoarseDecoder(MaskDecoder):  # type: ignore[misc]
+class CoarseDecoder(MaskDecoder):  # type: ignore[misc]  # an untyped library's
     """SAM's mask decoder with K+1 tokens and H-SAM's order of attention.
 
     Args:

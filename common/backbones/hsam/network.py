@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from segment_anything.modeling import PromptEncoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import ConfigError
-from ..sam.encoder import SamFeatures, Step
+from ..sam.encoder import SamEncoder, SamFeatures, Step
 from ..sam.network import VARIANTS, SamLogits, sam_network
 from ..sam.prompt import EMBED
 from .decoder import NOISE_LEVELS, CoarseDecoder, FineDecoder
@@ -45,8 +46,8 @@ class HSam(nn.Module):
     def __init__(
         self,
         *,
-        image_encoder: nn.Module,
-        prompt_encoder: nn.Module,
+        image_encoder: SamEncoder,
+        prompt_encoder: PromptEncoder,
         mask_decoder: CoarseDecoder,
         mask_decoder2: FineDecoder,
         stage: int = 3,
@@ -66,8 +67,7 @@ class HSam(nn.Module):
     @property
     def image_size(self) -> int:
         """Pixels along each side of an image."""
-        size: int = self.image_encoder.image_size  # type: ignore[assignment]
-        return size
+        return self.image_encoder.image_size
 
     @property
     def classes(self) -> int:
@@ -88,7 +88,7 @@ class HSam(nn.Module):
                 is told, see :func:`class_noise`. None leaves that noise out.
         """
         embedding = features.embedding
-        positions = self.prompt_encoder.get_dense_pe()  # type: ignore[operator]
+        positions = self.prompt_encoder.get_dense_pe()
         dense = self.prompt_encoder(None, None, None)[1]
         coarse = self.mask_decoder(embedding, positions, dense)
         if self.training and self.embedding_noise:

@@ -94,9 +94,9 @@ def _check_kinds(plans: Mapping[str, Any], config: Mapping[str, Any], where: obj
     for key in ("transpose_forward", "transpose_backward"):
         order = plans.get(key)
         numbers = isinstance(order, list | tuple) and all(type(axis) is int for axis in order)
-        if key in plans and not (numbers and sorted(order) == [0, 1, 2]):  # type: ignore[arg-type]
-            raise WeightError(f"the plans have an entry of another kind: {key}", where=where, got=ascii(order)[:200],
-                              expected="0, 1, 2 in some order")  # fmt: skip
+        if key in plans and not (numbers and sorted(order or ()) == [0, 1, 2]):
+            problem = f"the plans have an entry of another kind: {key}"
+            raise WeightError(problem, where=where, got=ascii(order)[:200], expected="0, 1, 2 in some order")
 
 
 def _length(value: Any) -> bool:

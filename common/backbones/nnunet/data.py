@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import pickle
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -187,8 +187,9 @@ class _Disk(PersistentDataset):
     """A disk cache that rebuilds a file it cannot read instead of failing for ever."""
 
     def _cachecheck(self, item_transformed: Any) -> Any:
+        cached: Callable[[Any], Any] = super()._cachecheck
         try:
-            return super()._cachecheck(item_transformed)  # type: ignore[no-untyped-call]
+            return cached(item_transformed)
         except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
             if self.cache_dir is None:
                 raise
@@ -198,7 +199,7 @@ class _Disk(PersistentDataset):
                 raise
             logger.warning("rebuilding the cached case %s: %s", file.name, error)
             file.unlink()
-            return super()._cachecheck(item_transformed)  # type: ignore[no-untyped-call]
+            return cached(item_transformed)
 
 
 def cached_dataset(

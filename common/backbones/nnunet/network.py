@@ -148,13 +148,15 @@ def build_network(
     except ImportError as error:
         raise WeightError("cannot find this architecture", got=config.network_arch_class_name) from error
     except Exception as error:  # of the network, for arguments of another kind
-        raise WeightError("the plans do not describe a network that can be built", got=ascii(error)[:200],
-                          where=plans if isinstance(plans, str | Path) else None) from error  # fmt: skip
+        got = ascii(error)[:200]
+        where = plans if isinstance(plans, str | Path) else None
+        raise WeightError("the plans do not describe a network that can be built", got=got, where=where) from error
     return network
 
 
 def _supervise_when_training(module: nn.Module, _: Any) -> None:
-    module.decoder.deep_supervision = module.training  # type: ignore[union-attr]
+    decoder: Any = module.decoder
+    decoder.deep_supervision = module.training
 
 
 def deep_supervision_when_training(network: nn.Module) -> nn.Module:
@@ -177,8 +179,9 @@ def labels_of(dataset_json: Mapping[str, Any], *, where: object | None = None) -
         raise _no_labels(given, where)
     if regions is not None and any(isinstance(v, list | tuple) and len(v) > 1 for v in pairs.values()):
         if not isinstance(regions, list | tuple) or len(regions) != len(pairs):
-            raise WeightError("the regions do not fit the labels", where=where, got=ascii(regions)[:200],
-                              expected=f"regions_class_order with {len(pairs)} whole numbers")  # fmt: skip
+            got = ascii(regions)[:200]
+            expected = f"regions_class_order with {len(pairs)} whole numbers"
+            raise WeightError("the regions do not fit the labels", where=where, got=got, expected=expected)
         return LabelSpace(tuple(pairs), tuple(_whole(v, given, where) for v in regions), exclusive=False)
     values = {n: _whole(v[0] if isinstance(v, list | tuple) else v, given, where) for n, v in pairs.items()}
     return LabelSpace.from_json(values, where=where)
@@ -214,8 +217,8 @@ def channel_names(dataset_json: Mapping[str, Any]) -> tuple[str, ...]:
     names = dataset_json.get("modality", {}) if names is None else names
     numbered = isinstance(names, Mapping) and all(re.fullmatch(r"[0-9]{1,6}", str(key)) for key in names)
     if not numbered or not all(isinstance(name, str | int | float) for name in names.values()):
-        raise WeightError("the dataset.json does not name the channels", got=ascii(names)[:200],
-                          expected='"channel_names" by number, such as {"0": "CT"}')  # fmt: skip
+        expected = '"channel_names" by number, such as {"0": "CT"}'
+        raise WeightError("the dataset.json does not name the channels", got=ascii(names)[:200], expected=expected)
     return tuple(str(names[key]) for key in sorted(names, key=int))
 
 
@@ -268,8 +271,9 @@ def read_results_folder(
     weights = folder / f"fold_{fold}" / checkpoint
     if not weights.is_file():
         here = [p.relative_to(folder) for p in sorted(folder.glob("fold_*/*.pth"))]
-        raise WeightError("the weights are missing", where=weights, hint=_other_weights(here, fold, checkpoint),
-                          got=", ".join(p.as_posix() for p in here) or "no fold_*/*.pth in the folder")  # fmt: skip
+        hint = _other_weights(here, fold, checkpoint)
+        got = ", ".join(p.as_posix() for p in here) or "no fold_*/*.pth in the folder"
+        raise WeightError("the weights are missing", where=weights, hint=hint, got=got)
     trainer = folder.name.split("__")[0]
     return NNUNetResults(folder, configuration, fold, weights, plans, dataset_json, trainer)
 

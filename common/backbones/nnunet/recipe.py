@@ -35,7 +35,7 @@ class Augmentation(NamedTuple):
     mirror_axes: tuple[int, ...]
 
 
-class Recipe(nnUNetTrainer):  # type: ignore[misc]
+class Recipe(nnUNetTrainer):  # type: ignore[misc]  # an untyped library's
     """The part of nnU-Net's trainer that depends on plans alone; its constructor (folders, logger) is not called.
 
     Args:
@@ -117,7 +117,8 @@ class DeepSupervisionLoss(nn.Module):
         if label.shape[2:] != finest.shape[2:] or label.shape[1] != 1:
             raise DataError("label and prediction differ", got=tuple(label.shape), expected=tuple(finest.shape))
         if isinstance(prediction, Tensor):
-            loss: Tensor = self.terms.loss(prediction, label)  # type: ignore[operator]
+            one_stage: nn.Module = self.terms.get_submodule("loss")
+            loss: Tensor = one_stage(prediction, label)
             return loss
         targets = [self._at(label, p) for p in prediction]
         total: Tensor = self.terms(list(prediction), targets)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from ...errors import ConfigError
 from ...layers.attention.sam import DecomposedAttention
 
-__all__ = ["BlockStart", "SamBlock", "SamEncoder", "SamFeatures", "Step"]
+__all__ = ["BlockParts", "BlockStart", "PublishedBlock", "SamBlock", "SamEncoder", "SamFeatures", "Step"]
 
 Step = Callable[[int, Tensor], Tensor]
 
@@ -22,6 +22,38 @@ class BlockStart(NamedTuple):
 
     shortcut: Tensor
     normed: Tensor
+
+
+class PublishedBlock(Protocol):
+    """A block of SAM's encoders as its authors built it: the parameters that one of ours takes over."""
+
+    window_size: int
+    norm1: nn.Module
+    attn: Any
+    norm2: nn.Module
+    mlp: nn.Module
+
+
+class BlockParts(Protocol):
+    """A block whose parts can be run one by one, of SAM's encoder or of SAM2's."""
+
+    window_size: int
+
+    @property
+    def attn(self) -> Any:
+        """Its attention, whose `qkv` is [..., C] -> [..., 3C]."""
+
+    def start(self, x: Tensor) -> BlockStart:
+        """The residual and the normed tokens of `x` [B, h, w, C]."""
+
+    def attend(self, qkv: Tensor) -> Tensor:
+        """Attended and projected tokens [B, h', w', C'] of [B, h, w, 3C]."""
+
+    def finish(self, shortcut: Tensor, attended: Tensor) -> Tensor:
+        """The block's output [B, h', w', C'] of its residual and its attended tokens."""
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """[B, h, w, C] -> [B, h', w', C']."""
 
 
 class SamFeatures(NamedTuple):
@@ -48,7 +80,9 @@ class SamBlock(nn.Module):
         attention: builds the attention from `attention=` and `window=`.
     """
 
-    def __init__(self, *, block: Any, attention: Callable[..., DecomposedAttention] = DecomposedAttention) -> None:
+    def __init__(
+        self, *, block: PublishedBlock, attention: Callable[..., DecomposedAttention] = DecomposedAttention
+    ) -> None:
         super().__init__()
         self.window_size = int(block.window_size)
         self.norm1 = block.norm1

@@ -54,7 +54,7 @@ class Sam(nn.Module):
         Zhang and Liu, Customized Segment Anything Model for Medical Image Segmentation (SAMed), 2023.
     """
 
-    def __init__(self, *, image_encoder: nn.Module, prompt_encoder: nn.Module, mask_decoder: nn.Module) -> None:
+    def __init__(self, *, image_encoder: SamEncoder, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder) -> None:
         super().__init__()
         self.image_encoder = image_encoder
         self.prompt_encoder = prompt_encoder
@@ -63,14 +63,12 @@ class Sam(nn.Module):
     @property
     def image_size(self) -> int:
         """Pixels along each side of an image."""
-        size: int = self.image_encoder.image_size  # type: ignore[assignment]
-        return size
+        return self.image_encoder.image_size
 
     @property
     def classes(self) -> int:
         """Masks, the background included (K+1)."""
-        count: int = self.mask_decoder.num_mask_tokens  # type: ignore[assignment]
-        return count
+        return int(self.mask_decoder.num_mask_tokens)
 
     def encode(self, image: Tensor, step: Step | None = None) -> SamFeatures:
         """Features of [B, 3, S, S]; `step` runs block `i` in the place of the encoder."""
@@ -81,9 +79,9 @@ class Sam(nn.Module):
         """Logits at a quarter of the image's size."""
         embedding = features.embedding
         sparse, dense = self.prompt_encoder(None, None, None)
-        masks, _ = self.mask_decoder.predict_masks(  # type: ignore[operator]
+        masks, _ = self.mask_decoder.predict_masks(
             image_embeddings=embedding,
-            image_pe=self.prompt_encoder.get_dense_pe(),  # type: ignore[operator]
+            image_pe=self.prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
         )

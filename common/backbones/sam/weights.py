@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ...errors import ConfigError, WeightError
 from ...layers.lora.experts import add_experts, expert_names, expert_parameters
-from ...layers.lora.qkv import qkv_modules
+from ...layers.lora.qkv import qkv_modules, qkv_widths
 from ...weights import Coverage, load_weights, read_state_dict
 
 __all__ = ["DECODER_GROUPS", "load_sam", "load_samed_experts", "read_sam", "resize_positions", "without_other_tokens"]
@@ -65,7 +65,8 @@ def resize_positions(
         image = found[position].permute(0, 3, 1, 2).float()
         resized = F.interpolate(image, size=size, mode=interpolation, align_corners=False)
         found[position] = resized.permute(0, 2, 3, 1).to(found[position].dtype)
-    for index, block in enumerate(encoder.blocks):  # type: ignore[arg-type]
+    blocks: Any = encoder.blocks
+    for index, block in enumerate(blocks):
         for axis in ("h", "w") if block.window_size == 0 else ():
             name = f"{prefix}blocks.{index}.attn.rel_pos_{axis}"
             if _resizable(found, own, name, 2):
@@ -130,8 +131,7 @@ def load_sam(
         ConfigError: for an unknown interpolation.
     """
     state, where = read_sam(source)
-    encoder: nn.Module = network.image_encoder  # type: ignore[assignment]
-    decoder: nn.Module = network.mask_decoder  # type: ignore[assignment]
+    encoder, decoder = network.get_submodule("image_encoder"), network.get_submodule("mask_decoder")
     matrices = {name: state.pop(name) for name in list(state) if _SAMED.match(name)}
     state, kept = without_other_tokens(state, decoder)
     if matrices:
@@ -165,16 +165,18 @@ def _samed_plan(matrices: Mapping[str, Tensor], encoder: nn.Module, level: str, 
     if set(matrices) != expected:
         odd = sorted(expected.symmetric_difference(matrices))
         raise WeightError(
-            "SAMed's matrices do not fit the encoder's blocks", where=where,
+            "SAMed's matrices do not fit the encoder's blocks",
+            where=where,
             got=f"{len(matrices)} matrices; {odd[0]} is {'missing' if odd[0] in expected else 'too many'}",
             expected=f"{len(expected)} for {len(modules)} blocks",
-        )  # fmt: skip
+        )
     rank = matrices["w_a_000"].shape[0]
     present = level in expert_names(encoder)
     own = next(iter(expert_parameters(encoder, level).values())).shape[0] if present else rank
     plan: dict[str, Tensor] = {}
     for index, (name, module) in enumerate(modules.items()):
-        wide, out = int(module.in_features), int(module.out_features) // 3  # type: ignore[arg-type]
+        wide, fused = qkv_widths(module)
+        out = fused // 3
         for part, letter in enumerate("qv"):
             a, b = (matrices[f"w_{m}_{2 * index + part:03d}"] for m in "ab")
             if a.shape != (own, wide) or b.shape != (out, own):

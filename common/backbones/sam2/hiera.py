@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...errors import ConfigError
 from ...layers.attention.window import axis_segments
-from ..sam.encoder import BlockStart, Step
+from ..sam.encoder import BlockStart, PublishedBlock, Step
 
 __all__ = ["HieraAttention", "HieraBlock", "Sam2Encoder", "Sam2Features"]
 
@@ -108,6 +109,16 @@ class HieraAttention(nn.Module):
         return torch.cat([k, key], 1), torch.cat([v, value], 1), F.pad(weight, (k.shape[1], 0))
 
 
+class MultiScaleBlock(PublishedBlock, Protocol):
+    """SAM2's block: some halve the grid and double the width."""
+
+    dim: int
+    dim_out: int
+    pool: nn.Module | None
+    drop_path: nn.Module
+    proj: nn.Module
+
+
 class HieraBlock(nn.Module):
     """A block of Hiera in the parts that SAM's blocks have; some blocks halve the grid and double the width.
 
@@ -117,7 +128,7 @@ class HieraBlock(nn.Module):
         block: SAM2's ``MultiScaleBlock``, whose parameters and state-dict keys are taken over.
     """
 
-    def __init__(self, *, block: Any) -> None:
+    def __init__(self, *, block: MultiScaleBlock) -> None:
         super().__init__()
         self.window_size = int(block.window_size)
         self.dim, self.dim_out = int(block.dim), int(block.dim_out)
@@ -186,9 +197,10 @@ class Sam2Encoder(nn.Module):
         self.embed_dim = sum(self.blocks[i].dim_out for i in self.stage_ends[-2:])
 
     @property
-    def blocks(self) -> Any:
+    def blocks(self) -> Sequence[HieraBlock]:
         """Hiera's blocks in order."""
-        return self.trunk.blocks
+        blocks: Sequence[HieraBlock] = self.trunk.blocks
+        return blocks
 
     def embed(self, image: Tensor) -> Tensor:
         """Patches with their positions [B,S/4,S/4,C] of an image [B,3,S,S].

@@ -102,18 +102,18 @@ class MaskDecoder3D(nn.Module):
     def _upscale(self, voxels: Tensor) -> Tensor:
         # [B, N, C] -> [B, N * 64, C/8], the voxels of a token in two steps of 2 x 2 x 2
         first, norm, gelu, second, last = self.output_upscaling
+        assert isinstance(first, nn.ConvTranspose3d) and isinstance(second, nn.ConvTranspose3d)
         assert isinstance(norm, ChannelNorm)
         coarse = gelu(norm.last(_spread(voxels, first)))
         fine: Tensor = last(_spread(coarse, second)).flatten(1, 3)
         return fine
 
 
-def _spread(tokens: Tensor, convolution: nn.Module) -> Tensor:
+def _spread(tokens: Tensor, convolution: nn.ConvTranspose3d) -> Tensor:
     # a transposed convolution with kernel and stride 2, [.., C] -> [.., 8, C'], nothing put in place yet
-    weight: Tensor = convolution.weight  # type: ignore[assignment]
-    bias: Tensor = convolution.bias  # type: ignore[assignment]
-    matrix = weight.permute(2, 3, 4, 1, 0).flatten(0, 3)
-    spread: Tensor = F.linear(tokens, matrix, bias.repeat(8)).unflatten(-1, (8, -1))
+    assert convolution.bias is not None
+    matrix = convolution.weight.permute(2, 3, 4, 1, 0).flatten(0, 3)
+    spread: Tensor = F.linear(tokens, matrix, convolution.bias.repeat(8)).unflatten(-1, (8, -1))
     return spread
 
 
@@ -148,7 +148,8 @@ def mask_decoder_3d(channels: int = 384, *, hidden: int = 2048, iou_hidden: int 
     """
     if channels <= 0 or channels % 48:
         raise ConfigError(
-            "a decoder's channels are split by 3 in codes and by 16 in heads", got=channels,
+            "a decoder's channels are split by 3 in codes and by 16 in heads",
+            got=channels,
             expected="a multiple of 48, such as 384",
-        )  # fmt: skip
+        )
     return MaskDecoder3D(channels=channels, hidden=hidden, iou_hidden=iou_hidden)

@@ -39,6 +39,12 @@ class _Attention(nn.Module):
 
 class _Block(nn.Module):
     # the parts of a block; `SamBlock` runs them
+    window_size: int
+    norm1: nn.Module
+    attn: nn.Module
+    norm2: nn.Module
+    mlp: nn.Module
+
     def __init__(self, embed: int, heads: int, window: int, grid: int) -> None:
         super().__init__()
         self.window_size = window

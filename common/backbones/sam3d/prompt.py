@@ -113,8 +113,7 @@ class PromptEncoder3D(nn.Module):
         if self.box_embeddings is not None:
             with torch.no_grad():
                 weight = self.box_embeddings.weight
-                inside: Tensor = self.point_embeddings[1].weight  # type: ignore[assignment]
-                weight.copy_(inside + torch.randn_like(weight) * std)
+                weight.copy_(self._point(inside=True) + torch.randn_like(weight) * std)
 
     def dense_positions(self) -> Tensor:
         """Position code [1, C, g, g, g] of the embedding's grid."""
@@ -158,21 +157,25 @@ class PromptEncoder3D(nn.Module):
         code: Tensor = self.pe_layer((voxels + 0.5) / self.image_size)
         return code
 
+    def _point(self, *, inside: bool) -> Tensor:
+        embedding = self.point_embeddings[int(inside)]
+        assert isinstance(embedding, nn.Embedding)
+        return embedding.weight
+
     def _points(self, points: Tensor, labels: Tensor, *, pad: bool) -> Tensor:
         if pad:
             points = nn.functional.pad(points, (0, 0, 0, 1))
             labels = nn.functional.pad(labels, (0, 1), value=-1)
         code = self._places(points)
-        outside: Tensor = self.point_embeddings[0].weight  # type: ignore[assignment]
-        inside: Tensor = self.point_embeddings[1].weight  # type: ignore[assignment]
         absent = self.not_a_point_embed.weight.expand_as(code)
+        inside, outside = self._point(inside=True), self._point(inside=False)
         kind = labels[..., None]
         return torch.where(kind < 0, absent, code + torch.where(kind > 0, inside, outside))
 
     def _boxes(self, boxes: Tensor) -> Tensor:
-        corners: nn.Embedding = self.box_embeddings  # type: ignore[assignment]
+        assert self.box_embeddings is not None
         missing = boxes.isnan().flatten(1).any(1)[:, None, None]
-        code = self._places(boxes.masked_fill(missing, 0)) + corners.weight
+        code = self._places(boxes.masked_fill(missing, 0)) + self.box_embeddings.weight
         return torch.where(missing, self.not_a_point_embed.weight.expand_as(code), code)
 
     def _check(self, points: Tensor | None, labels: Tensor | None, boxes: Tensor | None, masks: Tensor | None) -> None:

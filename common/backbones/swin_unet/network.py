@@ -145,8 +145,8 @@ class SwinUnet(nn.Module):
 
     def feed_forwards(self) -> list[nn.Module]:
         """The feed-forward of every block, encoder first."""
-        stages = chain(self.layers, self.layers_up[1:])
-        return [block.mlp for stage in stages for block in stage.blocks]  # type: ignore[union-attr]
+        stages = [s for s in chain(self.layers, self.layers_up) if isinstance(s, _Stage)]
+        return [block.mlp for stage in stages for block in stage.blocks if isinstance(block, _Block)]
 
 
 class MirroredDecoder(nn.Module):

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from monai.networks.blocks.dynunet_block import UnetResBlock
+from monai.networks.blocks.unetr_block import UnetrUpBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -93,7 +94,7 @@ class ResidualBlock(nn.Module):
         block: MONAI's `UnetResBlock`, whose parameters (and so state-dict keys) are taken over.
     """
 
-    def __init__(self, *, block: Any) -> None:
+    def __init__(self, *, block: UnetResBlock) -> None:
         super().__init__()
         self.conv1, self.conv2, self.lrelu = block.conv1, block.conv2, block.lrelu
         self.norm1, self.norm2 = block.norm1, block.norm2
@@ -131,8 +132,9 @@ class UpBlock(nn.Module):
         block: MONAI's block, whose parameters (and so state-dict keys) are taken over.
     """
 
-    def __init__(self, *, block: Any) -> None:
+    def __init__(self, *, block: UnetrUpBlock) -> None:
         super().__init__()
+        assert isinstance(block.conv_block, UnetResBlock)
         self.transp_conv = block.transp_conv
         self.conv_block = ResidualBlock(block=block.conv_block)
 

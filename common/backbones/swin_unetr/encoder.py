@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import torch
 from monai.networks.nets.swin_unetr import BasicLayer, PatchMerging, SwinTransformer, SwinTransformerBlock
@@ -86,7 +87,8 @@ class _Stage(nn.Module):
 
     def __init__(self, *, layer: BasicLayer) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList([_Block(block=block) for block in layer.blocks])  # type: ignore[arg-type]
+        blocks = cast(Iterable[SwinTransformerBlock], layer.blocks)
+        self.blocks = nn.ModuleList([_Block(block=block) for block in blocks])
         self.downsample = _Merging(merging=layer.downsample)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -95,6 +97,10 @@ class _Stage(nn.Module):
             tokens = block(tokens)
         merged: Tensor = self.downsample(tokens)
         return merged
+
+
+def _stages(layers: nn.ModuleList) -> nn.ModuleList:
+    return nn.ModuleList([_Stage(layer=cast(BasicLayer, layer)) for layer in layers])
 
 
 class SwinEncoder(nn.Module):
@@ -111,10 +117,8 @@ class SwinEncoder(nn.Module):
         super().__init__()
         self.patch_embed = swin.patch_embed
         self.pos_drop = swin.pos_drop
-        self.layers1 = nn.ModuleList([_Stage(layer=layer) for layer in swin.layers1])  # type: ignore[arg-type]
-        self.layers2 = nn.ModuleList([_Stage(layer=layer) for layer in swin.layers2])  # type: ignore[arg-type]
-        self.layers3 = nn.ModuleList([_Stage(layer=layer) for layer in swin.layers3])  # type: ignore[arg-type]
-        self.layers4 = nn.ModuleList([_Stage(layer=layer) for layer in swin.layers4])  # type: ignore[arg-type]
+        self.layers1, self.layers2 = _stages(swin.layers1), _stages(swin.layers2)
+        self.layers3, self.layers4 = _stages(swin.layers3), _stages(swin.layers4)
         convolutions = [
             [ResidualBlock(block=block.layer) for block in getattr(swin, f"layers{i}c")] if swin.use_v2 else []
             for i in range(1, 5)

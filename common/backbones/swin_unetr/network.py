@@ -46,7 +46,7 @@ class SwinUNETR(MonaiSwinUNETR):
             return
         hyena = any(isinstance(m, HyenaTransformerBlock) for m in self.modules())
         if not hyena and kwargs.get("attn_drop_rate", 0.0) == 0.0 and self._merges():
-            self.swinViT = SwinEncoder(swin=self.swinViT)  # type: ignore[assignment]
+            self.register_module("swinViT", SwinEncoder(swin=self.swinViT))
         for i in (1, 2, 3, 4, 10):
             encoder = getattr(self, f"encoder{i}")
             if is_lean(encoder.layer):
@@ -85,12 +85,12 @@ class SwinUNETR(MonaiSwinUNETR):
         decoded = self.decoder4(decoded, self.encoder4(hidden_states[2]))
         decoded = self.decoder3(decoded, self.encoder3(hidden_states[1]))
         decoded = self.decoder2(decoded, self.encoder2(hidden_states[0]))
-        if self.lean:  # the full-size skip is let go before the last convolution
+        if self.lean:  # an UpBlock then; the full-size skip is let go before the last convolution
             out, residual = self.decoder1.join(decoded, self.encoder1(x))  # type: ignore[operator]
-            full = self.decoder1.conv_block.finish(out, residual)  # type: ignore[operator]
+            full: Tensor = self.decoder1.conv_block.finish(out, residual)  # type: ignore[operator]
         else:
             full = self.decoder1(decoded, self.encoder1(x))
-        return full  # type: ignore[no-any-return]
+        return full
 
     def forward(self, x_in: Tensor) -> Tensor:
         """Logits [B, out_channels, X, Y, Z] of an image [B, in_channels, X, Y, Z]."""

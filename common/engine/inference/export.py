@@ -52,7 +52,7 @@ class EachSlice(nn.Module):
         ``[B, C, H, W, Z] -> [B, K, H, W, Z]``.
     """
 
-    def __init__(self, *, network: Any) -> None:
+    def __init__(self, *, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
@@ -161,8 +161,8 @@ def export_onnx(network: nn.Module, example: Tensor, path: Path | str, *, tolera
     except ImportError as error:
         raise ConfigError(f"ONNX needs another package: {error.name}", hint="pip install onnx onnxscript") from error
     if example.ndim > 4 and importlib.util.find_spec("onnxruntime") is None:
-        raise ConfigError("an ONNX file of a volume's network cannot be compared with the network, nothing was written",
-                          where=path, hint="pip install onnxruntime")  # fmt: skip
+        problem = "an ONNX file of a volume's network cannot be compared with the network, nothing was written"
+        raise ConfigError(problem, where=path, hint="pip install onnxruntime")
     network = copy.deepcopy(network).eval()
     with _written_out_attention():
         program = _program(network, example, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -43,6 +43,16 @@ class _Kept:
 _kept: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
 
 
+class _Halves(Protocol):
+    """A network whose prompts come in after most of its work."""
+
+    def features(self, image: Tensor) -> Tensor:
+        """``[B, C, X, Y, Z]`` -> all that does not depend on prompts."""
+
+    def mask_head(self, features: Tensor, boxes: Tensor | None) -> Tensor:
+        """The rest, to logits ``[B, K+1, X, Y, Z]``."""
+
+
 class KeptWindowInferer(WindowInferer):
     """A :class:`WindowInferer` that encodes each window of a scan once, and gives exactly what that one gives.
 
@@ -67,22 +77,22 @@ class KeptWindowInferer(WindowInferer):
         """Segment ``inputs`` ``[B, C, X, Y, Z]`` -> ``[B, K+1, X, Y, Z]``."""
         if torch.is_grad_enabled() or not isinstance(network, nn.Module) or not hasattr(network, "features"):
             return super().__call__(inputs, network, *args, **kwargs)
-        kept = _kept.setdefault(network, _Kept())
+        kept, halves = _kept.setdefault(network, _Kept()), cast(_Halves, network)
         mark = _mark(inputs, network)
         if kept.mark != mark:
             kept.mark, kept.size = mark, 0
             kept.windows.clear()
 
         def step(window: Tensor, *more: Any, boxes: Tensor | None = None, **named: Any) -> Tensor:
-            return network.mask_head(self._features(window, network, kept), boxes)  # type: ignore[no-any-return, operator]
+            return halves.mask_head(self._features(window, halves, kept), boxes)
 
         return super().__call__(inputs, step, *args, **kwargs)
 
-    def _features(self, window: Tensor, network: Any, kept: _Kept) -> Tensor:
+    def _features(self, window: Tensor, network: _Halves, kept: _Kept) -> Tensor:
         key = _digest(window)
         if key in kept.windows:
             return kept.windows[key]
-        features: Tensor = network.features(window)
+        features = network.features(window)
         logger.info("%d windows were encoded", len(window))
         needed = features.numel() * features.element_size()
         if kept.size + needed <= self.room:

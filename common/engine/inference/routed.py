@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from monai.data import MetaTensor
 from monai.inferers import SimpleInferer
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import DataError
 
@@ -20,7 +21,7 @@ class RoutedInferer(SimpleInferer):
     :class:`~common.data.transforms.route.RouteCased` puts ``modality_id`` and ``head_id`` there.
     """
 
-    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Segment ``[B, C, X, Y, Z]``."""
         for name in ("modality", "head"):
             if name not in kwargs:
@@ -32,5 +33,4 @@ class RoutedInferer(SimpleInferer):
                         hint="put RouteCased among the transforms",
                     )
                 kwargs[name] = torch.as_tensor(found, device=inputs.device).reshape(-1).expand(len(inputs))
-        answer: Tensor = network(inputs, *args, **kwargs)
-        return answer
+        return network(inputs, *args, **kwargs)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from monai.inferers import Inferer
-from torch import Tensor, nn
+from torch import Tensor
 
+from .promptable import Promptable
 from .volume import PromptedVolume
 
 __all__ = ["PromptedInferer"]
@@ -28,9 +29,10 @@ class PromptedInferer(Inferer):
         super().__init__()
         self.volume = PromptedVolume(network=None, structures=structures, **options)
 
-    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         """Label map ``[1, 1, X, Y, Z]`` of a scan of that shape; a mask where a request asks for one."""
-        if self.volume.network is not network:
-            self.volume.network, self.volume.session = network, None
+        promptable = cast(Promptable, network)
+        if self.volume.network is not promptable:
+            self.volume.network, self.volume.session = promptable, None
         answer: Tensor = self.volume(inputs, *args, **kwargs)
         return answer

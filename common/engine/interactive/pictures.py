@@ -269,8 +269,8 @@ def outline(plane: NDArray[Any]) -> str:
         return ""
     padded = np.pad(plane.astype(np.float32), 1, constant_values=-1.0)
     parts = []
-    for line in find_contours(padded, 0.0):  # type: ignore[no-untyped-call]
-        corners = approximate_polygon(line, 0.12)  # type: ignore[no-untyped-call]
+    for line in find_contours(padded, 0.0):
+        corners = approximate_polygon(line, 0.12)
         points = corners - 0.5  # without the rim, and from a pixel's centre to its corner
         steps = " ".join(f"{x:.1f} {plane.shape[1] - y:.1f}" for x, y in points[:-1])
         parts.append(f"M{steps}Z")

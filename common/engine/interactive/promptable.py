@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-__all__ = ["Decoded", "Promptable", "low_res_size"]
+__all__ = ["Decoded", "Promptable", "SelfTraining", "low_res_size"]
 
 
 class Decoded(Protocol):
@@ -46,6 +46,13 @@ class Promptable(Protocol):
 
     def upsample(self, low_res: Tensor) -> Tensor:
         """``[B, 1, s, s, s]`` -> ``[B, 1, S, S, S]``."""
+
+
+class SelfTraining(Protocol):
+    """A network, such as a mixture, that says itself what of it is trained."""
+
+    def trains(self, name: str) -> bool:
+        """Whether the parameter of this name is."""
 
 
 def low_res_size(embedding: Tensor) -> int:

@@ -19,6 +19,7 @@ from ...errors import ConfigError, DataError, PromptError
 from ...literals import file_name
 from ...prompts import boxes_from_label
 from .page import write_session_page
+from .promptable import Promptable
 from .rehearse import rehearse
 from .session import Session
 
@@ -40,7 +41,7 @@ class PromptedVolume(nn.Module):
     elsewhere, where it is ``labels`` a label map as ever; both are all 0 as long as there are no prompts.
 
     Args:
-        network: promptable; also a mixture.
+        network: also a mixture; None where it is set before the first scan comes.
         structures: names of the label space, 1 .. K.
         source: ``user``, or ``gt``: clicks (or a box) simulated from the label map, an *oracle* that is to be reported
             as such.
@@ -59,7 +60,7 @@ class PromptedVolume(nn.Module):
     """
 
     def __init__(
-        self, *, network: Any, structures: Sequence[str], source: str = "user", prompt: str = "points",
+        self, *, network: Promptable | None, structures: Sequence[str], source: str = "user", prompt: str = "points",
         protocol: ClickProtocol | str = "evaluation", follow: bool = False, spacing: float = 1.5, seed: int = 0,
         cache: int = 8, pages: str | Path | None = None, reuse_margin: float = 0.25,
     ) -> None:  # fmt: skip
@@ -97,8 +98,9 @@ class PromptedVolume(nn.Module):
             PromptError: for prompts that cannot be meant.
         """
         if not isinstance(image, MetaTensor) or image.ndim != 5 or tuple(image.shape[:2]) != (1, 1):
-            raise DataError("prompts are answered for one scan of one channel at a time", got=tuple(image.shape),
-                            expected="MetaTensor [1, 1, X, Y, Z]")  # fmt: skip
+            got = tuple(image.shape)
+            expected = "MetaTensor [1, 1, X, Y, Z]"
+            raise DataError("prompts are answered for one scan of one channel at a time", got=got, expected=expected)
         name = case if isinstance(case, str) else str(case[0])
         scan = MetaTensor(image.as_tensor()[0].cpu(), affine=torch.as_tensor(image.affine).reshape(-1, 4, 4)[0].cpu())
         self.session = self._opened(scan, image.device, name)
@@ -114,6 +116,7 @@ class PromptedVolume(nn.Module):
 
     def _opened(self, scan: MetaTensor, device: torch.device, name: str) -> Session:
         """A session on a scan: the last one where it is the same scan and network, with its embeddings."""
+        assert self.network is not None
         mark = _mark(scan, self.network)
         session = self.session
         if session is None or mark != self._mark:
@@ -128,8 +131,8 @@ class PromptedVolume(nn.Module):
 
     def _simulate(self, session: Session, label: Tensor | None, case: str) -> None:
         if label is None:
-            raise DataError("simulated prompts need an annotation", where=case, expected="a label map",
-                            hint="give --prompt_source user with prompts of your own")  # fmt: skip
+            hint = "give --prompt_source user with prompts of your own"
+            raise DataError("simulated prompts need an annotation", where=case, expected="a label map", hint=hint)
         for name in self.structures:
             target = self._target(session, label, name)
             if not bool(target.any()):
@@ -147,8 +150,8 @@ class PromptedVolume(nn.Module):
 
     def _follow_user(self, session: Session, prompts: Mapping[str, Any], case: str, quiet: bool) -> None:
         if not prompts and not quiet:
-            raise PromptError("a promptable network needs prompts", where=case, got="none",
-                              expected='points or a box, such as --points "{\'liver\': [[120, 80, 40]]}"')  # fmt: skip
+            expected = "points or a box, such as --points \"{'liver': [[120, 80, 40]]}\""
+            raise PromptError("a promptable network needs prompts", where=case, got="none", expected=expected)
         wanted = [step for name, own in prompts.items() for step in _steps(name, own, case)]
         same = 0
         while same < min(len(wanted), len(self._told)) and wanted[same] == self._told[same]:
@@ -198,14 +201,15 @@ def _steps(name: str, own: Mapping[str, Any], case: str) -> list[_Prompt]:
     """An object's prompts in the order in which a session gets them."""
     unknown = sorted(set(own) - {"inside", "outside", "box", "space"})
     if unknown or not any(own.get(kind) for kind in ("inside", "outside", "box")):
-        raise PromptError("an object's prompts are not understood", where=f'{case}, object "{name}"',
-                          got=", ".join(unknown) or "nothing", expected="inside, outside, box")  # fmt: skip
+        problem = "an object's prompts are not understood"
+        got = ", ".join(unknown) or "nothing"
+        raise PromptError(problem, where=f'{case}, object "{name}"', got=got, expected="inside, outside, box")
     space = str(own.get("space", "voxel"))
     boxes = [] if own.get("box") is None else [_Prompt(name, "box", own["box"], space)]
     return boxes + [_Prompt(name, kind, p, space) for kind in ("inside", "outside") for p in own.get(kind) or ()]
 
 
-def _mark(scan: MetaTensor, network: nn.Module) -> tuple[Any, ...]:
+def _mark(scan: MetaTensor, network: Promptable) -> tuple[Any, ...]:
     """What tells a scan and the weights that see it from others."""
     values = scan.as_tensor().contiguous()
     digest = hashlib.blake2b(values.view(torch.uint8).numpy().data, digest_size=16).digest()

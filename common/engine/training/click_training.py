@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from ...data.prompts.click_protocol import ClickProtocol, click_protocol
 from ...data.prompts.clicks import click_generator
 from ...errors import ConfigError
 from ...prompts import jitter_boxes
+from ..interactive.promptable import Promptable, SelfTraining
 from ..interactive.prompting import Decode, Step, click_scores, simulate
 
 __all__ = ["TRAINED", "ClickTraining", "ClickValidation", "Sessions"]
@@ -58,7 +59,7 @@ class ClickTraining(nn.Module):
     """
 
     def __init__(
-        self, *, network: Any, train: str | None = "all", prompts: str = "points",
+        self, *, network: Promptable, train: str | None = "all", prompts: str = "points",
         protocol: ClickProtocol | str = "training", jitter: float = 5.0, gate_at: str = "every",
     ) -> None:  # fmt: skip
         super().__init__()
@@ -67,8 +68,9 @@ class ClickTraining(nn.Module):
         if train is not None and train not in TRAINED:
             raise ConfigError("unknown choice", where="train_what", got=train, expected=", ".join(TRAINED))
         if prompts != "points" and not network.boxes:
-            raise ConfigError("a network without box embeddings cannot learn boxes", where="prompts", got=prompts,
-                              expected="points", hint="build it with --boxes True")  # fmt: skip
+            problem = "a network without box embeddings cannot learn boxes"
+            hint = "build it with --boxes True"
+            raise ConfigError(problem, where="prompts", got=prompts, expected="points", hint=hint)
         self.network = network
         self.prompts, self.jitter, self.gate_at = prompts, jitter, gate_at
         self.protocol = click_protocol(protocol) if isinstance(protocol, str) else protocol
@@ -76,15 +78,16 @@ class ClickTraining(nn.Module):
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(self.trains(name))
         if not self.trainable() or (train == "boxes" and prompts == "points"):
-            raise ConfigError("there is nothing to train", where="train_what", got=f"{train} with prompts={prompts}",
-                              expected="all or decoder, or a network with boxes that it is shown",
-                              hint="embeddings of box corners: --boxes True --prompts box")  # fmt: skip
+            got = f"{train} with prompts={prompts}"
+            expected = "all or decoder, or a network with boxes that it is shown"
+            hint = "embeddings of box corners: --boxes True --prompts box"
+            raise ConfigError("there is nothing to train", where="train_what", got=got, expected=expected, hint=hint)
 
     def trains(self, name: str) -> bool:
         """Whether the parameter of this name is trained; what the released positions are made of never is."""
         name = name.removeprefix("network.")
         if self._starts is None:
-            return bool(self.network.trains(name))
+            return cast(SelfTraining, self.network).trains(name)
         return name.startswith(self._starts) and not name.startswith("prompt_encoder.pe_layer.")
 
     def trainable(self) -> list[nn.Parameter]:
@@ -134,7 +137,7 @@ class ClickValidation(nn.Module):
     """
 
     def __init__(
-        self, *, network: Any, protocol: ClickProtocol | str = "evaluation", prompts: str = "points",
+        self, *, network: Promptable, protocol: ClickProtocol | str = "evaluation", prompts: str = "points",
         gate_at: str = "every", seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -163,7 +166,7 @@ class ClickValidation(nn.Module):
         return click_scores(self.network, embedding, label, rules, decode=decode, **asked).masks.float()
 
 
-def _asked(network: Any, gate_at: str) -> Decode | None:
+def _asked(network: Promptable, gate_at: str) -> Decode | None:
     """A mixture's way to answer one session; None for other networks."""
     asker = getattr(network, "asker", None)
     return None if asker is None else asker(at=gate_at)

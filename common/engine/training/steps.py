@@ -136,7 +136,8 @@ class TermsStep:
         self._update(engine, batchdata)
         engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
-        return engine.state.output  # type: ignore[no-any-return]
+        output: dict[str, Any] = engine.state.output
+        return output
 
     def _forward(self, engine: Any, part: tuple[Any, ...]) -> tuple[Tensor | None, dict[str, Tensor]]:
         image, target, args, kwargs = part

@@ -6,6 +6,7 @@ and v, that of the position bias, which no fused kernel gives: `dS = P * (dP - s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -130,5 +131,5 @@ def windows_with_gradient(
     Returns:
         attended values [B, X, Y, Z, C].
     """
-    out: Tensor = _Windows.apply(qkv, virtual, boxes, heads, *biases)  # type: ignore[no-untyped-call]
-    return out
+    differentiable: Callable[..., Tensor] = _Windows.apply
+    return differentiable(qkv, virtual, boxes, heads, *biases)

@@ -58,9 +58,10 @@ def fusion_plan(levels: Sequence[str], *, order: str = "2-1-1", query_rule: str 
     """
     chosen = [name for name in LEVELS if name in levels]
     if len(chosen) != len(levels) or len(chosen) < 2:
-        raise ConfigError("levels are fused that are different", where="levels", got=list(levels),
-                          expected=f"two or three of {', '.join(LEVELS)}",
-                          hint="fuser='single' runs one expert alone")  # fmt: skip
+        got = list(levels)
+        expected = f"two or three of {', '.join(LEVELS)}"
+        hint = "fuser='single' runs one expert alone"
+        raise ConfigError("levels are fused that are different", where="levels", got=got, expected=expected, hint=hint)
     if order not in ORDERS:
         raise ConfigError("unknown order of fusion", where="order", got=order, expected=", ".join(ORDERS))
     if query_rule not in ("level", "last"):
@@ -132,8 +133,9 @@ class CrossLevel(nn.Module):
     ) -> None:
         super().__init__()
         if heads < 1 or d_attn < heads or d_attn % heads:
-            raise ConfigError("the attention's width is a multiple of its heads", where="d_attn, heads",
-                              got=(d_attn, heads))  # fmt: skip
+            raise ConfigError(
+                "the attention's width is a multiple of its heads", where="d_attn, heads", got=(d_attn, heads)
+            )
         if residual not in RESIDUALS:
             raise ConfigError("unknown residual", where="residual", got=residual, expected=", ".join(RESIDUALS))
         self.heads, self.residual = heads, residual
@@ -247,8 +249,8 @@ class HLAttention(nn.Module):
 
     def _named(self, signals: Tensor) -> dict[str, Tensor]:
         if signals.ndim != 5 or signals.shape[0] != len(self.levels):
-            raise ConfigError("one signal per level", got=tuple(signals.shape),
-                              expected=f"[{len(self.levels)}, B, h, w, C] for {', '.join(self.levels)}")  # fmt: skip
+            expected = f"[{len(self.levels)}, B, h, w, C] for {', '.join(self.levels)}"
+            raise ConfigError("one signal per level", got=tuple(signals.shape), expected=expected)
         named: Mapping[str, Tensor] = dict(zip(self.levels, signals.unbind(0), strict=True))
         return dict(named)
 

@@ -61,8 +61,8 @@ class ClassHeads(nn.Module):
             or len(set(own)) != len(own)
             or not 0 <= min(own) <= max(own) < total
         ):
-            raise ConfigError("a head's classes are union indices with the background first", got=own,
-                              expected=f"0, then different ones below {total}")  # fmt: skip
+            problem = "a head's classes are union indices with the background first"
+            raise ConfigError(problem, got=own, expected=f"0, then different ones below {total}")
         like = next((p for p in self.outputs.parameters()), None)
         head = nn.Conv2d(self.channels, len(own), 1, bias=False)
         nn.init.trunc_normal_(head.weight, std=0.02)
@@ -73,8 +73,8 @@ class ClassHeads(nn.Module):
     def forward(self, features: Tensor, head: Tensor) -> Tensor:
         """Decode every sample by its own head."""
         if head.shape != features.shape[:1] or head.is_floating_point():
-            raise ConfigError("one head's number per sample", got=f"{tuple(head.shape)} {head.dtype}",
-                              expected=f"{tuple(features.shape[:1])} integers")  # fmt: skip
+            got = f"{tuple(head.shape)} {head.dtype}"
+            raise ConfigError("one head's number per sample", got=got, expected=f"{tuple(features.shape[:1])} integers")
         asked = sorted(set(head.tolist()))
         if asked and not 0 <= asked[0] <= asked[-1] < len(self.outputs):
             raise ConfigError(

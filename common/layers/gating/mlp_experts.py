@@ -8,6 +8,7 @@ weight is zero everywhere is not run.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -144,8 +145,8 @@ class MLPExperts(nn.Module):
         """
         expected = (tokens.shape[0], self.experts)
         if tokens.ndim != 2 or tuple(weights.shape) != expected:
-            raise ConfigError("tokens and weights do not fit", got=(tuple(tokens.shape), tuple(weights.shape)),
-                              expected=f"[N, C] and {expected}")  # fmt: skip
+            got = (tuple(tokens.shape), tuple(weights.shape))
+            raise ConfigError("tokens and weights do not fit", got=got, expected=f"[N, C] and {expected}")
         kind = tokens.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tokens.dtype
         tokens, weights = tokens.to(dtype), weights.to(dtype)
@@ -153,8 +154,8 @@ class MLPExperts(nn.Module):
             p.to(tokens.dtype) for p in (self.hidden_weight, self.hidden_bias, self.out_weight, self.out_bias)
         ]
         keep = torch.is_grad_enabled() and tokens.shape[1] > _WIDE
-        out: Tensor = _Experts.apply(tokens, weights, *parameters, sparse, keep)  # type: ignore[no-untyped-call]
-        return out
+        differentiable: Callable[..., Tensor] = _Experts.apply
+        return differentiable(tokens, weights, *parameters, sparse, keep)
 
     @torch.no_grad()
     def append(self, copy_of: int | None = None) -> None:

@@ -52,9 +52,7 @@ class PromptGate(nn.Module):
         self.to_prompts = Attention(channels, heads)
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(4))
-        self.head = nn.Sequential(
-            nn.Linear(channels, channels), nn.GELU(), nn.Linear(channels, experts + int(general))
-        )  # fmt: skip
+        self.head = nn.Sequential(nn.Linear(channels, channels), nn.GELU(), nn.Linear(channels, experts + int(general)))
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)

@@ -83,8 +83,8 @@ def add_experts(
         ConfigError: for an unknown target, a rank below one, an expert that exists or no `attn.qkv`.
     """
     if target not in TARGETS or rank < 1:
-        raise ConfigError("an expert cannot be built so", got=f"target={target!r}, rank={rank}",
-                          expected=f"target one of {', '.join(TARGETS)}; rank >= 1")  # fmt: skip
+        expected = f"target one of {', '.join(TARGETS)}; rank >= 1"
+        raise ConfigError("an expert cannot be built so", got=f"target={target!r}, rank={rank}", expected=expected)
     present, own = expert_names(encoder), expert_target(encoder)
     double = [level for level in levels if level in present or list(levels).count(level) > 1]
     if double or not levels or own not in (None, target):

@@ -26,7 +26,7 @@ from .experts import (
     expert_parameters,
     expert_target,
 )
-from .qkv import qkv_modules
+from .qkv import qkv_modules, qkv_widths
 
 __all__ = ["CONFIG", "PREFIX", "WEIGHTS", "base_hash", "load_adapter", "save_adapter"]
 
@@ -105,10 +105,9 @@ def load_adapter(encoder: nn.Module, level: str, folder: str | Path) -> Coverage
     state = _read_weights(folder)
     own = expert_target(encoder)
     if own not in (None, target):
-        raise WeightError(
-            "the expert adapts another part of the encoder", where=folder, got=f"{target}: {TARGETS[target]}",
-            expected=f"{own}, as the encoder's other experts",
-        )  # fmt: skip
+        got = f"{target}: {TARGETS[target]}"
+        expected = f"{own}, as the encoder's other experts"
+        raise WeightError("the expert adapts another part of the encoder", where=folder, got=got, expected=expected)
     new = level not in expert_names(encoder)
     shapes = _expected_shapes(encoder, level, rank, target)
     _compare(state, shapes, rank, folder)
@@ -129,7 +128,7 @@ def _expected_shapes(encoder: nn.Module, level: str, rank: int, target: str) -> 
         return {name: tuple(p.shape) for name, p in expert_parameters(encoder, level).items()}
     shapes: dict[str, tuple[int, ...]] = {}
     for name, module in qkv_modules(encoder).items():
-        wide, out = int(module.in_features), int(module.out_features)  # type: ignore[arg-type]
+        wide, out = qkv_widths(module)
         for part in (".q", ".v") if target == "qv" else ("",):
             shapes[f"{name}{part}.lora_A.weight"] = (rank, wide)
             shapes[f"{name}{part}.lora_B.weight"] = (out // 3 if part else out, rank)
@@ -140,10 +139,10 @@ def _read_config(folder: Path) -> tuple[int, str, float]:
     path = folder / CONFIG
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
-        raise WeightError(
-            "the folder does not hold a whole expert", where=folder, got=f"no {' and no '.join(missing)}",
-            expected=f"{CONFIG} and {WEIGHTS}", hint="train the expert, or name its adapter folder",
-        )  # fmt: skip
+        problem = "the folder does not hold a whole expert"
+        expected = f"{CONFIG} and {WEIGHTS}"
+        hint = "train the expert, or name its adapter folder"
+        raise WeightError(problem, where=folder, got=f"no {' and no '.join(missing)}", expected=expected, hint=hint)
     config = read_object(path, error=WeightError, problem="the expert's configuration cannot be read")
     try:
         rank, alpha, modules = config["r"], float(config["lora_alpha"]), config["target_modules"]
@@ -153,10 +152,9 @@ def _read_config(folder: Path) -> tuple[int, str, float]:
         raise WeightError(f"the expert's configuration cannot be read: {error!r}", where=path) from error
     odd = {k: config[k] for k, plain in _PLAIN.items() if config.get(k, plain) not in (plain, None)}
     if config.get("peft_type") != "LORA" or odd or rank < 1:
-        raise WeightError(
-            "the expert is no plain LoRA", where=path, got=odd or f"{config.get('peft_type')}, rank {rank}",
-            expected="peft_type LORA, without variants",
-        )  # fmt: skip
+        got = odd or f"{config.get('peft_type')}, rank {rank}"
+        expected = "peft_type LORA, without variants"
+        raise WeightError("the expert is no plain LoRA", where=path, got=got, expected=expected)
     fitting = [
         t for t, names in TARGETS.items() if isinstance(modules, list) and sorted(map(str, modules)) == sorted(names)
     ]
@@ -185,13 +183,12 @@ def _compare(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]],
     where = folder / WEIGHTS
     unused, unset = [n for n in state if n not in shapes], [n for n in shapes if n not in state]
     if unused:
-        raise WeightError(
-            "the expert has weights for layers that the encoder lacks", where=where,
-            got=f"{len(unused)}, such as {unused[0]}", hint="was it trained on another base?",
-        )  # fmt: skip
+        problem = "the expert has weights for layers that the encoder lacks"
+        hint = "was it trained on another base?"
+        raise WeightError(problem, where=where, got=f"{len(unused)}, such as {unused[0]}", hint=hint)
     if unset:
-        raise WeightError("the expert leaves layers of the encoder without weights", where=where,
-                          got=f"{len(unset)} missing, such as {unset[0]}")  # fmt: skip
+        problem = "the expert leaves layers of the encoder without weights"
+        raise WeightError(problem, where=where, got=f"{len(unset)} missing, such as {unset[0]}")
     for name, shape in shapes.items():
         got = tuple(state[name].shape)
         if len(got) != len(shape):
@@ -201,8 +198,9 @@ def _compare(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]],
         own, width = (shape[0], shape[1]) if ".lora_A." in name else (shape[1], shape[0])
         its, other = (got[0], got[1]) if ".lora_A." in name else (got[1], got[0])
         if len({its, rank, own}) > 1:
-            raise WeightError("the expert has another rank", where=where,
-                              got=f"{its} in {name}, {rank} in {CONFIG}", expected=own)  # fmt: skip
+            raise WeightError(
+                "the expert has another rank", where=where, got=f"{its} in {name}, {rank} in {CONFIG}", expected=own
+            )
         if other != width:
-            raise WeightError("the expert was trained on a base of another width", where=where,
-                              got=f"{other} in {name}", expected=width)  # fmt: skip
+            problem = "the expert was trained on a base of another width"
+            raise WeightError(problem, where=where, got=f"{other} in {name}", expected=width)

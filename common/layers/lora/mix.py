@@ -41,8 +41,9 @@ def mixed_qkv(
         SAMora, table 4, LAC; Huang et al., LoRAHub, 2024, eq. 1 (``separate``).
     """
     if mix not in MIXES or len(weights) != len(levels):
-        raise ConfigError("experts cannot be mixed so", where="mix, weights", got=(mix, len(weights)),
-                          expected=f"{' or '.join(MIXES)}, {len(levels)} weights")  # fmt: skip
+        where = "mix, weights"
+        expected = f"{' or '.join(MIXES)}, {len(levels)} weights"
+        raise ConfigError("experts cannot be mixed so", where=where, got=(mix, len(weights)), expected=expected)
     base = base_qkv(qkv, normed)
     w = weights.to(base.dtype).unbind(0)
     pieces, end = [], 0

@@ -24,6 +24,7 @@ __all__ = [
     "expert_deltas",
     "expert_matrices",
     "qkv_modules",
+    "qkv_widths",
     "split_qkv",
 ]
 
@@ -51,8 +52,7 @@ class SplitQKV(nn.Module):
                 own = nn.Parameter(value.detach()[rows].clone(), requires_grad=value.requires_grad)
                 setattr(layer, key, own)
             setattr(self, name, layer.train(fused.training))
-        self.register_state_dict_post_hook(_join)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(_split)  # type: ignore[no-untyped-call]
+        _save_fused(self)
 
     @property
     def weight(self) -> Tensor:
@@ -89,14 +89,19 @@ def _places(module: SplitQKV, prefix: str, key: str) -> list[str]:
     return [f"{prefix}{name}.{key}" for name in inner]
 
 
-def _join(module: Any, state: dict[str, Tensor], prefix: str, _metadata: Any) -> None:
+def _save_fused(module: nn.Module) -> None:
+    module.register_state_dict_post_hook(_join)
+    module.register_load_state_dict_pre_hook(_split)
+
+
+def _join(module: SplitQKV, state: dict[str, Tensor], prefix: str, _metadata: Any) -> None:
     for key in ("weight", "bias"):
         names = _places(module, prefix, key)
         if names[0] in state:
             state[prefix + key] = torch.cat([state.pop(name) for name in names])
 
 
-def _split(module: Any, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+def _split(module: SplitQKV, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
     for key in ("weight", "bias"):
         if prefix + key in state:
             fused = state.pop(prefix + key)
@@ -113,6 +118,12 @@ def qkv_modules(encoder: nn.Module) -> dict[str, nn.Module]:
     if not found:
         raise ConfigError("the encoder has no fused projection attn.qkv", got=type(encoder).__name__)
     return found
+
+
+def qkv_widths(qkv: nn.Module) -> tuple[int, int]:
+    """Channels C that a fused projection takes and 3C' that it gives, in any of its three forms."""
+    fused = qkv if isinstance(qkv, SplitQKV) else _plain(qkv)
+    return fused.in_features, fused.out_features
 
 
 def split_qkv(encoder: nn.Module) -> None:
@@ -136,7 +147,7 @@ def expert_matrices(qkv: nn.Module, level: str) -> list[tuple[slice, Tensor, Ten
     Raises:
         ConfigError: when the projection has no such expert.
     """
-    width = int(qkv.out_features) // 3  # type: ignore[arg-type]
+    width = qkv_widths(qkv)[1] // 3
     if isinstance(qkv, SplitQKV):
         parts: list[tuple[slice, Any]] = [(slice(0, width), qkv.q), (slice(2 * width, 3 * width), qkv.v)]
     else:
@@ -168,7 +179,7 @@ def expert_deltas(qkv: nn.Module, level: str, normed: Tensor) -> Tensor:
 
 def batched_deltas(qkv: nn.Module, levels: Sequence[str], normed: Tensor) -> Tensor:
     """:func:`expert_deltas` of several experts at once: [E, ..., 3C']."""
-    zero = normed.new_zeros(*normed.shape[:-1], int(qkv.out_features))  # type: ignore[arg-type]
+    zero = normed.new_zeros(*normed.shape[:-1], qkv_widths(qkv)[1])
     return batched_qkv(qkv, levels, normed, zero)
 
 

@@ -78,8 +78,9 @@ def ic_moe_network(
         WeightError: for weights that do not fit.
     """
     if not labels.exclusive:
-        raise ConfigError("the structures of a picture exclude each other here", where="labels",
-                          got=", ".join(labels.names), expected="structures that do not overlap")  # fmt: skip
+        problem = "the structures of a picture exclude each other here"
+        expected = "structures that do not overlap"
+        raise ConfigError(problem, where="labels", got=", ".join(labels.names), expected=expected)
     experts = needed(answer)
     encoder = sam_encoder(variant, image_size=image_size, seed=base_seed)
     heads = {}
@@ -119,8 +120,8 @@ def trained_network(settings: Mapping[str, Any], labels: LabelSpace) -> ICMoE:
     """
     unknown = sorted(set(settings) - set(inspect.signature(ic_moe_network).parameters))
     if unknown:
-        raise ConfigError("the model's card has settings that no IC-MoE has", where="network", got=unknown,
-                          hint="was it trained by a newer version?")  # fmt: skip
+        hint = "was it trained by a newer version?"
+        raise ConfigError("the model's card has settings that no IC-MoE has", where="network", got=unknown, hint=hint)
     return ic_moe_network(**settings, labels=labels)
 
 

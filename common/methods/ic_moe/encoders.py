@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...backbones.sam.encoder import SamEncoder
+from ...backbones.sam.encoder import SamBlock, SamEncoder
 from ...errors import ConfigError
 from ...layers.frozen_features import FrozenFeatures
 from ...layers.lora.experts import add_experts
@@ -90,12 +90,12 @@ class ExpertEncoders(nn.Module):
         super().__init__()
         samed = tuple(experts) == (SAMED,)
         if not (samed or (experts and set(experts) <= set(EXPERTS))):
-            raise ConfigError("unknown experts", where="experts", got=list(experts),
-                              expected=f"some of {', '.join(EXPERTS)}, or {SAMED} alone")  # fmt: skip
+            expected = f"some of {', '.join(EXPERTS)}, or {SAMED} alone"
+            raise ConfigError("unknown experts", where="experts", got=list(experts), expected=expected)
         depth = len(encoder.blocks)
         if not 1 <= semantic_blocks < depth:
-            raise ConfigError("the semantic expert trains some of the last blocks", where="semantic_blocks",
-                              got=semantic_blocks, expected=f"1 .. {depth - 1}")  # fmt: skip
+            problem = "the semantic expert trains some of the last blocks"
+            raise ConfigError(problem, where="semantic_blocks", got=semantic_blocks, expected=f"1 .. {depth - 1}")
         self.encoder = encoder.requires_grad_(False)
         if samed:
             add_experts(self.encoder, (SAMED,), rank=lora_rank)
@@ -152,7 +152,7 @@ class ExpertEncoders(nn.Module):
     def _frozen(self, patches: Tensor) -> Frozen:
         if self.experts == (SAMED,):  # trainable from the first block on
             return Frozen(*(patches.new_empty(len(patches), 0),) * 3)
-        block: Any = self.encoder.blocks[0]
+        block = cast(SamBlock, self.encoder.blocks[0])
         shortcut, normed = block.start(patches)
         attended = block.attend(block.attn.qkv(normed))
         shared = basic = attended.new_empty(len(attended), 0)

@@ -13,7 +13,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from numpy.typing import ArrayLike
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...atomic import atomic_write
 from ...engine.evaluation.overlap import dice, iou
@@ -64,7 +64,7 @@ class ExpertAnswers:
     def _start(self) -> None:
         self._hook = self.network.register_forward_hook(self._hear)
 
-    def _hear(self, _module: Any, _inputs: Any, out: Any) -> None:
+    def _hear(self, _module: nn.Module, _inputs: object, out: Any) -> None:
         self._last[:] = [out]
 
     def _end(self) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import ConfigError, DataError
+from ...layers.frozen_features import forget_on_loading
 from ...layers.fusion.voting import PixelVoting, Votes
 from ...layers.image_channels import repeated
 from .encoders import EXPERTS, SAMED, ExpertEncoders
@@ -161,7 +162,7 @@ class ICMoE(nn.Module):
         self.voting = voting or PixelVoting()
         self.contrast = contrast
         self.norm = PictureNorm(*((_MEAN, _STD) if normalise == "imagenet" else ((0.0,) * 3, (1.0,) * 3)))
-        self.register_load_state_dict_pre_hook(_forget)  # type: ignore[no-untyped-call]
+        forget_on_loading(self, _forget)
 
     @property
     def experts(self) -> tuple[str, ...]:
@@ -176,8 +177,8 @@ class ICMoE(nn.Module):
     @property
     def classes(self) -> int:
         """K, without the background."""
-        count: int = next(iter(self.heads.values())).classes  # type: ignore[assignment]
-        return count
+        head: Any = next(iter(self.heads.values()))
+        return int(head.classes)
 
     def trains(self, name: str) -> bool:
         """Whether the parameter of this name is to be trained: all but the encoder that the experts share."""
@@ -285,14 +286,15 @@ def _one_hot(label: Tensor, classes: int) -> Tensor:
 def _check(answer: str, encoders: ExpertEncoders, heads: Mapping[str, Any], contrast: nn.Module | None) -> None:
     wanted = needed(answer)
     if encoders.experts != wanted or set(heads) != set(wanted):
-        raise ConfigError("the answer needs other experts", where="answer", got=(encoders.experts, tuple(heads)),
-                          expected=f"{wanted} for {answer!r}")  # fmt: skip
+        where = "answer"
+        got = (encoders.experts, tuple(heads))
+        raise ConfigError("the answer needs other experts", where=where, got=got, expected=f"{wanted} for {answer!r}")
     if contrast is not None and wanted != EXPERTS:
-        raise ConfigError("SgCL contrasts three experts", where="sgcl", got=f"answer={answer!r}",
-                          expected="answer vote or mean, or --sgcl 0")  # fmt: skip
+        expected = "answer vote or mean, or --sgcl 0"
+        raise ConfigError("SgCL contrasts three experts", where="sgcl", got=f"answer={answer!r}", expected=expected)
 
 
-def _forget(module: Any, *_: Any) -> None:
-    cache = module.encoders.cache
+def _forget(network: ICMoE, *_: object) -> None:
+    cache = network.encoders.cache
     if cache is not None:
         cache.clear()

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...layers.fusion.voting import Votes
-from .network import CANDIDATES, with_background
+from .network import CANDIDATES, ICMoE, with_background
 
 __all__ = ["PictureViews", "grad_cam", "picture_views", "principal_colours"]
 
@@ -34,7 +34,7 @@ class PictureViews(NamedTuple):
     cams: dict[str, Tensor]
 
 
-def picture_views(network: Any, image: Tensor, box: Tensor | None = None) -> PictureViews:
+def picture_views(network: ICMoE, image: Tensor, box: Tensor | None = None) -> PictureViews:
     """Look at a picture.
 
     Args:

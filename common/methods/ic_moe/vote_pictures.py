@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from ignite.engine import Engine
 from numpy.typing import NDArray
 from torch import Tensor
@@ -91,8 +90,8 @@ class VotePictures(FirstCases):
 
     def see(self, engine: Engine, path: Path, title: str) -> tuple[str, Sequence[Mapping[str, Any]]]:
         """Draw the picture that was just segmented."""
-        batch: Any = engine.state.batch
-        device: torch.device = engine.state.device  # type: ignore[attr-defined]
+        state: Any = engine.state  # MONAI's, which knows the device
+        batch, device = state.batch, state.device
         image = plain_tensor(batch[self.image_key])[:1].to(device)
         box = plain_tensor(batch["box"])[:1].to(device) if "box" in batch else None
         views = self.network.views(image, box)
@@ -132,8 +131,9 @@ def draw_vote(path: Path, image: Tensor, views: Voted, *, label: Tensor | None =
             if row == 0:
                 panel.set_title(_heading(name, views), color=_TEXT, fontsize=8)
         first = grid[row][1]
-        first.text(-0.04, 0.5, what, color=_TEXT, fontsize=8, rotation=90, va="center", ha="right",
-                   transform=first.transAxes)  # fmt: skip
+        first.text(
+            -0.04, 0.5, what, color=_TEXT, fontsize=8, rotation=90, va="center", ha="right", transform=first.transAxes
+        )
     if views.votes is not None:
         _key(grid[1][columns.index("votes")])
     figure.suptitle(title, color=_TEXT, fontsize=9)

@@ -57,12 +57,13 @@ class AttentionMaps:
     @torch.no_grad()
     def __call__(self, engine: Engine) -> None:
         """Draw the pictures."""
+        state: Any = engine.state  # MONAI's, which knows the device
+        device: torch.device = state.device
         was_training, captions = self.network.training, {}
         self.network.train(False)
         for task, index in self._first_cases().items():
             item = self.dataset[index]
             crop: Mapping[str, Any] = item[0] if isinstance(item, list) else item
-            device: torch.device = engine.state.device  # type: ignore[attr-defined]
             image, raw, stats = (torch.as_tensor(crop[k])[None].to(device) for k in ("image", "raw", "stats"))
             number = torch.tensor([int(crop["task_id"])], device=device)
             volumes = self.network.attention_pictures(image, raw, stats, number)

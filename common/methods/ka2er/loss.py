@@ -106,8 +106,9 @@ class KA2ERLoss(nn.Module):
             ConfigError: for a share outside 0..1.
         """
         if not 0 <= done <= 1:
-            raise ConfigError("progress is a share of the training", where="KA2ERLoss.set_progress", got=done,
-                              expected="0 .. 1")  # fmt: skip
+            raise ConfigError(
+                "progress is a share of the training", where="KA2ERLoss.set_progress", got=done, expected="0 .. 1"
+            )
         self.weights["reg"] = self.reg_start + done * (self.reg_end - self.reg_start)
         self.weaned = done * self.wean
 

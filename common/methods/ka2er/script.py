@@ -9,16 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...layers.attention.cross import AttentionBlock
+
 __all__ = ["ScriptableStudent"]
 
 
 class _Block(nn.Module):
     """An `AttentionBlock`, attending to itself or to a context; parameters are shared with it."""
 
-    def __init__(self, *, block: Any) -> None:
+    def __init__(self, *, block: AttentionBlock) -> None:
         super().__init__()
+        assert block.norm_mlp is not None and block.mlp is not None
         self.norm, self.norm_mlp, self.mlp = block.norm, block.norm_mlp, block.mlp
-        self.norm_context = block.norm_context if block.norm_context is not None else block.norm
+        own = block.norm_context
+        self.norm_context: nn.Module = block.norm if own is None else own
         attention = block.attention
         self.query, self.key, self.value, self.out = attention.query, attention.key, attention.value, attention.out
         self.heads: int = int(attention.heads)

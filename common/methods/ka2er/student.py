@@ -130,7 +130,8 @@ class KA2ERStudent(nn.Module):
 
     def mask_head(self, features: Tensor, boxes: Tensor | None = None) -> Tensor:
         """Feature map and boxes -> logits ``[B, K+1 or K, X, Y, Z]``."""
-        return self.head(features, boxes, self.backbone.out.conv.conv)  # type: ignore[no-any-return]
+        logits: Tensor = self.head(features, boxes, self.backbone.out.conv.conv)
+        return logits
 
     def forward(self, image: Tensor, boxes: Tensor | None = None) -> Tensor:
         """Segment.

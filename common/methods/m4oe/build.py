@@ -57,8 +57,9 @@ def m4oe_network(
     heads = dict(heads)
     unknown = {f"{task}: {name}" for task, names in heads.items() for name in names if name not in labels.names}
     if unknown:
-        raise LabelError("a head has structures that the union lacks", got=sorted(unknown),
-                         expected=", ".join(labels.names))  # fmt: skip
+        raise LabelError(
+            "a head has structures that the union lacks", got=sorted(unknown), expected=", ".join(labels.names)
+        )
     backbone = swin_unet_with_experts(
         experts=len(modalities), gate=gate, gate_input=gate_input, top_k=top_k, moe_encoder=moe_encoder,
         moe_decoder=moe_decoder, in_channels=in_channels, embed=embed, depths=depths, num_heads=num_heads,

@@ -79,8 +79,8 @@ class GateMaps:
         image_key: str = "image",
     ) -> None:
         if every < 1 or cases < 0:
-            raise ConfigError("cases are counted from the first", got=f"every {every}, cases {cases}",
-                              expected="every >= 1, cases >= 0")  # fmt: skip
+            got = f"every {every}, cases {cases}"
+            raise ConfigError("cases are counted from the first", got=got, expected="every >= 1, cases >= 0")
         self.network, self.experts, self.image_key = network, list(modalities), image_key
         self.every, self.cases, self.volumes = every, cases, volumes
         self.folder, self.pictures = Path(output_dir) / "evaluation", Path(output_dir) / "pictures"
@@ -163,18 +163,20 @@ class GateMaps:
         self._now = None
         if not self._hooks:
             return
-        batch: Mapping[str, Any] = engine.state.batch  # type: ignore[assignment]
+        batch: Any = engine.state.batch
         if len(batch[self.image_key]) != 1:
-            raise ConfigError("gates are recorded one volume at a time", got=f"{len(batch[self.image_key])} in a batch",
-                              expected="a dataloader with batch_size 1")  # fmt: skip
+            got = f"{len(batch[self.image_key])} in a batch"
+            expected = "a dataloader with batch_size 1"
+            raise ConfigError("gates are recorded one volume at a time", got=got, expected=expected)
         case, task, modality = (_first(batch.get(k)) for k in ("case", "task", "modality"))
         if modality is None:
-            raise DataError("the case does not say its modality", where=f"case {case}", got=sorted(batch),
-                            expected="a key `modality`, as common.data.datasets.datalist.items gives it")  # fmt: skip
+            where = f"case {case}"
+            expected = "a key `modality`, as common.data.datasets.datalist.items gives it"
+            raise DataError("the case does not say its modality", where=where, got=sorted(batch), expected=expected)
         known = isinstance(modality, str)
         if not known and not 0 <= int(modality) < len(self.experts):
-            raise DataError("the case's modality has no expert", where=f"case {case}", got=modality,
-                            expected=", ".join(self.experts))  # fmt: skip
+            problem = "the case's modality has no expert"
+            raise DataError(problem, where=f"case {case}", got=modality, expected=", ".join(self.experts))
         name = modality if known else self.experts[int(modality)]
         number = self._counts[name] = self._counts.get(name, 0) + 1
         if (number - 1) % self.every == 0:
@@ -200,7 +202,8 @@ class GateMaps:
         self._clear()
 
     def _image(self, engine: Engine) -> Tensor:
-        image: Tensor = engine.state.batch[self.image_key]  # type: ignore[index]
+        batch: Any = engine.state.batch
+        image: Tensor = batch[self.image_key]
         return image
 
     def _whole_slices(self, engine: Engine) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ def swin_unet_with_experts(
     top_k: int | None = None,
     moe_encoder: bool = True,
     moe_decoder: bool = True,
-    **sizes: object,
+    **sizes: Any,
 ) -> SwinUnet:
     """A Swin-Unet with a mixture in every block of the encoder, the decoder, both or none.
 
@@ -58,7 +58,7 @@ def swin_unet_with_experts(
     """
     mixture: FeedForward = partial(_mixture, experts=experts, gate=gate, gate_input=gate_input, top_k=top_k)
     forward, up = mixture if moe_encoder else MLP, mixture if moe_decoder else MLP
-    return SwinUnet(feed_forward=forward, decoder_feed_forward=up, **sizes)  # type: ignore[arg-type]
+    return SwinUnet(feed_forward=forward, decoder_feed_forward=up, **sizes)
 
 
 class M4oE(nn.Module):
@@ -96,8 +96,8 @@ class M4oE(nn.Module):
         self.modalities, self.tasks, self.in_channels = list(modalities), list(classes), in_channels
         counts = {f.experts.experts for f in backbone.feed_forwards() if isinstance(f, MLPMixture)}
         if not modalities or len(set(modalities)) != len(modalities) or counts - {len(modalities)}:
-            raise ConfigError("one expert per modality", where="modalities", got=list(modalities),
-                              expected=f"{counts or 'any number of'} different names")  # fmt: skip
+            expected = f"{counts or 'any number of'} different names"
+            raise ConfigError("one expert per modality", where="modalities", got=list(modalities), expected=expected)
         self.backbone = backbone
         self.heads = ClassHeads(channels=embed, classes=list(classes.values()), total=total)
 
@@ -200,9 +200,10 @@ class M4oELoss(nn.Module):
             sample, index = unknown.nonzero()[0].tolist()
             raise LabelError(
                 "a sample is annotated for a class that its head does not have",
-                where=f"sample {sample} of the batch", got=f"class {index}",
+                where=f"sample {sample} of the batch",
+                got=f"class {index}",
                 hint="its head belongs to another data set: compare task_id with the order of the data sets",
-            )  # fmt: skip
+            )
         dice, ce = annotated_dice_ce(
             outputs.logits[..., None], targets["label"][..., None], targets["annotated"], over=self.dice_over
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence, Sized
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -171,7 +171,7 @@ def started_grey(network: MaskedAutoencoder, slices: SliceViews) -> MaskedAutoen
         slices: with ``image`` and ``modality_id``, before random transforms.
     """
     means: dict[int, list[float]] = {}
-    for number in range(len(slices.volumes)):  # type: ignore[arg-type]
+    for number in range(len(cast(Sized, slices.volumes))):
         volume = slices.volumes[number]
         means.setdefault(int(volume["modality_id"]), []).append(float(torch.as_tensor(volume["image"]).double().mean()))
     for modality, values in means.items():

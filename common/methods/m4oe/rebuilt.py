@@ -60,6 +60,8 @@ class RebuiltPictures:
         """Draw."""
         from matplotlib.figure import Figure
 
+        state: Any = engine.state  # MONAI's, which knows the device
+        device: torch.device = state.device
         slices = self._middle_slices()
         was_training = self.network.training
         self.network.train(False)
@@ -67,7 +69,6 @@ class RebuiltPictures:
         grid = figure.subplots(max(len(slices), 1), 3, squeeze=False)
         for (modality, index), panels in zip(sorted(slices.items()), grid, strict=True):
             item = self.dataset[index]
-            device: torch.device = engine.state.device  # type: ignore[attr-defined]
             image = torch.as_tensor(item["image"])[None].to(device)
             seen, rebuilt = self.network.show(image, torch.tensor([modality], device=device))
             planes = (image[:, :1], seen, rebuilt)

@@ -76,8 +76,8 @@ class M4oEFile(nn.Module):
         super().__init__()
         for where, given, names in (("modality", modality, network.modalities), ("head", head, network.tasks)):
             if not 0 <= given < len(names):
-                raise ConfigError("there is no such index", where=where, got=given,
-                                  expected=f"0 .. {len(names) - 1} ({', '.join(names)})")  # fmt: skip
+                expected = f"0 .. {len(names) - 1} ({', '.join(names)})"
+                raise ConfigError("there is no such index", where=where, got=given, expected=expected)
         network = copy.deepcopy(network).eval()
         self.backbone, self.in_channels = network.backbone, network.in_channels
         for block in self.backbone.modules():
@@ -87,7 +87,7 @@ class M4oEFile(nn.Module):
                 if mixture.kind == "none":
                     block.mlp = _OneExpert(experts=experts, modality=modality)
                 else:
-                    mixture.experts = experts  # type: ignore[assignment]
+                    mixture.register_module("experts", experts)
         self.output = network.heads.outputs[head]
         own, total = network.heads.classes[head], network.heads.total
         self.total, self.own = total, len(own)

@@ -69,8 +69,8 @@ def _from_experts(network: M4oE, paths: Sequence[Path]) -> None:
     own = network.state_dict()
     stacked = [k for k in own if k.startswith("backbone.layers.") and ".mlp.experts." in k]
     if not stacked:
-        raise WeightError("the network has no experts in its encoder to start", where="moe_encoder", got=False,
-                          expected=True, hint="train it without --pretrained")  # fmt: skip
+        problem = "the network has no experts in its encoder to start"
+        raise WeightError(problem, where="moe_encoder", got=False, expected=True, hint="train it without --pretrained")
     files = [(path, *read_state_dict(path)) for path in paths]
     source = {name: _source(name, files) for name in network.modalities}
     encoders = [{k: v for k, v in state.items() if k.startswith(_ENCODER)} for _, state, _ in files]
@@ -94,14 +94,13 @@ def _source(modality: str, files: Sequence[tuple[Path, dict[str, Tensor], ModelC
     for number, (path, _, card) in enumerate(files):
         known = None if card is None else (card.extra.get("settings") or {}).get("modalities")
         if known is None:
-            raise WeightError("the weights do not say which modalities they know", where=path,
-                              expected="a model.pt of bundles/m4oe_expert")  # fmt: skip
+            expected = "a model.pt of bundles/m4oe_expert"
+            raise WeightError("the weights do not say which modalities they know", where=path, expected=expected)
         if modality in known:
             found.append((number, list(known).index(modality)))
     if len(found) != 1:
-        raise WeightError(
-            "each modality's experts come from one file", where=modality,
-            got=f"{len(found)} of {', '.join(str(f[0]) for f in files)} were trained on it", expected="exactly one",
-            hint="train the first phase on the same collection, or give one file per modality",
-        )  # fmt: skip
+        problem = "each modality's experts come from one file"
+        got = f"{len(found)} of {', '.join(str(f[0]) for f in files)} were trained on it"
+        hint = "train the first phase on the same collection, or give one file per modality"
+        raise WeightError(problem, where=modality, got=got, expected="exactly one", hint=hint)
     return found[0]

@@ -11,17 +11,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ...atomic import atomic_write
 from ...data.prompts.click_protocol import ClickProtocol, click_protocol
 from ...data.prompts.clicks import click_generator
+from ...data.prompts.objects import ObjectCrops
 from ...engine.interactive.prompting import click_scores
 from ...errors import ConfigError
 from ...tables import write_csv
 from .forgetting_picture import draw_forgetting
 from .forgetting_table import forgetting_table
+from .network import SAMMed3DMoE
 
 __all__ = ["MODELS", "ForgettingReport", "summary"]
 
@@ -58,7 +59,7 @@ class ForgettingReport:
     """
 
     def __init__(
-        self, *, network: Any, dataset: Dataset[Any], output_dir: str | Path, clicks: Sequence[int] = (1, 3, 5),
+        self, *, network: SAMMed3DMoE, dataset: ObjectCrops, output_dir: str | Path, clicks: Sequence[int] = (1, 3, 5),
         boxes: bool = True, protocol: ClickProtocol | str = "evaluation", gate_at: str = "every", seed: int = 0,
         device: torch.device | str = "cpu", quiet: bool = False,
     ) -> None:  # fmt: skip
@@ -79,7 +80,7 @@ class ForgettingReport:
         """Ask, write, and return the summary."""
         self.network.eval()
         rows: list[dict[str, Any]] = []
-        count = len(self.dataset)  # type: ignore[arg-type]
+        count = len(self.dataset)
         for i in tqdm(range(count), desc="Forgetting report", disable=self.quiet, unit="object"):
             rows += self._object(self.dataset[i])
         found = summary(rows, self.network.names)
@@ -170,7 +171,7 @@ def _means(rows: Sequence[Mapping[str, Any]], expert: str, experts: Sequence[str
     return {model: fmean(float(r["dice"]) for r in rows if r["decoder"] in names) for model, names in wanted.items()}
 
 
-def _chosen(scores: Tensor | None, network: Any) -> str:
+def _chosen(scores: Tensor | None, network: SAMMed3DMoE) -> str:
     if scores is None:
         return ""
     best, top = scores[1:].max(0)

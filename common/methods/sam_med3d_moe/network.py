@@ -259,5 +259,6 @@ def _check_shape(name: str, decoder: nn.Module, wanted: Mapping[str, torch.Size]
     found = {k: v.shape for k, v in decoder.state_dict().items()}
     if found != dict(wanted):
         other = next((k for k in wanted if found.get(k) != wanted[k]), "more tensors")
-        raise ExpertError("the expert is a decoder of another shape", where=name, got=f"{other}: {found.get(other)}",
-                          expected=f"{wanted.get(other)}, as the general decoder has it")  # fmt: skip
+        got = f"{other}: {found.get(other)}"
+        expected = f"{wanted.get(other)}, as the general decoder has it"
+        raise ExpertError("the expert is a decoder of another shape", where=name, got=got, expected=expected)

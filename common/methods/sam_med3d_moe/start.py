@@ -78,8 +78,9 @@ def general_model(
     given: dict[str, Any] = dict(zip(_OWN, (variant, image_size, rel_pos, boxes), strict=True))
     for key in ("variant", "image_size", "rel_pos"):
         if given[key] is not None and own.get(key, given[key]) != given[key]:
-            raise ConfigError("the weights were trained with another value", where=key, got=given[key],
-                              expected=own[key], hint=f"leave --{key} away to take it from {weights}")  # fmt: skip
+            problem = "the weights were trained with another value"
+            hint = f"leave --{key} away to take it from {weights}"
+            raise ConfigError(problem, where=key, got=given[key], expected=own[key], hint=hint)
     chosen = {k: given[k] if given[k] is not None else own.get(k) for k in _OWN}
     network = sam3d_network(
         chosen["variant"] or "vit_b_ori", image_size=chosen["image_size"], rel_pos=chosen["rel_pos"],
@@ -121,15 +122,16 @@ def read_decoders(
         else [(None, Path(p)) for p in experts]
     )
     if not named:
-        raise ExpertError("a mixture needs experts", where="experts", got="none",
-                          expected="runs of bundles/sam_med3d_moe_expert")  # fmt: skip
+        raise ExpertError(
+            "a mixture needs experts", where="experts", got="none", expected="runs of bundles/sam_med3d_moe_expert"
+        )
     frozen = {k: v for k, v in general.state_dict().items() if not k.startswith(DECODER)}
     found: dict[str, DecoderExpert] = {}
     for name, path in named:
         expert = _read(name, path, general, frozen)
         if expert.name in found:
-            raise ExpertError("two experts have one name", where=path, got=expert.name,
-                              hint="name them: --experts \"{'a': 'a/model.pt', 'b': 'b/model.pt'}\"")  # fmt: skip
+            hint = "name them: --experts \"{'a': 'a/model.pt', 'b': 'b/model.pt'}\""
+            raise ExpertError("two experts have one name", where=path, got=expert.name, hint=hint)
         found[expert.name] = expert
     return found
 
@@ -137,8 +139,9 @@ def read_decoders(
 def _read(name: str | None, path: Path, general: Sam3D, frozen: Mapping[str, Tensor]) -> DecoderExpert:
     file = path / "model.pt" if path.is_dir() else path
     if not file.is_file():
-        raise ExpertError("here is no expert", where=path, got="no such file" if not path.exists() else "no model.pt",
-                          expected="a run of bundles/sam_med3d_moe_expert, or its model.pt")  # fmt: skip
+        got = "no such file" if not path.exists() else "no model.pt"
+        expected = "a run of bundles/sam_med3d_moe_expert, or its model.pt"
+        raise ExpertError("here is no expert", where=path, got=got, expected=expected)
     state, card = read_state_dict(file)
     state = {k.removeprefix("module."): v for k, v in state.items()}
     other = [k for k, v in frozen.items() if k in state and not _same(state[k], v)]
@@ -178,7 +181,8 @@ def mixture(
     """
     base = general.network
     if hidden is None:
-        hidden = int(base.mask_decoder.transformer.layers[0].mlp.lin1.out_features)
+        first: Any = base.mask_decoder.transformer.layers[0]
+        hidden = int(first.mlp.lin1.out_features)
     decoders = {name: e.decoder for name, e in experts.items()}
     shape = {"heads": heads, "hidden": hidden, "prompt_pool": prompt_pool, "general_logit": general_logit}
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
@@ -200,8 +204,9 @@ def trained_mixture(settings: Mapping[str, Any], **options: Any) -> SAMMed3DMoE:
     missing = sorted({*_OWN, *_MIXTURE} - set(settings))
     if missing:
         raise ConfigError("the model's card lacks settings of a SAM-Med3D-MoE", where="network", got=missing)
-    base = sam3d_network(settings["variant"], image_size=settings["image_size"], rel_pos=settings["rel_pos"],
-                         boxes=settings["boxes"])  # fmt: skip
+    base = sam3d_network(
+        settings["variant"], image_size=settings["image_size"], rel_pos=settings["rel_pos"], boxes=settings["boxes"]
+    )
     decoders = {name: copy.deepcopy(base.mask_decoder) for name in settings["experts"]}
     return _mixture(base, decoders, settings, {**{key: settings[key] for key in ("tau", "fusion")}, **options})
 

@@ -60,9 +60,9 @@ def read_mixture(path: str | Path, **options: Any) -> TrainedMixture:
     tensors, card = read_state_dict(path)
     settings = None if card is None else card.extra.get("settings")
     if card is None or card.bundle != BUNDLE or not isinstance(settings, Mapping):
-        raise WeightError("these are no weights of a trained SAM-Med3D-MoE", where=path,
-                          got="no card" if card is None else f"a card of {card.bundle or 'an unknown bundle'}",
-                          expected=f"a model.pt that the bundle {BUNDLE} wrote")  # fmt: skip
+        got = "no card" if card is None else f"a card of {card.bundle or 'an unknown bundle'}"
+        expected = f"a model.pt that the bundle {BUNDLE} wrote"
+        raise WeightError("these are no weights of a trained SAM-Med3D-MoE", where=path, got=got, expected=expected)
     missing = [key for key in _CARD if key not in settings]
     if missing:
         raise WeightError("the weights' card lacks settings", where=path, got=sorted(settings), expected=missing)
@@ -102,16 +102,18 @@ def start_mixture(
     }  # fmt: skip
     if start_from is not None:
         if general is not None or experts is not None:
-            raise ConfigError("a trained mixture brings its own parts", where="start_from", got=start_from,
-                              expected="it alone, or --general with --experts",
-                              hint="python -m tools experts add_decoder appends an expert to it")  # fmt: skip
+            problem = "a trained mixture brings its own parts"
+            expected = "it alone, or --general with --experts"
+            hint = "python -m tools experts add_decoder appends an expert to it"
+            raise ConfigError(problem, where="start_from", got=start_from, expected=expected, hint=hint)
         return _continued(start_from, shape, spacing, seed, options)
     base = general_model(general)
     found = read_decoders(() if experts is None else experts, base.network)
     for name, expert in found.items():
         if None not in (spacing, expert.spacing) and expert.spacing != spacing:
-            logger.warning("expert %s was tuned on crops of %g mm, this training has %g mm", name,
-                           expert.spacing, spacing)  # fmt: skip
+            logger.warning(
+                "expert %s was tuned on crops of %g mm, this training has %g mm", name, expert.spacing, spacing
+            )
     network = mixture(base, found, **shape, seed=seed, **options)
     return Mixture(network, [e.structures for e in found.values()], [e.sha256 for e in found.values()])
 
@@ -124,8 +126,9 @@ def _continued(
     own = {**{k: settings["network"][k] for k in _GATE}, "spacing": settings.get("spacing", spacing)}
     for key, value in {**shape, "spacing": spacing}.items():
         if value is not None and value != own[key]:
-            raise ConfigError("the mixture was trained with another value", where=key, got=value, expected=own[key],
-                              hint=f"--{key} {own[key]} goes on as {path} was trained")  # fmt: skip
+            problem = "the mixture was trained with another value"
+            hint = f"--{key} {own[key]} goes on as {path} was trained"
+            raise ConfigError(problem, where=key, got=value, expected=own[key], hint=hint)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)

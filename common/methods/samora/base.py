@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from ...backbones.sam.network import sam_network
+from ...backbones.sam.network import Sam, sam_network
 from ...backbones.sam.weights import load_sam
-from ...backbones.sam2.network import sam2_network
+from ...backbones.sam2.network import Sam2, sam2_network
 from ...backbones.sam2.weights import load_sam2
 from ...errors import ConfigError
 from ...layers.lora.files import base_hash
@@ -49,7 +49,7 @@ def frozen_encoder(
         hint = "H-SAM's encoder is SAM's: --base sam" if base == "hsam" else None
         raise ConfigError("unknown base", where="base", got=base, expected=", ".join(ENCODERS), hint=hint)
     sizes: dict[str, Any] = {"image_size": image_size, "classes": _PUBLIC_TOKENS, "seed": seed}
-    network: Any
+    network: Sam | Sam2
     if base == "sam":
         network = sam_network(variant or "vit_b", checkpointing=checkpointing, **sizes)
         if weights is not None:
@@ -58,11 +58,10 @@ def frozen_encoder(
         network = sam2_network(variant or "hiera_b+", checkpointing=checkpointing, **sizes)
         if weights is not None:
             load_sam2(network, weights)
-    encoder: nn.Module = network.image_encoder
-    return encoder.requires_grad_(False).eval()
+    return network.image_encoder.requires_grad_(False).eval()
 
 
-def hash_of(network: Any) -> str | None:
+def hash_of(network: nn.Module) -> str | None:
     """What tells the base of an expert's network apart; None for a network without one (a teacher)."""
     encoder = getattr(network, "encoder", None)
     return None if encoder is None else base_hash(encoder)

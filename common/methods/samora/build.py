@@ -10,9 +10,9 @@ from typing import Any
 from torch import nn
 
 from ...backbones.hsam.decoder import NOISE_LEVELS
-from ...backbones.hsam.network import hsam_network
-from ...backbones.sam.network import sam_network
-from ...backbones.sam2.network import sam2_network
+from ...backbones.hsam.network import HSam, hsam_network
+from ...backbones.sam.network import Sam, sam_network
+from ...backbones.sam2.network import Sam2, sam2_network
 from ...errors import ConfigError
 from ...layers.fusion.fusers import GatedSum, WeightedSum
 from ...layers.fusion.hl_attention import LEVELS, HLAttention
@@ -31,7 +31,7 @@ def base_network(
     weights: str | Path | None = None, interpolation: str = "bilinear", stage: int = 3,
     decoder_grid: int | None = None, selection: str = "positions", class_noise: Sequence[float] = NOISE_LEVELS,
     similarity_dropout: float = 0.1,
-) -> Any:  # fmt: skip
+) -> Sam | HSam | Sam2:  # fmt: skip
     """SAM, H-SAM or SAM2 for slices, from a public file or with random weights that depend on the seed alone.
 
     Args:
@@ -55,7 +55,7 @@ def base_network(
     if base not in BASES:
         raise ConfigError("unknown base", where="base", got=base, expected=", ".join(BASES))
     sizes: dict[str, Any] = {"image_size": image_size, "classes": classes, "seed": seed}
-    network: Any
+    network: Sam | HSam | Sam2
     if base == "sam2":
         network = sam2_network(variant or "hiera_b+", **sizes)
     elif base == "hsam":
@@ -66,13 +66,14 @@ def base_network(
     else:
         network = sam_network(variant or "vit_b", **sizes)
     if weights is not None:
-        load_base(network, base, weights, interpolation=interpolation)
+        load_base(network, weights, interpolation=interpolation)
     return network
 
 
 def block_widths(encoder: nn.Module) -> list[int]:
     """Channels of each block's output."""
-    return [int(block.attn.proj.out_features) for block in encoder.blocks]  # type: ignore[union-attr]
+    blocks: Any = encoder.blocks
+    return [int(block.attn.proj.out_features) for block in blocks]
 
 
 def samora_network(
@@ -186,8 +187,8 @@ def trained_network(settings: Mapping[str, Any], classes: int) -> SAMora:
     """
     unknown = sorted(set(settings) - set(inspect.signature(samora_network).parameters))
     if unknown:
-        raise ConfigError("the model's card has settings that no SAMora has", where="network", got=unknown,
-                          hint="was it trained by a newer version?")  # fmt: skip
+        hint = "was it trained by a newer version?"
+        raise ConfigError("the model's card has settings that no SAMora has", where="network", got=unknown, hint=hint)
     return samora_network(**settings, classes=classes)
 
 
@@ -200,5 +201,6 @@ def _check_choice(fuser: str, lac: str, levels: Sequence[str]) -> None:
         raise ConfigError("unknown or repeated levels", where="levels", got=list(levels), expected=", ".join(LEVELS))
     counts = {"none": (0, 0), "single": (1, 1)}.get(fuser, (2, len(LEVELS)))
     if not counts[0] <= len(levels) <= counts[1]:
-        raise ConfigError("this fuser needs another number of levels", where="levels", got=list(levels),
-                          expected=f"{counts[0]} .. {counts[1]} for fuser={fuser!r}")  # fmt: skip
+        where = "levels"
+        expected = f"{counts[0]} .. {counts[1]} for fuser={fuser!r}"
+        raise ConfigError("this fuser needs another number of levels", where=where, got=list(levels), expected=expected)

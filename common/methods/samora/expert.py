@@ -69,7 +69,8 @@ class ExpertNetwork(nn.Module):
 
     def embedding(self, image: Tensor) -> Tensor:
         """What an image-level objective compares between images: ``[N, D]``."""
-        found: Tensor = self.objective.embedding(self.encoder, image)  # type: ignore[operator]
+        objective: Any = self.objective  # of the image level, as is said
+        found: Tensor = objective.embedding(self.encoder, image)
         return found
 
     @property

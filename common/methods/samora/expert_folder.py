@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
+from torch import nn
 
 from ...atomic import atomic_write
 from ...card import ModelCard
@@ -28,7 +28,7 @@ class KeepExpert:
         card: of the run's weights.
     """
 
-    def __init__(self, *, network: Any, output_dir: str | Path, card: ModelCard | None = None) -> None:
+    def __init__(self, *, network: nn.Module, output_dir: str | Path, card: ModelCard | None = None) -> None:
         self.network, self.folder, self.card = network, Path(output_dir) / "adapter", card
 
     def attach(self, engine: Engine) -> None:

@@ -43,7 +43,8 @@ class ExpertPictures:
         """Draw."""
         from matplotlib.figure import Figure
 
-        rows = self._rows(engine.state.device)  # type: ignore[attr-defined]
+        state: Any = engine.state  # MONAI's, which knows the device
+        rows = self._rows(state.device)
         columns = max(len(panels) for _, panels in rows)
         figure = Figure(figsize=(3 * columns, 3 * len(rows)), layout="constrained")
         grid = figure.subplots(len(rows), columns, squeeze=False)
@@ -97,14 +98,12 @@ class ExpertScores:
         engine.add_event_handler(Events.COMPLETED, self._write)
 
     def _case(self, engine: Engine) -> None:
-        outputs: Any = engine.state.output
-        cases: Any = engine.state.batch
-        device: torch.device = engine.state.device  # type: ignore[attr-defined]
-        for case, output in zip(cases, outputs, strict=True):
+        state: Any = engine.state  # MONAI's, which knows the device
+        for case, output in zip(state.batch, state.output, strict=True):
             image = torch.as_tensor(output["image"])
             plain = image.as_tensor() if hasattr(image, "as_tensor") else image
             row = {k: str(case.get(k, "")) for k in _FIRST}
-            self.rows.append({**row, **self.viewer.scores(plain.to(device))})
+            self.rows.append({**row, **self.viewer.scores(plain.to(state.device))})
 
     def _write(self) -> None:
         names = list(dict.fromkeys(k for row in self.rows for k in row))

@@ -20,7 +20,7 @@ from ...weights import Coverage, load_weights
 from .base import hash_of
 from .expert import ExpertNetwork, only_trained
 from .students import Masking
-from .teachers import MaskedTeacher
+from .teachers import ContrastiveTeacher, MaskedTeacher
 
 __all__ = ["ExpertVolume", "effective_rank", "load_expert", "principal_colours"]
 
@@ -87,7 +87,7 @@ class ExpertVolume(nn.Module):
     def __init__(
         self,
         *,
-        network: Any,
+        network: ExpertNetwork | ContrastiveTeacher | MaskedTeacher,
         image_size: int = 224,
         slices: int = 8,
         sigma: float | None = None,
@@ -96,8 +96,9 @@ class ExpertVolume(nn.Module):
     ) -> None:
         super().__init__()
         if slices < 1 or (sigma is not None and sigma < 0):
-            raise ConfigError("at least one slice per pass, and no negative noise", where="slices, noise",
-                              got=(slices, sigma))  # fmt: skip
+            raise ConfigError(
+                "at least one slice per pass, and no negative noise", where="slices, noise", got=(slices, sigma)
+            )
         for name, module in network.saved.named_children():
             self.add_module(name, module)
         for name, parameter in network.saved.named_parameters(recurse=False):
@@ -105,7 +106,7 @@ class ExpertVolume(nn.Module):
         self._network = (network,)  # in a tuple, so that nothing is registered under a second name
         self.image_size, self.slices, self.seed, self.normalise = image_size, slices, seed, normalise
         self.denoises = bool(getattr(network, "denoises", False))
-        self.sigma = sigma if sigma is not None else (network.objective.sigma[1] if self.denoises else 0.0)
+        self.sigma = sigma if sigma is not None else (self.network.objective.sigma[1] if self.denoises else 0.0)
         if isinstance(network, ExpertNetwork):
             only_trained(self)
 
@@ -279,13 +280,15 @@ def load_expert(
     own = hash_of(network.network)
     if base_hash is not None and own != base_hash:
         hint = "give the same --sam_weights as to its training"
-        raise WeightError("the expert was trained on another base", where=path, got=f"base {str(own)[:12]}",
-                          expected=f"base {base_hash[:12]}", hint=hint)  # fmt: skip
+        got = f"base {str(own)[:12]}"
+        expected = f"base {base_hash[:12]}"
+        raise WeightError("the expert was trained on another base", where=path, got=got, expected=expected, hint=hint)
     if teacher_weights is not None and teacher:
         with Path(teacher_weights).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != teacher.get("hash"):
-            raise WeightError("the expert had another teacher", where=teacher_weights, got=digest[:12],
-                              expected=f"{teacher.get('file')}, {str(teacher.get('hash'))[:12]}")  # fmt: skip
+            problem = "the expert had another teacher"
+            expected = f"{teacher.get('file')}, {str(teacher.get('hash'))[:12]}"
+            raise WeightError(problem, where=teacher_weights, got=digest[:12], expected=expected)
     target = network if isinstance(network.network, ExpertNetwork) else network.network.saved
     return load_weights(target, path)

@@ -69,9 +69,9 @@ class FusionPictures(FirstCases):
 
     def see(self, engine: Engine, path: Path, title: str) -> tuple[str, Sequence[Mapping[str, Any]]]:
         """Draw a slice of the volume that was just segmented."""
-        batch: Any = engine.state.batch
-        output: Any = engine.state.output
-        image = plain_tensor(batch[self.image_key])[:1].to(engine.state.device)  # type: ignore[attr-defined]
+        state: Any = engine.state  # MONAI's, which knows the device
+        batch, output = state.batch, state.output
+        image = plain_tensor(batch[self.image_key])[:1].to(state.device)
         areas = (torch.as_tensor(output["pred"])[0].argmax(0) > 0).sum((0, 1))
         number = int(areas.argmax()) if bool(areas.any()) else image.shape[-1] // 2
         views = self.network.views(image[..., number])

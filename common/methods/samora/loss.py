@@ -42,8 +42,9 @@ class SAMoraLoss(nn.Module):
         super().__init__()
         if min(ce, dice, balance) < 0 or not 0 < first <= 1 or not 0 <= decay <= 1:
             given = (ce, dice, balance, first, decay)
-            raise ConfigError("a weight of the loss is out of range", where="ce, dice, balance, first, decay",
-                              got=given, expected=">= 0; first and decay at most 1")  # fmt: skip
+            where = "ce, dice, balance, first, decay"
+            expected = ">= 0; first and decay at most 1"
+            raise ConfigError("a weight of the loss is out of range", where=where, got=given, expected=expected)
         self.ce, self.dice, self.balance, self.first, self.decay = ce, dice, balance, first, decay
         self.epoch = 0
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...backbones.sam.encoder import SamFeatures
+from ...backbones.sam.encoder import BlockParts, SamFeatures
 from ...backbones.sam.network import SamLogits
 from ...errors import ConfigError
-from ...layers.frozen_features import FrozenFeatures
+from ...layers.frozen_features import FrozenFeatures, forget_on_loading
 from ...layers.fusion.fusers import expert_weights
 from ...layers.fusion.hl_attention import Fused
 from ...layers.gating.routing import Routing
@@ -54,7 +54,7 @@ class Mixture(nn.Module):
         self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
 
 
-def fusion_window(block: Any, before: int, after: int) -> int:
+def fusion_window(block: BlockParts, before: int, after: int) -> int:
     """Side of a block's windows on the grid of its output, which may be smaller than that of its input; 0 = global."""
     return max(1, int(block.window_size) * after // before) if block.window_size else 0
 
@@ -118,8 +118,9 @@ class SAMora(nn.Module):
         self.base = base
         self.levels, self.expert_signal, self.window, self.mix = tuple(levels), expert_signal, window, mix
         if fusers is not None and (not levels or len(fusers) != len(self.blocks)):
-            raise ConfigError("one fuser per block, of at least one expert", where="fusers", got=len(fusers),
-                              expected=f"{len(self.blocks)} fusers, and levels")  # fmt: skip
+            got = len(fusers)
+            expected = f"{len(self.blocks)} fusers, and levels"
+            raise ConfigError("one fuser per block, of at least one expert", where="fusers", got=got, expected=expected)
         if train_experts and (cache_gb or not levels):
             raise ConfigError("features of trainable experts change and cannot be kept" if levels else
                               "there are no experts to train", where="train_experts", got=(cache_gb, list(levels)),
@@ -136,12 +137,13 @@ class SAMora(nn.Module):
         for name, parameter in self.named_parameters():
             if not self.trains(name):
                 parameter.requires_grad_(False)
-        self.register_load_state_dict_pre_hook(_forget)  # type: ignore[no-untyped-call]
+        forget_on_loading(self, _forget)
 
     @property
-    def blocks(self) -> Any:
+    def blocks(self) -> Sequence[BlockParts]:
         """The encoder's blocks."""
-        return self.base.image_encoder.blocks
+        blocks: Sequence[BlockParts] = self.base.image_encoder.blocks
+        return blocks
 
     @property
     def weights(self) -> Tensor:
@@ -230,13 +232,11 @@ class SAMora(nn.Module):
         """A block with a mixture of experts, or as it is."""
         block = self.blocks[index]
         if not self.levels:
-            plain: Tensor = block(tokens)
-            return plain
+            return block(tokens)
         shortcut, normed = block.start(tokens)
         loud = torch.tensor([level not in self._silent for level in self.levels], device=self.weights.device)
         qkv = mixed_qkv(block.attn.qkv, self.levels, self.weights * loud, normed, mix=self.mix)
-        out: Tensor = block.finish(shortcut, block.attend(qkv))
-        return out
+        return block.finish(shortcut, block.attend(qkv))
 
     def branches(self, index: int, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What a block needs to fuse: its residual, what the base says, and the signals ``[B, E, ...]``.
@@ -256,14 +256,12 @@ class SAMora(nn.Module):
         signals = experts if self.expert_signal == "block" else experts - own
         return shortcut, own, signals.transpose(0, 1)
 
-    def _branch(self, block: Any, shortcut: Tensor, qkv: Tensor) -> Tensor:
+    def _branch(self, block: BlockParts, shortcut: Tensor, qkv: Tensor) -> Tensor:
         attended = block.attend(qkv)
         if self.expert_signal == "attn_residual":
-            found: Tensor = attended
-            return found
+            return attended
         rows = len(qkv) // len(shortcut)
-        found = block.finish(shortcut.repeat(rows, 1, 1, 1) if rows > 1 else shortcut, attended)
-        return found
+        return block.finish(shortcut.repeat(rows, 1, 1, 1) if rows > 1 else shortcut, attended)
 
     def fuse(
         self, index: int, before: int, shortcut: Tensor, own: Tensor, signals: Tensor
@@ -330,6 +328,6 @@ class _Silence:
         self.network._silent = self._before
 
 
-def _forget(module: Any, *_: Any) -> None:
-    if module.cache is not None:
-        module.cache.clear()
+def _forget(network: SAMora, *_: object) -> None:
+    if network.cache is not None:
+        network.cache.clear()

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...backbones.sam.encoder import BlockParts
 from ...layers.image_channels import repeated
 from ...layers.lora.experts import set_expert
 from .network import SAMora
@@ -38,8 +39,7 @@ class _PlainSteps:
                 if len(network.levels) > 1:
                     return network.one_branch(index, tokens)
                 set_expert(encoder, network.levels[0] if network.levels else None)
-                alone: Tensor = block(tokens)
-                return alone
+                return block(tokens)
             set_expert(encoder, None)
             own = self._said(block, tokens)
             signals = []
@@ -53,9 +53,7 @@ class _PlainSteps:
         total: Tensor = own + network.fusers[index](torch.stack(signals), window).tokens
         return block.finish(block.start(tokens).shortcut, total) if network.expert_signal == "attn_residual" else total
 
-    def _said(self, block: Any, tokens: Tensor) -> Tensor:
+    def _said(self, block: BlockParts, tokens: Tensor) -> Tensor:
         if self.network.expert_signal == "attn_residual":
-            attended: Tensor = block.attend(block.attn.qkv(block.start(tokens).normed))
-            return attended
-        whole: Tensor = block(tokens)
-        return whole
+            return block.attend(block.attn.qkv(block.start(tokens).normed))
+        return block(tokens)

@@ -142,8 +142,8 @@ def stage_one_network(
     """
     own = StageOne.of(settings)
     if own.contrasts and micro_batch is not None:
-        raise ConfigError("samples of a batch are compared with each other, so it cannot be computed in parts",
-                          where="micro_batch", got=micro_batch, expected=None, hint="--micro_batch None")  # fmt: skip
+        problem = "samples of a batch are compared with each other, so it cannot be computed in parts"
+        raise ConfigError(problem, where="micro_batch", got=micro_batch, expected=None, hint="--micro_batch None")
     if own.contrasts and views not in (None, 2):
         raise ConfigError("two views of each image are compared", where="views", got=views, expected=2)
     with torch.random.fork_rng(devices=[]):
@@ -178,8 +178,9 @@ def _teacher(own: StageOne, weights: str | Path | None, inference: bool) -> nn.M
     if own.ssl == "scratch" or (inference and weights is None):
         return None
     if weights is None:
-        raise ConfigError("a teacher without weights teaches nothing", where="teacher_weights", got=None,
-                          expected="a file of weights")  # fmt: skip
+        raise ConfigError(
+            "a teacher without weights teaches nothing", where="teacher_weights", got=None, expected="a file of weights"
+        )
     sizes, size = dict(own.teacher["sizes"]), int(own.teacher["size"])
     if own.level == "image":
         resnet = SKResNet(**{k: v for k, v in sizes.items() if k != "head"})
@@ -201,12 +202,12 @@ def _objective(own: StageOne, encoder: Any, teacher: Any) -> nn.Module:
                            ratio=own.mask_ratio, mask_width=first, width=width, depth=depth, heads=heads)  # fmt: skip
         return PatchDistillation(channels=tokens, width=_told(own), teacher=teacher, mask=own.mask_student,
                                  mask_width=first, mask_loss=own.mask_loss)  # fmt: skip
-    pooled = {"features": own.image_features, "hidden": own.projector}
+    pooled: dict[str, Any] = {"features": own.image_features, "hidden": own.projector}
     channels = tokens if own.image_features == "tokens" else _neck(encoder)
     if own.ssl == "scratch":
-        return Views(channels=channels, **pooled)  # type: ignore[arg-type]
+        return Views(channels=channels, **pooled)
     dense = own.image_target == "dense"
-    return ImageDistillation(channels=channels, width=_told(own), teacher=teacher, dense=dense, **pooled)  # type: ignore[arg-type]
+    return ImageDistillation(channels=channels, width=_told(own), teacher=teacher, dense=dense, **pooled)
 
 
 def _told(own: StageOne) -> int:
@@ -229,5 +230,6 @@ def _denoising(own: StageOne, encoder: Any) -> Denoising:
     blocks = [max(depth * quarter // 4 - 1, 0) for quarter in (1, 2, 3)]  # 2, 5 and 8 of ViT-B
     skips = [int(encoder.blocks[i].attn.proj.out_features) for i in blocks]
     decoder = PixelDecoder(embed=_neck(encoder), skips=skips, channels=own.image_channels)
-    return Denoising(decoder=decoder, blocks=blocks, sigma=own.noise_sigma, blur=own.noise_blur,
-                     sigmoid=own.pixel_loss == "dice_mse")  # fmt: skip
+    return Denoising(
+        decoder=decoder, blocks=blocks, sigma=own.noise_sigma, blur=own.noise_blur, sigmoid=own.pixel_loss == "dice_mse"
+    )

@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...backbones.hsam.network import HSam
 from ...backbones.hsam.weights import load_hsam
+from ...backbones.sam.network import Sam
 from ...backbones.sam.weights import load_sam
+from ...backbones.sam2.network import Sam2
 from ...backbones.sam2.weights import load_sam2
 from ...card import ModelCard
 from ...errors import ConfigError, ExpertError
@@ -23,15 +26,15 @@ logger = logging.getLogger(__name__)
 _HINT = "train it: python -m monai.bundle run --config_file bundles/samora_expert/configs/train.json --level {}"
 
 
-def load_base(network: Any, base: str, weights: str | Path, *, interpolation: str = "bilinear") -> None:
+def load_base(network: Sam | HSam | Sam2, weights: str | Path, *, interpolation: str = "bilinear") -> None:
     """Fill SAM, H-SAM or SAM2 from a public file; mask tokens of another number of classes keep their values.
 
     Raises:
         WeightError: for weights that do not fit.
     """
-    if base == "sam2":
+    if isinstance(network, Sam2):
         load_sam2(network, weights)
-    elif base == "hsam":
+    elif isinstance(network, HSam):
         load_hsam(network, weights, interpolation=interpolation)
     else:
         load_sam(network, weights, interpolation=interpolation)
@@ -47,8 +50,9 @@ def adapter_folder(path: str | Path) -> Path:
     for folder in (path, path / "adapter"):
         if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
             return folder
-    raise ExpertError("here is no expert", where=path, got="no such folder" if not path.exists() else f"no {CONFIG}",
-                      expected=f"a run of bundles/samora_expert, or a folder with {CONFIG}")  # fmt: skip
+    got = "no such folder" if not path.exists() else f"no {CONFIG}"
+    expected = f"a run of bundles/samora_expert, or a folder with {CONFIG}"
+    raise ExpertError("here is no expert", where=path, got=got, expected=expected)
 
 
 def expert_card(folder: Path) -> ModelCard | None:
@@ -101,8 +105,9 @@ def started(
                           got=str(given[unused[0]]), expected=f"experts of {list(network.levels)}",
                           hint="leave it away, or add its level to --levels")  # fmt: skip
     if missing and not network.train_experts:
-        raise ExpertError("a level has no expert", where=missing[0], got=None, expected=f"--{missing[0]}_expert DIR",
-                          hint=_HINT.format(missing[0]))  # fmt: skip
+        expected = f"--{missing[0]}_expert DIR"
+        hint = _HINT.format(missing[0])
+        raise ExpertError("a level has no expert", where=missing[0], got=None, expected=expected, hint=hint)
     own = base_hash(encoder) if given else ""
     for level, path in given.items():
         folder = adapter_folder(path)
@@ -113,8 +118,9 @@ def started(
 
 def _start_from_samed(network: SAMora, samed: str | Path, given: Mapping[str, Any]) -> None:
     if not network.train_experts or len(network.levels) != 1 or given:
-        raise ConfigError("SAMed's file is the start of one trainable expert", where="samed_weights",
-                          got=list(network.levels), expected="the overlay lora_one.json, and no expert")  # fmt: skip
+        problem = "SAMed's file is the start of one trainable expert"
+        expected = "the overlay lora_one.json, and no expert"
+        raise ConfigError(problem, where="samed_weights", got=list(network.levels), expected=expected)
     load = load_hsam if hasattr(network.base, "mask_decoder2") else load_sam
     load(network.base, samed, level=network.levels[0])
 
@@ -130,5 +136,6 @@ def _check(card: ModelCard | None, level: str, own: str, folder: Path) -> None:
         logger.warning("%s does not say which base it was trained on: it is taken as it is", folder)
     elif theirs != own:
         hint = "give both stages the same --sam_weights, or the same --base_seed and --variant"
-        raise ExpertError("the expert was trained on another base", where=folder, got=f"base {theirs[:12]}",
-                          expected=f"base {own[:12]}", hint=hint)  # fmt: skip
+        got = f"base {theirs[:12]}"
+        expected = f"base {own[:12]}"
+        raise ExpertError("the expert was trained on another base", where=folder, got=got, expected=expected, hint=hint)

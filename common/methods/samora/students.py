@@ -161,8 +161,8 @@ class PatchDistillation(nn.Module):
         super().__init__()
         if mask_loss not in ("all", "hidden") or not 0 <= mask < 1 or (mask_loss == "hidden" and not mask):
             expected = "0 <= mask < 1; 'all', or 'hidden' with mask > 0"
-            raise ConfigError("these tokens cannot be compared", where="mask_student, mask_loss",
-                              got=(mask, mask_loss), expected=expected)  # fmt: skip
+            where = "mask_student, mask_loss"
+            raise ConfigError("these tokens cannot be compared", where=where, got=(mask, mask_loss), expected=expected)
         self.mask, self.mask_loss, self.teacher = mask, mask_loss, teacher
         self.projector = nn.Linear(channels, width)
         if mask:
@@ -292,8 +292,9 @@ class Denoising(nn.Module):
     ) -> None:
         super().__init__()
         if len(sigma) != 2 or not 0 <= sigma[0] <= sigma[1] or not 0 <= blur <= 1 or sigma[1] == blur == 0:
-            raise ConfigError("there is no such noise", where="noise_sigma, noise_blur", got=(list(sigma), blur),
-                              expected="0 <= low <= high, blur in 0..1, not both without effect")  # fmt: skip
+            where = "noise_sigma, noise_blur"
+            expected = "0 <= low <= high, blur in 0..1, not both without effect"
+            raise ConfigError("there is no such noise", where=where, got=(list(sigma), blur), expected=expected)
         self.decoder, self.blocks, self.sigmoid = decoder, tuple(blocks), sigmoid
         self.sigma, self.blur = (float(sigma[0]), float(sigma[1])), float(blur)
 

@@ -64,15 +64,17 @@ def teacher_of(
     settings = {} if card is None else dict(card.extra.get("settings") or {})
     own = card is not None and card.bundle == "samora_expert"
     if own and settings.get("level") != f"teacher_{kind}":
-        raise WeightError("the file holds another part of the first stage", where=weights, got=settings.get("level"),
-                          expected=f"teacher_{kind}")  # fmt: skip
+        got = settings.get("level")
+        expected = f"teacher_{kind}"
+        raise WeightError("the file holds another part of the first stage", where=weights, got=got, expected=expected)
     if not training and own != (ssl == "ts_cpt"):
         raise ConfigError(
-            "the teacher is not of the kind that was asked for", where=weights,
+            "the teacher is not of the kind that was asked for",
+            where=weights,
             got="trained on by this bundle" if own else "no teacher of this bundle",
             expected={"ts": "public weights", "ts_cpt": "a teacher trained by this bundle"}[ssl],
             hint=f"--ssl {'ts_cpt' if own else 'ts'}",
-        )  # fmt: skip
+        )
     if own:
         plain = {k: settings["teacher"][k] for k in ("sizes", "size")}
     with Path(weights).open("rb") as file:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...layers.fusion.hl_attention import HLAttention
+from .network import SAMora
 
 __all__ = ["ExpertViews", "expert_views"]
 
@@ -32,7 +33,7 @@ class ExpertViews(NamedTuple):
 
 
 @torch.no_grad()
-def expert_views(network: Any, image: Tensor) -> ExpertViews:
+def expert_views(network: SAMora, image: Tensor) -> ExpertViews:
     """Look at a slice again and again, with some experts silenced.
 
     Args:
@@ -67,7 +68,7 @@ def _enlarged(maps: list[Tensor], size: Any) -> Tensor:
 
 
 @contextmanager
-def _listening(network: Any) -> Iterator[Mapping[str, list[Tensor]]]:
+def _listening(network: SAMora) -> Iterator[Mapping[str, list[Tensor]]]:
     """Collect the attention maps ``[1, h, w]`` of every block, by step."""
     found: dict[str, list[Tensor]] = {}
 

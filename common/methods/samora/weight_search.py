@@ -60,13 +60,14 @@ def minimise(
         Liu et al., Versatile black-box optimization, 2020 (NGOpt).
     """
     if budget < 1 or bound <= 0:
-        raise ConfigError("a search has a budget and bounds", where="search_budget, search_bound", got=(budget, bound),
-                          expected=">= 1 and > 0")  # fmt: skip
+        where = "search_budget, search_bound"
+        raise ConfigError("a search has a budget and bounds", where=where, got=(budget, bound), expected=">= 1 and > 0")
     try:
         import nevergrad
     except ImportError as error:
-        raise ConfigError("this fuser searches with the package nevergrad, which is not installed", where="fuser",
-                          got="lorahub", hint="python -m pip install nevergrad==1.0.12") from error  # fmt: skip
+        problem = "this fuser searches with the package nevergrad, which is not installed"
+        hint = "python -m pip install nevergrad==1.0.12"
+        raise ConfigError(problem, where="fuser", got="lorahub", hint=hint) from error
     space = nevergrad.p.Array(init=np.zeros(size), lower=-bound, upper=bound)
     space.random_state.seed(seed)
     optimizer = nevergrad.optimizers.NGOpt(parametrization=space, budget=budget)
@@ -116,8 +117,9 @@ class SearchWeights:
         enabled: bool = True,
     ) -> None:
         if batches < 1 or penalty < 0:
-            raise ConfigError("weights are tried on batches", where="search_batches", got=(batches, penalty),
-                              expected="at least one batch and a penalty >= 0")  # fmt: skip
+            where = "search_batches"
+            expected = "at least one batch and a penalty >= 0"
+            raise ConfigError("weights are tried on batches", where=where, got=(batches, penalty), expected=expected)
         self.network, self.loader, self.prepare_batch, self.loss = network, loader, prepare_batch, loss
         self.path, self.enabled = Path(output_dir) / "weights.json", enabled
         self.budget, self.bound, self.penalty, self.batches, self.seed = budget, bound, penalty, batches, seed
@@ -131,7 +133,8 @@ class SearchWeights:
         """Search, unless the training goes on from an earlier epoch."""
         if engine.state.epoch > 0:
             return
-        device: torch.device = engine.state.device  # type: ignore[attr-defined]
+        state: Any = engine.state  # MONAI's, which knows the device
+        device: torch.device = state.device
         was_training, tried = self.network.training, list[dict[str, Any]]()
         self.network.train(False)
         few = self._few(device)
@@ -147,7 +150,8 @@ class SearchWeights:
         size = len(self.network.levels)
         found = minimise(objective, size=size, budget=self.budget, bound=self.bound, seed=self.seed)
         if idist.get_world_size() > 1:
-            found = idist.broadcast(torch.tensor(found, device=device), src=0).tolist()  # type: ignore[union-attr]
+            shared: Any = idist.broadcast(torch.tensor(found, device=device), src=0)  # a tensor, as is what it sends
+            found = shared.tolist()
         self.network.set_weights(found)
         self.network.train(was_training)
         self._write(found, tried)

@@ -17,6 +17,7 @@ from common.layers.lora.qkv import (
     batched_qkv,
     expert_deltas,
     qkv_modules,
+    qkv_widths,
     split_qkv,
 )
 
@@ -50,6 +51,14 @@ def naive_delta(qkv, level, x):
     else:
         rows = qkv.lora_B[level].weight @ qkv.lora_A[level].weight
     return x @ rows.t()
+
+
+def test_a_projection_has_the_same_widths_in_all_its_forms(encoder):
+    plain = sam_encoder("tiny", image_size=64, seed=0)
+    split = copy.deepcopy(plain)
+    split_qkv(split)
+    for one in (plain, split, encoder):  # a linear layer, three of them, adapted by PEFT
+        assert {qkv_widths(qkv) for qkv in qkv_modules(one).values()} == {(32, 96)}
 
 
 def test_parameters_per_expert_are_the_published_number():
