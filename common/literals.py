@@ -17,7 +17,7 @@ from typing import Any
 
 from .atomic import atomic_write
 from .errors import AmalgamationError, ConfigError, LabelError
-from .plain_json import read_object
+from .plain_json import parse, read_object
 
 __all__ = [
     "DEVICES",
@@ -158,10 +158,10 @@ def value(text: str) -> Any:
     Raises:
         ConfigError: when it is none.
     """
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ConfigError("a value cannot be read from the configuration", got=ascii(text)[:100]) from error
+    problem = "a value cannot be read from the configuration"
+    if not isinstance(text, str):
+        raise ConfigError(problem, got=ascii(text)[:100], expected="JSON as text")
+    return parse(text, error=ConfigError, where=ascii(text)[:100], problem=problem, finite=False)
 
 
 def inert(data: Any) -> Any:

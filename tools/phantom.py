@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from common.data.datasets.dataset_json import read_json
 from common.data.phantom.collection import PARTS, beside, write_phantom
 
 __all__ = ["phantom"]
@@ -48,7 +48,7 @@ def phantom(
 
 def _row(file: Path) -> str:
     """One line about a dataset."""
-    data = json.loads(file.read_text(encoding="utf-8"))
+    data = read_json(file)
     numbers = ", ".join(f"{len(data[s])} {s}" for s in ("training", "validation", "test", "unlabelled"))
     names = ", ".join(n for n, v in data["labels"].items() if v)
     channels = "/".join(data["channel_names"].values())

@@ -12,6 +12,7 @@ from typing import Any
 
 import common
 from common.errors import ConfigError
+from common.plain_json import parse
 
 from ..bundle_files import read_json, walk
 from .closure import SOURCE, Closure, closure
@@ -162,7 +163,7 @@ def _left(path: Path, text: str) -> Iterator[int]:
         except SyntaxError as error:
             yield error.lineno or 1
     elif path.suffix == ".json":
-        values = [(w, v) for w, v in walk(json.loads(text)) if isinstance(v, str)]
+        values = [(w, v) for w, v in walk(parse(text, error=ConfigError, where=path)) if isinstance(v, str)]
         for where, value in values:
             target = where.split("::")[-1] == "_target_" and value.split(".")[0] in OURS
             if target or (value.startswith("$") and any(expression_spots(value[1:], SOURCE, OURS))):

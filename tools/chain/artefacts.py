@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from common.errors import WeightError
+from common.errors import DataError, WeightError
 from common.integrity import SUFFIX, file_hash, verify
+from common.plain_json import read_plain
 
 from .step import Step
 
@@ -59,8 +59,8 @@ def unfit(step: Step, *, absent: bool = True) -> str:
             return f"{name} is empty"
         if path.suffix == ".json":
             try:
-                json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:
+                read_plain(path, error=DataError, finite=False)
+            except DataError:
                 return f"{name} cannot be read"
         try:
             verify(path)

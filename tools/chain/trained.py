@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 from common.engine.evaluation.score_record import earlier_scores_file, scores_file
 from common.errors import ConfigError, WeightError
 from common.integrity import copy_sealed, file_hash, keep_previous, verify
+from common.plain_json import read_object
 
 from .step import ChainSettings, Step
 
@@ -67,10 +67,10 @@ def found_models(bundle: str, runs: Path = Path("runs")) -> list[Path]:
     found = []
     for record in (*runs.glob("*/chain.json"), *runs.glob("*/*/chain.json")):
         try:
-            data = json.loads(record.read_text(encoding="utf-8"))
+            data = read_object(record, error=ConfigError, finite=False)
             rows = [r for r in data["steps"] if r["kind"] == "amalgamated" and r["status"] == "done"]
             paths = [record.parent / r["output_dir"] / "model.pt" for r in rows] if data["bundle"] == bundle else []
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, KeyError, TypeError, ConfigError):
             continue  # no record of a chain that could be read; whoever asks wants the others
         found += [p for p in paths if p.is_file()]
     return sorted(found, key=lambda p: p.stat().st_mtime, reverse=True)

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...atomic import atomic_write
+from ...errors import DataError
+from ...plain_json import read_object
 
 __all__ = ["GateSlice", "add_captions", "draw_gate_slice", "draw_usage", "forget_pictures"]
 
@@ -127,7 +129,7 @@ def draw_gate_slice(path: Path, one: GateSlice, experts: Sequence[str]) -> None:
 
 def _captions(folder: Path) -> dict[str, str]:
     listing = folder / "captions.json"
-    return dict(json.loads(listing.read_text(encoding="utf-8"))) if listing.is_file() else {}
+    return read_object(listing, error=DataError) if listing.is_file() else {}
 
 
 def _write_captions(folder: Path, captions: Mapping[str, str]) -> None:

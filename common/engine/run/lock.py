@@ -12,6 +12,7 @@ from types import TracebackType
 
 from ...atomic import process_alive
 from ...errors import ConfigError
+from ...plain_json import parse_object
 
 __all__ = ["RunLock"]
 
@@ -30,6 +31,7 @@ class RunLock:
     def __init__(self, folder: Path | str, name: str = "run.lock") -> None:
         self.path = Path(folder) / name
         self._mine: str | None = None
+        self._owner: int | None = None
 
     def acquire(self) -> RunLock:
         """Take the lock; it is released when the process ends.
@@ -37,7 +39,7 @@ class RunLock:
         Raises:
             ConfigError: when another living run holds it.
         """
-        if self._mine is not None and os.getpid() == json.loads(self._mine)["pid"]:
+        if self._mine is not None and os.getpid() == self._owner:
             return self
         self.path.parent.mkdir(parents=True, exist_ok=True)
         mine = json.dumps(
@@ -56,14 +58,14 @@ class RunLock:
                 continue
             with os.fdopen(descriptor, "w") as file:
                 file.write(mine)
-            self._mine = mine
+            self._mine, self._owner = mine, os.getpid()
             atexit.register(self.release)
             return self
         raise ConfigError("the run lock is being contended", where=self.path, hint="start the run again")
 
     def release(self) -> None:
         """Remove the lock if this process holds it; forked workers do not."""
-        if self._mine is not None and json.loads(self._mine)["pid"] == os.getpid():
+        if self._mine is not None and self._owner == os.getpid():
             if self.path.exists() and self.path.read_text() == self._mine:
                 self.path.unlink(missing_ok=True)
             self._mine = None
@@ -80,11 +82,13 @@ class RunLock:
 
     def _remove_if_stale(self) -> None:
         try:
-            text = self.path.read_text()
-            holder = json.loads(text)
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+            holder = parse_object(text, error=ConfigError, where=self.path)
+            if not (isinstance(holder.get("pid"), int) and isinstance(holder.get("host"), str)):
+                raise ConfigError("this is the lock of no run", where=self.path)
         except FileNotFoundError:
             return
-        except ValueError:
+        except ConfigError:
             # A kill between creation and writing leaves an empty file; a living writer needs no second for it.
             if time.time() - self.path.stat().st_mtime < 2:
                 time.sleep(0.5)
@@ -99,7 +103,7 @@ class RunLock:
         raise ConfigError(
             "another run is using this output folder",
             where=self.path.parent,
-            got=f"process {holder['pid']} on {holder['host']} since {holder['since']}",
+            got=f"process {holder['pid']} on {holder['host']} since {holder.get('since')}",
             hint="wait for it or choose another --output_dir"
             + ("" if here else f"; if that machine is gone, delete {self.path.name}"),
         )
