@@ -90,6 +90,7 @@ class Overlays:
             if self._drawn >= self.cases:
                 return
             case = str(values.get("case", f"case_{self._drawn}"))
+            names = (values["task"], case) if isinstance(values.get("task"), str) else (case,)
             arrays = (
                 _array(values[self.image])[self.channel],
                 _indices(values.get(self.label)),
@@ -99,7 +100,7 @@ class Overlays:
             if image is None:  # only what is None before is None afterwards
                 continue
             draw_overlay(
-                self.folder / f"{file_name(case)}.png",
+                self.folder / f"{file_name(*names)}.png",
                 image=image,
                 label=label,
                 pred=pred,
