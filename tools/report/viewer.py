@@ -22,13 +22,14 @@ SHA256 = "47b896b77ec4a5be3ef1949c33ad393b6f45629921f326c279000bcf51bdb4af"
 
 
 def viewer(volumes: Mapping[str, Any]) -> str:
-    """The section: buttons for case and layer, the canvas, the legend; empty without cases.
+    """The section: buttons for case and layer, the canvas, the legend; why there is none, or nothing, without cases.
 
     Args:
         volumes: as :func:`~.volumes.viewer_volumes` gives them.
     """
     if not volumes["cases"]:
-        return ""
+        note = volumes.get("note")
+        return f'<h2>Look inside</h2><p class="sub">{escape(note)}</p>' if note else ""
     legend = "".join(
         f'<span data-index="{i}"><i class="key" style="--c: {label["colour"]}"></i>{escape(label["name"])}</span>'
         for i, label in enumerate(volumes["labels"], 1)
