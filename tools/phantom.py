@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from common.data.datasets.dataset_json import read_json
@@ -43,7 +44,7 @@ def phantom(
             print(_row(file))
         if (folder / "preview.png").exists():
             print(f"  preview: {folder / 'preview.png'}")
-    print(f"\nnext: python -m tools chain run ka2er --dataset_dir {_quoted(root)}")
+    print(f"\nnext: python -m tools chain run ka2er --dataset_dir {shlex.quote(str(root))}")
 
 
 def _row(file: Path) -> str:
@@ -53,7 +54,3 @@ def _row(file: Path) -> str:
     names = ", ".join(n for n, v in data["labels"].items() if v)
     channels = "/".join(data["channel_names"].values())
     return f"{file.parent}: {channels}; {numbers}; {names}"
-
-
-def _quoted(path: Path) -> str:
-    return f'"{path}"' if " " in str(path) else str(path)

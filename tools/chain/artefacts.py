@@ -9,6 +9,7 @@ from common.errors import DataError, WeightError
 from common.integrity import SUFFIX, file_hash, verify
 from common.plain_json import read_plain
 
+from ..run_files import inside
 from .step import Step
 
 __all__ = ["artefacts", "changed", "kept_together", "unfit"]
@@ -34,7 +35,10 @@ def _files(step: Step) -> Iterator[Path]:
 def changed(folder: Path, hashes: Mapping[str, str]) -> str:
     """Which of the files are not what they were, as a sentence; empty when all are."""
     for name, expected in hashes.items():
-        path = folder / name
+        try:
+            path = inside(folder, name, where="sha256")
+        except DataError:
+            return f"{name} is no place in its folder"
         if not path.is_file():
             return f"{name} is missing"
         if file_hash(path) != expected:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from ..chain.evaluate import unscored
 from ..chain.record import Record
 from ..chain.run import default_jobs
 from ..chain.text import plan_text
+from ..terminal import say
 from .budget import Budget
 from .members import Member, choose, known_members, why_not
 from .plan import CompareSettings, Part, lacking_structures, parts
@@ -96,7 +96,7 @@ class Compare:
         settings = dataclasses.replace(settings, reference=_reference(reference, settings.members))
         plan = parts(settings)
         for line in unscored(plan[0].settings):
-            print(line, file=sys.stderr)
+            say(line, error=True)
         if dry_run:
             return _plan_text(plan, left_out)
         unfinished = run_parts(plan, settings, left_out, default_jobs() if jobs == "auto" else int(jobs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,7 +150,12 @@ def preset_of(presets: Mapping[str, str], bundle: str) -> str:
     """
     if bundle in presets or "" in presets:
         return presets.get(bundle, presets.get("", ""))
-    raise ConfigError("no preset for this bundle", where="preset", got=bundle, hint=f"--preset laptop,{bundle}=smoke")
+    raise ConfigError(
+        "no preset for this bundle",
+        where="preset",
+        got=bundle,
+        hint=f"--preset {shlex.quote(f'laptop,{bundle}=smoke')}",
+    )
 
 
 def runs_of(member: Member, identities: Iterable[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def told_channels(given: Sequence[str] | None, cases: Sequence[Case], where: str
         for case, tag in tags.items():
             if dicom_differs(tag, given):
                 raise DataError("DICOM says that the scan is something else", where=f"{where}, case {case}", got=tag,
-                                expected=", ".join(given), hint=f"--channels {tag}")  # fmt: skip
+                                expected=", ".join(given), hint=f"--channels {shlex.quote(str(tag))}")  # fmt: skip
         return tuple(given)
     kinds = sorted({t for t in tags.values() if t in DICOM_KINDS})
     if len(kinds) == 1 and len(tags) == len(cases) and all(tags.values()):

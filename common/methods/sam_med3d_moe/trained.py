@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -125,7 +126,7 @@ def _continued(
     for key, value in {**shape, "spacing": spacing}.items():
         if value is not None and value != own[key]:
             raise ConfigError("the mixture was trained with another value", where=key, got=value, expected=own[key],
-                              hint=f"--{key} {own[key]} goes on as {path} was trained")  # fmt: skip
+                              hint=f"--{key} {shlex.quote(str(own[key]))} goes on as {path} was trained")  # fmt: skip
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
