@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...errors import DataError
+from ...figure_text import save_figure
 from ...plain_json import read_object
 
 __all__ = ["contact_sheet"]
@@ -51,7 +52,7 @@ def contact_sheet(datasets: list[Path], path: Path, *, columns: int = 4) -> Path
             row[2 * i + 1].imshow(_overlay(image, label), aspect=aspect)
             row[2 * i].set_title(case["id"], color="white", fontsize=8)
         _legend(row[0], data)
-    figure.savefig(path, dpi=90, metadata={"Software": None})
+    save_figure(figure, path, dpi=90, metadata={"Software": None})
     return path
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...atomic import atomic_write
 from ...errors import DataError
+from ...figure_text import save_figure
 from ...plain_json import read_object
 
 __all__ = ["GateSlice", "add_captions", "draw_gate_slice", "draw_usage", "forget_pictures"]
@@ -77,7 +78,7 @@ def draw_usage(path: Path, shares: Mapping[str, Mapping[str, Mapping[str, float]
     gap = " " if len(parts) > 1 else "\n"
     figure.suptitle(f"Share of the gates' weight in %{gap}(framed: the modality's own expert)", fontsize=10)
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png")
+        save_figure(figure, temporary, format="png")
 
 
 def draw_gate_slice(path: Path, one: GateSlice, experts: Sequence[str]) -> None:
@@ -124,7 +125,7 @@ def draw_gate_slice(path: Path, one: GateSlice, experts: Sequence[str]) -> None:
         bar.outline.set_visible(False)
     figure.suptitle(f"{one.task} · {one.case} · {one.modality}", color="white", fontsize=10)
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", facecolor=_DARK)
+        save_figure(figure, temporary, format="png", facecolor=_DARK)
 
 
 def _captions(folder: Path) -> dict[str, str]:
