@@ -17,19 +17,22 @@ from typing import Any
 
 from .atomic import atomic_write
 from .errors import AmalgamationError, ConfigError, LabelError
-from .plain_json import read_object
+from .plain_json import parse, read_object
 
 __all__ = [
     "DEVICES",
     "check_file_name",
     "check_name",
     "component",
+    "disk_name",
     "file_name",
+    "file_names",
     "folder_names",
     "inert",
     "is_plain",
     "literal",
     "odd_in",
+    "same_on_disk",
     "spreadsheet_cell",
     "text_of_cell",
     "value",
@@ -158,10 +161,10 @@ def value(text: str) -> Any:
     Raises:
         ConfigError: when it is none.
     """
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ConfigError("a value cannot be read from the configuration", got=ascii(text)[:100]) from error
+    problem = "a value cannot be read from the configuration"
+    if not isinstance(text, str):
+        raise ConfigError(problem, got=ascii(text)[:100], expected="JSON as text")
+    return parse(text, error=ConfigError, where=ascii(text)[:100], problem=problem, finite=False)
 
 
 def inert(data: Any) -> Any:
@@ -222,25 +225,59 @@ def folder_names(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, s
     """
     listed = list(dict.fromkeys(names))
     slugs = {name: re.sub(r"\W+", "_", name).strip("_") for name in listed}
-    used, found = {t.casefold() for t in taken}, dict[str, str]()
+    used, found = {disk_name(t) for t in taken}, dict[str, str]()
     for name in sorted(listed, key=lambda n: (slugs[n] != n, listed.index(n))):
         slug = slugs[name]
-        if not slug or len(slug) > LONGEST or slug.casefold() in used or slug.casefold() in DEVICES:
-            slug = f"{slug[:LONGEST]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}".strip("_")
-        used.add(slug.casefold())
+        if not slug or len(slug) > LONGEST or disk_name(slug) in used or slug.casefold() in DEVICES:
+            slug = f"{slug[:LONGEST]}_{_digest(name)}".strip("_")
+        used.add(disk_name(slug))
         found[name] = slug
     return {name: found[name] for name in listed}
 
 
-def file_name(text: str) -> str:
-    """A part of a file's name that every file system takes, for a text of any kind.
+def file_name(*texts: str) -> str:
+    """A part of a file's name that every file system takes, for texts of any kind.
 
-    Where signs had to go, spaces as well, a part of the text's hash tells it from similar ones.
+    Where signs had to go, spaces as well, or it would not be told where one of several texts ends, a part of the
+    texts' hash tells it from similar ones.
     """
+    text = "_".join(texts)
     plain = re.sub(r"[^\w.+-]+", "_", text).lstrip(".-")
-    if text and plain == text and len(plain) <= LONGEST:
+    clear = plain == text == unicodedata.normalize("NFC", text) and not any("_" in part for part in texts[:-1])
+    if text and clear and len(plain) <= LONGEST and plain.split(".")[0].casefold() not in DEVICES:
         return plain
-    return f"{plain[:LONGEST]}_{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+    return f"{plain[:LONGEST]}_{_digest(chr(10).join(texts))}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """:func:`file_name` of each name, each its own also where capitals do not count."""
+    listed = list(dict.fromkeys(names))
+    twins = {name for group in same_on_disk(listed) for name in group}
+    return {n: file_name(n) if n not in twins else f"{file_name(n)}_{_digest(n)}" for n in listed}
+
+
+def disk_name(text: str) -> str:
+    """What disks and copies of files may make of a name: capitals, spellings of one sign, and spaces and dots at its
+    end do not count.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return folded.rstrip(" .")
+
+
+def same_on_disk(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Groups of names that a disk may take for one; none when all differ.
+
+    Args:
+        names: equal ones count once.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        groups.setdefault(disk_name(name), []).append(name)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
 def spreadsheet_cell(value: Any) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .atomic import atomic_write
+from .errors import visible
 from .literals import spreadsheet_cell, text_of_cell
 
 __all__ = ["TableError", "csv_text", "markdown_code", "markdown_table", "markdown_text", "read_csv", "write_csv"]
@@ -16,7 +17,13 @@ __all__ = ["TableError", "csv_text", "markdown_code", "markdown_table", "markdow
 TableError = csv.Error
 """What is raised for text that is no CSV."""
 
-_MARKUP = re.compile(r"[\\`*\[\]|~!]|(?<![^\W_])_|_(?![^\W_])")  # an underscore between letters is just that
+_MARKUP = re.compile(
+    r"[\\`*\[\]|~!$@]"
+    r"|(?<![^\W_])_|_(?![^\W_])"  # an underscore between letters is just that
+    r"|:(?=\S)|(?<=www)\.|\B#(?=\w)"  # addresses without brackets, emoji, numbers of issues
+    r"|^[-+=#:]|(?<=^\d)[.)]|(?<=^\d\d)[.)]|(?<=^\d\d\d)[.)]",  # what begins a list or a heading
+    re.IGNORECASE,
+)
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
@@ -57,15 +64,18 @@ def read_csv(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def markdown_text(text: object) -> str:
-    """Text from data in a Markdown line or cell: on one line, and nothing in it is markup or HTML."""
-    line = " ".join(str(text).split())
+    """Text from data in a Markdown line or cell: on one line, and nothing in it is markup, HTML, a link or a formula.
+
+    What cannot be seen, or turns the direction of the text, is spelt out.
+    """
+    line = visible(" ".join(str(text).split()))
     escaped = _MARKUP.sub(lambda found: "\\" + found.group(), line.replace("&", "&amp;"))
-    return escaped.replace("<", "&lt;")
+    return escaped.replace("<", "&lt;").replace(">", "&gt;") if line.startswith(">") else escaped.replace("<", "&lt;")
 
 
 def markdown_code(text: object) -> str:
     """Text from data as code in a line of Markdown, whatever backticks it holds."""
-    line = " ".join(str(text).split())
+    line = visible(" ".join(str(text).split()))
     fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
     space = " " if line.startswith("`") or line.endswith("`") else ""
     return f"{fence}{space}{line}{space}{fence}"

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from common.errors import AmalgamationError, ConfigError
+from common.errors import AmalgamationError, ConfigError, visible
 
 from .command_line import parse_by_annotations, with_values
 from .terminal import visible_output
@@ -133,7 +133,7 @@ def guarded(run: Callable[[], None], *, debug: bool) -> int:
     except AmalgamationError as error:
         if debug:
             raise
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(visible(f"{type(error).__name__}: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)

@@ -115,7 +115,7 @@ class Data:
         say(f"wrote {dataset.root / 'dataset.json'}, {_counts(dataset)}")
         bare = [f"<name>={v}" for n, v in zip(dataset.labels.names, dataset.labels.values) if is_nameless(n)]
         if bare:
-            say(f'the structures have no names: convert again with --structures "{",".join(bare)}"')
+            say(f"the structures have no names: convert again with --structures {shlex.quote(','.join(bare))}")
         say(f"next: python -m tools data check {shlex.quote(str(out))}")
 
     def split(self, dataset_dir: str, val: float = 0.2, test: float = 0.0, out: str | None = None) -> None:

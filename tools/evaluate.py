@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
+from common.plain_json import read_object
 
 from .bundle_files import find_bundle
 from .chain.trained import require_model
@@ -44,7 +44,7 @@ def evaluate(
     folder = run_evaluation(
         bundle, dataset_dir=dataset_dir, split=split, weights=weights, output_dir=output_dir, overrides=overrides
     )
-    print(table(json.loads((folder / "summary.json").read_text(encoding="utf-8"))))
+    print(table(read_object(folder / "summary.json", error=ConfigError, finite=False)))
     print(f"\n{folder}")
 
 

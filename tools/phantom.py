@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 from pathlib import Path
 
+from common.data.datasets.dataset_json import read_json
 from common.data.phantom.collection import PARTS, beside, write_phantom
 
 __all__ = ["phantom"]
@@ -43,17 +44,13 @@ def phantom(
             print(_row(file))
         if (folder / "preview.png").exists():
             print(f"  preview: {folder / 'preview.png'}")
-    print(f"\nnext: python -m tools chain run ka2er --dataset_dir {_quoted(root)}")
+    print(f"\nnext: python -m tools chain run ka2er --dataset_dir {shlex.quote(str(root))}")
 
 
 def _row(file: Path) -> str:
     """One line about a dataset."""
-    data = json.loads(file.read_text(encoding="utf-8"))
+    data = read_json(file)
     numbers = ", ".join(f"{len(data[s])} {s}" for s in ("training", "validation", "test", "unlabelled"))
     names = ", ".join(n for n, v in data["labels"].items() if v)
     channels = "/".join(data["channel_names"].values())
     return f"{file.parent}: {channels}; {numbers}; {names}"
-
-
-def _quoted(path: Path) -> str:
-    return f'"{path}"' if " " in str(path) else str(path)

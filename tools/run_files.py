@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import jsonschema
 
 from common.engine.evaluation.score_summary import read_case_csv
 from common.errors import DataError
+from common.plain_json import read_plain
 from common.tables import TableError, read_csv
 
 __all__ = [
@@ -129,13 +130,20 @@ def read_record(path: Path, schema: Schema) -> Any:
     Raises:
         DataError: when it cannot be read, or a value is of another kind; it names the file and the key.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError("the file cannot be read", where=path, got=f"{type(error).__name__}: {error!s:.200}",
-                        expected="what a run wrote") from error  # fmt: skip
+    content = _numbered(
+        read_plain(path, error=DataError, problem="the file cannot be read", expected="what a run wrote", finite=False)
+    )
     check_record(content, schema, path)
     return content
+
+
+def _numbered(content: Any) -> Any:
+    """The content with None for what is no number."""
+    if isinstance(content, dict):
+        return {key: _numbered(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_numbered(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def check_record(content: object, schema: Schema, path: Path) -> None:

@@ -6,12 +6,13 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from common.errors import visible
+from common.visible_output import VisibleStream, visible_records
 
 __all__ = ["console", "say", "shown", "visible_output"]
 
@@ -49,26 +50,8 @@ def console(*, stderr: bool = False) -> Console:
         stderr: print there.
     """
     stream = sys.stderr if stderr else sys.stdout
-    plain = stream.stream if isinstance(stream, _Visible) else stream
+    plain = stream.stream if isinstance(stream, VisibleStream) else stream
     return _Plain(file=plain, stderr=stderr, markup=False, emoji=False, highlight=False)
-
-
-class _Visible:
-    """A stream on which nothing is a terminal's command."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-
-    def write(self, text: str) -> int:
-        self.stream.write(visible(text))
-        return len(text)
-
-    def writelines(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            self.write(line)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
 
 
 @contextlib.contextmanager
@@ -79,18 +62,9 @@ def visible_output() -> Iterator[None]:
     they are made (:mod:`common.errors`), those of loggers here.
     """
     before = logging.getLogRecordFactory()
-
-    def record(*arguments: Any, **options: Any) -> logging.LogRecord:
-        made = before(*arguments, **options)
-        with contextlib.suppress(Exception):  # the handler reports it
-            message = made.getMessage()
-            if visible(message) != message:
-                made.msg, made.args = visible(message), ()
-        return made
-
-    logging.setLogRecordFactory(record)
+    logging.setLogRecordFactory(visible_records(before))
     try:
-        with contextlib.redirect_stdout(_Visible(sys.stdout)):
+        with contextlib.redirect_stdout(VisibleStream(sys.stdout)):
             yield
     finally:
         logging.setLogRecordFactory(before)

@@ -84,7 +84,7 @@ def _check_channels(spec: ExpertSpec, channels: Sequence[str], ignore_card: bool
         hint = f"list the channels, and each case's files, in the expert's order: {place}"
     else:
         hint = (f"if these are the same, give the data the expert's names: python -m tools data convert ... --channels "
-                f'"{",".join(spec.channels)}", or {place}; if not, leave this expert out, or '
+                f'{shlex.quote(",".join(spec.channels))}, or {place}; if not, leave this expert out, or '
                 f"add {OVERRIDE}")  # fmt: skip
     raise ExpertError(
         "the expert does not read the channels of this data",

@@ -11,12 +11,15 @@ from common.labels import LabelSpace
 from common.literals import (
     check_file_name,
     check_name,
+    disk_name,
     file_name,
+    file_names,
     folder_names,
     inert,
     is_plain,
     literal,
     odd_in,
+    same_on_disk,
     spreadsheet_cell,
     write_literals,
 )
@@ -176,3 +179,27 @@ def test_no_spreadsheet_takes_text_for_a_formula(cell):
 @pytest.mark.parametrize("cell", ["liver", "", "-1.5", "+3", "1e-3", "a=b", 0.25, None, -4])
 def test_numbers_and_ordinary_cells_stay(cell):
     assert spreadsheet_cell(cell) == cell
+
+
+def test_names_that_a_disk_may_take_for_one():
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    for one, other in (("Case", "case"), (composed, apart), ("x", "x."), ("a ", "a"), ("\uff21", "a"),
+                       ("\ufb01x", "fix"), ("\u212b", "\u00e5"), ("STRASSE", "stra\u00dfe"),
+                       ("\u2460", "1")):  # fmt: skip
+        assert disk_name(one) == disk_name(other), (one, other)
+        assert same_on_disk([one, "else", other, one]) == [(one, other)]
+        assert len({disk_name(f) for f in file_names([one, other]).values()}) == 2
+        assert len({disk_name(f) for f in folder_names([one, other]).values()}) == 2
+    assert same_on_disk(["a", "a", "b", "a_b", "a.b"]) == []
+    assert file_names(["CT", "MR"]) == {"CT": "CT", "MR": "MR"}
+
+
+def test_several_texts_make_one_name_of_their_own():
+    pairs = [("a", "b_c"), ("a_b", "c"), ("a b", "c"), ("a", "b c"), ("a/b", "c"), ("", "a"), ("a", ""), ("a", "b")]
+    assert len({file_name(*pair) for pair in pairs}) == len(pairs)
+    assert file_name("ct", "case_7") == "ct_case_7"
+
+
+@pytest.mark.parametrize("text", ["con", "NUL", "aux.x", "COM1", "lpt9.nii", "cafe\u0301", "\u212b"])
+def test_a_file_is_no_device_and_no_spelling(text):
+    assert file_name(text) != text and file_name(text) == file_name(text)

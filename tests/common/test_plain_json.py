@@ -9,15 +9,19 @@ from common.backbones.nnunet import network as nnunet
 from common.card import ModelCard
 from common.data.datasets.dataset_json import read_json
 from common.data.prompts.targets import _read_json as read_prompts
+from common.engine.monitor.gate_pictures import add_captions
 from common.errors import AmalgamationError, DataError
 from common.experts.spec import read_manifest
 from common.labels import LabelSpace
 from common.layers.lora.files import CONFIG, WEIGHTS, load_adapter
-from common.literals import literal, write_literals
+from common.literals import literal, value, write_literals
 from common.plain_json import parse, parse_object, read_object
 from tools.bundle_files import read_json as read_configuration
 from tools.chain.record import Record
+from tools.label.guard import _json
+from tools.label.requests import RequestError
 from tools.predict.prompt_options import given_prompts
+from tools.run_files import CAPTIONS, read_record
 
 DEEP = '{"a":' * 5000 + "1" + "}" * 5000
 ODD = {
@@ -95,6 +99,10 @@ READERS = {
     "nnunet": nnunet.read_json,
     "adapter": adapter,
     "literal": lambda f: literal(str(f), "a"),
+    "value": lambda f: value(f.read_text()),
+    "run file": lambda f: read_record(f, CAPTIONS),
+    "request": lambda f: _json(f.read_bytes()),
+    "captions": lambda f: add_captions(f.rename(f.with_name("captions.json")).parent, {}),
 }
 
 
@@ -103,7 +111,7 @@ def test_everybody_reads_so(read, tmp_path):
     file = tmp_path / "x.json"
     for text, problem in ((DEEP, "nested"), (ODD["twice"], "given twice")):
         file.write_text(text)
-        with pytest.raises(AmalgamationError, match=problem):
+        with pytest.raises((AmalgamationError, RequestError), match=f"{problem}|repeated"):
             read(file)
 
 

@@ -81,8 +81,19 @@ def test_scores_and_histories_keep_their_names(tmp_path: Path) -> None:
         ("`x`", "\\`x\\`"),
         ("<img src=x onerror=y>", "&lt;img src=x onerror=y>"),
         ("&lt;b>", "&amp;lt;b>"),
-        ("![x](http://y)", "\\!\\[x\\](http://y)"),
+        ("![x](http://y)", "\\!\\[x\\](http\\://y)"),
+        ("see https://x.org/a", "see https\\://x.org/a"),
+        ("WWW.x.org", "WWW\\.x.org"),
+        ("me@x.org @team", "me\\@x.org \\@team"),
+        ("[^1] :smile: #12 $x$", "\\[^1\\] \\:smile: \\#12 \\$x\\$"),
+        ("<!-- x -->", "&lt;\\!-- x -->"),
+        ("> x", "&gt; x"),
+        ("- x", "\\- x"),
+        ("12. x", "12\\. x"),
+        ("a\u202eb\x1b\u2028c", "a\\\\u202eb\\\\x1b c"),
+        ("T1: 0.5, C#", "T1: 0.5, C#"),
         ("a\n\n# b", "a # b"),
+        ("# b", "\\# b"),
         ("\\|", "\\\\\\|"),
     ],
 )
@@ -117,3 +128,18 @@ def test_nobody_writes_tables_or_markup_past_these() -> None:
         own = {"csv": "common/tables.py", "rich.console": "tools/terminal.py"}
         for name in wanted.findall(path.read_text(encoding="utf-8")):
             assert path.relative_to(ROOT).as_posix() == own[name], f"{path} imports {name}"
+
+
+def test_a_reader_of_markdown_finds_text_alone() -> None:
+    markdown_it = pytest.importorskip("markdown_it")
+    reader = markdown_it.MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    for text in (
+        "http://x.org <http://x.org> <a@x.org> [x](http://y) ![x](y) [^1] <!-- c --> <b>",
+        "# a", "> a", "- a", "+ a", "* a", "1. a", "12) a", "=== a", "    a", "```a", "~~a~~ **a** _a_ `a`",
+        "&lt;b&gt;", "a\\", "|a|b|", "[a]: http://x", "<a href='x'>", "a\n---", "---", "a  \nb",
+    ):  # fmt: skip
+        tokens = reader.parse(markdown_text(text))
+        assert [t.type for t in tokens] == ["paragraph_open", "inline", "paragraph_close"], text
+        assert {c.type for c in tokens[1].children or ()} <= {"text", "text_special"}, text
+        shown = "".join(c.content for c in tokens[1].children or ())
+        assert shown == " ".join(text.split()), text

@@ -84,7 +84,7 @@ def test_convert_counts_the_label_maps(dataset, tmp_path, capsys):
     arguments += ["--channels", "CT"]
     assert run(*arguments) == 0
     said = capsys.readouterr().out
-    assert "3 cases: 3 with a label map, 0 without\n" in said and '--structures "<name>=1"' in said
+    assert "3 cases: 3 with a label map, 0 without\n" in said and "--structures '<name>=1'" in said
     for i in (1, 2):
         (dataset / "labels" / f"c{i}.nii.gz").rename(dataset / "labels" / f"case{i}.nii.gz")
     assert run(*arguments) == 0

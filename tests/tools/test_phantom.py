@@ -28,5 +28,5 @@ def test_command_line(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert '--dataset_dir "a b/phantom"' in done.stdout
+    assert "--dataset_dir 'a b/phantom'" in done.stdout
     assert (tmp_path / "a b" / "phantom" / "phantom_ct" / "dataset.json").exists()

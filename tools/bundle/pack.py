@@ -89,6 +89,9 @@ def pack_bundle(
     origin, out = find_bundle(bundle), Path(out)
     name = origin.resolve().name
     version = str(read_json(origin / "configs" / "metadata.json").get("version"))
+    if not name.isidentifier():
+        raise ConfigError("a bundle that is packed becomes a package of Python", where=origin, got=ascii(name),
+                          expected="a folder's name of letters, digits and _")  # fmt: skip
     if (origin / "docs" / "VENDORED.json").exists():
         raise ConfigError("this is a packed bundle already", where=origin)
     given = Path(weights) if weights else origin / MODEL

@@ -13,8 +13,8 @@ from .names import NAME, ROOT, Spot, expression_spots, module_of, spots
 
 __all__ = ["named_in_code", "renamed_code", "renamed_document", "renamed_expression", "renamed_target"]
 
-# Markdown: a fenced block, or code between as many backticks as it began with
-_CODE = re.compile(r"^ {0,3}(`{3,}|~{3,})[^\n]*\n.*?(?:^ {0,3}\1[^\n]*$|\Z)|(?<!`)(`+)(?!`)(?:.+?)(?<!`)\2(?!`)",
+# Markdown: a fenced block, or code between as many backticks as it began with; an escaped one begins none
+_CODE = re.compile(r"^ {0,3}(`{3,}|~{3,})[^\n]*\n.*?(?:^ {0,3}\1[^\n]*$|\Z)|(?<![`\\])(`+)(?!`)(?:.+?)(?<!`)\2(?!`)",
                    re.MULTILINE | re.DOTALL)  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import common
 from common.errors import ConfigError
+from common.plain_json import parse
 
 from ..bundle_files import read_json, walk
 from .closure import SOURCE, Closure, closure
@@ -34,6 +35,7 @@ TEXT = (".py", ".json", ".md", ".txt", ".conf", ".yml")
 OURS = ("common", "tools")
 LEFT = re.compile(rf"(?<![\w./-])(?:{'|'.join(OURS)})(?:\.[A-Za-z_]\w*)+")
 VENDORED = "docs/VENDORED.json"
+_TOLD = (VENDORED, "docs/data_license.txt")  # lists and sentences: nothing in them is code
 
 
 def package_name(bundle: str) -> str:
@@ -147,7 +149,7 @@ def leftovers(folder: Path) -> list[str]:
     found = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in TEXT):
         name = path.relative_to(folder).as_posix()
-        text = "" if name == VENDORED else path.read_text(encoding="utf-8")
+        text = "" if name in _TOLD else path.read_text(encoding="utf-8")
         if any(root in text for root in OURS):
             lines = text.splitlines()
             found += [f"{name}:{n}: {lines[n - 1].strip()[:120]}" for n in sorted(set(_left(path, text)))]
@@ -162,15 +164,22 @@ def _left(path: Path, text: str) -> Iterator[int]:
         except SyntaxError as error:
             yield error.lineno or 1
     elif path.suffix == ".json":
-        values = [(w, v) for w, v in walk(json.loads(text)) if isinstance(v, str)]
+        values = [(w, v) for w, v in walk(parse(text, error=ConfigError, where=path)) if isinstance(v, str)]
         for where, value in values:
             target = where.split("::")[-1] == "_target_" and value.split(".")[0] in OURS
-            if target or (value.startswith("$") and any(expression_spots(value[1:], SOURCE, OURS))):
+            if target or (value.startswith("$") and _names_ours(value[1:])):
                 yield next((n for n, line in enumerate(text.splitlines(), 1) if json.dumps(value) in line), 1)
     else:
         pieces = named_in_code(text) if path.suffix == ".md" else [(1, text)]
         for first, piece in pieces:
             yield from (first + piece.count("\n", 0, m.start()) for m in LEFT.finditer(piece) if _ours(m.group()))
+
+
+def _names_ours(text: str) -> bool:
+    try:
+        return any(expression_spots(text, SOURCE, OURS))
+    except ConfigError:
+        return False  # no Python, so that it names nothing
 
 
 def _ours(name: str) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from common.errors import WeightError
+from common.errors import DataError, WeightError
 from common.integrity import SUFFIX, file_hash, verify
+from common.plain_json import read_plain
 
+from ..run_files import inside
 from .step import Step
 
 __all__ = ["artefacts", "changed", "kept_together", "unfit"]
@@ -34,7 +35,10 @@ def _files(step: Step) -> Iterator[Path]:
 def changed(folder: Path, hashes: Mapping[str, str]) -> str:
     """Which of the files are not what they were, as a sentence; empty when all are."""
     for name, expected in hashes.items():
-        path = folder / name
+        try:
+            path = inside(folder, name, where="sha256")
+        except DataError:
+            return f"{name} is no place in its folder"
         if not path.is_file():
             return f"{name} is missing"
         if file_hash(path) != expected:
@@ -59,8 +63,8 @@ def unfit(step: Step, *, absent: bool = True) -> str:
             return f"{name} is empty"
         if path.suffix == ".json":
             try:
-                json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:
+                read_plain(path, error=DataError, finite=False)
+            except DataError:
                 return f"{name} cannot be read"
         try:
             verify(path)

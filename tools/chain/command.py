@@ -139,7 +139,9 @@ def _words(value: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(v.strip() for v in value.split(",") if v.strip()) if isinstance(value, str) else tuple(value)
 
 
-_DESCRIBE = "a folder is described first: python -m tools experts describe {0} {1}.json --task {1}"
+def _describe(folder: str, run: str) -> str:
+    words = shlex.join([folder, f"{run}.json", "--task", run])
+    return f"a folder is described first: python -m tools experts describe {words}"
 
 
 def _pairs(value: str | Sequence[str]) -> list[str]:
@@ -164,7 +166,7 @@ def _given(value: str | Sequence[str]) -> tuple[tuple[str, Path], ...]:
         if not run or not Path(file).is_file():
             folder = Path(file).is_dir()
             raise ConfigError("a given result is no file", where="given", got=f"{run}={file}", expected="<run>=<file>",
-                              hint=_DESCRIBE.format(file, run) if folder else None)  # fmt: skip
+                              hint=_describe(file, run) if folder else None)  # fmt: skip
         verify(Path(file))
     return tuple((run, Path(file)) for run, _, file in pairs)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from common.data.datasets.datalist import Collection, read_collection
 from common.data.datasets.naming import check_names
 from common.errors import ConfigError
+from common.plain_json import read_object
 
 from ..command_line import as_typed
 from .evaluate import check_split, evaluation, given_evaluations, together
@@ -82,7 +82,7 @@ def _check_dimensions(settings: ChainSettings, recipe: Mapping[str, Any], collec
 def takes_external(bundle: str, bundles: Path = Path("bundles")) -> bool:
     """True when a chain has a place for a task-agnostic expert."""
     path = bundles / bundle / "configs" / "chain.json"
-    return path.is_file() and "external" in json.loads(path.read_text()).get("stage1", {})
+    return path.is_file() and "external" in read_object(path, error=ConfigError).get("stage1", {})
 
 
 def _students(

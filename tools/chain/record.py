@@ -19,6 +19,7 @@ from common.atomic import atomic_write
 from common.data.datasets.datalist import read_collection
 from common.engine.run.lock import RunLock
 from common.errors import CheckpointError, ExpertError
+from common.literals import file_name
 from common.plain_json import read_object
 
 from .artefacts import artefacts, changed, kept_together, unfit
@@ -129,7 +130,7 @@ class Record:
         other = before not in (None, mark) and step.kind not in ("manifest", "evaluate")
         spoilt = self._spoilt(step) if row.get("status") == "done" else unfit(step, absent=False)
         if before is not None and (other or spoilt):
-            _move_aside(step.output_dir if other else kept_together(step), before)
+            _move_aside(step.output_dir if other else kept_together(step), file_name(str(before)))
         row.pop("sha256", None)
         row.update(status="running", fingerprint=mark, started=_now(), commit=self.data["commit"])
         self._write()

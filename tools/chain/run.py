@@ -19,8 +19,9 @@ from typing import IO, NoReturn
 
 import torch
 
-from common.errors import AmalgamationError, ConfigError, ExpertError
+from common.errors import AmalgamationError, ConfigError, ExpertError, visible
 
+from ..terminal import shown
 from .artefacts import unfit
 from .record import Record, write_manifest
 from .step import ChainSettings, Step
@@ -191,7 +192,7 @@ def _call(step: Step, processes: Processes) -> None:
     environment.setdefault("OMP_NUM_THREADS", str(processes.threads))
     log = _log(step)
     with log.open("a", encoding="utf-8") as file:
-        file.write(f"\n# {datetime.datetime.now(datetime.UTC).isoformat()} {step.command}\n")
+        file.write(f"\n# {datetime.datetime.now(datetime.UTC).isoformat()} {shown(step.command)}\n")
         file.flush()
         returncode = processes.run(step.argv, environment, file)
     if returncode:
@@ -244,4 +245,4 @@ def _show(steps: Sequence[Step]) -> None:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text), file=sys.stderr, flush=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from common.data.datasets.dataset import Dataset, read_dataset
 from common.errors import ConfigError
 from common.integrity import file_hash
 from common.literals import is_plain
+from common.plain_json import read_object
 
 from ..command_line import files_word, word
 from ..train import typed
@@ -140,7 +140,7 @@ def recipe(settings: ChainSettings) -> dict[str, Any]:
             expected="one of " + (", ".join(known) or "no bundle found"),
             hint="run the command from the repository's root",
         )
-    content: dict[str, Any] = json.loads(path.read_text())
+    content = read_object(path, error=ConfigError)
     if settings.preset not in content["presets"]:
         raise ConfigError(
             "unknown preset", where=path, got=settings.preset, expected=", ".join(sorted(content["presets"]))

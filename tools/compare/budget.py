@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import math
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,7 @@ def _number(config: Mapping[str, Any], name: str, where: Path) -> int:
     value = config.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ConfigError("a budget of steps needs a plain number here", where=where, got=f"{name} = {value!r}",
-                          hint=f"--knobs {where.parent.parent.name}.{name}=NUMBER")  # fmt: skip
+                          hint=f"--knobs {shlex.quote(f'{where.parent.parent.name}.{name}=NUMBER')}")  # fmt: skip
     return value
 
 

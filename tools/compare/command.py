@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from ..chain.evaluate import unscored
 from ..chain.record import Record
 from ..chain.run import default_jobs
 from ..chain.text import plan_text
+from ..terminal import say
 from .budget import Budget
 from .members import Member, choose, known_members, why_not
 from .plan import CompareSettings, Part, lacking_structures, parts
@@ -96,30 +96,38 @@ class Compare:
         settings = dataclasses.replace(settings, reference=_reference(reference, settings.members))
         plan = parts(settings)
         for line in unscored(plan[0].settings):
-            print(line, file=sys.stderr)
+            say(line, error=True)
         if dry_run:
             return _plan_text(plan, left_out)
         unfinished = run_parts(plan, settings, left_out, default_jobs() if jobs == "auto" else int(jobs))
-        page = self.report(output_dir) if report else output_dir
+        page = self.report(output_dir, dataset_dir=dataset_dir) if report else output_dir
         if unfinished:
             raise AmalgamationError("not every method could be measured", where=output_dir, got="\n".join(unfinished),
                                     hint=f"mend the cause and type the command again; the others: {page}")  # fmt: skip
         return f"The page is {page}" if report else f"Everything is in {output_dir}"
 
-    def report(self, output_dir: str = "runs/compare", out: str | None = None, title: str | None = None) -> str:
+    def report(
+        self,
+        output_dir: str = "runs/compare",
+        out: str | None = None,
+        title: str | None = None,
+        dataset_dir: str | None = None,
+    ) -> str:
         """Write the tables (Markdown, CSV) and the page of a comparison, also of one that is not finished.
 
         Args:
             output_dir: the comparison's folder.
             out: folder for ``index.html`` and the tables; ``<output_dir>/report`` when omitted.
             title: heading.
+            dataset_dir: the data that the comparison was made on, for the page's viewer; data that only its record
+                names are read where they lie in its folder.
 
         Returns:
             The page's file.
         """
         from ..report.command import comparison_report
 
-        return comparison_report(output_dir, out=out, title=title)
+        return comparison_report(output_dir, out=out, title=title, dataset_dir=dataset_dir)
 
     def methods(self, dataset_dir: str = "data/phantom") -> str:
         """List what can be compared on a collection, and why the rest cannot."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.data.datasets.datalist import Collection
 from common.errors import ConfigError
+from common.plain_json import read_object
 
 __all__ = ["Member", "choose", "known_members", "why_not"]
 
@@ -45,7 +45,7 @@ def known_members(bundles: Path = Path("bundles")) -> dict[str, Member]:
     """
     found: dict[str, Member] = {}
     for path in sorted(bundles.glob("*/configs/chain.json")):
-        recipe, bundle = json.loads(path.read_text(encoding="utf-8")), path.parent.parent.name
+        recipe, bundle = read_object(path, error=ConfigError), path.parent.parent.name
         for name, entry in recipe.get("compare", {}).items():
             if name in found:
                 raise ConfigError("two bundles list one member", where=path, got=name, expected=found[name].bundle)

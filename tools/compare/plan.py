@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from common.data.datasets.datalist import read_collection
 from common.errors import ConfigError
+from common.plain_json import read_object
 
 from ..chain.plan import plan, takes_external
 from ..chain.step import ChainSettings, Step, recipe, step_files
@@ -125,7 +126,7 @@ def lacking_structures(settings: CompareSettings, known: Sequence[str]) -> dict[
     found = {}
     for member in settings.members:
         path = settings.bundles / member.bundle / "configs" / "chain.json"
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_object(path, error=ConfigError)
         run = next((r for r in content["stage2"] if r["id"] == member.run), {"independent": True})
         if run.get("independent") or not any("each" in r for r in _first_way(content)):
             continue
@@ -149,7 +150,12 @@ def preset_of(presets: Mapping[str, str], bundle: str) -> str:
     """
     if bundle in presets or "" in presets:
         return presets.get(bundle, presets.get("", ""))
-    raise ConfigError("no preset for this bundle", where="preset", got=bundle, hint=f"--preset laptop,{bundle}=smoke")
+    raise ConfigError(
+        "no preset for this bundle",
+        where="preset",
+        got=bundle,
+        hint=f"--preset {shlex.quote(f'laptop,{bundle}=smoke')}",
+    )
 
 
 def runs_of(member: Member, identities: Iterable[str]) -> list[str]:

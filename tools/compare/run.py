@@ -10,7 +10,7 @@ from typing import Any
 
 from common.atomic import atomic_write
 from common.engine.run.lock import RunLock
-from common.errors import AmalgamationError
+from common.errors import AmalgamationError, visible
 
 from ..chain.record import Record, prepare_tracking
 from ..chain.run import execute
@@ -56,7 +56,7 @@ def _run(part: Part, jobs: int) -> dict[str, str]:
     except AmalgamationError as whole:
         failed = {step.id: whole for step in part.steps}
     for message in dict.fromkeys(map(str, failed.values())):
-        print(f"\n{message}\n", file=sys.stderr, flush=True)
+        print(f"\n{visible(message)}\n", file=sys.stderr, flush=True)
     return {identity: str(error) for identity, error in failed.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -154,5 +155,5 @@ def _report(
         f"{proof.prompts} random prompts: every one is answered by whom it was; the {proof.general} that the general "
         f"decoder answers alone have the same bits, the others differ by {proof.largest:.3g} at most (rounding).\n"
         f"Nobody asks {new.name} yet. Train the gate further: python -m monai.bundle run --config_file "
-        f"bundles/sam_med3d_moe/configs/train.json --start_from {target}",
+        f"bundles/sam_med3d_moe/configs/train.json --start_from {shlex.quote(str(target))}",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def describe(
         ExpertError: when the expert cannot be opened.
     """
     if external == bool(task):
-        raise ConfigError("whose expert is it?", where=path, got=f"--task {task!r} --external {external}",
+        got = f"--task {shlex.quote(task or 'None')} --external {bool(external)}"
+        raise ConfigError("whose expert is it?", where=path, got=got,
                           expected="--task with the name of its data set, or --external True")  # fmt: skip
     structures = read_structures(labels)
     given = None if structures is None else LabelSpace.from_json(structures, where="--labels")
@@ -67,7 +69,7 @@ def describe(
     if silent:
         console().print(f"channel {', '.join(silent)} tells no modality, and is compared by its name alone: "
                         "--channels CT or what else it is", soft_wrap=True)  # fmt: skip
-    use = f"--external {target}" if external else f"--given {task}={target}"
+    use = f"--external {shlex.quote(str(target))}" if external else f"--given {shlex.quote(f'{task}={target}')}"
     console().print(f"{target}: now  python -m tools chain run ka2er --dataset_dir <collection> {use}", soft_wrap=True)
     return spec
 

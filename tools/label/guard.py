@@ -178,14 +178,25 @@ async def _body(receive: Receive) -> bytes:
 
 def _json(body: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(body) if body.strip() else {}
+        content = json.loads(body, object_pairs_hook=_unique, parse_constant=_constant) if body.strip() else {}
     except (ValueError, RecursionError) as error:
-        raise RequestError("body", body[:100], "JSON") from error
+        raise RequestError("body", body[:100], "JSON without repeated keys, NaN and endless numbers") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise RequestError("body", content, "keys and values")
     return content
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is given twice: who reads on may take the other one")
+    return found
+
+
+def _constant(word: str) -> float:
+    raise ValueError(f"{word} is no number")
 
 
 async def _refuse(send: Send, status: int, error: RequestError) -> None:

@@ -12,6 +12,7 @@ from common.atomic import atomic_write
 from common.errors import ConfigError
 from common.integrity import copy_sealed, file_hash, keep_previous
 from common.literals import check_name
+from common.plain_json import read_object
 
 from .config import KINDS, Model, dicom_tags, kinds_of, served_inference, served_metadata
 from .refine import served_training
@@ -143,7 +144,7 @@ def _targeting(content: Any, package: str | None) -> Any:
 def _place_weights(model: Model, folder: Path, fresh: bool) -> None:
     target, record = folder / "models" / "model.pt", folder / RECORD
     digest = file_hash(model.weights)
-    before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    before = read_object(record, error=ConfigError) if record.is_file() else {}
     if target.is_file() and before.get("weights") == digest and not fresh:
         return  # the server's training may have gone on from these
     keep_previous(target)

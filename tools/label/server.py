@@ -15,6 +15,7 @@ from typing import Any
 
 from common.errors import ConfigError, DataError, few
 from common.modalities import DICOM_KINDS, meanings
+from common.plain_json import LARGEST, parse_object
 
 from .guard import ADDRESS
 
@@ -160,9 +161,8 @@ class Server:
     def _info(self) -> dict[str, Any] | None:
         try:
             with urllib.request.urlopen(f"{self.url}/info/", timeout=10) as answer:
-                found: dict[str, Any] = json.load(answer)
-                return found
-        except (urllib.error.URLError, OSError, ValueError):
+                return parse_object(answer.read(LARGEST + 1), error=ConfigError, where=self.url, finite=False)
+        except (urllib.error.URLError, OSError, ValueError, ConfigError):
             return None
 
     def _complete(self, info: dict[str, Any]) -> dict[str, Any]:

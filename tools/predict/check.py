@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +67,7 @@ class Comparison:
         if self.modality and kind and same(kind, self.modality) is False and not self.ignore:
             hint = f"choose another, or add {OVERRIDE}"
             raise DataError("DICOM says that the scan is something else", where=where, got=tag,
-                            expected=f"--modality {self.modality}", hint=hint)  # fmt: skip
+                            expected=f"--modality {shlex.quote(self.modality)}", hint=hint)  # fmt: skip
         fit = self.contract.fit(None, self.modality, tag=tag, where=where, ignore=self.ignore)
         told, names = [*self._grey(scan), *fit.notes], fit.modalities
         sure = bool(self.modality or kind)

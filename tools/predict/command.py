@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from common.literals import file_name
 
 from ..bundle_files import find_bundle
 from ..chain.trained import require_model
+from ..terminal import say
 from ..workflow import config_files, read_config, run_bundle
 from .check import Comparison, write_records
 from .dicom_results import check_results, result_kind, series_options, structure_names, write_results
@@ -147,7 +147,7 @@ def segment(
         )
         own = {s.name: comparison.entry(s, found[s.name][1]) for s in scans}
         for note in comparison.notes:
-            print(note, file=sys.stderr)
+            say(note, error=True)
         more = {name: {**entry, **own[name]} for name, entry in more.items()}
         literals = _literals(files, root, inputs, more, hidden / "out", weights, task)
         if "ignore_card" in read_config(files).get():

@@ -167,4 +167,4 @@ def _algorithm(config: ConfigParser, bundle: Path) -> Algorithm:
     path = Path(str(config.get_parsed_content("model_path"))) if "model_path" in config.get() else None
     if path is not None and path.is_file():
         parameters["weights sha256"] = file_hash(path)
-    return Algorithm(bundle.resolve().name.replace("\\", "_"), str(metadata.get("version", "")), parameters)
+    return Algorithm(bundle.resolve().name, str(metadata.get("version", "")), parameters)

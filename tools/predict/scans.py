@@ -16,6 +16,7 @@ from common.data.dicom.slices import is_dicom, scan_files
 from common.data.io import check_volume, read_volume
 from common.data.pictures import PICTURES, is_picture, read_picture
 from common.errors import DataError
+from common.literals import disk_name
 
 from .dicom_results import Source
 
@@ -105,10 +106,10 @@ def _in_folder(folder: Path, channels: int | None) -> list[Scan]:
 
 
 def _refuse_twins(scans: list[Scan]) -> None:
-    """Names that differ in case alone are one file on some systems."""
+    """Names that differ in capitals or in the spelling of one sign alone are one file on some systems."""
     seen: dict[str, Scan] = {}
     for scan in scans:
-        twin = seen.setdefault(scan.name.lower(), scan)
+        twin = seen.setdefault(disk_name(scan.name), scan)
         if twin is not scan:
             raise DataError(
                 "two scans have one base name, their results would overwrite each other",

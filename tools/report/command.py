@@ -19,7 +19,7 @@ from .volumes import viewer_volumes
 __all__ = ["comparison_report", "report"]
 
 
-def report(*runs: str, out: str | None = None, title: str | None = None) -> str:
+def report(*runs: str, out: str | None = None, title: str | None = None, dataset_dir: str | None = None) -> str:
     """Write one HTML page with everything inline: it can be mailed, opened offline and kept.
 
     Its tables lie beside it as Markdown, to be pasted into a document: ``tables.md``, or ``<name>.md`` beside a
@@ -30,13 +30,15 @@ def report(*runs: str, out: str | None = None, title: str | None = None) -> str:
             single runs to compare.
         out: folder for ``index.html``, or a file name ending in ``.html``; ``<first folder>/report`` when omitted.
         title: heading; the chain's or the folder's name when omitted.
+        dataset_dir: the data of a comparison, for its viewer; data that only the record names are not read, unless
+            they lie in the comparison's folder.
 
     Returns:
         The file that was written.
     """
     folders = _folders(runs)
     if len(folders) == 1 and (folders[0] / "compare.json").is_file():
-        return comparison_report(folders[0], out=out, title=title)
+        return comparison_report(folders[0], out=out, title=title, dataset_dir=dataset_dir)
     study = read_study(folders)
     target = Path(out) if out else folders[0] / "report"
     file = target if target.suffix == ".html" else target / "index.html"
@@ -50,13 +52,16 @@ def report(*runs: str, out: str | None = None, title: str | None = None) -> str:
     return str(file)
 
 
-def comparison_report(folder: str | Path, out: str | None = None, title: str | None = None) -> str:
+def comparison_report(
+    folder: str | Path, out: str | None = None, title: str | None = None, dataset_dir: str | Path | None = None
+) -> str:
     """Write a comparison's page, and beside it its tables: ``tables.md``, ``methods.csv`` and ``structures.csv``.
 
     Args:
         folder: of the comparison, with ``compare.json``; it need not be finished.
         out: folder, or the page's file name ending in ``.html``; ``<folder>/report`` when omitted.
         title: heading.
+        dataset_dir: the data, as the user gave them; None takes those in the comparison's folder.
 
     Returns:
         The page.
@@ -68,7 +73,7 @@ def comparison_report(folder: str | Path, out: str | None = None, title: str | N
         file.with_name("tables.md"): markdown(comparison, _command(comparison.record) + comparison_facts(comparison)),
         file.with_name("methods.csv"): csv_of_methods(comparison),
         file.with_name("structures.csv"): csv_of_structures(comparison),
-        file: render_comparison(comparison, viewer_volumes(comparison), title),
+        file: render_comparison(comparison, viewer_volumes(comparison, dataset_dir=dataset_dir), title),
     }
     for path, content in contents.items():
         with atomic_write(path) as partial:

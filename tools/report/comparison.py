@@ -85,6 +85,7 @@ class Comparison:
     record: JSON
     members: list[Member]
     chains: dict[str, JSON] = field(default_factory=dict)
+    folder: Path = Path()
 
     @property
     def models(self) -> list[Model]:
@@ -126,7 +127,7 @@ def read_comparison(folder: Path) -> Comparison:
     ]
     if not entries:
         raise DataError("the comparison has no members", where=path)
-    return Comparison(record.get("name", folder.name), record, members, chains)
+    return Comparison(record.get("name", folder.name), record, members, chains, folder)
 
 
 def _member(position: int, entry: JSON, runs: Sequence[Run], record: JSON, chain: JSON) -> Member:

@@ -62,6 +62,7 @@ def render_comparison(comparison: Comparison, volumes: Mapping[str, Any], title:
         "structures": structures(comparison),
         "cases": _cases(comparison, rows),
         "viewer": viewer(volumes),
+        "viewer_note": volumes.get("note"),
         "training": _training(comparison),
         "overlays": gallery(study),
         "inside": pictures(study),

@@ -34,6 +34,11 @@ __all__ = ["viewer_cases", "viewer_volumes"]
 VOXELS = 1_200_000
 """Of a volume on the page: about 1 MB once compressed."""
 
+_ELSEWHERE = (
+    "The scans are not shown: the record names data outside of this comparison’s folder, {}. Give them to show them: "
+    "python -m tools report FOLDER --dataset_dir DATA"
+)
+
 Case = tuple[str, str]
 """Task and case."""
 
@@ -57,27 +62,42 @@ def viewer_cases(comparison: Comparison, most: int = 6) -> list[tuple[Case, str]
     return found[:most]
 
 
-def viewer_volumes(comparison: Comparison, megabytes: float = 14.0, voxels: int = VOXELS) -> dict[str, Any]:
+def viewer_volumes(
+    comparison: Comparison,
+    megabytes: float = 14.0,
+    voxels: int = VOXELS,
+    *,
+    dataset_dir: str | Path | None = None,
+) -> dict[str, Any]:
     """What the page's viewer loads: ``cases`` with an image and layers (gzipped NIfTI as base64), and the labels.
 
     Layers are the annotation and the answer of each member's first seed, all on the grid of the image, which is
     coarsened until it has no more than ``voxels``. Cases that no longer fit into ``megabytes`` are left out, as are
     files that have gone or cannot be read.
 
+    A record may come from anywhere, so that the data which it names are read only where they lie in its own folder.
+
     Args:
-        comparison: whose ``dataset_dir`` has the images.
+        comparison: what is shown.
         megabytes: of base64 in all.
         voxels: of one volume.
+        dataset_dir: the data of the comparison, as the user gave them; None takes those in the comparison's folder.
     """
+    named = str(comparison.record.get("dataset_dir", ""))
+    if dataset_dir is None and not _within(comparison.folder, [named]):
+        return {"cases": [], "labels": [], "note": _ELSEWHERE.format(named)} if named else {"cases": [], "labels": []}
     try:
-        collection = read_collection(str(comparison.record["dataset_dir"]))
+        collection = read_collection(named if dataset_dir is None else str(dataset_dir))
         entries = {(i.get("task", ""), i["case"]): i for i in items(collection, str(comparison.record["split"]))}
     except (AmalgamationError, KeyError):
         return {"cases": [], "labels": []}
     cases: list[dict[str, Any]] = []
     size = 0
     for case, kind in viewer_cases(comparison):
-        content = _case(comparison, collection, entries.get(case), case, voxels)
+        entry = entries.get(case)
+        if entry is not None and dataset_dir is None and not _within(comparison.folder, _files(entry)):
+            continue
+        content = _case(comparison, collection, entry, case, voxels)
         if content is None:
             continue
         size += len(json.dumps(content))
@@ -86,6 +106,19 @@ def viewer_volumes(comparison: Comparison, megabytes: float = 14.0, voxels: int 
         cases.append({**content, "kind": kind})
     labels = [{"name": n, "colour": COLOURS[i % len(COLOURS)]} for i, n in enumerate(collection.labels.names)]
     return {"cases": cases, "labels": labels}
+
+
+def _within(folder: Path, names: Sequence[str]) -> bool:
+    """Whether all paths lie in a folder, wherever their links lead."""
+    try:
+        return all(Path(n).resolve().is_relative_to(folder.resolve()) for n in names)
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+def _files(entry: Mapping[str, Any]) -> list[str]:
+    images = entry["image"]
+    return [*([images] if isinstance(images, str) else images), *([entry["label"]] if entry.get("label") else [])]
 
 
 def _case(
@@ -137,7 +170,8 @@ def _answer(member: Member, collection: Collection, case: Case, dim: int) -> Any
         return None
     folder = run.folder / "predictions"
     places = [p for p in (inside(folder, case[0], where=f"{run.folder}, a task of its scores"), folder) if p.is_dir()]
-    files = [p for place in places for p in sorted(place.iterdir()) if p.is_file() and base_name(p) == case[1]]
+    files = [p for place in places for p in sorted(place.iterdir()) if base_name(p) == case[1]]
+    files = [f for f in files if inside(folder, str(f.relative_to(folder)), where=str(run.folder)).is_file()]
     if not files:
         return None
     try:

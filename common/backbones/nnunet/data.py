@@ -21,6 +21,7 @@ from torch.utils.data import RandomSampler
 
 from ...data.datasets.dataset_json import case_name
 from ...errors import ConfigError, DataError
+from ...plain_json import parse_object
 from .fingerprint import to_nnunet
 from .network import plan_managers, quiet
 from .plan import Plan
@@ -118,7 +119,7 @@ class NNUNetRestored(Transform):
         """Return a copy with the label map."""
         from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 
-        properties = json.loads(data["nnunet"])
+        properties = parse_object(data["nnunet"], error=DataError, finite=False)
         with quiet():
             seg = convert_predicted_logits_to_segmentation_with_correct_shape(
                 torch.from_numpy(_array(data[self.pred])).float(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -282,8 +283,10 @@ def _other_weights(here: list[Path], fold: int | str, checkpoint: str) -> str | 
     """The options that take weights that are there, the same file of another fold first."""
     folds = [p.parts[0].removeprefix("fold_") for p in here if p.name == checkpoint]
     files = [p.name for p in here if p.parts[0] == f"fold_{fold}"]
-    options = [f"--fold {name}" for name in folds] or [f"--checkpoint {name}" for name in files]
-    options = options or [f"--fold {p.parts[0].removeprefix('fold_')} --checkpoint {p.name}" for p in here]
+    every = [(p.parts[0].removeprefix("fold_"), p.name) for p in here]
+    options = [f"--fold {shlex.quote(name)}" for name in folds]
+    options = options or [f"--checkpoint {shlex.quote(name)}" for name in files]
+    options = options or [f"--fold {shlex.quote(f)} --checkpoint {shlex.quote(n)}" for f, n in every]
     return "take what is there: " + " or ".join(options) if options else None
 
 

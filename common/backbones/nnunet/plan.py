@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import shlex
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -202,7 +203,7 @@ def _single(dataset_dir: str | Path) -> Dataset:
             where=dataset_dir,
             got=", ".join(d.name for d in datasets),
             expected="the folder of one of them",
-            hint=f"--dataset_dir {datasets[0].root}",
+            hint=f"--dataset_dir {shlex.quote(str(datasets[0].root))}",
         )
     if not datasets[0].cases("training"):
         raise DataError("the dataset has no training cases", where=dataset_dir)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import DataError, LabelError
+from ...errors import DataError, LabelError, few
 from ...labels import LabelSpace, union
-from ...literals import check_name
+from ...literals import check_name, same_on_disk
 from .dataset import PHANTOM_HINT, Dataset, read_dataset
 from .dataset_json import is_path, read_json
 
@@ -257,6 +257,11 @@ def _collection(name: str, root: Path, datasets: Sequence[Dataset]) -> Collectio
     repeated = [n for n, count in Counter(d.name for d in datasets).items() if count > 1]
     if repeated:
         raise DataError("two datasets have one name", where=root, got=", ".join(repeated), hint='change "name"')
+    alike = same_on_disk(d.name for d in datasets)
+    if alike:
+        raise DataError("names of datasets differ in capitals or in the spelling of one sign alone, and on some disks "
+                        "their results would overwrite each other", where=root, got=few([ascii(n) for n in alike[0]]),
+                        hint='change "name" in a dataset.json')  # fmt: skip
     if not datasets:
         raise DataError("the collection is empty", where=root, hint=PHANTOM_HINT)
     counts = {d.name: len(d.channels) for d in datasets}

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...errors import DataError, LabelError
+from ...errors import DataError, LabelError, few
 from ...labels import LabelSpace
-from ...literals import check_name, odd_in
+from ...literals import check_name, odd_in, same_on_disk
 from .dataset_json import SPLITS, Case, about, channel_names, read_case, read_json
 from .splits import hashed_split
 
@@ -161,6 +161,17 @@ def _report_repeats(dataset: Dataset, file: Path, report: Callable[[DataError], 
                     hint='give every entry its own "id"',
                 )
             )
+
+    for group in same_on_disk(c.id for c in dataset.cases()):
+        report(
+            DataError(
+                "case ids differ in capitals, in the spelling of one sign or in a last dot alone (on some disks"
+                " predictions would overwrite each other)",
+                where=f"{file}, case {group[-1]}",
+                got=few([ascii(name) for name in group]),
+                hint='give every entry its own "id"',
+            )
+        )
 
 
 def _report_leakage(dataset: Dataset, file: Path, report: Callable[[DataError], None]) -> None:

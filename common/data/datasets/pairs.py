@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError, few
+from ...literals import disk_name, same_on_disk
 from ..dicom.slices import holds_dicom
 from .dataset_json import VOLUME_SUFFIXES, Case, base_name, channel_groups, channel_number, read_case
 
@@ -68,12 +69,19 @@ def paired(images: Path, maps: Mapping[str, Path], channels: tuple[str, ...]) ->
                 raise DataError("two scans have one name", where=images, got=f"{groups[name][0].name}, {path.name}")
             _refuse_incomplete(path, files, channels)
             groups[name] = (path,)
+    if alike := same_on_disk(groups):
+        raise DataError("names of scans differ in capitals or in the spelling of one sign alone, and some disks take "
+                        "them for one", where=images, got=few([ascii(n) for n in alike[0]]),
+                        hint="rename one of them")  # fmt: skip
     cases = []
     for name, paths in groups.items():
         label = maps.get(name) or maps.get(base_name(paths[0]))  # a map may be called as its scan, _0000 included
         cases.append(Case(name, paths, label, name))
     used = {c.label for c in cases}
     unused = [p.name for p in maps.values() if p not in used]
+    _refuse_nearly_alike(
+        images, [c.id for c in cases if c.label is None], [n for n, p in maps.items() if p not in used]
+    )
     if unused and len(used - {None}):
         logger.warning("%s: label maps that match no scan: %s", next(iter(maps.values())).parent, ", ".join(unused))
     return cases
@@ -107,6 +115,18 @@ def listed(table: Any, raw: Path, channels: tuple[str, ...]) -> list[Case]:
                             got=absent[0], hint="correct the path; $VARIABLES are not expanded")  # fmt: skip
         cases.append(case)
     return cases
+
+
+def _refuse_nearly_alike(images: Path, bare: Sequence[str], left: Sequence[str]) -> None:
+    """Refuse a label map that some disk would have taken for a scan's that has none."""
+    for scan, name in ((s, n) for s in bare for n in left if disk_name(s) == disk_name(n)):
+        raise DataError(
+            "a label map's name differs from its scan's in capitals or in the spelling of one sign alone",
+            where=images,
+            got=f"scan {scan!a}, label map {name!a}",
+            expected="the same name",
+            hint="rename one of them",
+        )
 
 
 def _files(folder: Path) -> list[Path]:

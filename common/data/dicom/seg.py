@@ -178,16 +178,16 @@ def write_seg(
             sop_instance_uid=hd.UID(),
             instance_number=1,
             manufacturer=MANUFACTURER,
-            manufacturer_model_name=algorithm.name[:64],
-            software_versions=algorithm.version or "unknown",
+            manufacturer_model_name=_line(algorithm.name),
+            software_versions=_line(algorithm.version) or "unknown",
             device_serial_number="none",
             plane_positions=positions,
             plane_orientation=hd.PlaneOrientationSequence("PATIENT", first.orientation),
             pixel_measures=hd.PixelMeasuresSequence(first.spacing, first.thickness, _between(slices)),
             omit_empty_frames=bool(present),
-            series_description=(description or f"Segmentation by {algorithm.name}")[:64],
+            series_description=_line(description or f"Segmentation by {algorithm.name}"),
             specific_character_set="ISO_IR 192",
-            content_description=f"{algorithm.name} {algorithm.version}"[:64],
+            content_description=_line(f"{algorithm.name} {algorithm.version}"),
         )
         seg.ContentCreatorName = ""  # nobody, but the element has to be there
         try:
@@ -227,11 +227,17 @@ def _between(slices: Sequence[Slice]) -> float | None:
     return float(np.mean(steps))
 
 
+def _line(text: str) -> str:
+    """One value of at most 64 characters: DICOM takes a backslash for the end of one."""
+    plain = "".join(c if c.isprintable() and c != "\\" else "_" for c in text)
+    return plain[:_LONGEST_LABEL].strip()
+
+
 def _segment_labels(names: Sequence[str]) -> list[str]:
     """Names of at most 64 characters, which DICOM allows, all different."""
     found: list[str] = []
     for name in names:
-        cut = name[:_LONGEST_LABEL]
+        cut = name[:_LONGEST_LABEL].rstrip()  # DICOM gives no space back
         if cut in found or (cut != name and cut in names):
             cut = f"{name[: _LONGEST_LABEL - 9]} {hashlib.sha256(name.encode()).hexdigest()[:8]}"
         found.append(cut)
@@ -247,9 +253,9 @@ def _description(hd: Any, number: int, name: str, told: str, algorithm: Algorith
         segmented_property_type=known.type,
         algorithm_type="AUTOMATIC",
         algorithm_identification=hd.AlgorithmIdentificationSequence(
-            name=algorithm.name[:64],
+            name=_line(algorithm.name),
             family=codes.cid7162.ArtificialIntelligence,
-            version=(algorithm.version or "unknown")[:64],
+            version=_line(algorithm.version) or "unknown",
             source=MANUFACTURER,
             parameters=dict(algorithm.parameters) or None,
         ),

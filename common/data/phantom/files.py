@@ -19,6 +19,7 @@ from PIL import Image
 
 from ...atomic import process_alive
 from ...errors import DataError
+from ...plain_json import parse, read_object
 
 __all__ = ["MARKER", "publish", "write_json", "write_nifti", "write_png"]
 
@@ -103,15 +104,19 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 def _marker(folder: Path) -> dict[str, Any] | None:
     try:
-        data = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        data = read_object(folder / MARKER, error=DataError)
+    except DataError:
         return None
-    return data if isinstance(data, dict) and "parameters" in data and "files" in data else None
+    return data if all(isinstance(data.get(k), dict) for k in ("parameters", "files")) else None
+
+
+def _stored(parameters: Mapping[str, Any]) -> Any:
+    return parse(json.dumps(parameters), error=DataError)
 
 
 def _complete(folder: Path, parameters: Mapping[str, Any]) -> bool:
     marker = _marker(folder)
-    if marker is None or marker["parameters"] != json.loads(json.dumps(parameters)):
+    if marker is None or marker["parameters"] != _stored(parameters):
         return False
     present = _sizes(folder)
     return all(present.get(name) == size for name, size in marker["files"].items())
@@ -128,7 +133,7 @@ def _refuse_foreign(folder: Path, parameters: Mapping[str, Any], *, overwrite: b
             expected=f"an empty or missing folder, or one with {MARKER}",
             hint="choose another folder: python -m tools phantom --out FOLDER",
         )
-    if not overwrite and _asked(marker["parameters"]) != _asked(json.loads(json.dumps(parameters))):
+    if not overwrite and _asked(marker["parameters"]) != _asked(_stored(parameters)):
         raise DataError(
             "a phantom with other parameters is already there",
             where=folder,

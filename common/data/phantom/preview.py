@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,10 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from ...errors import DataError
+from ...figure_text import save_figure
+from ...plain_json import read_object
 
 __all__ = ["contact_sheet"]
 
@@ -39,7 +42,7 @@ def contact_sheet(datasets: list[Path], path: Path, *, columns: int = 4) -> Path
         left=0.005, right=0.995, top=1 - 0.06 / len(datasets), bottom=0.14 / len(datasets), wspace=0.02, hspace=0.3
     )
     for row, folder in zip(grid, datasets, strict=True):
-        data = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+        data = read_object(folder / "dataset.json", error=DataError)
         cases = data["training"][:columns]
         for axis in row:
             axis.set_axis_off()
@@ -49,7 +52,7 @@ def contact_sheet(datasets: list[Path], path: Path, *, columns: int = 4) -> Path
             row[2 * i + 1].imshow(_overlay(image, label), aspect=aspect)
             row[2 * i].set_title(case["id"], color="white", fontsize=8)
         _legend(row[0], data)
-    figure.savefig(path, dpi=90, metadata={"Software": None})
+    save_figure(figure, path, dpi=90, metadata={"Software": None})
     return path
 
 

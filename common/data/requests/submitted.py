@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 from ...errors import GeometryError, LabelError
 from ...geometry import Grid
 from ...labels import LabelSpace
+from ...plain_json import read_object
 from ..datasets.dataset_json import base_name, case_name
 from ..io import read_volume
 from .boxes import structure_named
@@ -122,10 +122,10 @@ def segment_names(label: str | Path) -> list[str]:
     path = Path(label)
     records = path.parent.parent.parent / RECORDS
     try:
-        objects = json.loads(records.read_text(encoding="utf-8"))["objects"]
+        objects = read_object(records, error=LabelError, finite=False)["objects"]
         info = objects[base_name(path)]["labels"][path.parent.name]["info"]["label_info"]
         return [str(segment["name"]) for segment in info]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (LabelError, KeyError, TypeError):
         return []
 
 

@@ -12,8 +12,9 @@ import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
 from ...atomic import atomic_write
-from ...errors import AmalgamationError
+from ...errors import AmalgamationError, DataError
 from ...integrity import file_hash
+from ...plain_json import read_object
 
 __all__ = ["KeepScores", "earlier_scores_file", "read_scores", "scores_file"]
 
@@ -41,10 +42,10 @@ def read_scores(weights: str | Path) -> list[dict[str, Any]]:
     """
     for path in (scores_file(weights), earlier_scores_file(weights)):
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_object(path, error=DataError, finite=False)
             if data["weights_sha256"] == file_hash(Path(weights)):
                 return [e for e in data["evaluations"] if isinstance(e, dict)]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, KeyError, TypeError, AmalgamationError):
             continue
     return []
 
@@ -77,13 +78,13 @@ class KeepScores:
         if idist.get_rank() != 0 or not self.weights.is_file():
             return
         try:
-            summary = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
+            summary = read_object(self.folder / "summary.json", error=DataError, finite=False)
             entry = self._entry(summary)
             kept = [e for e in read_scores(self.weights) if _subject(e) != _subject(entry)]
             content = {"format": _FORMAT, "weights_sha256": file_hash(self.weights), "evaluations": [*kept, entry]}
             with atomic_write(scores_file(self.weights)) as temporary:
                 temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        except (OSError, ValueError, KeyError, AmalgamationError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AmalgamationError) as error:
             logger.warning("the scores are not noted beside %s: %s", self.weights, error)
 
     def _entry(self, summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from ...data.prompts.click_protocol import ClickProtocol, click_protocol
 from ...data.prompts.clicks import click_generator
 from ...errors import ConfigError, DataError, PromptError
 from ...literals import file_name
+from ...plain_json import parse_object
 from ...prompts import boxes_from_label
 from .page import write_session_page
 from .promptable import Promptable
@@ -231,4 +231,4 @@ def _extended(box: Tensor, shape: Sequence[int]) -> list[list[float]]:
 def _told(prompts: Any) -> dict[str, Any]:
     """The prompts of the only scan, from its meta data, where a loader makes a list of one of them."""
     text = prompts[0] if isinstance(prompts, (list, tuple)) and prompts else prompts
-    return dict(json.loads(text)) if text else {}
+    return parse_object(text, error=PromptError, problem="the prompts cannot be read") if text else {}

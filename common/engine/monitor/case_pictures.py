@@ -18,6 +18,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
 
 from ...atomic import atomic_write
+from ...figure_text import save_figure
 from ...labels import LabelSpace
 from ...literals import file_name
 
@@ -151,7 +152,7 @@ def draw_planes(planes: Sequence[Plane], labels: LabelSpace, title: str, path: P
     rows = -(-len(handles) // 6)
     figure.subplots_adjust(left=0.01, right=0.99, top=0.88, bottom=0.04 + 0.055 * rows, wspace=0.03)
     with atomic_write(path) as partial:
-        figure.savefig(partial, format="png", facecolor=figure.get_facecolor())
+        save_figure(figure, partial, format="png", facecolor=figure.get_facecolor())
 
 
 def _outlines(axis: Any, plane: Plane, box: tuple[float, float, float, float]) -> set[int]:

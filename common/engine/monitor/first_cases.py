@@ -61,7 +61,7 @@ class FirstCases:
         if self._drawn.get(task, 0) >= self.cases:
             return
         self._drawn[task] = self._drawn.get(task, 0) + 1
-        name = f"{self.kind}_{file_name(task)}_{file_name(case)}.png"
+        name = f"{self.kind}_{file_name(task, case)}.png"
         caption, rows = self.see(engine, self.pictures / name, f"{task} · {case}")
         add_captions(self.pictures, {name: f"{task}, case {case}: {caption}"})
         self._rows += [{"task": task, "case": case, **row} for row in rows]

@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...atomic import atomic_write
+from ...errors import DataError
+from ...figure_text import save_figure
+from ...plain_json import read_object
 
 __all__ = ["GateSlice", "add_captions", "draw_gate_slice", "draw_usage", "forget_pictures"]
 
@@ -75,7 +78,7 @@ def draw_usage(path: Path, shares: Mapping[str, Mapping[str, Mapping[str, float]
     gap = " " if len(parts) > 1 else "\n"
     figure.suptitle(f"Share of the gates' weight in %{gap}(framed: the modality's own expert)", fontsize=10)
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png")
+        save_figure(figure, temporary, format="png")
 
 
 def draw_gate_slice(path: Path, one: GateSlice, experts: Sequence[str]) -> None:
@@ -122,12 +125,12 @@ def draw_gate_slice(path: Path, one: GateSlice, experts: Sequence[str]) -> None:
         bar.outline.set_visible(False)
     figure.suptitle(f"{one.task} · {one.case} · {one.modality}", color="white", fontsize=10)
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", facecolor=_DARK)
+        save_figure(figure, temporary, format="png", facecolor=_DARK)
 
 
 def _captions(folder: Path) -> dict[str, str]:
     listing = folder / "captions.json"
-    return dict(json.loads(listing.read_text(encoding="utf-8"))) if listing.is_file() else {}
+    return read_object(listing, error=DataError) if listing.is_file() else {}
 
 
 def _write_captions(folder: Path, captions: Mapping[str, str]) -> None:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 
 from ...atomic import atomic_write
+from ...figure_text import save_figure
 from ...tables import read_csv, write_csv
 
 __all__ = ["History", "draw_curves", "read_history"]
@@ -160,7 +161,7 @@ def draw_curves(rows: Sequence[Row], path: Path) -> None:
         if group:
             panel.legend(frameon=False, fontsize=8)
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+        save_figure(figure, temporary, format="png", dpi=120)
 
 
 def _finite(value: float | None) -> bool:

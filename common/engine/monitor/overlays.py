@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...atomic import atomic_write
 from ...errors import DataError
+from ...figure_text import save_figure
 from ...labels import LabelSpace
 from ...literals import file_name
 from .finished_cases import finished_cases
@@ -90,6 +91,7 @@ class Overlays:
             if self._drawn >= self.cases:
                 return
             case = str(values.get("case", f"case_{self._drawn}"))
+            names = (values["task"], case) if isinstance(values.get("task"), str) else (case,)
             arrays = (
                 _array(values[self.image])[self.channel],
                 _indices(values.get(self.label)),
@@ -99,7 +101,7 @@ class Overlays:
             if image is None:  # only what is None before is None afterwards
                 continue
             draw_overlay(
-                self.folder / f"{file_name(case)}.png",
+                self.folder / f"{file_name(*names)}.png",
                 image=image,
                 label=label,
                 pred=pred,
@@ -156,7 +158,7 @@ def draw_overlay(
     _legend(figure, label, pred, labels)
     figure.suptitle(title, color="white", fontsize=10)
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130, facecolor="black")
+        save_figure(figure, temporary, format="png", dpi=130, facecolor="black")
 
 
 def _planes(image: NDArray[Any], mask: NDArray[Any] | None, spacing: Sequence[float]) -> list[tuple[str, Any, Any]]:

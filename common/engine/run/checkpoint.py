@@ -19,6 +19,7 @@ from ...atomic import remove_stale, require_space
 from ...card import ModelCard, tensor_bytes
 from ...errors import CheckpointError, WeightError
 from ...integrity import remove_seal, seal, sealed_hash, sealed_write, verify
+from ...plain_json import parse_object
 from .best import KeepBest
 from .interrupt import interrupts
 from .overrides import hash_settings, meaningful, read_command
@@ -169,7 +170,9 @@ class RunCheckpoint:
                     )
         old, new = content.get("config_hash"), self.config_hash
         if old and new and old != new:
-            changes = _differences(json.loads(content.get("settings") or "{}"), self.settings)
+            changes = _differences(
+                parse_object(content.get("settings") or "{}", error=CheckpointError, where=path), self.settings
+            )
             raise CheckpointError(
                 "the checkpoint belongs to another configuration",
                 where=path,

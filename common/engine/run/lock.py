@@ -40,6 +40,7 @@ class RunLock:
     def __init__(self, folder: Path | str, name: str = "run.lock") -> None:
         self.path = Path(folder) / name
         self._mine: str | None = None
+        self._owner: int | None = None
 
     def acquire(self) -> RunLock:
         """Take the lock; it is released when the process ends.
@@ -47,7 +48,7 @@ class RunLock:
         Raises:
             ConfigError: when another living run holds it.
         """
-        if self._mine is not None and os.getpid() == json.loads(self._mine)["pid"]:
+        if self._mine is not None and os.getpid() == self._owner:
             return self
         self.path.parent.mkdir(parents=True, exist_ok=True)
         mine = json.dumps(
@@ -66,14 +67,14 @@ class RunLock:
                 continue
             with os.fdopen(descriptor, "w") as file:
                 file.write(mine)
-            self._mine = mine
+            self._mine, self._owner = mine, os.getpid()
             atexit.register(self.release)
             return self
         raise ConfigError("the run lock is being contended", where=self.path, hint="start the run again")
 
     def release(self) -> None:
         """Remove the lock if this process holds it; forked workers do not."""
-        if self._mine is not None and json.loads(self._mine)["pid"] == os.getpid():
+        if self._mine is not None and self._owner == os.getpid():
             if self.path.exists() and self.path.read_text() == self._mine:
                 self.path.unlink(missing_ok=True)
             self._mine = None

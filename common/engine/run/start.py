@@ -14,6 +14,7 @@ from monai.utils import set_determinism
 
 from ...atomic import remove_stale, require_space
 from ...errors import AmalgamationError
+from ...visible_output import make_visible
 from .interrupt import interrupts
 from .lock import RunLock
 from .overrides import check_overrides, read_command
@@ -35,9 +36,10 @@ def start_run(
 ) -> None:
     """Begin a run: call it as the first item of a configuration's ``run``.
 
-    In this order: refuses misspelt overrides of ``python -m monai.bundle run``, locks ``output_dir`` against a second
-    run, removes what a killed run left half-written, checks the free disk space, seeds everything and installs the
-    handlers of SIGTERM and Ctrl-C (exit codes 143 and 130, always with a complete checkpoint).
+    In this order: spells out what a terminal would obey in all that is printed and logged, refuses misspelt overrides
+    of ``python -m monai.bundle run``, locks ``output_dir`` against a second run, removes what a killed run left
+    half-written, checks the free disk space, seeds everything and installs the handlers of SIGTERM and Ctrl-C (exit
+    codes 143 and 130, always with a complete checkpoint).
 
     Args:
         output_dir: the folder of this run; created. None: nothing is locked or checked.
@@ -53,6 +55,7 @@ def start_run(
     """
     command = read_command()
     if command is not None:
+        make_visible()
         sys.excepthook = show_error
         check_overrides(command)
         interrupts.install()

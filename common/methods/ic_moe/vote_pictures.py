@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ...atomic import atomic_write
 from ...engine.monitor.first_cases import FirstCases, plain_tensor
 from ...engine.monitor.overlays import class_colors
+from ...figure_text import save_figure
 
 __all__ = ["VotePictures", "Voted", "draw_vote"]
 
@@ -138,7 +139,7 @@ def draw_vote(path: Path, image: Tensor, views: Voted, *, label: Tensor | None =
         _key(grid[1][columns.index("votes")])
     figure.suptitle(title, color=_TEXT, fontsize=9)
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", facecolor=_BACK)
+        save_figure(figure, temporary, format="png", facecolor=_BACK)
 
 
 def _key(panel: Any) -> None:

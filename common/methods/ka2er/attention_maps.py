@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...atomic import atomic_write
+from ...figure_text import save_figure
 
 __all__ = ["AttentionMaps", "draw_attention"]
 
@@ -115,4 +116,4 @@ def draw_attention(path: Path, image: NDArray[Any], maps: Mapping[str, NDArray[A
         figure.colorbar(shown, ax=grid[1:].ravel().tolist(), shrink=0.7, label="attention (1 = even)")
     figure.suptitle(title)
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=90)
+        save_figure(figure, temporary, format="png", dpi=90)

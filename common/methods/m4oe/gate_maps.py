@@ -26,7 +26,7 @@ from ...data.transforms.restore import RestoreGridd
 from ...engine.monitor.gate_pictures import GateSlice, add_captions, draw_gate_slice, draw_usage, forget_pictures
 from ...errors import ConfigError, DataError
 from ...layers.gating.mlp_mixture import Mixed, MLPMixture
-from ...literals import file_name
+from ...literals import file_name, file_names
 from .gate_usage import PARTS, CaseUse, block_use, idle_experts, usage_rows, usage_summary, write_usage
 
 __all__ = ["GateMaps"]
@@ -250,8 +250,9 @@ class GateMaps:
         if self.restore:
             gate = self.restore({self.image_key: image, "gate": gate, "case": case})["gate"].cpu()
         folder = self.folder / "gate_maps" / file_name(task)
+        own = file_names(self.experts)
         for name, one in zip(self.experts, gate, strict=True):
-            path = folder / f"{file_name(Path(case).name)}_expert-{file_name(name)}.nii.gz"
+            path = folder / f"{file_name(Path(case).name)}_expert-{own[name]}.nii.gz"
             write_volume(MetaTensor(_plain(one)[None], affine=gate.affine), path)
 
     def finish(self, _engine: Engine) -> None:
@@ -269,7 +270,7 @@ class GateMaps:
         draw_usage(self.pictures / "gate_usage.png", {part: usage_summary(rows, part) for part in PARTS})
         for modality in dict.fromkeys(s.modality for s in slices):
             for part in [s for s in slices if s.modality == modality][: self.cases]:
-                file = f"gate_{file_name(part.task)}_{file_name(Path(part.case).name)}.png"
+                file = f"gate_{file_name(part.task, Path(part.case).name)}.png"
                 draw_gate_slice(self.pictures / file, part, self.experts)
                 captions[file] = f"{part.task}, case {part.case} ({part.modality}): the experts' weights, 0 to 1"
         add_captions(self.pictures, captions)

@@ -15,6 +15,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from ...atomic import atomic_write
+from ...figure_text import save_figure
 from ...tables import write_csv
 
 __all__ = ["RebuiltPictures", "RebuiltScores"]
@@ -82,7 +83,7 @@ class RebuiltPictures:
             panels[0].set_ylabel(f"{self.modalities[modality]}\n{item['case']}")
         self.network.train(was_training)
         with atomic_write(self.folder / "rebuilt.png") as temporary:
-            figure.savefig(temporary, format="png", dpi=90)
+            save_figure(figure, temporary, format="png", dpi=90)
         with atomic_write(self.folder / "captions.json") as temporary:
             caption = "a slice of each modality, the part of it that the network saw, and what it made of that"
             temporary.write_text(json.dumps({"rebuilt.png": caption}, indent=2) + "\n")

@@ -8,6 +8,7 @@ from typing import Any
 
 from ...atomic import atomic_write
 from ...engine.monitor.gate_pictures import add_captions
+from ...figure_text import save_figure
 
 __all__ = ["draw_forgetting"]
 
@@ -53,6 +54,6 @@ def draw_forgetting(found: Mapping[str, Any], path: Path) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
     figure.suptitle("Structures with an expert, and all others: mean Dice over structures (their number)", fontsize=10)
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png")
+        save_figure(figure, temporary, format="png")
     text = "Forgetting: what experts gain on their own structures and lose on all others, and what the mixture keeps."
     add_captions(path.parent, {path.name: text})

@@ -12,6 +12,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from ...atomic import atomic_write
+from ...figure_text import save_figure
 from ...tables import write_csv
 
 __all__ = ["ExpertPictures", "ExpertScores"]
@@ -57,7 +58,7 @@ class ExpertPictures:
                 place.set_title(title)
             places[0].set_ylabel(name)
         with atomic_write(self.folder / "expert.png") as temporary:
-            figure.savefig(temporary, format="png", dpi=90)
+            save_figure(figure, temporary, format="png", dpi=90)
         with atomic_write(self.folder / "captions.json") as temporary:
             caption = "a slice of each modality and what the network makes of it; features in false colours"
             temporary.write_text(json.dumps({"expert.png": caption}, indent=2) + "\n")

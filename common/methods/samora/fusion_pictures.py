@@ -15,6 +15,7 @@ from torch import Tensor
 from ...atomic import atomic_write
 from ...engine.monitor.first_cases import FirstCases, plain_tensor
 from ...engine.monitor.overlays import class_colors
+from ...figure_text import save_figure
 
 __all__ = ["FusionPictures", "Viewed", "Views", "draw_views", "view_rows"]
 
@@ -136,4 +137,4 @@ def draw_views(path: Path, image: NDArray[Any], views: Views, *, title: str = ""
                 panel.set_ylabel(f"{label}\n(brightest {top[what]:.2g})" if what in top else label, fontsize=7)
     figure.suptitle(title, fontsize=9)
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png")
+        save_figure(figure, temporary, format="png")

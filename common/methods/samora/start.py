@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,11 @@ from .network import SAMora
 __all__ = ["adapter_folder", "expert_card", "expert_records", "load_base", "started"]
 
 logger = logging.getLogger(__name__)
-_HINT = "train it: python -m monai.bundle run --config_file bundles/samora_expert/configs/train.json --level {}"
+
+
+def _hint(level: str) -> str:
+    words = shlex.join(["--config_file", "bundles/samora_expert/configs/train.json", "--level", level])
+    return f"train it: python -m monai.bundle run {words}"
 
 
 def load_base(network: Sam | HSam | Sam2, weights: str | Path, *, interpolation: str = "bilinear") -> None:
@@ -106,7 +111,7 @@ def started(
                           hint="leave it away, or add its level to --levels")  # fmt: skip
     if missing and not network.train_experts:
         expected = f"--{missing[0]}_expert DIR"
-        hint = _HINT.format(missing[0])
+        hint = _hint(missing[0])
         raise ExpertError("a level has no expert", where=missing[0], got=None, expected=expected, hint=hint)
     own = base_hash(encoder) if given else ""
     for level, path in given.items():

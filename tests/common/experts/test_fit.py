@@ -30,7 +30,7 @@ def test_other_channels_are_to_be_given_the_expert_s_names():
     error = refusal(SPEC, ("image",))
     assert error.got == "CT" and error.expected == "image" and "'e'" in str(error.where)
     assert (
-        '--channels "CT"' in error.hint and """"channel_names": {"0": "CT"} in the dataset.json of 'ct'""" in error.hint
+        "--channels CT" in error.hint and """"channel_names": {"0": "CT"} in the dataset.json of 'ct'""" in error.hint
     )
     assert "monai.bundle" not in error.hint  # the expert is trained already
 

@@ -182,6 +182,26 @@ def test_weights_bring_their_labels_window_and_licence(toy: Path, tmp_path: Path
     assert [f.where for f in check_bundle(done.folder) if f.severity == "error"] == ["models/model.pt"]
 
 
+def test_words_of_a_card_that_look_like_our_modules_are_words(toy: Path, tmp_path: Path) -> None:
+    names = ("common.labels.LabelSpace", "`tools.chain.command.Chain`", "`", "common.errors`")
+    data = [{"name": "`common.labels` common.card", "licence": "tools.workflow", "description": "`common.errors`"}]
+    card = ModelCard(LabelSpace(names), ("common.geometry",), "toy", "1.0",
+                     extra={"settings": {"roi_size": [8, 8, 8]}, "contract": {"format": 1, "data": data}})  # fmt: skip
+    weights = save_weights(tmp_path / "w.pt", torch.nn.Conv3d(1, 5, 1).state_dict(), card)
+    done = pack_bundle(toy, tmp_path / "out", weights=weights, weights_licence="as common.labels says")
+    assert leftovers(done.folder) == []
+    meta = json.loads((done.folder / "configs" / "metadata.json").read_text())
+    assert list(meta["network_data_format"]["outputs"]["pred"]["channel_def"].values())[1:] == list(names)
+    inference = (done.folder / "configs" / "inference.json").read_text()
+    assert '"common.labels.LabelSpace"' in inference and "toy_bundle.common.labels.LabelSpace" not in inference
+
+
+@pytest.mark.parametrize("name", ['a""" b', "a-b", "1a"])
+def test_a_name_that_is_no_package_is_refused(toy: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="package of Python"):
+        pack_bundle(toy.rename(toy.with_name(name)), tmp_path / "out")
+
+
 def test_other_files_become_flat(toy: Path, tmp_path: Path) -> None:
     network, card = torch.nn.Conv3d(1, 3, 1), ModelCard(LabelSpace(("a", "b")), ("image",), extra={"settings": {}})
     path = save_weights(

@@ -167,11 +167,17 @@ def test_a_module_that_a_text_names_travels(tmp_path: Path) -> None:
         ("c.py", "import tools.x\ntools = common = {}\ntools.x = common.labels\n", {1}),
         ("a.json", '{"_target_": "tools.x.Y",\n "y": "$common.labels.x",\n "z": "$torch.x"}', {1, 2}),
         ("b.json", '{"note": "common.labels", "y": "$[common.labels for common in @x]"}', set()),
+        ("a.md", "a \\`common.labels\\` b\n`common.labels`\n", {2}),
+        ("b.md", "a\\`, b\\`common.labels, c\n", set()),
+        ("c.json", '{"price": "$5 for common.labels", "y": "$common.labels.x"}', {1}),
+        ("d.json", '{"price": "$5 for common.labels"}', set()),
+        ("docs/data_license.txt", "the data of common.labels", set()),
         ("a.md", "common.labels\n`common.labels` and `tools.chain.command.Chain`\n", {2}),
         ("a.txt", "x\nclass=common.labels.LabelSpace\ncommon.sense", {2}),
     ],
 )
 def test_what_is_left_is_found(tmp_path: Path, name: str, text: str, lines: set[int]) -> None:
+    (tmp_path / "docs").mkdir()
     (tmp_path / name).write_text(text, encoding="utf-8")
     assert {int(line.split(":")[1]) for line in leftovers(tmp_path)} == lines
 

@@ -121,7 +121,12 @@ def test_models_of_runs_are_found(tmp_path: Path) -> None:
     (tmp_path / "broken" / "chain.json").write_text("[")
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "chain.json").write_text('["x"]')
-    assert set(found_models("toy", tmp_path)) == {mine, compared}
+    away = _record(tmp_path / "away", "toy").parents[2] / "chain.json"
+    for place in ("../my run/amalgamated/seed0", str(mine.parent)):
+        data = json.loads(away.read_text())
+        data["steps"][0]["output_dir"] = place
+        away.write_text(json.dumps(data))
+        assert set(found_models("toy", tmp_path)) == {mine, compared}
     told = model_hint("toy", tmp_path)
     assert f"--weights {shlex.quote(str(mine))}" in told and str(compared) in told and "--install True" in told
 

@@ -12,7 +12,7 @@ from common.card import save_weights
 from common.errors import AmalgamationError, CheckpointError
 from common.integrity import seal, seal_of
 from tools.chain import run as chain_run
-from tools.chain.artefacts import unfit
+from tools.chain.artefacts import changed, unfit
 from tools.chain.command import Chain
 from tools.chain.record import Record
 from tools.chain.step import Step
@@ -253,3 +253,10 @@ def test_a_plan_reads_unchanged_files_once(
     _plan(collection, tmp_path)
     monkeypatch.setattr(integrity.hashlib, "file_digest", lambda *_: pytest.fail("a file was read again"))
     _plan(collection, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "a\0b"])
+def test_a_record_hashes_nothing_outside_of_its_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret").write_bytes(b"x")
+    (tmp_path / "own").mkdir()
+    assert "no place in its folder" in changed(tmp_path / "own", {name: "0"})

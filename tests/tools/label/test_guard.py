@@ -119,7 +119,12 @@ def test_a_body_arrives_as_it_was_sent():
     assert ask("/infer/a", body=b"no json")[2].body == b"no json"  # a form: the app judges it
 
 
-@pytest.mark.parametrize("body", [b"{", b"\xff", b" " * 5_000_000])
+@pytest.mark.parametrize(
+    "body",
+    [b"{", b"\xff", b" " * 5_000_000, b'{"max_epochs": 1, "max_epochs": "$x"}', b'{"max_epochs": NaN}',
+     b'{"max_epochs": -Infinity}'],
+    ids=range(6),
+)  # fmt: skip
 def test_bodies_that_cannot_be_judged_are_refused(body):
     assert ask("/train/a", body=body)[0] == 422
     assert ask("/train/a", body=b"{}", headers={"content-type": "multipart/form-data; boundary=x"})[0] == 422

@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(folder):
-    return Path(comparison_report(folder))
+    return Path(comparison_report(folder, dataset_dir=folder.parent / "data"))
 
 
 def _shown(text):
@@ -90,7 +90,7 @@ def _volume(data):
 
 
 def test_volumes_have_every_members_answer_on_the_images_grid(folder):
-    volumes = viewer_volumes(read_comparison(folder))
+    volumes = viewer_volumes(read_comparison(folder), dataset_dir=folder.parent / "data")
     assert [c["kind"] for c in volumes["cases"]] == ["worst", "best"] and volumes["labels"][1]["name"] == "spleen"
     worst = volumes["cases"][0]
     assert [layer["name"] for layer in worst["layers"]] == ["Annotation", "Good", "Bad <b>", "Plain"]
@@ -105,7 +105,7 @@ def test_volumes_have_every_members_answer_on_the_images_grid(folder):
 
 
 def test_large_volumes_become_coarser_and_stay_in_place(folder):
-    volumes = viewer_volumes(read_comparison(folder), voxels=1000)
+    volumes = viewer_volumes(read_comparison(folder), voxels=1000, dataset_dir=folder.parent / "data")
     image = _volume(volumes["cases"][0]["image"])
     label = _volume(volumes["cases"][0]["layers"][0]["data"])
     assert 300 < np.prod(image.shape) <= 1300 and image.shape == label.shape
@@ -119,9 +119,7 @@ def test_answers_are_matched_by_the_structures_names(folder, tmp_path):
     run = moved / "two" / "alone" / "seed0"
     summary = json.loads((run / "evaluation" / "summary.json").read_text())
     (run / "evaluation" / "summary.json").write_text(json.dumps({**summary, "labels": {"names": ["spleen", "liver"]}}))
-    record = json.loads((moved / "compare.json").read_text())
-    (moved / "compare.json").write_text(json.dumps({**record, "dataset_dir": str(tmp_path / "made" / "data")}))
-    case = viewer_volumes(read_comparison(moved))["cases"][0]
+    case = viewer_volumes(read_comparison(moved), dataset_dir=tmp_path / "made" / "data")["cases"][0]
     saved = np.asarray(nibabel.load(run / "predictions" / "toy" / f"{case['case']}.nii.gz").dataobj)
     answer = np.asarray(_volume(case["layers"][3]["data"]).dataobj)
     assert (answer == np.array([0, 2, 1])[saved]).all()
@@ -129,9 +127,40 @@ def test_answers_are_matched_by_the_structures_names(folder, tmp_path):
 
 def test_few_megabytes_keep_the_first_case_and_lost_images_keep_the_page(folder, tmp_path):
     comparison = read_comparison(folder)
-    assert len(viewer_volumes(comparison, megabytes=0.001)["cases"]) == 1
-    comparison.record["dataset_dir"] = str(tmp_path / "gone")
-    assert viewer_volumes(comparison) == {"cases": [], "labels": []}
+    assert len(viewer_volumes(comparison, megabytes=0.001, dataset_dir=folder.parent / "data")["cases"]) == 1
+    assert viewer_volumes(comparison, dataset_dir=tmp_path / "gone") == {"cases": [], "labels": []}
+
+
+def test_data_that_only_the_record_names_are_read_in_its_own_folder_alone(folder, tmp_path):
+    comparison = read_comparison(folder)
+    shown = viewer_volumes(comparison)
+    assert shown["cases"] == [] and str(folder.parent / "data") in shown["note"]
+    text = render_comparison(comparison, {**shown, "note": shown["note"] + "<i>x"})
+    assert "--dataset_dir" in text and "<i>x" not in text and "viewer-library" not in text
+    moved = shutil.copytree(folder, tmp_path / "compare")
+    shutil.copytree(folder.parent / "data", moved / "data")
+    record = {**comparison.record, "dataset_dir": str(moved / "data")}
+    (moved / "compare.json").write_text(json.dumps(record))
+    assert len(viewer_volumes(read_comparison(moved))["cases"]) == 2
+    listing = moved / "data" / "toy" / "dataset.json"
+    text = listing.read_text()
+    for place in (str(folder.parent / "data" / "toy" / "images"), "../../../private"):
+        shutil.copytree(folder.parent / "data" / "toy" / "images", tmp_path / "private", dirs_exist_ok=True)
+        listing.write_text(text.replace('"images/', f'"{place}/'))
+        assert viewer_volumes(read_comparison(moved))["cases"] == []
+    listing.write_text(text)
+    shutil.rmtree(moved / "data" / "toy" / "labels")
+    (moved / "data" / "toy" / "labels").symlink_to(folder.parent / "data" / "toy" / "labels")
+    assert viewer_volumes(read_comparison(moved))["cases"] == []
+
+
+def test_an_answer_that_is_a_link_out_of_the_folder_is_refused(folder, tmp_path):
+    moved = shutil.copytree(folder, tmp_path / "compare")
+    for file in (moved / "one" / "amalgamated" / "seed0" / "predictions" / "toy").iterdir():
+        shutil.move(file, tmp_path / file.name)
+        file.symlink_to(tmp_path / file.name)
+    with pytest.raises(DataError, match="leads out"):
+        viewer_volumes(read_comparison(moved), dataset_dir=folder.parent / "data")
 
 
 def test_worst_and_best_are_by_the_mean_over_members(folder):
@@ -156,8 +185,7 @@ def test_pictures_become_one_slice(phantom_2d_dir, tmp_path):
         for run in m.model.runs:
             run.rows.clear()
     made.members[0].model.runs[1].rows.clear()
-    made.record["dataset_dir"] = str(phantom_2d_dir)
-    content = viewer_volumes(made)["cases"][0]
+    content = viewer_volumes(made, dataset_dir=phantom_2d_dir)["cases"][0]
     assert content["dim"] == 2 and [layer["name"] for layer in content["layers"]] == ["Annotation"]
     assert _volume(content["image"]).shape[2] == 1
 

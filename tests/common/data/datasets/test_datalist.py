@@ -6,6 +6,7 @@ import pytest
 from common.data.datasets import datalist
 from common.data.datasets.datalist import read_collection
 from common.data.datasets.dataset import read_dataset
+from common.data.datasets.verify import check
 from common.errors import DataError, LabelError
 
 
@@ -100,6 +101,24 @@ class TestRefusals:
     def test_labels(self, make_dataset):
         with pytest.raises(LabelError, match="names no labels"):
             read_dataset(_without_labels(make_dataset()))
+
+    @pytest.mark.parametrize("ids", [("Case", "case"), ("caf\u00e9", "cafe\u0301"), ("x", "x."), ("\uff21", "A")])
+    def test_ids_that_a_disk_takes_for_one(self, make_dataset, edit_json, ids):
+        folder = make_dataset()
+        edit_json(
+            folder, lambda d: [d[s][0].update(id=i) for s, i in zip(("training", "validation"), ids, strict=True)]
+        )
+        with pytest.raises(DataError, match="differ in capitals"):
+            read_dataset(folder)
+        problems = [p for p in check(folder) if "differ in capitals" in p.got]
+        assert len(problems) == 1 and problems[0].severity == "error" and ascii(ids[0]) in problems[0].got
+
+    def test_tasks_that_a_disk_takes_for_one(self, make_dataset, edit_json):
+        first, second = make_dataset("one"), make_dataset("two")
+        edit_json(first, lambda d: d.update(name="CT"))
+        edit_json(second, lambda d: d.update(name="ct"))
+        with pytest.raises(DataError, match="differ in capitals"):
+            read_collection([first, second])
 
     def test_duplicate_ids(self, make_dataset, edit_json):
         folder = make_dataset()

@@ -82,9 +82,9 @@ def test_label_maps_that_match_no_scan_are_named(places, caplog):
     touch(places[0], "a.nii", "b.nii")
     pairs(places[0], touch(places[1], "a.nii"))
     assert not caplog.text
-    touch(places[1], "B.nii")
+    touch(places[1], "C.nii")
     assert pairs(*places)["b"] == (["b.nii"], None)
-    assert "match no scan: B.nii" in caplog.text
+    assert "match no scan: C.nii" in caplog.text
 
 
 def test_several_label_maps_of_one_scan_are_named(places):
@@ -93,3 +93,16 @@ def test_several_label_maps_of_one_scan_are_named(places):
     with pytest.raises(DataError, match="several label maps") as caught:
         pairs(*places)
     assert caught.value.got == "case7: case7.nii.gz, case7_mask.nii.gz, case7_seg.nii.gz"
+
+
+@pytest.mark.parametrize("names", [("Case7", "case7"), ("caf\u00e9", "cafe\u0301"), ("a.", "a")])
+def test_names_that_a_disk_takes_for_one_are_not_guessed(places, names):
+    one, other = (f"{n}.nii.gz" for n in names)
+    touch(places[0], "b.nii.gz", one)
+    touch(places[1], "b.nii.gz", other)
+    with pytest.raises(DataError, match="label map's name differs") as caught:
+        pairs(*places)
+    assert ascii(names[0]) in caught.value.got and ascii(names[1]) in caught.value.got
+    touch(places[0], other)
+    with pytest.raises(DataError, match="names of scans differ"):
+        pairs(*places)

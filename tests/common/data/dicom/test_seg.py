@@ -222,3 +222,20 @@ def test_refusals(dicom_series, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"(?s)highdicom.*pip install 'highdicom>=0.28'.*--result nifti"):
         written(volume, labelled(), tmp_path / "a.dcm")
     shutil.rmtree(tmp_path / "s")
+
+
+def test_names_are_one_value_each_and_stay_apart(dicom_series, tmp_path):
+    """A backslash ends a value, spaces at the end are lost, and 64 characters are all."""
+    volume = read_dicom(dicom_series(tmp_path / "s", np.zeros((12, 10, 8))))
+    odd = Algorithm("a\\b\x1b[2J\n" + "x" * 80, "1\\2\r\n" + "3" * 80)
+    names = ("a" * 63, "a" * 63 + " b", "a" * 63 + " c")
+    path = tmp_path / "s.dcm"
+    write_seg(labelled(values=(1, 2, 3)), LabelSpace(names), Grid.of(volume.image), volume.slices, path, algorithm=odd,
+              colors=class_colors(3), description="x\\y\n")  # fmt: skip
+    data = pydicom.dcmread(path)
+    labels = [str(s.SegmentLabel) for s in data.SegmentSequence]
+    assert labels[0] == names[0] and len({x.rstrip() for x in labels}) == 3 and max(map(len, labels)) <= 64
+    own = data.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
+    for text in (data.ManufacturerModelName, data.SoftwareVersions, data.SeriesDescription, data.ContentDescription,
+                 own.AlgorithmName, own.AlgorithmVersion):  # fmt: skip
+        assert isinstance(text, str) and len(text) <= 64 and text.isprintable() and "\\" not in text

@@ -40,7 +40,9 @@ def test_scores_of_just_these_weights(tmp_path: Path) -> None:
     assert read_scores(weights) == []
     keep(evaluated(tmp_path, 0.5), weights)
     assert len(read_scores(weights)) == 1
-    scores_file(weights).write_text("[]")
+    for text in ("[]", "[" * 100_000, '{"weights_sha256": 1, "weights_sha256": 2}'):
+        scores_file(weights).write_text(text)
+        assert read_scores(weights) == []
     assert read_scores(weights) == [] == read_scores(tmp_path / "none.pt")
 
 

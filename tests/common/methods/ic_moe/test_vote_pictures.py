@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from common.errors import ConfigError
+from common.literals import file_name
 from common.methods.ic_moe.vote_pictures import VotePictures, draw_vote
 
 NAMES = ("basic", "semantic", "adaptive")
@@ -56,7 +57,10 @@ def test_the_first_cases_of_each_task(tmp_path):
         handler(SimpleNamespace(state=SimpleNamespace(batch=batch, iteration=1, device=torch.device("cpu"))))
     assert len(network.seen) == 2 and network.seen[0][1].shape == (1, 2, 2)
     captions = json.loads((tmp_path / "pictures" / "captions.json").read_text())
-    assert set(captions) == {"vote_t_a.png", "vote_u_c_d_b561f19f.png"} and "semantic" in captions["vote_t_a.png"]
+    assert (
+        set(captions) == {"vote_t_a.png", f"vote_{file_name('u', 'c d')}.png"}
+        and "semantic" in captions["vote_t_a.png"]
+    )
     rows = pd.read_csv(tmp_path / "evaluation" / "votes.csv")
     assert rows.chosen.tolist() == ["semantic"] * 2 and rows["mean"].tolist() == [0.7, 0.7]
     with pytest.raises(ConfigError, match="cases"):

@@ -16,6 +16,7 @@ from monai.transforms import Compose, Orientationd, Resized
 from PIL import Image
 
 from common.errors import ConfigError, DataError
+from common.literals import file_name
 from common.methods.m4oe.gate_maps import GateMaps
 from common.methods.m4oe.network import M4oE, swin_unet_with_experts
 from common.methods.m4oe.volume import M4oEVolume
@@ -138,7 +139,7 @@ def test_pictures_and_their_captions(tmp_path):
     handler = evaluate(network, tmp_path, cases=1)
     captions = json.loads((tmp_path / "pictures" / "captions.json").read_text())
     pictures = {p.name for p in (tmp_path / "pictures").glob("*.png")}
-    assert pictures == {"gate_usage.png", "gate_t_k_fd4d09f6_0.png", "gate_t_k_fd4d09f6_1.png"}
+    assert pictures == {"gate_usage.png", *(f"gate_{file_name('t k', c)}.png" for c in "01")}
     assert set(captions) == {"other.png", *pictures}
     for name in pictures:
         with Image.open(tmp_path / "pictures" / name) as picture:

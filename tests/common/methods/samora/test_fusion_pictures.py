@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from common.errors import ConfigError
+from common.literals import file_name
 from common.methods.samora.fusion_pictures import FusionPictures, draw_views, view_rows
 
 SIZE = 16
@@ -50,7 +51,7 @@ def test_the_slice_with_most_structures_of_the_first_cases_is_drawn(tmp_path):
         handler(engine(task, case, pred, image))
     assert len(network.seen) == 2 and torch.equal(network.seen[0], image[..., 2])
     names = json.loads((tmp_path / "pictures" / "captions.json").read_text())
-    assert set(names) == {"fusion_ct_a_b_c_539138d5.png", "fusion_mr_x.png"}
+    assert set(names) == {f"fusion_{file_name('ct', 'a b/c')}.png", "fusion_mr_x.png"}
     assert all((tmp_path / "pictures" / n).stat().st_size > 1000 for n in names)
     table = pd.read_csv(tmp_path / "evaluation" / "fusion.csv")
     assert table.slice.tolist() == [2] * 4 and table.without.tolist() == ["image", "all"] * 2
