@@ -33,6 +33,8 @@ def checked_contract(
             checked_names(own["channels"], f"{key}.channels", origin)
         if not isinstance(own.get("intensities", []), list | tuple):
             raise _refusal(f"{key}.intensities", own["intensities"], "one entry per channel", origin)
+        for number, stored in enumerate(own.get("intensities", ())):
+            _check_range(stored, f"{key}.intensities[{number}]", origin)
         if own.get("dim", 3) not in (2, 3) or isinstance(own.get("dim"), bool):
             raise _refusal(f"{key}.dim", own["dim"], "2 for pictures, 3 for volumes", origin)
         modalities[str(name)] = own
@@ -58,6 +60,16 @@ def checked_names(said: Any, key: str, origin: object) -> list[str]:
     if isinstance(said, str) or not isinstance(said, Collection) or not all(isinstance(n, str) for n in said):
         raise _refusal(key, said, "a list of names", origin)
     return list(said)
+
+
+def _check_range(said: Any, key: str, origin: object) -> None:
+    """Of one channel: what is known of its intensities, or None."""
+    entry = {} if said is None else _mapping(said, key, origin)
+    for name in ("lows", "highs"):
+        pair = entry.get(name, (0, 0))
+        numbers = isinstance(pair, list | tuple) and all(type(v) in (int, float) for v in pair)
+        if not numbers or len(pair) != len((0, 0)):
+            raise _refusal(f"{key}.{name}", pair, "the lowest and the highest number", origin)
 
 
 def _mapping(said: Any, key: str, origin: object) -> Mapping[str, Any]:

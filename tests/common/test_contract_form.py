@@ -11,6 +11,8 @@ GOOD = {"modalities": {"CT": CT}, "taught": {"CT": ["liver"]}, "data": [{"name":
 
 def test_what_is_written_is_read():
     modalities, taught, data = checked_contract(GOOD, "model.pt")
+    known = {"CT": {"channels": ["CT"], "dim": 2, "intensities": [None, {"lows": [-1000, -5.5], "highs": (1, 2)}]}}
+    assert checked_contract({**GOOD, "modalities": known}, "model.pt")[0] == known
     assert modalities == GOOD["modalities"] and taught == {"CT": ("liver",)} and data == ({"name": "d"},)
 
 
@@ -20,6 +22,10 @@ def test_what_is_written_is_read():
         ("modalities", 5), ("modalities", {"CT": None}), ("modalities", {"CT": "CT"}), ("taught", ["x"]), ("data", 5),
         ("modalities", {"CT": {"channels": "CT"}}), ("modalities", {"CT": {"intensities": 5}}), ("data", [5]),
         ("taught", {"CT": "liver"}), ("taught", {"CT": None}), ("taught", {"CT": [5]}),
+        ("modalities", {"CT": {"intensities": [5]}}), ("modalities", {"CT": {"intensities": [{"lows": "a"}]}}),
+        ("modalities", {"CT": {"intensities": [{"highs": [1]}]}}),
+        ("modalities", {"CT": {"intensities": [{"lows": None}]}}),
+        ("modalities", {"CT": {"dim": "3"}}),
     ],
 )  # fmt: skip
 def test_another_form_is_refused(key, value):
