@@ -73,6 +73,6 @@ def make_visible() -> None:
     """From now on, all that this process prints, logs and fails with is visible; a second call changes nothing."""
     logging.setLogRecordFactory(visible_records(logging.getLogRecordFactory()))
     if not isinstance(sys.stdout, VisibleStream):
-        sys.stdout = VisibleStream(sys.stdout)  # type: ignore[assignment]  # it has all that a stream has
+        sys.stdout = VisibleStream(sys.stdout)
     if not isinstance(sys.stderr, VisibleStream):
-        sys.stderr = VisibleStream(sys.stderr, moves=True)  # type: ignore[assignment]
+        sys.stderr = VisibleStream(sys.stderr, moves=True)

@@ -23,7 +23,7 @@ from common.literals import file_name
 from common.plain_json import read_object
 
 from .artefacts import artefacts, changed, kept_together, unfit
-from .step import ChainSettings, Step, fingerprint, recipe, this_command
+from .step import ChainSettings, Step, experiment_of, fingerprint, recipe, this_command
 
 __all__ = ["CHANGED", "Record", "prepare_tracking", "write_manifest"]
 
@@ -174,8 +174,8 @@ def prepare_tracking(settings: ChainSettings) -> None:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=settings.tracking_uri)
-    if client.get_experiment_by_name(settings.output_dir.name) is None:
-        client.create_experiment(settings.output_dir.name)
+    if client.get_experiment_by_name(experiment_of(settings)) is None:
+        client.create_experiment(experiment_of(settings))
 
 
 def _row(step: Step, folder: Path, earlier: dict[str, Any] | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.data.datasets.dataset import Dataset, read_dataset
-from common.errors import ConfigError
+from common.errors import ConfigError, visible
 from common.integrity import file_hash
 from common.literals import is_plain
 from common.plain_json import read_object
@@ -24,6 +24,7 @@ __all__ = [
     "Step",
     "config_argument",
     "data_files",
+    "experiment_of",
     "fingerprint",
     "own_data",
     "recipe",
@@ -148,6 +149,11 @@ def recipe(settings: ChainSettings) -> dict[str, Any]:
     return content
 
 
+def experiment_of(settings: ChainSettings) -> str:
+    """The chain's name in a store of runs, which takes no text that is none."""
+    return visible(settings.output_dir.name or settings.output_dir.absolute().name) or "chain"
+
+
 def config_argument(settings: ChainSettings, bundle: str, names: Iterable[str]) -> str:
     """The value of ``--config_file`` for a bundle's files.
 
@@ -167,7 +173,7 @@ def run_words(settings: ChainSettings, config: str, overrides: Mapping[str, obje
     tracked: dict[str, object] = {}
     if settings.tracking != "none" and run_name:
         tracked = {"tracking": settings.tracking, "tracking_uri": settings.tracking_uri,
-                   "experiment_name": settings.output_dir.name, "run_name": run_name}  # fmt: skip
+                   "experiment_name": experiment_of(settings), "run_name": run_name}  # fmt: skip
         if "output_dir" in overrides and not is_plain(str(overrides["output_dir"])):
             tracked["save_execute_config"] = False  # MONAI would put its name together from the text of output_dir
     for key, value in {**overrides, **tracked}.items():

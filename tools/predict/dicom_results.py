@@ -20,6 +20,7 @@ from common.errors import AmalgamationError, ConfigError
 from common.geometry import Grid
 from common.integrity import file_hash
 from common.labels import BACKGROUND, LabelSpace
+from common.literals import odd_in
 
 from ..bundle_files import read_json
 
@@ -144,12 +145,22 @@ def structure_names(config: ConfigParser, bundle: Path) -> tuple[str, ...]:
             return found.names
         if isinstance(found, Sequence) and found and all(isinstance(n, str) for n in found):
             return tuple(found)
-    outputs = _metadata(bundle).get("network_data_format", {}).get("outputs", {})
-    first: dict[str, Any] = next(iter(outputs.values()), {})
-    channels = first.get("channel_def", {})
-    if str(channels.get("0", "")).lower() != BACKGROUND:
+    channels = _channel_def(_metadata(bundle))
+    if channels.get("0", "").lower() != BACKGROUND or not all(map(str.isdecimal, channels)):
         return ()  # an image, or masks that may overlap
-    return tuple(str(channels[i]) for i in sorted(channels, key=int) if str(channels[i]).lower() != BACKGROUND)
+    return tuple(channels[i] for i in sorted(channels, key=int) if channels[i].lower() != BACKGROUND)
+
+
+def _channel_def(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """What the first output's channels are, of metadata that may be anybody's; empty when it is not said in names."""
+    found: Any = metadata
+    for key in ("network_data_format", "outputs"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    first = next(iter(found.values()), None) if isinstance(found, Mapping) else None
+    channels = first.get("channel_def") if isinstance(first, Mapping) else None
+    if not isinstance(channels, Mapping) or not all(isinstance(n, str) and not odd_in(n) for n in channels.values()):
+        return {}
+    return {str(number): name for number, name in channels.items()}
 
 
 def _metadata(bundle: Path) -> dict[str, Any]:

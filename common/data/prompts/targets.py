@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...contract import Contract
 from ...errors import ConfigError, PromptError
-from ...plain_json import read_plain
+from ...plain_json import parse_object, read_plain
 from ...prompts import boxes_from_label, clip_boxes
 from ..datasets.dataset_json import case_name
 
@@ -203,7 +203,8 @@ class TellUntaughtd(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy, perhaps with a remark."""
         image, modality = data[self.image], data.get("modality") or self.modality
-        prompts = json.loads(image.meta.get("prompts") or "{}") if isinstance(image, MetaTensor) else {}
+        told_prompts = image.meta.get("prompts") if isinstance(image, MetaTensor) else None
+        prompts = parse_object(told_prompts, error=PromptError) if told_prompts else {}
         names = [str(modality)] if modality else list(self.contract.taught)
         taught = self.contract.taught_on(names)
         left = [n for n in prompts if taught is not None and n not in taught and not n.lower().startswith("object")]

@@ -11,6 +11,7 @@ from typing import Any
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
+from ...errors import visible
 from ..run.overrides import hash_settings, meaningful, read_command
 from .history import read_history
 
@@ -59,7 +60,7 @@ class Tracking:
         known = client.get_run(run).data.params
         for name, value in {**_knobs(), **self.params}.items():
             if name not in known:
-                client.log_param(run, name, str(value)[:_LONGEST])
+                client.log_param(run, name, visible(str(value))[:_LONGEST])
 
     def _finish(self, engine: Engine) -> None:
         client, run = _record(engine)

@@ -15,7 +15,7 @@ from tools.chain import run as chain_run
 from tools.chain.artefacts import changed, unfit
 from tools.chain.command import Chain
 from tools.chain.record import Record
-from tools.chain.step import Step
+from tools.chain.step import ChainSettings, Step, experiment_of
 
 
 def _run(collection: Path, tmp_path: Path, **more: object) -> str:
@@ -260,3 +260,11 @@ def test_a_record_hashes_nothing_outside_of_its_folder(tmp_path: Path, name: str
     (tmp_path / "secret").write_bytes(b"x")
     (tmp_path / "own").mkdir()
     assert "no place in its folder" in changed(tmp_path / "own", {name: "0"})
+
+
+def test_a_chain_has_a_name_in_every_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "my runs"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    for folder, name in ((place, "my runs"), (Path(), "my runs"), (Path("a\udce9\x1b"), "a\\udce9\\x1b")):
+        assert experiment_of(ChainSettings("ka2er", Path("data"), folder)) == name

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+from monai.bundle import ConfigParser
 
 from common.data.dicom.seg_masks import read_seg
 from common.data.dicom.series import read_dicom
@@ -222,3 +223,17 @@ def test_real_ct_series(toy_bundle, tmp_path):
     assert np.array_equal(label_of(tmp_path / "ct_3slice_liver.dcm", SAMPLES / "ct_3slice_liver"), expected)
     found = segment(toy_bundle, SAMPLES / "ct_jpeg2000_20slices", tmp_path, result="nifti", **WIDE)
     assert nib.load(found["ct_jpeg2000_20slices"]).shape == (512, 512, 20)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [[], {"network_data_format": []}, {"network_data_format": {"outputs": [1]}}, 5, "x", [1],
+     {"0": "background", "x": "liver"}, {"0": "background", "1": 5}, {"0": "background", "1": "a\x1b[2J"},
+     {"0": "background", "1": "$x"}, {"0": "background", "\u00b2": "liver"}],
+)  # fmt: skip
+def test_metadata_that_name_nothing_name_nothing(tmp_path, told):
+    (tmp_path / "configs").mkdir()
+    whole = (isinstance(told, list) and not told) or (isinstance(told, dict) and "0" not in told)
+    meta = told if whole else {"network_data_format": {"outputs": {"pred": {"channel_def": told}}}}
+    (tmp_path / "configs" / "metadata.json").write_text(json.dumps(meta))
+    assert structure_names(ConfigParser({}), tmp_path) == ()

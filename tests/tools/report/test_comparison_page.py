@@ -23,6 +23,7 @@ from tests.tools.report.test_command import Checker
 from tools.report import viewer
 from tools.report.command import comparison_report, report
 from tools.report.comparison import read_comparison
+from tools.report.comparison_page import render_comparison
 from tools.report.volumes import viewer_cases, viewer_volumes
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
