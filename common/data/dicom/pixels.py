@@ -118,6 +118,7 @@ def _decoded(data: pydicom.Dataset) -> NDArray[np.float32]:
     for tag in _PIXEL_TAGS:
         if tag in data and not tag.startswith("Rescale"):
             copy[tag] = data[tag]
+    copy.PhotometricInterpretation = "MONOCHROME2"  # else GDCM inverts what other transfer syntaxes leave as it is
     copy.file_meta = pydicom.dataset.FileMetaDataset()
     copy.file_meta.TransferSyntaxUID = data.file_meta.TransferSyntaxUID
     copy.file_meta.MediaStorageSOPClassUID = copy.SOPClassUID = SecondaryCaptureImageStorage

@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from ...errors import DataError, GeometryError
 from .grid import regular, series_grid, stacks
 from .pixels import decodable, read_planes, read_stack
-from .slices import Refused, Slice, predict_takes, scan_files
+from .slices import Refused, Slice, no_image, predict_takes, scan_files
 
 __all__ = ["DicomVolume", "SeriesOptions", "list_series", "read_dicom", "read_series"]
 
@@ -138,7 +138,7 @@ def _choose(
         if refused and not options.skip_broken:
             raise refused[0].error
         if not found:
-            raise DataError("no DICOM image series here", where=folder, hint="give the folder of the slices itself")
+            raise _no_series(folder)
         if len(found) > 1:
             raise DataError(
                 f"the folder holds {len(found)} series",
@@ -156,6 +156,20 @@ def _choose(
         problem = "several series are called so" if matches else "the folder has no such series"
         raise DataError(problem, where=folder, got=wanted, expected=_listing(found) or "no image series at all")
     return found[matches[0]]
+
+
+def _no_series(folder: Path) -> DataError:
+    other = no_image(folder)
+    if other is None:
+        return DataError("no DICOM image series here", where=folder, hint="give the folder of the slices itself")
+    words, _, way = other[1].partition("; ")
+    return DataError(
+        f"no DICOM image series here, but {words}",
+        where=folder,
+        got=f"modality {other[0]}",
+        expected="slices of a scan",
+        hint=way or "give the folder of the slices that it belongs to",
+    )
 
 
 def _refuse_broken(

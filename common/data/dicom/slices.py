@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = [
     "holds_dicom",
     "is_dicom",
     "modality_tag",
+    "no_image",
     "predict_takes",
     "read_slices",
     "scan_files",
@@ -28,7 +30,12 @@ __all__ = [
 CONVERT = "convert the series to NIfTI with dcm2niix and check the result"
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-_NO_IMAGE = ("SEG", "SR", "RTSTRUCT", "PR", "KO", "RTPLAN", "RTDOSE", "REG")
+_NO_IMAGE = {
+    "RTSTRUCT": "contours; draw them into a label map first: dcmrtstruct2nii convert -r FILE -d SERIES -o FOLDER",
+    "SEG": "a segmentation; as a label of its series: python -m tools data convert IMAGES OUT --labels FOLDER",
+    "SR": "a report", "PR": "a presentation state", "KO": "a selection of images", "REG": "a registration",
+    "RTPLAN": "a treatment plan", "RTDOSE": "a dose",
+}  # fmt: skip
 _ENHANCED = {
     "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2",  # Enhanced CT, legacy converted
     "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4",  # Enhanced MR, legacy converted
@@ -169,6 +176,18 @@ def modality_tag(place: Path) -> str:
     return ""
 
 
+def no_image(place: Path) -> tuple[str, str] | None:
+    """The modality of the first DICOM file that is no image, and what that is; None when there is none."""
+    for path in [place] if place.is_file() else sorted(p for p in place.iterdir() if p.is_file()):
+        try:
+            tag = str(_header(path).get("Modality") or "").strip().upper() if is_dicom(path) else ""
+        except (DataError, OSError):
+            continue
+        if tag in _NO_IMAGE:
+            return tag, _NO_IMAGE[tag]
+    return None
+
+
 def _header(path: Path) -> pydicom.Dataset:
     try:
         syntax = str(getattr(read_file_meta_info(path), "TransferSyntaxUID", ""))
@@ -186,6 +205,15 @@ def _header(path: Path) -> pydicom.Dataset:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
+    with path.open("rb") as handle:
+        head = handle.read(132)
+    if head[:2] in (b"\x08\0", b"\x02\0") and head[128:] != b"DICM":  # a data set begins with group 0008 (or 0002)
+        return DataError(
+            "a DICOM data set without the preamble that files have",
+            where=path,
+            expected="128 bytes and DICM before it",
+            hint=f"store it as a file: dcmconv {shlex.quote(str(path.absolute()))} NEW_FILE",
+        )
     return DataError(
         f"not a readable DICOM file ({type(error).__name__}: {str(error)[:120]})",
         where=path,

@@ -4,6 +4,7 @@ Also the test of ``common.data.dicom.pixels``.
 """
 
 import random
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -152,6 +153,41 @@ def test_deflated_is_refused():
 def test_transfer_syntaxes_decode_alike(kind):
     plain = read_series(Path(get_testdata_file("MR_small.dcm")))
     assert torch.equal(read_series(Path(get_testdata_file(f"MR_small_{kind}.dcm"))).as_tensor(), plain.as_tensor())
+
+
+@pytest.mark.parametrize("kind", ["", "_RLE", "_jp2klossless", "_jpeg_ls_lossless"])
+def test_inverted_display_changes_no_value_whatever_the_transfer_syntax(kind, tmp_path):
+    plain = read_series(Path(get_testdata_file("MR_small.dcm")))
+    data = pydicom.dcmread(get_testdata_file(f"MR_small{kind}.dcm"))
+    data.PhotometricInterpretation = "MONOCHROME1"
+    data.save_as(tmp_path / "a.dcm")
+    assert torch.equal(read_series(tmp_path / "a.dcm").as_tensor(), plain.as_tensor())
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_a_data_set_without_preamble_is_told_from_a_damaged_file(implicit, tmp_path):
+    data = pydicom.dcmread(get_testdata_file("MR_small.dcm"))
+    path = tmp_path / "it's.dcm"
+    with path.open("wb") as handle:
+        stream = pydicom.filebase.DicomFileLike(handle)
+        stream.is_little_endian, stream.is_implicit_VR = True, implicit
+        pydicom.filewriter.write_dataset(stream, data)
+    with pytest.raises(DataError, match="without the preamble") as refusal:
+        read_series(path)
+    assert f"dcmconv {shlex.quote(str(path))} NEW_FILE" in refusal.value.hint
+    path.write_bytes(Path(get_testdata_file("MR_small.dcm")).read_bytes()[:100])
+    with pytest.raises(DataError, match=r"(?s)not a readable DICOM file.*cut off"):
+        read_series(path)
+
+
+@pytest.mark.parametrize(
+    ("modality", "words"),
+    [("RTSTRUCT", r"contours.*dcmrtstruct2nii"), ("SEG", r"a segmentation.*data convert"), ("SR", "a report.*slices")],
+)
+def test_objects_that_are_no_scan_are_told_by_what_they_are(series, modality, words):
+    folder = series(count=2, change=lambda _, data: setattr(data, "Modality", modality))
+    with pytest.raises(DataError, match=rf"(?s)no DICOM image series here, but {words}"):
+        read_series(folder)
 
 
 @pytest.mark.parametrize("name", ["MR_truncated", "no_meta", "rtstruct", "rtplan_truncated", "test-SR", "liver_1frame"])
