@@ -172,7 +172,10 @@ def _stored(header: _Header, path: Path) -> Stored:
                             got=f"CompressedDataSize = {fields.get('CompressedDataSize', 'none')}",
                             expected=f"{path.stat().st_size - start}, when nothing follows them",
                             hint="write that line into the header, above ElementDataFile")  # fmt: skip
-        return Stored(files, start, packed if local else None, "zlib", voxels)
+        if skip < 0:
+            raise DataError("the header does not say where its compressed voxels begin", where=path,
+                            got=f"HeaderSize = {skip}", expected="a number of bytes", hint=EXPORT)  # fmt: skip
+        return Stored(files, start, packed or None, "zlib", voxels)
     there = sum(f.stat().st_size for f in files) - start
     if skip >= 0 and (there >= 2 * voxels or (local and skip > 0)):
         raise DataError(

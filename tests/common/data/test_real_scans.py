@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.data, pytest.mark.skipif(not ROOT.is_dir(), reason="AM
 KEYS = ["image", "label"]
 
 
-@pytest.mark.parametrize(("name", "counts"), [("chaos_mr", (8, 2, 0)), ("la2018", (16, 4, 12)), ("acdc", (16, 4, 0))])
+@pytest.mark.parametrize(("name", "counts"), [("chaos_mr", (8, 5, 3)), ("la2018", (16, 4, 12)), ("acdc", (16, 4, 0))])
 def test_check_passes(name, counts):
     dataset = read_collection(ROOT / name).datasets[0]
     assert tuple(len(dataset.splits[s]) for s in ("training", "validation", "unlabelled")) == counts

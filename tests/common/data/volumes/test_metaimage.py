@@ -142,6 +142,23 @@ def test_a_flipped_byte_and_a_stream_without_end(meta_file):
             read_volume(meta_file(changes, damaged))
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"CompressedDataSize": "10"}, "cut off or damaged"),
+        ({"CompressedDataSize": "999"}, "cut off"),
+        ({"HeaderSize": "-1"}, "where its compressed voxels begin"),
+    ],
+)
+def test_compressed_voxels_in_a_file_of_their_own(meta_file, tmp_path, changes, words):
+    (tmp_path / "data.zraw").write_bytes(PACKED)
+    packed = {"CompressedData": "True", "ElementDataFile": "data.zraw"}
+    for sizes in ({}, {"CompressedDataSize": str(len(PACKED))}):
+        assert np.array_equal(read_volume(meta_file({**packed, **sizes}, b"", "scan.mhd")).numpy()[0], ARRAY)
+    with pytest.raises(DataError, match=words):
+        read_volume(meta_file({**packed, **changes}, b"", "scan.mhd"))
+
+
 def test_strangers(meta_file):
     path = meta_file()
     path.write_bytes(b"this is no volume at all" * 9)
