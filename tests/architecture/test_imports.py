@@ -26,6 +26,7 @@ ORDER = {
     "common.backbones": "mae nnunet sam skresnet swin_unet swin_unetr | hsam sam2 sam3d",
     "common.engine": "inference run | monitor | evaluation | interactive | training",
     "common.methods": "ic_moe ka2er m4oe sam_med3d_moe samora",
+    "common.methods.samora": "base unchanged | stage_one stage_two",
     "tools": "bench bundle_describe bundle_files command_line phantom question run_files terminal workflow | report"
     " | data doctor export train weights | chain experts | compare evaluate predict | label | bundle | __main__",
 }
@@ -79,7 +80,8 @@ def test_packages_of_packages_have_an_order() -> None:
     [
         ("common.data.io", "from .transforms.loading import LoadCased\n", "common/data/transforms/loading.py"),
         ("common.data.dicom.series", "from ..datasets import dataset\n", "common/data/datasets/dataset.py"),
-        ("common.methods.samora.network", "from ..m4oe.network import M4oE\n", "common/methods/m4oe/network.py"),
+        ("common.methods.samora.stage_two.network", "from ...m4oe.network import M4oE\n",
+         "common/methods/m4oe/network.py"),
         ("common.engine.run.start", "def f():\n    from ...methods.ka2er.network import KA2ER\n",
          "common/methods/ka2er/network.py"),
         ("common.labels", "from tools.workflow import run\n", "tools/workflow.py"),

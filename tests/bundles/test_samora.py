@@ -17,7 +17,7 @@ from common.labels import LabelSpace
 from common.layers.fusion.hl_attention import LEVELS
 from common.layers.lora.experts import add_experts, expert_parameters
 from common.layers.lora.files import base_hash, save_adapter
-from common.methods.samora.build import base_network
+from common.methods.samora.stage_two.build import base_network
 from common.weights import read_state_dict
 from tests.bundles import commands
 from tests.bundles.commands import ROOT, killed_and_resumed

@@ -15,8 +15,8 @@ from common.backbones.sam.encoder import SamEncoder
 from common.backbones.sam.network import Sam, sam_network
 from common.layers.fusion.hl_attention import LEVELS, HLAttention
 from common.layers.lora.experts import add_experts, expert_parameters, set_expert
-from common.methods.samora.network import SAMora
-from common.methods.samora.plain import plain_features
+from common.methods.samora.stage_two.network import SAMora
+from common.methods.samora.stage_two.plain import plain_features
 
 from .measure import Case, relative
 from .sam import library_encoder

@@ -11,8 +11,8 @@ from common.methods.m4oe.phase_one import MaskedVolume
 from common.methods.m4oe.single import M4oEFile
 from common.methods.m4oe.volume import M4oEVolume
 from common.methods.sam_med3d_moe.network import SAMMed3DMoE
-from common.methods.samora.expert_volume import ExpertVolume
-from common.methods.samora.volume import SAMoraVolume
+from common.methods.samora.stage_one.volume import ExpertVolume
+from common.methods.samora.stage_two.volume import SAMoraVolume
 
 __all__ = ["REFUSALS", "ForFile", "for_file"]
 

@@ -14,7 +14,7 @@ from common.layers import sam_adapters
 from common.layers.attention import released_bias
 from common.layers.attention import sam as sam_attention
 from common.methods.sam_med3d_moe.network import SAMMed3DMoE
-from common.methods.samora import network as samora
+from common.methods.samora.stage_two import network as samora
 from tools.__main__ import main
 from tools.bench import command as bench
 from tools.bench import ic_moe as bench_ic_moe
