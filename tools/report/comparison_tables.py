@@ -83,7 +83,8 @@ def costs(rows: Sequence[MethodRow]) -> str:
     note = (
         "Measured in these runs. Steps and training are the method’s own (of all experts together where these are the "
         "method); “experts before” is the time of all trainings that it needs first, each at the same budget; "
-        "validations during a training count. Multiply-adds are of the first case of each task, all windows or slices "
+        "validations during a training count. “Budget used” is the mean share of the budget’s steps, or of its minutes "
+        "(those of steps, without validation). Multiply-adds are of the first case of each task, all windows or slices "
         "together. Memory is the process’s peak on a CPU, that of tensors on a GPU. Times depend on what else the "
         "machine does."
     )
