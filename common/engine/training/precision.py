@@ -24,10 +24,12 @@ class Numerics(NamedTuple):
 
     ``dtype``: of the network's products (its weights, the loss and the optimiser stay at 32 bits); None for 32 bits
     all through. ``scaled``: whether gradients are scaled, as 16 bits with few of them for the exponent need it.
+    ``on_gpu``: whether a GPU computes in fewer than 32 bits, which MONAI's evaluator can, too.
     """
 
     dtype: torch.dtype | None = None
     scaled: bool = False
+    on_gpu: bool = False
 
     @property
     def kwargs(self) -> dict[str, Any]:
@@ -84,7 +86,8 @@ def numerics(
     if precision == "fp32":
         return Numerics()
     logger.info("the network computes in %s on %s", precision, kind)
-    return Numerics(torch.bfloat16) if precision == "bf16" else Numerics(torch.float16, scaled=True)
+    scaled = precision == "fp16"
+    return Numerics(torch.float16 if scaled else torch.bfloat16, scaled, on_gpu=kind == "cuda")
 
 
 def _check_cpu(gain: float | None, flags: frozenset[str]) -> None:
@@ -96,7 +99,7 @@ def _check_cpu(gain: float | None, flags: frozenset[str]) -> None:
         got = "not measured for this network" if gain is None else f"{gain:g} times as fast as 32 bits"
         raise ConfigError("bf16 is not worth it on a CPU with this network", where="precision", got=got,
                           expected=f"at least {LEAST_GAIN} times as fast",
-                          hint="--precision fp32; whoever measured more: --numerics::cpu_gain FACTOR")  # fmt: skip
+                          hint="--precision fp32; whoever measured more: --cpu_gain FACTOR")  # fmt: skip
 
 
 def _gpu_has_bf16() -> bool:

@@ -17,9 +17,9 @@ def gpu(monkeypatch, *, bf16):
 
 def test_auto_is_what_the_machine_has(monkeypatch):
     gpu(monkeypatch, bf16=True)
-    assert numerics("auto", "cuda") == Numerics(torch.bfloat16) and not numerics("auto", "cuda").scaled
+    assert numerics("auto", "cuda") == Numerics(torch.bfloat16, on_gpu=True)
     gpu(monkeypatch, bf16=False)
-    assert numerics("auto", "cuda:1") == Numerics(torch.float16, scaled=True)
+    assert numerics("auto", "cuda:1") == Numerics(torch.float16, scaled=True, on_gpu=True)
     assert numerics("auto", "cpu", cpu_gain=2.0, flags=HAS) == Numerics(), "bf16 on a CPU is asked for by name"
 
 
@@ -28,7 +28,8 @@ def test_what_is_asked_for_is_what_is_given(monkeypatch):
     for device in ("cuda", "cpu"):
         assert numerics("fp32", device) == Numerics() and Numerics().kwargs == {}
     assert numerics("fp16", "cuda").kwargs == {"dtype": torch.float16}
-    assert numerics("bf16", torch.device("cpu"), cpu_gain=1.3, flags=HAS).kwargs == {"dtype": torch.bfloat16}
+    on_cpu = numerics("bf16", torch.device("cpu"), cpu_gain=1.3, flags=HAS)
+    assert on_cpu.kwargs == {"dtype": torch.bfloat16} and not on_cpu.on_gpu and not on_cpu.scaled
 
 
 @pytest.mark.parametrize(
