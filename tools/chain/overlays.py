@@ -42,7 +42,8 @@ def ordered_files(
     said: dict[str, Any] = {}
     for name in overlays:
         said |= _content(folder / name)
-    before, after = [], []
+    before: list[str] = []
+    after: list[str] = []
     for name in preset:
         other = {k for k, v in _content(folder / name).items() if k in said and v != said[k]}
         if other - SIZES and other & SIZES:

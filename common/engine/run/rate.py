@@ -99,7 +99,7 @@ class StepSchedule(LRScheduler):
         wanted = round(self.warmup_share * total) if self.warmup_share else self.warmup_steps
         return min(wanted, total // 4)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | torch.Tensor]:
         """The rate of each group now."""
         return [base * self.factor(self.last_epoch) for base in self.base_lrs]
 
@@ -116,5 +116,5 @@ class StepSchedule(LRScheduler):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self.last_epoch = int(state_dict["last_epoch"])
-        self.base_lrs = [float(b) for b in state_dict["base_lrs"]]
+        self.base_lrs = list(map(float, state_dict["base_lrs"]))
         self.refresh()

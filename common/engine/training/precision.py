@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 CHOICES = ("auto", "fp32", "bf16", "fp16")
 FLAGS = ("avx512_bf16", "amx_bf16", "bf16")  # the last one is ARM's
 LEAST_GAIN = 1.3
+MAPS = ((1, 1, 1), (2, 1, 1), (2, 2, 2), (2, 4, 4), (3, 3, 3), (4, 4, 2))
 
 
 class Numerics(NamedTuple):
@@ -52,19 +53,23 @@ def numerics(
     device: torch.device | str,
     *,
     cpu_gain: float | None = None,
+    convolutions: int = 2,
     flags: frozenset[str] | None = None,
 ) -> Numerics:
     """What a training computes in on a device.
 
     ``auto`` is bf16 on a GPU that has it, fp16 with scaled gradients on an older one, and 32 bits elsewhere. On a CPU
     bf16 is an option for networks that a measurement showed to gain by it; without the processor's own instructions
-    it would be slower than 32 bits, and for many small networks it is slower with them.
+    it would be slower than 32 bits, and for many small networks it is slower with them. Where the network has 3-D
+    convolutions the library is tried first: PyTorch 2.12 gives wrong gradients, without a word, for those over maps of
+    two slices (oneDNN on AVX512).
 
     Args:
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         device: of the training.
         cpu_gain: how many times as fast a training step of this network was in bf16 on a CPU with instructions for
             it; None where nobody measured.
+        convolutions: dimensions of the network's convolutions, 2 or 3.
         flags: of the processor; asked of the system when omitted.
 
     Raises:
@@ -83,6 +88,8 @@ def numerics(
                           expected="a GPU of compute capability 8.0 or later", hint="--precision fp16")  # fmt: skip
     if precision == "bf16" and kind == "cpu":
         _check_cpu(cpu_gain, cpu_flags() if flags is None else flags)
+        if convolutions == 3:
+            _check_convolutions()
     if precision == "fp32":
         return Numerics()
     logger.info("the network computes in %s on %s", precision, kind)
@@ -100,6 +107,30 @@ def _check_cpu(gain: float | None, flags: frozenset[str]) -> None:
         raise ConfigError("bf16 is not worth it on a CPU with this network", where="precision", got=got,
                           expected=f"at least {LEAST_GAIN} times as fast",
                           hint="--precision fp32; whoever measured more: --cpu_gain FACTOR")  # fmt: skip
+
+
+def _check_convolutions() -> None:
+    wrong = [shape for shape in MAPS if not _gradient_holds(shape)]
+    if wrong:
+        raise ConfigError("this build of PyTorch computes wrong gradients of 3-D convolutions in bf16 on a CPU",
+                          where="precision", got=f"PyTorch {torch.__version__}, maps of {wrong[0]} voxels",
+                          expected="nearly the gradients of 32 bits", hint="--precision fp32")  # fmt: skip
+
+
+def _gradient_holds(shape: tuple[int, int, int], channels: int = 16) -> bool:
+    """Whether the weights' gradient of one convolution is nearly that of 32 bits; random numbers stay as they are."""
+    generator = torch.Generator().manual_seed(0)
+    image, weight, given = (
+        torch.randn(size, generator=generator)
+        for size in ((2, channels, *shape), (channels, channels, 3, 3, 3), (2, channels, *shape))
+    )
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        leaf = weight.to(dtype, copy=True).requires_grad_()
+        with torch.enable_grad():
+            torch.nn.functional.conv3d(image.to(dtype), leaf, padding=1).backward(given.to(dtype))
+        found.append(leaf.grad.float() if leaf.grad is not None else torch.full_like(weight, torch.nan))
+    return bool((found[1] - found[0]).abs().max() < 0.1 * found[0].abs().max())
 
 
 def _gpu_has_bf16() -> bool:

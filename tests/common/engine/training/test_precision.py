@@ -50,6 +50,36 @@ def test_what_the_machine_lacks_or_does_not_gain_by_is_refused(monkeypatch, prec
         numerics(precision, device, **given)
 
 
+def test_3d_convolutions_are_tried_and_refused_where_the_library_computes_nonsense(monkeypatch):
+    given = {"cpu_gain": 2.0, "flags": HAS, "convolutions": 3}
+    monkeypatch.setattr(module, "_gradient_holds", lambda shape: shape[0] != 2)
+    with pytest.raises(ConfigError, match=r"wrong gradients[\s\S]*\(2, 1, 1\)[\s\S]*--precision fp32"):
+        numerics("bf16", "cpu", **given)
+    assert numerics("bf16", "cpu", **{**given, "convolutions": 2}).dtype == torch.bfloat16
+    monkeypatch.setattr(module, "_gradient_holds", lambda _: True)
+    assert numerics("bf16", "cpu", **given).dtype == torch.bfloat16
+
+
+def test_the_trial_sees_a_wrong_gradient_and_not_mere_rounding(monkeypatch):
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    real = torch.nn.functional.conv3d
+
+    def rounded(image, weight, padding):
+        return real(image.float(), weight.float(), padding=padding).to(image.dtype)
+
+    monkeypatch.setattr(torch.nn.functional, "conv3d", rounded)
+    assert all(module._gradient_holds(shape) for shape in module.MAPS)
+    for wrong in (1e30, float("nan"), float("inf"), 2.0):
+
+        def broken(image, weight, padding, wrong=wrong):
+            return rounded(image, weight if weight.dtype == torch.float32 else weight * wrong, padding)
+
+        monkeypatch.setattr(torch.nn.functional, "conv3d", broken)
+        assert not module._gradient_holds((2, 2, 2))
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
 @pytest.mark.parametrize(
     ("text", "flags"),
     [
