@@ -107,6 +107,7 @@ CAPTIONS = {"type": "object", "additionalProperties": TEXT}
 """Of ``captions.json``."""
 COSTS = _table({
     **dict.fromkeys(("seconds", "steps", "trained_parameters", "peak_mb", "parameters", "threads"), NUMBER),
+    **dict.fromkeys(("planned_steps", "step_seconds"), NUMBER),
     "device": TEXT_OR_NONE, "ended_by_clock": FLAG, "cases": {"type": "array", "items": _CASE},
 })  # fmt: skip
 """Of ``training_costs.json`` and ``evaluation/costs.json``."""

@@ -112,7 +112,7 @@ OWN_WORDS = {
     ("tools/chain/plan.py", "folder"),
     ("common/data/dicom/slices.py", "option"),
     ("common/methods/samora/teacher_file.py", "'ts_cpt' if own else 'ts'"),
-    ("common/methods/samora/start.py", "words"),
+    ("common/methods/samora/stage_two/start.py", "words"),
     ("tools/chain/command.py", "words"),
 }
 _COMMAND = re.compile(r"(?:python -m |pip install |torchrun )(?:(?![;,:(]\s|\n).)*$|--[\w:-]+[ =][\"']?$", re.DOTALL)

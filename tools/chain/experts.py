@@ -17,6 +17,7 @@ from common.literals import folder_names
 
 from ..command_line import as_typed
 from ..train import typed
+from .overlays import ordered_files
 from .step import ChainSettings, Step, config_argument, data_files, own_data, run_words
 
 __all__ = ["expert_steps", "given_expert", "several", "stage_one_runs", "taken"]
@@ -113,8 +114,12 @@ def _named_experts(
     stage1 = recipe["stage1"]
     data = tuple(f for d in collection.datasets for f in data_files(d))
     for run in runs:
-        preset = [*recipe["presets"][settings.preset]["stage1"], *run.get("presets", {}).get(settings.preset, [])]
-        names = ["train.json", *preset, *run["overlays"]]
+        names = ordered_files(
+            settings.bundles / stage1["bundle"] / "configs",
+            overlays=run["overlays"],
+            preset=recipe["presets"][settings.preset]["stage1"],
+            own=run.get("presets", {}).get(settings.preset, []),
+        )
         folder = settings.output_dir / "experts" / run["id"]
         knobs, inputs, needs = taken(settings, run)
         overrides = {

@@ -14,6 +14,7 @@ from common.plain_json import read_object
 from ..command_line import as_typed
 from .evaluate import check_split, evaluation, given_evaluations, together
 from .experts import expert_steps, given_expert, several, stage_one_runs, taken
+from .overlays import ordered_files
 from .step import (
     ChainSettings,
     Step,
@@ -119,10 +120,12 @@ def _students(
 
 def _overlays(settings: ChainSettings, recipe: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
     preset = recipe["presets"][settings.preset]
+    own = run.get("presets", {}).get(settings.preset, [])
+    folder = settings.bundles / run.get("bundle", settings.bundle) / "configs"
     if "bundle" in run:
-        return ["train.json", *preset["stage1"], *run.get("presets", {}).get(settings.preset, []), *run["overlays"]]
+        return ordered_files(folder, overlays=run["overlays"], preset=preset["stage1"], own=own)
     fewer = recipe.get("without_external", []) if settings.external is None else []
-    return ["train.json", *preset["stage2"], *fewer, *run["overlays"]]
+    return ordered_files(folder, overlays=[*fewer, *run["overlays"]], preset=preset["stage2"], own=own)
 
 
 def _given(

@@ -56,8 +56,9 @@ class Compare:
             methods: names separated by commas (``compare methods`` lists them), ``all`` for every one that can.
             preset: of all bundles, or of single ones: ``laptop,ka2er=abdomen_cpu``.
             budget_steps: updates of the weights that every training takes, each expert's as well as each method's own,
-                at the batch size of the preset.
-            budget_minutes: minutes after which every training is ended; instead of steps.
+                at the batch size of the preset, whether its preset has fewer or more.
+            budget_minutes: minutes of training steps, instead of steps: each training measures its speed at the start
+                and takes the number of steps that fits, with its whole schedule; validation does not count.
             seeds: seed or seeds of stage 2.
             split: split to evaluate on.
             reference: method that the others are tested against; the first of the methods when omitted.

@@ -75,10 +75,8 @@ def parts(settings: CompareSettings) -> list[Part]:
         own = [m for m in settings.members if m.bundle == bundle]
         chain = _chain(settings, bundle, own)
         steps = _needed(plan(chain), own)
-        rules = recipe(chain).get("budget", {})
-        # knobs come first for what the budget makes of them, and last as they count more than the budget
-        known = (_with_knobs(s, settings) for s in steps)
-        found.append(Part(chain, tuple(_with_knobs(measured(s, settings.budget, rules), settings) for s in known)))
+        # knobs come last, as they count more than the budget
+        found.append(Part(chain, tuple(_with_knobs(measured(s, settings.budget), settings) for s in steps)))
     trained = {_bundle(s) for part in found for s in part.steps if trains(s)}
     strange = {bundle for bundle, _, _ in settings.knobs} - trained
     if strange:

@@ -30,6 +30,7 @@ class Costs:
         trained: parameters that the member's own training changes.
         multiply_adds_g: 10^9 per case, the mean over the first case of each task.
         steps: of the member's own training.
+        used: share of the budget that this took, the mean over seeds.
         training_s: seconds of the member's own training, the mean over seeds; of all experts together where these are
             the member.
         experts_s: seconds of the trainings that it needs before.
@@ -44,6 +45,7 @@ class Costs:
     trained: float = math.nan
     multiply_adds_g: float = math.nan
     steps: float = math.nan
+    used: float = math.nan
     training_s: float = math.nan
     experts_s: float = math.nan
     case_s: float = math.nan
@@ -170,6 +172,7 @@ def costs_of(
         trained=combine([t.get("trained_parameters") for t in trained]),
         multiply_adds_g=_operations(cases),
         steps=combine([t.get("steps") for t in trained]),
+        used=_mean([_used(t, budget or {}) for t in trained]),
         training_s=combine([t.get("seconds") for t in trained]),
         experts_s=_sum([_read(r.folder / TRAINING).get("seconds") for r in before]) if before else 0.0,
         case_s=_mean([c.get("seconds") for c in timed]),
@@ -181,12 +184,20 @@ def costs_of(
     )
 
 
-def _early(training: Mapping[str, Any], budget: Mapping[str, Any]) -> bool:
-    """Whether a training left a tenth of its budget or more unused; schedules are no exact multiples of steps."""
+def _used(training: Mapping[str, Any], budget: Mapping[str, Any]) -> float | None:
+    """The share of its budget that a training took: of its steps, or of its minutes by the clock."""
     steps, minutes = budget.get("steps"), budget.get("minutes")
-    if steps is not None:
-        return any(v < 0.9 * steps for v in _known([training.get("steps")]))
-    return minutes is not None and any(v < 0.9 * 60 * minutes for v in _known([training.get("seconds")]))
+    spent = training.get("steps") if steps else training.get("step_seconds", training.get("seconds"))
+    whole = steps or (60 * minutes if minutes else None)
+    return None if whole is None or spent is None else float(spent) / whole
+
+
+def _early(training: Mapping[str, Any], budget: Mapping[str, Any]) -> bool:
+    """Whether a training ended before its steps; where these are not told, with a tenth of its budget unused."""
+    planned = training.get("planned_steps")
+    if planned is not None:
+        return any(v < planned for v in _known([training.get("steps")]))
+    return any(v < 0.9 for v in _known([_used(training, budget)]))
 
 
 def _machine(costs: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ COSTS = {
     "trained": "trained_parameters",
     "multiply_adds_g": "multiply_adds_1e9_per_case",
     "steps": "steps",
+    "used": "budget_used",
     "training_s": "training_seconds",
     "experts_s": "experts_training_seconds",
     "case_s": "inference_seconds_per_case",
@@ -74,12 +75,12 @@ def _cell(value: float) -> str:
 
 
 def quantity(value: float, unit: str) -> str:
-    """A cost for people: ``M`` and ``GB`` are divided first; seconds become minutes and hours."""
+    """A cost for people: ``M`` and ``GB`` are divided, shares become per cent, seconds minutes and hours."""
     if not math.isfinite(value):
         return NOT_MEASURED
     if unit == "time":
         return _time(value)
-    shown = {"M": value / 1e6, "GB": value / 1e3}.get(unit, value)
+    shown = {"M": value / 1e6, "GB": value / 1e3, "%": value * 100}.get(unit, value)
     text = f"{shown:,.0f}" if shown >= 100 or unit == "" else f"{shown:.3g}"
     return f"{text} {unit}".strip()
 
@@ -146,6 +147,7 @@ COST_COLUMNS = (
     ("trained", "trained", "M"),
     ("10^9 multiply-adds/case", "multiply_adds_g", "G"),
     ("steps", "steps", ""),
+    ("budget used", "used", "%"),
     ("training", "training_s", "time"),
     ("experts before", "experts_s", "time"),
     ("network/case", "case_s", "time"),

@@ -139,9 +139,7 @@ def _notices(comparison: Comparison) -> list[str]:
     cut = [m.title for m in comparison.members if m.costs.clock]
     notes += [f"The clock ended trainings before their schedule was over: {', '.join(cut)}."] if cut else []
     early = [m.title for m in comparison.members if m.costs.early]
-    notes += (
-        [f"Trainings ended with their preset’s own schedule before the budget: {', '.join(early)}."] if early else []
-    )
+    notes += [f"Trainings ended before their budget: {', '.join(early)}."] if early else []
     notes += _unlike(comparison)
     left_out = comparison.record.get("left_out") or {}
     why = "; ".join(f"{name} {reason}" for name, reason in left_out.items())

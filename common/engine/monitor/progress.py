@@ -56,18 +56,19 @@ class Progress:
 
     def eta(self, engine: Engine) -> float | None:
         """Seconds until the last epoch ends; None when unknown."""
-        if engine.state.epoch_length is None or engine.state.max_epochs is None:
+        total = _steps(engine)
+        if total is None:
             return None
-        left = engine.state.epoch_length * engine.state.max_epochs - engine.state.iteration
+        left = max(0, total - engine.state.iteration)
         return remaining_seconds(self.clock() - self._began, engine.state.iteration - self._first, left)
 
     def _epoch_started(self, engine: Engine) -> None:
         if self._began == 0.0:
             self._began, self._first = self.clock(), engine.state.iteration
             if self.terminal:
-                length, epochs = engine.state.epoch_length, engine.state.max_epochs
-                total = length * epochs if length and epochs else None
-                self._bar = tqdm(total=total, initial=self._first, unit="it", dynamic_ncols=True, file=sys.stderr)
+                self._bar = tqdm(
+                    total=_steps(engine), initial=self._first, unit="it", dynamic_ncols=True, file=sys.stderr
+                )
         self._sum, self._count = 0.0, 0
 
     def _iteration(self, engine: Engine) -> None:
@@ -75,6 +76,7 @@ class Progress:
         if loss is not None:
             self._sum, self._count = self._sum + loss, self._count + 1
         if self._bar is not None:
+            self._bar.total = _steps(engine)  # a budget of minutes is known in steps only after some
             self._bar.update(1)
             self._bar.set_description_str(f"epoch {engine.state.epoch}/{engine.state.max_epochs}", refresh=False)
             self._bar.set_postfix_str(self._text(engine), refresh=False)
@@ -95,6 +97,13 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _steps(engine: Engine) -> int | None:
+    """How many steps the training takes: as its length says, else all of its epochs'."""
+    planned: int | None = getattr(engine.state, "planned_steps", None)
+    length, epochs = engine.state.epoch_length, engine.state.max_epochs
+    return planned if planned is not None else length * epochs if length and epochs else None
 
 
 def _loss(output: Any) -> float | None:

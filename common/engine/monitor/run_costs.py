@@ -1,9 +1,8 @@
-"""What a training costs, and its end when its minutes are over."""
+"""What a training costs, and how much of its budget it used."""
 
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -15,39 +14,34 @@ import torch
 from ignite.engine import Engine, Events
 
 from ...atomic import atomic_write
-from ...errors import ConfigError
+from ..run.length import RunLength
 from .costs import count_parameters, device_name, peak_megabytes, reset_peak
 
 __all__ = ["RunCosts"]
 
-logger = logging.getLogger(__name__)
-
 
 class RunCosts:
-    """Measures a training from its first to its last step, and may end it by the clock.
+    """Measures a training from its first to its last step.
 
     Writes ``<output_dir>/training_costs.json`` after every epoch: ``seconds`` (validation included, what came before an
-    interruption too), ``steps``, ``trained_parameters``, ``peak_mb`` of this process and whether the clock ended it.
-    List it in ``RunCheckpoint``'s ``save_dict``; attach it last, so that the epoch that it cuts short is kept whole.
-
-    The minutes do not count loading, and the step in which they end is finished. The schedule of the learning rate
-    knows nothing of them: what the clock ends early has not seen the schedule's end.
+    interruption too), ``steps`` and, where the length is known, ``planned_steps`` of all, ``step_seconds`` (what a
+    budget of minutes counts) and the ``budget``; ``trained_parameters``, ``peak_mb`` of this process. List it in
+    ``RunCheckpoint``'s ``save_dict``; attach it last.
 
     Args:
         output_dir: the run's folder.
-        minutes: after which the training ends, > 0; None never ends it.
+        length: of the training; None says nothing of a budget.
         clock: source of seconds.
-
-    Raises:
-        ConfigError: for minutes that are not positive.
     """
 
     def __init__(
-        self, *, output_dir: str | Path, minutes: float | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        output_dir: str | Path,
+        length: RunLength | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
-            raise ConfigError("a training needs time", where="max_minutes", got=minutes, expected="> 0, or None")
-        self.path, self.minutes, self.clock = Path(output_dir) / "training_costs.json", minutes, clock
+        self.path, self.length, self.clock = Path(output_dir) / "training_costs.json", length, clock
         self._before, self._began, self._peak = 0.0, math.nan, 0.0
 
     @property
@@ -55,15 +49,9 @@ class RunCosts:
         """That the training has taken so far."""
         return self._before + (self.clock() - self._began if math.isfinite(self._began) else 0.0)
 
-    @property
-    def over(self) -> bool:
-        """True when the minutes are spent."""
-        return self.minutes is not None and self.seconds >= 60 * self.minutes
-
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
         engine.add_event_handler(Events.STARTED, self._started)  # after the checkpoint was read
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)
 
     def state_dict(self) -> dict[str, float]:
@@ -79,20 +67,11 @@ class RunCosts:
         self._peak = max(self._peak, now) if math.isfinite(now) else self._peak
         return self._peak
 
-    def _started(self, engine: Engine) -> None:
+    def _started(self, _engine: Engine) -> None:
         reset_peak()
-        if self.over:
-            engine.terminate()
         self._began = self.clock()
 
-    def _step(self, engine: Engine) -> None:
-        if self.over:
-            engine.terminate_epoch()  # the epoch then ends as every other: validated, kept, saved
-
     def _epoch(self, engine: Engine) -> None:
-        if self.over:
-            logger.info("training ends: %g minutes are over after %d steps", self.minutes, engine.state.iteration)
-            engine.terminate()
         if idist.get_rank() == 0:
             self._write(engine)
 
@@ -105,10 +84,19 @@ class RunCosts:
             "epochs": engine.state.epoch,
             "trained_parameters": count_parameters(p for g in groups for p in g["params"] if p.requires_grad),
             "peak_mb": self._memory() or None,
-            "minutes": self.minutes,
-            "ended_by_clock": self.over,
+            **self._budget(),
             "device": device_name(getattr(engine.state, "device", None)),
             "threads": torch.get_num_threads(),
         }
         with atomic_write(self.path) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    def _budget(self) -> dict[str, Any]:
+        if self.length is None:
+            return {}
+        own = {"steps": self.length.steps, "minutes": self.length.minutes}
+        return {
+            "planned_steps": self.length.total,
+            "step_seconds": round(self.length.seconds, 3),
+            "budget": {k: v for k, v in own.items() if v is not None},
+        }

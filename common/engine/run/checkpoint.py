@@ -22,6 +22,7 @@ from ...integrity import remove_seal, seal, sealed_hash, sealed_write, verify
 from ...plain_json import parse_object
 from .best import KeepBest
 from .interrupt import interrupts
+from .length import RunLength
 from .overrides import hash_settings, meaningful, read_command
 from .plain import bare, plain, read_plain
 
@@ -39,8 +40,8 @@ class RunCheckpoint:
     ``folder/last.pth`` holds every object's state, the trainer's counters and best metric, the AMP scaler, the card
     and the configuration; ``previous.pth`` is the one before. With ``SeedEachEpoch`` a run that was killed at any
     moment ends with the same weights as an undisturbed one (bit-identical on a CPU). Raising ``max_epochs`` continues
-    a finished run. Learning-rate schedules are restored as they were started: one that depends on ``max_epochs``
-    keeps its original length.
+    a finished run; a schedule that asks a :class:`~.length.RunLength` then goes by the new length, one of torch's own
+    keeps the length that it was started with. How many steps a budget of minutes is stays as the checkpoint says.
 
     Place it anywhere among the trainer's handlers: it restores when the run starts (list it first if other handlers
     read the epoch at ``STARTED``) and saves after all other handlers of an epoch.
@@ -207,6 +208,9 @@ class RunCheckpoint:
         for name in ("best_metric", "best_metric_epoch"):
             if name in state:
                 setattr(engine.state, name, state[name])
+        for item in self.objects.values():
+            if isinstance(item, RunLength):
+                item.start(engine)  # what follows asks how many epochs there are
         self._saved_epoch = state["epoch"]
 
     # -- saving --------------------------------------------------------------------------------------------------

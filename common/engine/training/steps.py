@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -94,19 +95,24 @@ class TermsStep:
     Args:
         micro_batch: samples per part, >= 1; None: the whole batch at once.
         max_norm: gradients are clipped to this L2 norm; None: not clipped.
+        dtype: what the network's products are computed in; its outputs, the loss and the weights keep 32 bits. None:
+            as the engine's ``amp`` says.
 
     Raises:
         ConfigError: for impossible settings or a loss that returns something else.
         DataError: when loss or gradient is not finite; names the cases.
     """
 
-    def __init__(self, *, micro_batch: int | None = None, max_norm: float | None = None) -> None:
+    def __init__(
+        self, *, micro_batch: int | None = None, max_norm: float | None = None, dtype: torch.dtype | None = None
+    ) -> None:
         if micro_batch is not None and micro_batch < 1:
             raise ConfigError("a micro-batch has at least one sample", where="micro_batch", got=micro_batch)
         if max_norm is not None and not max_norm > 0:
             raise ConfigError("gradients are clipped to a positive norm", where="max_norm", got=max_norm)
         self.micro_batch = micro_batch
         self.max_norm = max_norm
+        self.dtype = dtype
 
     def __call__(self, engine: Any, batchdata: Mapping[str, Any]) -> dict[str, Any]:
         """Run one iteration."""
@@ -141,10 +147,13 @@ class TermsStep:
 
     def _forward(self, engine: Any, part: tuple[Any, ...]) -> tuple[Tensor | None, dict[str, Tensor]]:
         image, target, args, kwargs = part
-        with torch.autocast(engine.state.device.type, enabled=bool(engine.amp), **engine.amp_kwargs):
+        kind, kwargs_amp = engine.state.device.type, engine.amp_kwargs if self.dtype is None else {"dtype": self.dtype}
+        with torch.autocast(kind, enabled=bool(engine.amp) or self.dtype is not None, **kwargs_amp):
             output = engine.inferer(image, engine.network, *args, **kwargs)
             engine.fire_event(IterationEvents.FORWARD_COMPLETED)
-            terms = _terms(engine.loss_function(output, target))
+            with torch.autocast(kind, enabled=False) if self.dtype is not None else contextlib.nullcontext():
+                output = output if self.dtype is None else _in_32_bits(output)
+                terms = _terms(engine.loss_function(output, target))
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
         prediction = getattr(output, "logits", output)
         return (prediction if isinstance(prediction, Tensor) else None), terms
@@ -207,7 +216,7 @@ def require_finite(value: Tensor | float, batchdata: Any, what: str) -> None:
         where="case " + ", ".join(cases) if cases else "this batch",
         got=number.tolist(),
         expected="a finite number",
-        hint="look for NaN voxels: python -m tools data check; else lower --learning_rate or switch --amp False",
+        hint="look for NaN voxels: python -m tools data check; else lower --learning_rate, or take --precision fp32",
     )
 
 
@@ -226,6 +235,18 @@ def _terms(result: Any) -> dict[str, Tensor]:
 
 def _four(batch: tuple[Any, ...]) -> tuple[Any, Any, tuple[Any, ...], dict[str, Any]]:
     return (batch[0], batch[1], (), {}) if len(batch) == 2 else (batch[0], batch[1], batch[2], batch[3])
+
+
+def _in_32_bits(value: Any) -> Any:
+    """Every tensor of fewer bits in 32 of them; tuples keep their names."""
+    if isinstance(value, Tensor):
+        return value.float() if value.is_floating_point() else value
+    if isinstance(value, Mapping):
+        return type(value)({k: _in_32_bits(v) for k, v in value.items()})  # type: ignore[call-arg]
+    if isinstance(value, tuple):
+        parts = [_in_32_bits(v) for v in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return [_in_32_bits(v) for v in value] if isinstance(value, list) else value
 
 
 def _parts(values: Any, size: int, step: int) -> Iterator[Any]:

@@ -6,17 +6,20 @@ Also the test of ``tools.compare.run``.
 import itertools
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from ignite.engine import Engine
 
 from common.data.datasets.datalist import read_collection
+from common.engine.run.length import RunLength
 from common.errors import AmalgamationError, ConfigError, ExpertError
 from tests.tools.empty_dataset import empty_dataset
 from tests.warm_python import python
 from tools.chain import run as chain_run
-from tools.compare.budget import Budget, measured, schedule
+from tools.compare.budget import Budget, measured
 from tools.compare.command import Compare, _knobs, _presets, _seeds
 from tools.compare.members import choose, known_members, why_not
 from tools.compare.plan import experts_of, preset_of
@@ -114,77 +117,66 @@ def test_the_methods_are_listed_with_their_reasons(phantom_2d_dir):
 # the budget
 
 
-@pytest.mark.parametrize("steps", [1, 2, 7, 60, 97, 100, 1000, 1003, 20000])
-@pytest.mark.parametrize("epochs", [1, 2, 16, 40, 300])
-def test_schedule_is_the_nearest_product(steps, epochs):
-    e, length = schedule(steps, epochs)
-    least, most = (min(epochs, steps) + 1) // 2, min(epochs, steps)
-    assert least <= e <= most and length >= 1
-    if steps <= 100:
-        products = {a * b for a in range(least, most + 1) for b in range(1, 2 * steps + 1)}
-        assert abs(e * length - steps) == min(abs(p - steps) for p in products)
-    assert abs(e * length - steps) <= max(2, e // 2)
-
-
 def _settings_of(argv):
     return dict(itertools.pairwise(argv))
 
 
-def test_one_budget_in_every_bundles_own_settings(phantom_dir, tmp_path):
-    text = Compare().run(
-        str(phantom_dir), preset="smoke", budget_steps=12, output_dir=str(tmp_path), external="none", dry_run=True
-    )
-    found = {}
-    for line in text.splitlines():
-        if "configs/train.json" in line:
-            words = line.split(" --config_file ")[1]
-            files = [f.strip("'") for f in words.split(']"')[0].lstrip('"[').split(",")]
-            config = read_config([str(ROOT / f) for f in files]).get()
-            given = _settings_of(words.split())
-            length = next(int(v) for k, v in given.items() if k.endswith("_per_epoch"))
-            by_batches = "--iterations_per_epoch" in given
-            steps = int(given["--max_epochs"]) * length / (1 if by_batches else config["batch_size"])
-            found.setdefault(files[0], []).append(steps)
-    assert len(found) == 8 and all(set(v) == {12} for v in found.values()), found
+@pytest.mark.parametrize("budget", [{"budget_steps": 12}, {"budget_minutes": 1.5}])
+def test_every_training_of_every_bundle_gets_the_budget_alone(phantom_dir, phantom_2d_dir, tmp_path, budget):
+    found = set()
+    option = "--max_steps 12" if "budget_steps" in budget else "--max_minutes 1.5"
+    for folder in (phantom_dir, phantom_2d_dir):
+        text = Compare().run(str(folder), preset="smoke", output_dir=str(tmp_path), external="none", dry_run=True,
+                             structures="" if folder is phantom_2d_dir else "gallbladder", **budget)  # fmt: skip
+        for line in text.splitlines():
+            if "configs/train.json" in line:
+                files = line.split(" --config_file ")[1].split(']"')[0].lstrip('"[').split(",")
+                found.add(files[0].strip("'"))
+                assert option in line and "max_epochs" not in line and "per_epoch" not in line, line
+                assert ("--patience None" in line) == ("m4oe/configs" in line), "smoke validates after each epoch"
+                assert "tools/compare/costs_train.json" in line
+            elif "monai.bundle" in line:
+                assert "tools/compare/costs_evaluate.json" in line and "max_" not in line
+    assert len(found) == 9, found
 
 
-def test_what_counts_epochs_or_steps_follows_the_budget(collection, tmp_path):
-    text = Compare().run(str(collection), methods="sam_med3d,samed", preset="demo", budget_steps=20, dry_run=True,
-                         output_dir=str(tmp_path))  # fmt: skip
-    general = next(line for line in text.splitlines() if "sam_med3d/seed0" in line and "train.json" in line)
-    # of 40 epochs 20 are left: decays after 28 and 36 come after 14 and 18
-    assert "--max_epochs 20 --objects_per_epoch 12 --milestones" in general and "[14, 18]" in general
-    samed = next(line for line in text.splitlines() if "samora/alone" in line and "train.json" in line)
-    assert samed.endswith("--warmup_steps 5")
+def test_a_preset_of_fewer_steps_than_the_budget_goes_on_and_one_of_more_is_shortened(tmp_path):
+    """The merged configuration of each member's training, its length asked as the trainer would."""
+    for bundle, preset in (("m4oe", "smoke"), ("samora", "paper")):
+        files = [f"bundles/{bundle}/configs/{n}.json" for n in ("train", *(["smoke"] if preset == "smoke" else []))]
+        config = read_config([*files, "tools/compare/costs_train.json"])
+        config.update({"max_steps": 500})
+        told = {k: config.get(k) for k in ("max_epochs", "max_steps", "max_minutes")}
+        length = config.get("train")["length"]
+        assert length == {"_target_": "common.engine.run.length.RunLength", "epochs": "@max_epochs",
+                          "steps": "@max_steps", "minutes": "@max_minutes"}  # fmt: skip
+        engine = Engine(lambda *_: None)
+        engine.state.max_epochs, engine.state.epoch_length = told["max_epochs"], 4
+        RunLength(epochs=told["max_epochs"], steps=told["max_steps"], minutes=told["max_minutes"]).start(engine)
+        assert engine.state.max_epochs == 125 and engine.state.planned_steps == 500
+        assert config.get("train")["costs_handler"]["length"] == "@train::length"
 
 
-def test_minutes_become_the_stop_handlers(collection, tmp_path):
-    text = Compare().run(str(collection), methods="swin_unet", preset="smoke", budget_minutes=1.5, dry_run=True,
-                         output_dir=str(tmp_path))  # fmt: skip
-    training, evaluation = (line for line in text.splitlines() if "monai.bundle" in line)
-    assert training.endswith("--max_minutes 1.5 --patience None"), "smoke validates after each epoch"
-    assert "tools/compare/costs_train.json" in training
-    assert "tools/compare/costs_evaluate.json" in evaluation and "max_minutes" not in evaluation
-
-
-@pytest.mark.parametrize("given", [{"steps": 5, "minutes": 1.0}, {"steps": 0}, {"minutes": -1.0}])
+@pytest.mark.parametrize("given", [{"steps": 5, "minutes": 1.0}, {"steps": 0}, {"steps": 2.5}, {"minutes": -1.0}])
 def test_impossible_budgets_are_refused(given):
     with pytest.raises(ConfigError, match="budget"):
         Budget(**given)
 
 
-def test_a_bundle_that_does_not_say_how_it_counts_is_refused(collection, tmp_path):
+def test_a_bundle_that_takes_no_budget_is_refused(collection, tmp_path):
     from tools.chain.plan import plan
     from tools.chain.step import ChainSettings
 
-    step = plan(ChainSettings("m4oe", collection, tmp_path, preset="smoke"))[0]
-    with pytest.raises(ConfigError, match="how this bundle counts"):
-        measured(step, Budget(steps=3), {})
-    rules = {"m4oe_expert": {"epochs": "max_epochs", "per_epoch": "slices_per_epoch", "times": "micro_batch"}}
-    assert "--slices_per_epoch" in measured(step, Budget(steps=3), rules).argv
-    rules["m4oe_expert"]["times"] = "device"
-    with pytest.raises(ConfigError, match="plain number"):
-        measured(step, Budget(steps=3), rules)
+    bundles = tmp_path / "bundles"
+    shutil.copytree("bundles", bundles, ignore=shutil.ignore_patterns("docs", "*.pt"))
+    path = bundles / "m4oe_expert" / "configs" / "train.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "max_minutes"}))
+    step = plan(ChainSettings("m4oe", collection, tmp_path, preset="smoke", bundles=bundles))[0]
+    assert (
+        "--max_steps" in measured(step, Budget(steps=3)).argv and "--max_minutes" not in measured(step, Budget()).argv
+    )
+    with pytest.raises(ConfigError, match=r"takes no budget[\s\S]*no knob max_minutes"):
+        measured(step, Budget(minutes=3))
 
 
 # the plan

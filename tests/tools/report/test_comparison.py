@@ -185,7 +185,7 @@ def test_what_members_do_not_share_is_said(folder, tmp_path):
         "Left out of every figure: cases 1 of toy, as they lack in Plain.",
         "Runs are of different machines, so that times and memory cannot be compared: cpu with 1 thread, cpu with 8",
         "Runs are of different commits of the code: abc1234, def5678.",
-        "Trainings ended with their preset’s own schedule before the budget: Good, Bad",
+        "Trainings ended before their budget: Good, Bad",
         "Scored on the validation cases",
         "HD95 (pixels)",
         "told where to look, Plain <b>",
@@ -260,3 +260,28 @@ def test_a_folder_without_a_comparison_is_refused(tmp_path):
     (tmp_path / "compare.json").write_text(json.dumps({"members": []}))
     with pytest.raises(DataError, match="no members"):
         comparison_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("budget", "own", "shown", "early"),
+    [
+        ({"steps": 20}, {"steps": 20, "planned_steps": 20}, "100 %", False),
+        ({"steps": 40}, {"steps": 20, "planned_steps": 40}, "50 %", True),
+        ({"minutes": 2.0}, {"steps": 20, "planned_steps": 20, "step_seconds": 150.0}, "125 %", False),
+        ({"minutes": 2.0}, {"steps": 19, "planned_steps": 20, "step_seconds": 114.0}, "95 %", True),
+        ({"minutes": 2.0}, {"steps": 20, "seconds": 60.0}, "50 %", True),  # as earlier versions recorded it
+        ({"minutes": None, "steps": None}, {"steps": 20, "planned_steps": 20}, "not measured", False),
+    ],
+)
+def test_the_page_says_how_much_of_its_budget_each_member_used(folder, tmp_path, budget, own, shown, early):
+    copy = tmp_path / "compare"
+    shutil.copytree(folder, copy)
+    record = json.loads((copy / "compare.json").read_text()) | {"budget": {"words": "a budget", **budget}}
+    (copy / "compare.json").write_text(json.dumps(record))
+    for path in copy.rglob("training_costs.json"):
+        path.write_text(json.dumps({"trained_parameters": 1500, **own}))
+    good = next(m for m in read_comparison(copy).members if m.name == "good")
+    assert quantity(good.costs.used, "%") == shown and good.costs.early == early
+    row = next(r for r in csv.DictReader(csv_of_methods(read_comparison(copy)).splitlines()) if r["method"] == "good")
+    assert row["budget_used"] == ("" if shown == "not measured" else f"{float(shown[:-2]) / 100:.6g}")
+    assert "budget used" in markdown(read_comparison(copy))

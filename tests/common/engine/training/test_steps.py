@@ -12,7 +12,7 @@ from monai.engines.utils import IterationEvents
 from monai.utils import set_determinism
 from torch import nn
 
-from common.engine.training.steps import NonFiniteGuard, PrepareKeys, TermsStep
+from common.engine.training.steps import NonFiniteGuard, PrepareKeys, TermsStep, _in_32_bits
 from common.errors import ConfigError, DataError
 
 
@@ -116,6 +116,32 @@ def test_amp_on_a_cpu_trains() -> None:
     engine = run(TermsStep(micro_batch=3), amp=True, amp_kwargs={"dtype": torch.bfloat16})
     reference = run(TermsStep())
     assert engine.state.output[0]["loss"] == pytest.approx(reference.state.output[0]["loss"], rel=0.05)
+
+
+def test_in_16_bits_the_network_computes_and_the_loss_and_weights_do_not() -> None:
+    seen = {}
+
+    def loss(prediction, target):
+        seen.update(logits=prediction.logits.dtype, gate=prediction.gate.dtype, label=target["label"].dtype)
+        seen["product"] = (prediction.gate[None, None] @ prediction.gate[None, None]).dtype
+        return mean_loss(prediction, target)
+
+    step = TermsStep(micro_batch=3, dtype=torch.bfloat16)
+    engine = trainer(step, named=True, loss=loss)
+    engine.network.layer.register_forward_hook(lambda *call: seen.update(layer=call[2].dtype))
+    engine.run()
+    assert seen.pop("layer") == torch.bfloat16 and set(seen.values()) == {torch.float32}
+    assert {p.dtype for p in engine.network.parameters()} == {torch.float32} and engine.scaler is None
+    reference = run(TermsStep(), named=True)
+    assert engine.state.output[0]["loss"] == pytest.approx(reference.state.output[0]["loss"], rel=0.05)
+    assert engine.state.output[0]["loss"] != reference.state.output[0]["loss"]
+
+
+def test_32_bits_reach_every_tensor_of_an_output() -> None:
+    half = torch.ones(2, dtype=torch.bfloat16)
+    found = _in_32_bits(Out(half, {"a": [half, (half, torch.ones(1, dtype=torch.long), None)]}))
+    assert isinstance(found, Out) and found.logits.dtype == found.gate["a"][0].dtype == torch.float32
+    assert found.gate["a"][1][0].dtype == torch.float32 and found.gate["a"][1][1].dtype == torch.long
 
 
 def test_events_of_monai_are_fired() -> None:
