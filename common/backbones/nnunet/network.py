@@ -20,6 +20,7 @@ from ...literals import check_file_name
 from ...plain_json import read_object
 from ...weights import read_state_dict
 from .allowed import check_plans
+from .scripting import scriptable
 
 __all__ = [
     "NNUNetResults",
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 PLANAR = 2
-"""Number of entries of the patch size of a 2-D configuration."""
+# Number of entries of the patch size of a 2-D configuration.
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def build_network(
     except Exception as error:  # of the network, for arguments of another kind
         raise WeightError("the plans do not describe a network that can be built", got=ascii(error)[:200],
                           where=plans if isinstance(plans, str | Path) else None) from error  # fmt: skip
-    return network
+    return network if deep_supervision else scriptable(network, channels=in_channels, patch=config.patch_size)
 
 
 def _supervise_when_training(module: nn.Module, _: Any) -> None:
@@ -243,10 +244,7 @@ def _pick(path: Path, configuration: str | None) -> tuple[Path, str]:
 
 
 def read_results_folder(
-    path: str | Path,
-    configuration: str | None = None,
-    fold: int | str = 0,
-    checkpoint: str = "checkpoint_final.pth",
+    path: str | Path, configuration: str | None = None, fold: int | str = 0, checkpoint: str = "checkpoint_final.pth"
 ) -> NNUNetResults:
     """Find plans, labels and weights in a results folder of nnU-Net, TotalSegmentator or our own bundles.
 
