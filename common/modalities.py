@@ -12,7 +12,7 @@ DICOM_KINDS = {
     "CT": "CT", "MR": "MR", "PT": "PT", "US": "US", "IVUS": "US", "NM": "NM", "MG": "XR", "CR": "XR", "DX": "XR",
     "RF": "XR", "XA": "XR", "XC": "photo", "GM": "photo", "SM": "photo", "ES": "photo", "OP": "photo", "OPT": "OCT",
 }  # fmt: skip
-"""What DICOM's tag Modality means; other values tell nothing about intensities."""
+# What DICOM's tag Modality means; other values tell nothing about intensities.
 
 _CT = re.compile(
     r"(?:c|nc|nonc|ce|hr|ld|uld|cb|cc|4d|mv|kv|s|de|ds|pc|qc|q|p|ab|plain|native|contrast)?ct(?:a|p|v|pa|ca|ac|scan|abd)?\d*$"
@@ -139,13 +139,10 @@ def details(name: str) -> frozenset[str]:
         elif word in _DETAILS:
             found.add(_DETAILS[word])
         elif _CT.match(word):
-            found |= (
-                {"pre"}
-                if re.match(r"n|plain", word)
-                else {"post"}
-                if re.match(r"c[ec]|contrast|.*cta", word)
-                else set()
-            )
+            if re.match(r"n|plain", word):
+                found.add("pre")
+            elif re.match(r"c[ec]|contrast|.*cta", word):
+                found.add("post")
         elif word == "delayed" or not (word in _FILLERS or word in _KIND_OF or _is_sequence(word)):
             found.add(word)
     if "pre" in found or found & {"arterial", "portal", "delayed"}:  # "no contrast"; a phase says more

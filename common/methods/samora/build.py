@@ -12,6 +12,8 @@ from torch import nn
 from ...backbones.hsam.decoder import NOISE_LEVELS
 from ...backbones.hsam.network import hsam_network
 from ...backbones.sam.network import sam_network
+
+# isort: split
 from ...backbones.sam2.network import sam2_network
 from ...errors import ConfigError
 from ...layers.fusion.fusers import GatedSum, WeightedSum

@@ -10,6 +10,8 @@ from typing import Any
 
 from ...backbones.hsam.weights import load_hsam
 from ...backbones.sam.weights import load_sam
+
+# isort: split
 from ...backbones.sam2.weights import load_sam2
 from ...card import ModelCard
 from ...errors import ConfigError, ExpertError
@@ -73,12 +75,7 @@ def expert_records(experts: Mapping[str, str | Path | None]) -> dict[str, str]:
     return found
 
 
-def started(
-    network: SAMora,
-    *,
-    experts: Mapping[str, str | Path | None],
-    samed: str | Path | None = None,
-) -> SAMora:
+def started(network: SAMora, *, experts: Mapping[str, str | Path | None], samed: str | Path | None = None) -> SAMora:
     """The network with its experts.
 
     Args:
