@@ -34,5 +34,5 @@ def test_a_chain_ends_with_scores_and_a_page(method: str, tmp_path: Path, reques
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     runs = read_study([tmp_path]).runs
     assert {r.status for r in runs} == {"done"}
-    assert [bool(r.rows) for r in runs if r.id == "amalgamated"] == [True]
+    assert [bool(r.rows) for r in runs if r.kind == "amalgamated"] == [True]
     assert (tmp_path / "report" / "index.html").is_file()
