@@ -12,14 +12,16 @@ STAMP := .venv/.installed-$(shell cat requirements.txt setup.cfg | cksum | cut -
 LABEL := .venv-label/bin/python
 LABEL_STAMP := .venv-label/.installed-$(shell cksum requirements-label.txt | cut -d' ' -f1)
 
-.PHONY: help install demo test test-slow label test-label lint type format clean
+.PHONY: help install demo test test-slow test-selected label test-label mutants lint type format clean
 
 help:
 	@echo "make demo     phantom data, experts, KA2ER, evaluation and a report page, in runs/ka2er"
 	@echo "make test     the test suite"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-selected  some of the slow tests and of the label server's, a few minutes: what .ci/run has of them"
 	@echo "make label    an environment of its own for MONAI Label, .venv-label"
 	@echo "make test-label  the tests that start a MONAI Label server"
+	@echo "make mutants  whether the tests notice small faults: N=50 SEED=0; hours, goes on where it stopped"
 	@echo "make lint     ruff;  make type  mypy;  make format  ruff format"
 	@echo "make clean    removes runs/ and data/phantom*, keeps .venv and .venv-label"
 
@@ -43,6 +45,10 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) -m "slow and not gpu and not label" $(ARGS)
 
+# -rs: what is skipped because its data, reference tensors or .venv-label are not here is said
+test-selected: $(STAMP)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) -m "selected and not gpu" -rs $(ARGS)
+
 label: $(LABEL_STAMP)
 
 $(LABEL_STAMP): requirements-label.txt
@@ -53,6 +59,12 @@ $(LABEL_STAMP): requirements-label.txt
 
 test-label: $(STAMP) $(LABEL_STAMP)
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests/label -m label $(ARGS)
+
+# make mutants N=50 SEED=0: small faults drawn by chance, and whether the tests notice them; AT=common/card.py:31 for a line
+N ?= 50
+SEED ?= 0
+mutants: $(STAMP)
+	$(PY) -m tests.mutants $(N) $(SEED) $(AT)
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

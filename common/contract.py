@@ -22,7 +22,7 @@ __all__ = ["OVERRIDE", "Contract", "Fit", "contract_of", "doubt"]
 logger = logging.getLogger(__name__)
 
 OVERRIDE = "--ignore_card True"
-"""What every command takes to go on with data that are not what the card says; it is recorded in the result."""
+# What every command takes to go on with data that are not what the card says; it is recorded in the result.
 _KEY = "contract"
 
 

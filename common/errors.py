@@ -47,7 +47,8 @@ class AmalgamationError(Exception):
         hint: what to do next, best a command.
     """
 
-    def __init__(
+    # it does survive pickle and copy: the message is its argument, the rest lies in its __dict__
+    def __init__(  # noqa: B042
         self,
         problem: str,
         *,

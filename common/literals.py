@@ -149,7 +149,8 @@ def literal(file: str, key: str) -> Any:
 
 def component(file: str | Path, key: str) -> dict[str, Any]:
     """What a configuration holds in the place of a text: the call of :func:`literal`."""
-    return {"_target_": "common.literals.literal", "file": inert(str(file)), "key": inert(key)}
+    target = "common.literals.literal"
+    return {"_target_": target, "file": inert(str(file)), "key": inert(key)}
 
 
 def value(text: str) -> Any:

@@ -16,7 +16,7 @@ DICOM_KINDS = {
     "RF": "XR", "XA": "XR", "IO": "XR", "PX": "XR", "XC": "photo", "GM": "photo", "SM": "photo", "ES": "photo",
     "OP": "photo", "DMS": "photo", "OPT": "OCT", "OCT": "OCT", "IVOCT": "OCT",
 }  # fmt: skip
-"""What DICOM's tag Modality means; other values tell nothing about intensities. See :func:`of_dicom`."""
+# What DICOM's tag Modality means; other values tell nothing about intensities. See :func:`of_dicom`.
 
 _CONE_BEAM = {"cbct", "dvt", "dynact", "xperct", "conebeam"}  # DVT: the German name
 _CT = re.compile(
@@ -187,13 +187,10 @@ def details(name: str) -> frozenset[str]:
         elif word in _DETAILS:
             found.add(_DETAILS[word])
         elif _CT.match(word):
-            found |= (
-                {"pre"}
-                if re.match(r"n|plain", word)
-                else {"post"}
-                if re.match(r"c[ec]|contrast|.*cta", word)
-                else set()
-            )
+            if re.match(r"n|plain", word):
+                found.add("pre")
+            elif re.match(r"c[ec]|contrast|.*cta", word):
+                found.add("post")
         elif word == "delayed" or not (word in _FILLERS or word in _KIND_OF or _is_sequence(word)):
             found.add(word)
     if "pre" in found or found & {"arterial", "portal", "delayed"}:  # "no contrast"; a phase says more

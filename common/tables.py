@@ -15,7 +15,7 @@ from .literals import spreadsheet_cell, text_of_cell
 __all__ = ["TableError", "csv_text", "markdown_code", "markdown_table", "markdown_text", "read_csv", "write_csv"]
 
 TableError = csv.Error
-"""What is raised for text that is no CSV."""
+# What is raised for text that is no CSV.
 
 _MARKUP = re.compile(
     r"[\\`*\[\]|~!$@]"

@@ -169,10 +169,7 @@ def load_weights(
     problem = _refusal(coverage, allow_missing, allow_unexpected, minimum)
     if problem:
         raise WeightError(
-            problem,
-            where=where,
-            got="\n" + coverage.table(),
-            hint=_suggest_prefix(target, renamed, coverage),
+            problem, where=where, got="\n" + coverage.table(), hint=_suggest_prefix(target, renamed, coverage)
         )
     broken = [n for n in coverage.matched if renamed[n].is_floating_point() and not bool(renamed[n].isfinite().all())]
     if broken:

@@ -134,9 +134,7 @@ class MAE(VisionTransformer):
         self.decoder_norm = norm(decoder_width)
         self.decoder_pred = nn.Linear(decoder_width, patch**2 * 3)
 
-    def forward(  # type: ignore[override]  # what it says is no vector of classes
-        self, image: Tensor, hidden: Tensor | None = None
-    ) -> MAEOutputs:
+    def forward(self, image: Tensor, hidden: Tensor | None = None) -> MAEOutputs:  # type: ignore[override]
         """Hide, encode what is visible, rebuild.
 
         Args:

@@ -154,12 +154,7 @@ class SKResNet(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        width: float = 2.0,
-        depths: Sequence[int] = (3, 4, 6, 3),
-        ratio: float = 0.0625,
-        classes: int = 1000,
+        self, *, width: float = 2.0, depths: Sequence[int] = (3, 4, 6, 3), ratio: float = 0.0625, classes: int = 1000
     ) -> None:
         super().__init__()
         base = round(64 * width)

@@ -155,9 +155,11 @@ def _dimension_error(shape: tuple[int, ...], dim: int, where: object) -> DataErr
         where=where,
         got=f"shape {shape}",
         expected=f"{dim} spatial axes",
-        hint=f"choose volume k of {shape[-1]} with: python -m tools data extract {shlex.quote(str(where))} k OUT.nii.gz"
-        if several
-        else f'set "dim": {len(shape)} in dataset.json, or stack the slices to volumes',
+        hint=(
+            f"choose volume k of {shape[-1]} with: python -m tools data extract {shlex.quote(str(where))} k OUT.nii.gz"
+            if several
+            else f'set "dim": {len(shape)} in dataset.json, or stack the slices to volumes'
+        ),
     )
 
 

@@ -69,13 +69,7 @@ def write_results_folder(
 
 
 def export_expert(
-    *,
-    plan: Plan,
-    output_dir: str | Path,
-    ckpt_dir: str | Path,
-    name: str,
-    role: str = "task",
-    mirror: bool = True,
+    *, plan: Plan, output_dir: str | Path, ckpt_dir: str | Path, name: str, role: str = "task", mirror: bool = True
 ) -> Path | None:
     """Make a trained model usable elsewhere: for nnU-Net (``nnunet/``), for stage 2 (``expert.json``) and inference.
 

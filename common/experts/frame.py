@@ -16,7 +16,7 @@ from ..errors import ExpertError
 __all__ = ["Frame", "Placement", "nnunet_order"]
 
 _SAME_SPACING = 1e-3
-"""Relative difference below which two spacings count as equal."""
+# Relative difference below which two spacings count as equal.
 
 
 class Placement(NamedTuple):

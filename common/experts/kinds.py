@@ -45,11 +45,7 @@ def check_kinds(spec: Any) -> None:
     need(whole or (isinstance(fold, str) and odd_in(fold, file_name=True) is None), "fold", "a number >= 0, or all")
     if spec.spacing is not None:
         three = isinstance(spec.spacing, (list, tuple)) and len(spec.spacing) == 3
-        need(
-            three and all(_number(s) and 0 < s <= 1e4 for s in spec.spacing),
-            "spacing",
-            "three numbers > 0, in mm",
-        )
+        need(three and all(_number(s) and 0 < s <= 1e4 for s in spec.spacing), "spacing", "three numbers > 0, in mm")
         object.__setattr__(spec, "spacing", tuple(float(s) for s in spec.spacing))
     if spec.orientation is not None:
         codes = spec.orientation

@@ -14,7 +14,7 @@ from ..errors import ExpertError
 __all__ = ["MEAN", "SCHEMES", "STD", "Normalise", "of_plans"]
 
 MEAN, STD, MIN, MAX, P005, P995 = range(6)
-"""Columns of ``stats``: mean, standard deviation, minimum, maximum, percentiles 0.5 and 99.5."""
+# Columns of ``stats``: mean, standard deviation, minimum, maximum, percentiles 0.5 and 99.5.
 
 SCHEMES = ("zscore", "ct", "rescale01", "rgb", "range", "none")
 _NNUNET = {

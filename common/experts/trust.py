@@ -16,7 +16,7 @@ from ..errors import ExpertError
 __all__ = ["WEIGHTS", "check_trusted", "code_hash"]
 
 WEIGHTS = "models/model.pt"
-"""Where a bundle's weights lie unless the expert names another file."""
+# Where a bundle's weights lie unless the expert names another file.
 _CHUNK = 1 << 20
 
 

@@ -34,6 +34,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "intensities": {"CT": {"scheme": "ZScoreNormalization"}},
         "network": {"variant": "tiny", "image_size": 64, "d_attn": 16, "heads": 2},
     },
+    "samora_expert": {},
     "sam_med3d_moe": {"spacing": 6.0, "network": {"variant": "tiny", "image_size": 32, "hidden": 16}},
     "sam_med3d_moe_expert": {"spacing": 6.0, "network": {"variant": "tiny", "image_size": 32}},
     "ic_moe": {"network": {"variant": "tiny", "image_size": 64}},

@@ -34,7 +34,10 @@ def labelled(served, tmp_path_factory):
     return served
 
 
-@pytest.mark.parametrize("model", ["ka2er_segmentation", "samora_segmentation", "sam_med3d_moe_deepgrow"])
+SELECTED = pytest.param("ka2er_segmentation", marks=pytest.mark.selected)
+
+
+@pytest.mark.parametrize("model", [SELECTED, "samora_segmentation", "sam_med3d_moe_deepgrow"])
 def test_one_study_and_the_default_request(labelled, model):
     folder = labelled.app / "model" / model / "models"
     before, earlier = digest(folder / "model.pt"), torch.load(folder / "model.pt", weights_only=True)

@@ -25,6 +25,7 @@ def distributed(toy, *extra: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.selected
 def test_only_the_first_process_writes_and_a_run_continues_equally(make_toy) -> None:
     whole, parts = make_toy("whole"), make_toy("parts")
     for toy in (whole, parts):

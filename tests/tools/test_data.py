@@ -3,6 +3,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+from rich.progress import Progress
 
 from tools.__main__ import main
 
@@ -115,3 +116,16 @@ def test_extract(tmp_path):
     one = nib.load(tmp_path / "one.nii.gz")
     assert one.shape == (2, 3, 4) and one.get_fdata()[0, 0, 0] == 1 and np.allclose(one.affine, np.diag([1, 2, 3, 1]))
     assert run("extract", source, 2, tmp_path / "two.nii.gz") == 2
+
+
+def test_a_bar_is_shown_beside_the_answer_unless_quiet(dataset, monkeypatch):
+    asked = []
+
+    class Recorded(Progress):
+        def __init__(self, *columns, **options):
+            asked.append((options["disable"], options["transient"], options["console"].stderr))
+            super().__init__(*columns, **options)
+
+    monkeypatch.setattr("tools.data.Progress", Recorded)
+    assert run("check", dataset) == run("check", dataset, "--quiet") == 0
+    assert asked == [(False, True, True), (True, True, True)]

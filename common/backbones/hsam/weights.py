@@ -27,11 +27,7 @@ _UNUSED = tuple(f"cross_attn_{a}.norm{i}." for a in ("token_to_image", "image_to
 
 
 def load_hsam(
-    network: HSam,
-    source: str | Path | Mapping[str, Tensor],
-    *,
-    interpolation: str = "bilinear",
-    level: str = "samed",
+    network: HSam, source: str | Path | Mapping[str, Tensor], *, interpolation: str = "bilinear", level: str = "samed"
 ) -> Coverage:
     """Fill H-SAM from a public checkpoint; nothing is changed when it is refused.
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import monai
 import numpy as np
 import torch
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from monai.data import CacheDataset, MetaTensor, PersistentDataset
-from monai.data import Dataset as MonaiDataset
 from monai.transforms import Compose, Randomizable, Transform
 from numpy.typing import NDArray
 from torch.utils.data import RandomSampler
@@ -230,7 +230,7 @@ def cached_dataset(
     if cache == "memory":
         return CacheDataset(items, chain, num_workers=1, progress=False, copy_cache=False)
     if cache == "none":
-        return MonaiDataset(items, chain)
+        return monai.data.Dataset(items, chain)
     if cache != "disk" or folder is None:
         raise ConfigError("unknown cache", where="cache", got=cache, expected="memory, disk or none")
     stamp = [[str(p), Path(p).stat().st_mtime_ns] for d in items for v in d.values() for p in _paths(v)]

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 _VOXELS = 100_000_000
 _VOXELS_PER_CASE = 500_000
 _FLAT_SPACING = 999.0
-"""What nnU-Net writes as the slice spacing of a 2-D picture."""
+# What nnU-Net writes as the slice spacing of a 2-D picture.
 
 
 class _Reader:

@@ -21,6 +21,7 @@ from ...literals import check_file_name
 from ...plain_json import read_object
 from ...weights import read_state_dict
 from .allowed import check_plans
+from .scripting import scriptable
 
 __all__ = [
     "NNUNetResults",
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 PLANAR = 2
-"""Number of entries of the patch size of a 2-D configuration."""
+# Number of entries of the patch size of a 2-D configuration.
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def build_network(
         got = ascii(error)[:200]
         where = plans if isinstance(plans, str | Path) else None
         raise WeightError("the plans do not describe a network that can be built", got=got, where=where) from error
-    return network
+    return network if deep_supervision else scriptable(network, channels=in_channels, patch=config.patch_size)
 
 
 def _supervise_when_training(module: nn.Module, _: Any) -> None:
@@ -247,10 +248,7 @@ def _pick(path: Path, configuration: str | None) -> tuple[Path, str]:
 
 
 def read_results_folder(
-    path: str | Path,
-    configuration: str | None = None,
-    fold: int | str = 0,
-    checkpoint: str = "checkpoint_final.pth",
+    path: str | Path, configuration: str | None = None, fold: int | str = 0, checkpoint: str = "checkpoint_final.pth"
 ) -> NNUNetResults:
     """Find plans, labels and weights in a results folder of nnU-Net, TotalSegmentator or our own bundles.
 

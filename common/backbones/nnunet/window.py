@@ -18,7 +18,7 @@ from .plan import Plan
 __all__ = ["NNUNetInferer"]
 
 _SIGMA = 0.125
-"""nnU-Net's width of the Gaussian, relative to the window."""
+# nnU-Net's width of the Gaussian, relative to the window.
 
 
 class NNUNetInferer(Inferer):

@@ -20,7 +20,7 @@ from ...layers.gating.routing import Routing
 __all__ = ["Encoded", "FeedForward", "MirroredDecoder", "SwinUnet", "start_weights"]
 
 FeedForward = Callable[[int], nn.Module]
-"""Width of the tokens -> a module ``(tokens [B, H, W, C], modality [B] or None) -> Mixed``."""
+# Width of the tokens -> a module ``(tokens [B, H, W, C], modality [B] or None) -> Mixed``.
 
 
 class Encoded(NamedTuple):

@@ -55,9 +55,7 @@ def read_planes(slices: Sequence[Slice]) -> list[NDArray[np.float32]]:
             raise
         except Exception as error:
             raise DataError(
-                f"the slice cannot be decoded ({type(error).__name__})",
-                where=one.path,
-                hint=_AGAIN,
+                f"the slice cannot be decoded ({type(error).__name__})", where=one.path, hint=_AGAIN
             ) from error
     return planes
 

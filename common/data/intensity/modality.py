@@ -41,9 +41,7 @@ _SCHEMES = {
 
 
 def intensities(
-    dataset_dir: str | Path | Sequence[str | Path] | Collection,
-    seed: int = 0,
-    ct_window: Sequence[float] | None = None,
+    dataset_dir: str | Path | Sequence[str | Path] | Collection, seed: int = 0, ct_window: Sequence[float] | None = None
 ) -> dict[str, dict[str, Any]]:
     """How each modality of a collection is normalised: plain values, to be kept with the weights.
 

@@ -18,7 +18,7 @@ from .tasks import FORMAT, GENERAL, SIZES, TASKS, Task, scan
 __all__ = ["PARTS", "beside", "write_phantom", "write_task"]
 
 CASES = {"tiny": 4, "small": 6, "medium": 12}
-"""Training cases per dataset."""
+# Training cases per dataset.
 PARTS = ("tasks", "general", "2d")
 
 

@@ -24,7 +24,7 @@ __all__ = ["FLAT", "PIXELS", "Flat", "picture"]
 
 PIXELS = {"tiny": 64, "small": 128, "medium": 256}
 SLICES = 3
-"""Pictures of one subject."""
+# Pictures of one subject.
 
 
 @dataclass(frozen=True)

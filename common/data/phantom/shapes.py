@@ -28,9 +28,9 @@ __all__ = [
 ]
 
 Points = NDArray[np.float32]
-"""``[3, N]`` positions in mm, axes right, anterior, superior."""
+# ``[3, N]`` positions in mm, axes right, anterior, superior.
 Field = NDArray[np.float32]
-"""``[N]`` approximate signed distance in mm, negative inside."""
+# ``[N]`` approximate signed distance in mm, negative inside.
 Vector = tuple[float, float, float]
 
 

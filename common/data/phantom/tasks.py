@@ -16,13 +16,13 @@ from .contrast import acquire
 __all__ = ["GENERAL", "SIZES", "TASKS", "Scan", "Task", "label_values", "scan"]
 
 FORMAT = 3
-"""Goes up when the same arguments give other files, so that older phantoms are written again."""
+# Goes up when the same arguments give other files, so that older phantoms are written again.
 SERIES = 1
-"""Part of every subject's seed."""
+# Part of every subject's seed.
 SIZES = {"tiny": 2.1, "small": 1.0, "medium": 0.55}
-"""Voxel size relative to ``small``."""
+# Voxel size relative to ``small``.
 CONTAINS = {"liver": ("liver", "liver tumour"), "myocardium": ("myocardium", "scar")}
-"""A structure that is annotated without its lesion includes the lesion."""
+# A structure that is annotated without its lesion includes the lesion.
 Vector = tuple[float, float, float]
 
 

@@ -13,7 +13,7 @@ __all__ = ["thorax"]
 
 Vector = tuple[float, float, float]
 TURN: Vector = (-30.0, 0.0, 50.0)
-"""Turns the left ventricle's long axis from +y (the apex) to the left, front and down."""
+# Turns the left ventricle's long axis from +y (the apex) to the left, front and down.
 CENTRE: Vector = (-24.0, 12.0, -14.0)
 
 

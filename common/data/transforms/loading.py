@@ -20,7 +20,7 @@ __all__ = ["LoadCased"]
 
 
 class LoadCased(LoadImaged):
-    """MONAI's ``LoadImaged`` (channel first, float32) that reads through :func:`~common.data.io.read_volume`.
+    """MONAI's ``LoadImaged`` (channel first, float32) on :func:`~common.data.io.read_volume`.
 
     Args:
         keys: entries that hold a path, a list of paths (one per channel) or the folder of a DICOM series.

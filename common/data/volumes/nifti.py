@@ -29,10 +29,7 @@ _GREY = (
     "n.save(n.Nifti1Image(np.mean([np.asarray(i.dataobj)[c] for c in 'RGB'], 0, 'f4'), i.affine), sys.argv[2])",
     "grey.nii.gz",
 )
-_TOLD = (
-    "n.save(n.Nifti1Image(np.asanyarray(i.dataobj), i.affine), sys.argv[2])",
-    "told.nii.gz",
-)
+_TOLD = ("n.save(n.Nifti1Image(np.asanyarray(i.dataobj), i.affine), sys.argv[2])", "told.nii.gz")
 _UNITS = {1: "metres", 3: "micrometres"}
 
 

@@ -26,7 +26,7 @@ __all__ = ["NOTHING", "Block", "EncodedVolume", "Start"]
 logger = logging.getLogger(__name__)
 
 NOTHING = -20.0
-"""Logit of voxels that no window has looked at."""
+# Logit of voxels that no window has looked at.
 
 Start = tuple[int, int, int]
 

@@ -27,7 +27,7 @@ Rectangle = tuple[float, float, float, float]
 PLANES = (("axial", 2), ("coronal", 1), ("sagittal", 0))
 _SOFT_TISSUE = (-160.0, 240.0)
 _CLOSE, _MARGIN = 1.5, 8
-"""Voxels up to which a click counts as lying in a slice; voxels shown around an object's windows."""
+# Voxels up to which a click counts as lying in a slice; voxels shown around an object's windows.
 
 
 class Mark(NamedTuple):
@@ -117,9 +117,7 @@ class _Scene(NamedTuple):
 
 
 def session_frames(
-    session: Session,
-    targets: Mapping[str, MetaTensor] | None = None,
-    window: tuple[float, float] | None = None,
+    session: Session, targets: Mapping[str, MetaTensor] | None = None, window: tuple[float, float] | None = None
 ) -> list[Frame]:
     """A frame per prompt that was not undone, in the order of the session.
 

@@ -156,7 +156,8 @@ def click_scores(
         protocol: the rules, also whether the ``last`` or the ``best`` mask counts (of equally good ones the first).
         boxes: see :func:`click_steps`.
         generator: see :func:`click_steps`; one per sample from
-            :func:`~common.data.prompts.clicks.click_generator` makes a case's clicks independent of all others.
+            :func:`~common.data.prompts.clicks.click_generator` makes a case's clicks independent
+            of all others.
         decode: see :func:`click_steps`.
 
     Raises:
@@ -208,6 +209,5 @@ def _check(network: Promptable, embedding: Tensor, target: Tensor, boxes: Tensor
         )
     if boxes is not None and not network.boxes:
         raise PromptError(
-            "a checkpoint without box embeddings used with boxes",
-            hint="train it with boxes=True first, or give points",
+            "a checkpoint without box embeddings used with boxes", hint="train it with boxes=True first, or give points"
         )

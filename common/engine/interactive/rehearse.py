@@ -20,12 +20,7 @@ __all__ = ["on_network_grid", "rehearse"]
 
 
 def rehearse(
-    session: Session,
-    name: str,
-    target: MetaTensor,
-    protocol: ClickProtocol,
-    *,
-    generator: Generators = None,
+    session: Session, name: str, target: MetaTensor, protocol: ClickProtocol, *, generator: Generators = None
 ) -> list[float]:
     """Click at a session's object until the protocol's steps are done or nothing wrong is left.
 

@@ -25,7 +25,7 @@ from ...literals import file_name
 __all__ = ["COLOURS", "CasePictures", "Plane", "draw_planes", "three_planes"]
 
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#7ad151", "#b07aff", "#ff8f8f", "#3fd0c9")
-"""Outline colours that stay apart on grey images, also for colour-blind eyes; they repeat after the tenth class."""
+# Outline colours that stay apart on grey images, also for colour-blind eyes; they repeat after the tenth class.
 
 
 def _colour(index: int) -> str:

@@ -35,11 +35,7 @@ class RunCosts:
     """
 
     def __init__(
-        self,
-        *,
-        output_dir: str | Path,
-        length: RunLength | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        self, *, output_dir: str | Path, length: RunLength | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.path, self.length, self.clock = Path(output_dir) / "training_costs.json", length, clock
         self._before, self._began, self._peak = 0.0, math.nan, 0.0

@@ -44,7 +44,8 @@ def model_card(
         channels: input channel names.
         settings: plain values that inference needs: network arguments, spacing (mm), window size (voxels) and so on.
         version: the bundle's version.
-        dataset_dir: the data that the model learns from, for the card's contract (:func:`~common.data.survey.survey`).
+        dataset_dir: the data that the model learns from, for the card's contract
+            (:func:`~common.data.survey.survey`).
         output_dir: the run's folder, where what was found in the data is kept.
         splits: what is learned from.
         modality: the only modality that is learned from.

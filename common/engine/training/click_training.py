@@ -17,12 +17,8 @@ from ..interactive.prompting import Decode, Step, click_scores, simulate
 
 __all__ = ["TRAINED", "ClickTraining", "ClickValidation", "Sessions"]
 
-TRAINED = {
-    "all": ("",),
-    "decoder": ("mask_decoder.",),
-    "boxes": ("prompt_encoder.box_embeddings.",),
-}
-"""What may be trained of a promptable network, by the beginnings of parameters' names."""
+TRAINED = {"all": ("",), "decoder": ("mask_decoder.",), "boxes": ("prompt_encoder.box_embeddings.",)}
+# What may be trained of a promptable network, by the beginnings of parameters' names.
 
 PROMPTS = ("points", "box", "both")
 

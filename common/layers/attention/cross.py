@@ -13,15 +13,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 
-__all__ = [
-    "Attended",
-    "Attention",
-    "AttentionBlock",
-    "from_tokens",
-    "sincos_position",
-    "squared_distance",
-    "to_tokens",
-]
+__all__ = ["Attended", "Attention", "AttentionBlock", "from_tokens", "sincos_position", "squared_distance", "to_tokens"]
 
 
 class Attended(NamedTuple):
@@ -159,15 +151,7 @@ class AttentionBlock(nn.Module):
         ConfigError: for a context given to a self-attention block or missing from a cross-attention block.
     """
 
-    def __init__(
-        self,
-        *,
-        channels: int,
-        heads: int,
-        cross: bool,
-        mlp_ratio: float = 4.0,
-        local: bool = False,
-    ) -> None:
+    def __init__(self, *, channels: int, heads: int, cross: bool, mlp_ratio: float = 4.0, local: bool = False) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
         self.norm_context = nn.LayerNorm(channels) if cross else None

@@ -23,14 +23,7 @@ from ...errors import ConfigError
 from .window import window_boxes
 from .window_grad import put_windows, take_windows
 
-__all__ = [
-    "AxisBias",
-    "DecomposedAttention",
-    "PositionBias",
-    "axis_positions",
-    "axis_scores",
-    "padding_score",
-]
+__all__ = ["AxisBias", "DecomposedAttention", "PositionBias", "axis_positions", "axis_scores", "padding_score"]
 
 _LOGITS_AT_ONCE = 10_000_000  # position biases that are written out at a time, 40 MB in single precision
 
@@ -107,7 +100,8 @@ class PositionBias(Protocol):
 
     def __init__(
         self, q: Tensor, tables: Sequence[Tensor | None], lengths: Sequence[int], sizes: Sequence[int]
-    ) -> None: ...
+    ) -> None:
+        """Prepare the bias of some queries."""
 
     @staticmethod
     def folds(q: Tensor) -> bool:

@@ -116,12 +116,7 @@ class HierarchicalAmalgamation(nn.Module):
             raise ConfigError("unknown sources", where="use", got=tuple(use), expected=f"part of {SOURCES}")
         self.tasks, self.local = tuple(expert_channels), local
         cross_attention = partial(
-            AttentionBlock,
-            channels=channels,
-            heads=heads,
-            cross=True,
-            mlp_ratio=mlp_ratio,
-            local=local,
+            AttentionBlock, channels=channels, heads=heads, cross=True, mlp_ratio=mlp_ratio, local=local
         )
         self.ask_task: AttentionBlock | None = None
         self.ask_external: AttentionBlock | None = None

@@ -17,7 +17,7 @@ from ..gating.routing import Routing
 __all__ = ["LEVELS", "CrossLevel", "Fused", "HLAttention", "Step", "by_window", "fusion_plan"]
 
 LEVELS = ("image", "patch", "pixel")
-"""From the highest level to the lowest."""
+# From the highest level to the lowest.
 ORDERS = ("2-1-1", "1-1-2", "1-2-1")
 RESIDUALS = ("normal", "tokens", "queries", "none")
 _FUSED = "fused"

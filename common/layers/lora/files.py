@@ -17,15 +17,7 @@ from ...card import save_weights
 from ...errors import WeightError
 from ...plain_json import read_object
 from ...weights import Coverage, read_state_dict
-from .experts import (
-    TARGETS,
-    adapter_layers,
-    add_experts,
-    expert_config,
-    expert_names,
-    expert_parameters,
-    expert_target,
-)
+from .experts import TARGETS, adapter_layers, add_experts, expert_config, expert_names, expert_parameters, expert_target
 from .qkv import qkv_modules, qkv_widths
 
 __all__ = ["CONFIG", "PREFIX", "WEIGHTS", "base_hash", "load_adapter", "save_adapter"]

@@ -16,6 +16,7 @@ __all__ = ["FUSE", "FUSE_AT", "BoxTokens", "MaskHead", "Prompts"]
 
 FUSE = ("add_norm", "concat")
 FUSE_AT = ("token", "map")
+EVERY = slice(None)
 STRIDE = 8
 INSIDE, OUTSIDE = 0, 1
 
@@ -182,7 +183,7 @@ class MaskHead(nn.Module):
         return torch.cat(masks, 1)
 
 
-def _masks(features: Tensor, kernels: Tensor, out: nn.Conv3d, part: slice = slice(None)) -> Tensor:
+def _masks(features: Tensor, kernels: Tensor, out: nn.Conv3d, part: slice = EVERY) -> Tensor:
     """``<kernel + w, F> + b``: ``[B, C, X, Y, Z], [B, P, C]`` -> ``[B, P, X, Y, Z]``."""
     weight, bias = out.weight[part].flatten(1), out.bias
     kernels = kernels + weight

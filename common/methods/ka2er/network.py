@@ -15,16 +15,7 @@ from ...errors import ConfigError, PromptError
 from ...experts.expert_set import ExpertSet
 from ...layers.fusion.amalgamation import AttentionMap, HierarchicalAmalgamation, attention_volume
 from ...prompts import boxes_from_label, drop_boxes, jitter_boxes
-from .experts import (
-    Crop,
-    Teacher,
-    ask_experts,
-    expert_teacher,
-    external_expert,
-    feature_width,
-    initial_teacher,
-    plain,
-)
+from .experts import Crop, Teacher, ask_experts, expert_teacher, external_expert, feature_width, initial_teacher, plain
 from .loss import KA2EROutputs
 from .student import KA2ERStudent
 

@@ -15,10 +15,10 @@ from ...tables import write_csv
 __all__ = ["PARTS", "BlockUse", "CaseUse", "block_use", "idle_experts", "usage_rows", "usage_summary", "write_usage"]
 
 PARTS = ("encoder", "decoder")
-"""First word of a block's name."""
+# First word of a block's name.
 
 IDLE = 0.01
-"""Share of the weight under which an expert counts as not asked."""
+# Share of the weight under which an expert counts as not asked.
 
 
 class BlockUse(NamedTuple):

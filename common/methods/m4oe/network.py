@@ -46,7 +46,8 @@ def swin_unet_with_experts(
 
     Args:
         experts: one per modality.
-        gate: ``expert``, ``channel_official`` or ``none``, see :class:`~common.layers.gating.mlp_mixture.MLPMixture`.
+        gate: ``expert``, ``channel_official`` or ``none``, see
+            :class:`~common.layers.gating.mlp_mixture.MLPMixture`.
         gate_input: ``token`` or ``image_mean``.
         top_k: experts per token; None for all.
         moe_encoder: mixtures in the encoder, else a plain perceptron.

@@ -27,7 +27,7 @@ from .network import SAMMed3DMoE
 __all__ = ["MODELS", "ForgettingReport", "summary"]
 
 MODELS = ("general", "experts", "mixture")
-"""The general model alone; on a structure with an expert that one alone, on others the mean over all; the mixture."""
+# The general model alone; on a structure with an expert that one alone, on others the mean over all; the mixture.
 
 OTHERS = "others"
 

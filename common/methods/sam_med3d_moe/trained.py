@@ -52,8 +52,8 @@ def read_mixture(path: str | Path, **options: Any) -> TrainedMixture:
     Args:
         path: ``model.pt`` that the bundle ``sam_med3d_moe`` wrote.
         options: ``tau``, ``fusion``, ``train``, ``cache_gb`` of
-            :class:`~common.methods.sam_med3d_moe.network.SAMMed3DMoE`; the first two as they were trained when not
-            given.
+            :class:`~common.methods.sam_med3d_moe.network.SAMMed3DMoE`; the first two as they were trained
+            when not given.
 
     Raises:
         WeightError: for a file of something else, or one that does not fit its own card.

@@ -9,6 +9,8 @@ from torch import nn
 
 from ...backbones.sam.network import Sam, sam_network
 from ...backbones.sam.weights import load_sam
+
+# isort: split
 from ...backbones.sam2.network import Sam2, sam2_network
 from ...backbones.sam2.weights import load_sam2
 from ...errors import ConfigError

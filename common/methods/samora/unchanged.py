@@ -25,7 +25,8 @@ class Unchanged:
         """Compare.
 
         Raises:
-            ValueError: when a part is another one; :class:`~common.engine.run.checkpoint.RunCheckpoint` says where.
+            ValueError: when a part is another one; :class:`~common.engine.run.checkpoint.RunCheckpoint`
+                says where.
         """
         other = [k for k in {*self.what, *state} if self.what.get(k) != state.get(k)]
         if other:

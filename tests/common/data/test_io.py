@@ -54,6 +54,14 @@ class TestReading:
         with pytest.raises(DataError, match="missing channel c"):
             read_volume(files[:2], channels=("a", "b", "c"))
 
+    def test_each_file_of_several_is_one_channel(self, tmp_path):
+        pictures = [np.full((4, 3), value, np.uint8) for value in (7, 9)]
+        for name, picture in zip("ab", pictures, strict=True):
+            Image.fromarray(picture).save(tmp_path / f"{name}.png")
+        files = [tmp_path / "a.png", tmp_path / "b.png"]
+        assert read_volume(files, dim=2, channels=("a", "b")).shape == read_volume(files, dim=2).shape == (2, 3, 4)
+        assert read_volume(files[0], dim=2, channels=("R", "G", "B")).shape == (3, 3, 4)
+
     def test_channels_on_other_grids(self, nifti, tmp_path):
         files = [nifti(tmp_path / "a.nii", np.zeros((2, 3, 4), np.float32)),
                  nifti(tmp_path / "b.nii", np.zeros((2, 3, 4), np.float32), AFFINE)]  # fmt: skip

@@ -31,6 +31,7 @@ def test_check_passes(name, counts):
 
 
 @pytest.mark.slow
+@pytest.mark.selected
 def test_check_passes_on_ct():
     assert check(ROOT / "btcv_ct") == []
 

@@ -80,6 +80,7 @@ def _process(rank, port, whole, results):
 
 
 @pytest.mark.slow
+@pytest.mark.selected
 def test_gradients_travel_between_processes():
     whole = tuple(torch.randn(2, 4, 5))
     first, second = (v.clone().requires_grad_() for v in whole)

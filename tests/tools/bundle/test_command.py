@@ -102,3 +102,16 @@ def test_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(ROOT)
     Bundle().list()
     assert "ka2er " in capsys.readouterr().out
+
+
+def test_check_shows_what_would_run_and_builds_nothing_unless_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    built: list[Path] = []
+    monkeypatch.setattr("tools.bundle.command.verify_network", built.append)
+    Bundle().check("ka2er_expert")
+    assert "  call      network_def = " in capsys.readouterr().out and built == []
+    Bundle().check("ka2er_expert", quiet=True, run=True)
+    shown = capsys.readouterr().out
+    assert "call" not in shown and "evaluate" not in shown and [p.name for p in built] == ["ka2er_expert"]

@@ -20,11 +20,7 @@ _PUBLIC = {"image": "r50_2x_sk1.pth (SimCLRv2)", "patch": "mae_pretrain_vit_larg
 
 
 def teacher_of(
-    level: str,
-    ssl: str,
-    weights: str | Path | None = None,
-    sizes: Mapping[str, Any] | None = None,
-    size: int = 224,
+    level: str, ssl: str, weights: str | Path | None = None, sizes: Mapping[str, Any] | None = None, size: int = 224
 ) -> dict[str, Any]:
     """Describe the teacher of a run, for its card and for building it.
 

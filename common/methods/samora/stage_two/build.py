@@ -12,6 +12,8 @@ from torch import nn
 from ....backbones.hsam.decoder import NOISE_LEVELS
 from ....backbones.hsam.network import HSam, hsam_network
 from ....backbones.sam.network import Sam, sam_network
+
+# isort: split
 from ....backbones.sam2.network import Sam2, sam2_network
 from ....errors import ConfigError
 from ....layers.fusion.fusers import GatedSum, WeightedSum

@@ -13,6 +13,8 @@ from ....backbones.hsam.network import HSam
 from ....backbones.hsam.weights import load_hsam
 from ....backbones.sam.network import Sam
 from ....backbones.sam.weights import load_sam
+
+# isort: split
 from ....backbones.sam2.network import Sam2
 from ....backbones.sam2.weights import load_sam2
 from ....card import ModelCard
@@ -82,12 +84,7 @@ def expert_records(experts: Mapping[str, str | Path | None]) -> dict[str, str]:
     return found
 
 
-def started(
-    network: SAMora,
-    *,
-    experts: Mapping[str, str | Path | None],
-    samed: str | Path | None = None,
-) -> SAMora:
+def started(network: SAMora, *, experts: Mapping[str, str | Path | None], samed: str | Path | None = None) -> SAMora:
     """The network with its experts.
 
     Args:

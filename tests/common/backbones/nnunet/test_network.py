@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from common.backbones.nnunet.network import (
     labels_of,
     load_network,
     output_channels,
+    quiet,
     read_json,
     read_results_folder,
 )
@@ -192,3 +194,11 @@ def test_a_file_that_is_no_json_object_is_named(tmp_path, text):
     (tmp_path / "plans.json").write_text(text)
     with pytest.raises(WeightError, match="cannot read this file"):
         read_json(tmp_path / "plans.json")
+
+
+def test_quiet_keeps_nnunets_words_back_and_no_others(capsys, recwarn):
+    with quiet():
+        print("nnU-Net's")
+        warnings.warn("nnU-Net's", stacklevel=1)
+    print("ours")
+    assert capsys.readouterr().out == "ours\n" and list(recwarn) == []

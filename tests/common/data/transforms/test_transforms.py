@@ -66,6 +66,7 @@ class TestWholeChain:
             assert (result["raw"] - result["image"]).abs().max() > 1
 
     @pytest.mark.slow
+    @pytest.mark.selected
     def test_collates_with_spawned_workers(self, pair):
         dataset = Dataset(items(pair, "training", limit=1), chain(pair))
         loader = DataLoader(dataset, batch_size=2, num_workers=1, multiprocessing_context="spawn")

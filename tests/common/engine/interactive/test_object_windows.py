@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from common.engine.interactive.encoded_volume import NOTHING
-from common.engine.interactive.object_windows import ObjectState
+from common.engine.interactive.object_windows import Block, ObjectState
 from common.engine.interactive.session import Session
 from common.errors import PromptError
 
@@ -184,3 +184,21 @@ def test_faces_of_an_empty_mask_are_closed(growing: Build) -> None:
     assert session.windows.open_faces(empty) == []
     faces = [(axis, side) for _, axis, side in session.windows.open_faces(full)]
     assert faces == [(0, -1), (0, 1), (1, -1), (1, 1), (2, -1), (2, 1)]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("side", [-1, 1])
+def test_only_the_last_layer_of_a_window_is_its_face(growing: Build, axis: int, side: int) -> None:
+    """A mask on the very face is open there and nowhere else; one voxel further in it is closed."""
+    image, _ = tube()
+    session = Session(network=growing(), image=image)
+    session.click("bar", (50, 20, 20))
+    state = session.events[-1].state
+    size = session.windows.size
+    for inset, wanted in ((0, [(state.windows[0].start, axis, side)]), (1, [])):
+        values = torch.full((size,) * 3, -1.0)
+        at = [slice(size // 2, size // 2 + 1)] * 3
+        face = inset if side < 0 else size - 1 - inset
+        at[axis] = slice(face, face + 1)
+        values[tuple(at)] = 1
+        assert session.windows.open_faces(state, Block(state.windows[0].start, values)) == wanted

@@ -1,11 +1,13 @@
 """Pictures of flat cases: in the label map's size, in colour, the right way up."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from common.engine.monitor.case_pictures import draw_planes, three_planes
+from common.engine.monitor.case_pictures import Plane, _outlines, draw_planes, three_planes
 from common.engine.monitor.overlays import draw_overlay
 from common.labels import LabelSpace
 
@@ -46,3 +48,16 @@ def test_up_is_up(tmp_path):
     )
     upper, lower = brightness(tmp_path / "overlay.png")
     assert upper > lower + 30
+
+
+def test_outlines_go_through_the_middles_of_pixels():
+    """In mm of a grid with unlike sides, the label drawn out and the prediction dashed."""
+    label = np.zeros((4, 3), int)
+    label[1:3, 1] = 2
+    drawn = []
+    axis = SimpleNamespace(contour=lambda *a, **options: drawn.append((a, options)))
+    assert _outlines(axis, Plane("x", None, label, label, (2.0, 3.0)), (0, 0, 1, 1)) == {2}
+    assert [options["linestyles"] for _, options in drawn] == ["solid", "dashed"]
+    for (across, up, mask), _ in drawn:
+        assert across.tolist() == [1, 3, 5, 7] and up.tolist() == [1.5, 4.5, 7.5]
+        assert np.array_equal(mask, (label == 2).T)

@@ -69,6 +69,7 @@ def test_without_qkv_bias_padded_tokens_are_zero_keys():
 
 
 @pytest.mark.slow
+@pytest.mark.selected
 @pytest.mark.parametrize("grid", [(48, 48, 48), (64, 64, 64), (48, 48, 16), (32, 32, 32), (24, 24, 24)])
 @pytest.mark.parametrize("shift", SHIFTS)
 def test_equals_the_padded_computation_on_real_grids(grid, shift):
