@@ -18,7 +18,8 @@ ORDER = {
     "common": "errors intensity_range modalities"
     " | atomic channel_order contract_form geometry plain_json plain_yaml prompts | integrity literals | labels tables"
     " | card | weights | contract | data | layers | backbones losses | engine experts | methods",
-    "common.data": "dicom phantom pictures | io | datasets | intensity prompts requests transforms | slices | survey",
+    "common.data": "dicom phantom pictures | io | datasets | samples store | intensity prompts requests transforms"
+    " | slices | survey",
     "common.layers": "attention channel_norm frozen_features gating image_channels instance_norm lora pixel_decoder"
     " sam_adapters same_weights slice_by_slice window_mask | fusion",
     "common.backbones": "mae nnunet sam skresnet swin_unet swin_unetr | hsam sam2 sam3d",

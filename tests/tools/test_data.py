@@ -115,3 +115,22 @@ def test_extract(tmp_path):
     one = nib.load(tmp_path / "one.nii.gz")
     assert one.shape == (2, 3, 4) and one.get_fdata()[0, 0, 0] == 1 and np.allclose(one.affine, np.diag([1, 2, 3, 1]))
     assert run("extract", source, 2, tmp_path / "two.nii.gz") == 2
+
+
+def test_prepared_volumes_are_shown_and_deleted(tmp_path, capsys, monkeypatch):
+    from common.data.store.cases import StoredCases
+    from common.data.store.place import Store
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "data").mkdir()
+    items = [{"case": str(n), "task": "liver [red]", "image": None} for n in range(2)]
+    StoredCases(items, dict, store=Store(tmp_path / "data"))
+    own = ("--dataset_dir", tmp_path / "data")
+    assert run("store", "list", *own) == 0
+    shown = capsys.readouterr().out
+    assert "2 prepared volumes" in shown and "[red]" in shown and "no prepared volumes" in shown
+    assert run("store", "clear", *own, "--unused_days", 1) == 0
+    assert "0 prepared volumes deleted" in capsys.readouterr().out
+    assert run("store", "clear", *own) == 0
+    assert "2 prepared volumes deleted" in capsys.readouterr().out and not list((tmp_path / "data").iterdir())
+    assert run("store", "remove") == 2 and "list or clear" in capsys.readouterr().err
