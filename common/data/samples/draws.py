@@ -1,4 +1,4 @@
-"""Samples whose randomness comes from their number alone: not from the process that makes them, nor what it did before."""
+"""Samples whose randomness comes from their number alone, not from the process that makes them."""
 
 from __future__ import annotations
 

@@ -76,13 +76,19 @@ class StoredCases(Dataset[Any]):
     def __getitem__(self, position: int) -> Any:
         """A case, its arrays on disk, after ``transform``."""
         # not its truth value: a Compose asked for its length seeds its parts again
-        if self.transform is None:
-            return self.case(position)
+        return self.case(position) if self.transform is None else self.read(position, self.transform)
+
+    def item_of(self, position: int) -> Mapping[Hashable, Any]:
+        """A case's own entries: paths, task, modality."""
+        return self.data[position]
+
+    def read(self, position: int, read: Callable[[dict[Hashable, Any]], Any]) -> Any:
+        """What ``read`` makes of a case; once more when the case proves damaged and was prepared again."""
         try:
-            return self.transform(self.case(position))
+            return read(self.case(position))
         except DamagedEntryError as error:
             self._spoilt(self._folder(position), error)
-            return self.transform(self.case(position))
+            return read(self.case(position))
 
     def case(self, position: int) -> dict[Hashable, Any]:
         """A case, its arrays on disk; made again when it was damaged or deleted meanwhile."""
@@ -116,11 +122,29 @@ class StoredCases(Dataset[Any]):
 
 
 class WholeCases(StoredCases):
-    """The same with whole arrays in memory, for validation: what the chain returns, but for the bits that are lost."""
+    """The same with whole arrays in memory, for validation: what the chain returns, but for the bits that are lost.
+
+    Args:
+        data: as for :class:`StoredCases`.
+        preprocessing: as for :class:`StoredCases`.
+        without: entries that are not read, such as the positions that training crops around.
+        options: the further arguments of :class:`StoredCases`.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[Hashable, Any]],
+        preprocessing: Callable[..., Any],
+        *,
+        without: Sequence[str] = (),
+        **options: Any,
+    ) -> None:
+        self.without = frozenset(without)
+        super().__init__(data, preprocessing, **options)
 
     def case(self, position: int) -> dict[Hashable, Any]:
         """A case as the chain makes it."""
-        return whole(super().case(position))
+        return whole({k: v for k, v in super().case(position).items() if k not in self.without})
 
 
 def whole(case: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -22,7 +22,7 @@ __all__ = ["chain_json", "digest", "names"]
 FORMAT = 1
 _LIBRARIES = ("monai", "torch", "numpy", "scipy", "nibabel", "itk", "pydicom", "scikit-image")
 _OURS = __name__.removesuffix(".data.store.chain")
-_VOLATILE = {"R", "_transforms_cache", "_is_root", "log_stats", "threading"}
+_VOLATILE = {"R", "_tracing"}  # states that change when a transform is used
 
 
 def chain_json(chain: Any) -> dict[str, Any]:

@@ -2,7 +2,8 @@ import json
 
 import numpy as np
 import torch
-from monai.transforms import Compose, Orientationd, RandFlipd, ScaleIntensityRanged
+from monai.data import MetaTensor
+from monai.transforms import Compose, Orientationd, RandFlipd, ScaleIntensityRanged, SpatialPadd
 
 from common.data.intensity.volume import NormalizePercentiled, VolumeStatsd
 from common.data.store.chain import chain_json, digest, names
@@ -35,6 +36,13 @@ def test_random_states_do_not_count_and_arrays_do():
     for h, v in zip(holder, (torch.zeros(3), torch.ones(3), np.zeros(3, np.float32))):
         h.table = v
     assert len({key(h) for h in holder[:2]}) == 2
+
+
+def test_using_a_chain_does_not_change_it():
+    used = Compose([Orientationd("image", "LPS", labels=None), SpatialPadd("image", (9, 9, 9))])
+    before = key(used)
+    used({"image": MetaTensor(torch.rand(1, 4, 5, 6))})
+    assert key(used) == before
 
 
 def test_versions_and_our_own_code_count():
