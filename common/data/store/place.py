@@ -24,6 +24,7 @@ __all__ = ["VARIABLE", "Kept", "Store", "clear", "listed", "places", "size_text"
 VARIABLE = "AMALGAM_STORE"
 FOLDER = ".prepared"
 CHAIN = "chain.json"
+FACTS = "facts"
 _GB = 10**9
 _RESERVE = _GB  # is left free on the disk
 
@@ -189,6 +190,7 @@ def clear(place: Path, *, unused_days: float = 0.0) -> tuple[int, int]:
     for folder in [f for f in place.iterdir() if f.is_dir()] if place.is_dir() else []:
         remove_unfinished(folder, process_alive)
     if not listed(place) and place.is_dir():
+        shutil.rmtree(place / FACTS, ignore_errors=True)
         for file in (place / "sources.json", place / "CACHEDIR.TAG", *(place / "locks").glob("*")):
             file.unlink(missing_ok=True)
         for folder in (place / "locks", place):
