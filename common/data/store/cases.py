@@ -17,7 +17,8 @@ from .chain import chain_json, digest
 from .entry import DamagedEntryError, StoredArray, read_entry
 from .fill import Job, fill
 from .layout import Reading
-from .place import Store, entry_key
+from .place import Store
+from .sources import Sources
 
 __all__ = ["StoredCases", "WholeCases", "prepared", "whole"]
 
@@ -61,7 +62,7 @@ class StoredCases(Dataset[Any]):
         self.chain, self.keys = digest(described), tuple(keys)
         sources = store.sources()
         self.spoilt: set[Path] = set()
-        self.names = [entry_key(sources.content(item, keys)) for item in self.data]
+        self.names = [self.key_of(item, sources) for item in self.data]
         missing = dict.fromkeys(n for n in self.names if store.find(self.chain, n) is None)
         first = dict(zip(reversed(self.names), reversed(self.data), strict=True))
         jobs = [Job(first[n], self.chain, n, sources.size(first[n], keys)) for n in missing]
@@ -72,6 +73,10 @@ class StoredCases(Dataset[Any]):
     def __len__(self) -> int:
         """Number of cases."""
         return len(self.data)
+
+    def key_of(self, item: Mapping[Hashable, Any], sources: Sources) -> str:
+        """The name of a case's entry, from the content of its files and all else that its item says."""
+        return digest(sources.content(item, self.keys))
 
     def __getitem__(self, position: int) -> Any:
         """A case, its arrays on disk, after ``transform``."""

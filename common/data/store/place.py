@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ...atomic import atomic_write, free_bytes, process_alive
 from ...errors import ConfigError, DataError
 from ...literals import file_name
-from .chain import digest, names
+from .chain import names
 from .entry import TEXT, remove_unfinished
 from .sources import Sources
 
@@ -252,8 +252,3 @@ def _read(file: Path) -> dict[str, Any]:
         found = json.loads(file.read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else {}
     return {}
-
-
-def entry_key(content: Mapping[str, Any]) -> str:
-    """The name of a case's entry, from the content of its files and all else that its item says."""
-    return digest(content)
