@@ -34,8 +34,17 @@ def test_the_number_of_workers_changes_no_weight(undisturbed, toy_bundle, worker
     assert_same(toy_bundle.weights(), undisturbed.weights())
 
 
-@pytest.mark.parametrize(("workers", "afterwards"), [(0, 0), (2, 2), (0, 2), (2, 1)])
-@pytest.mark.parametrize(("call", "name"), [(1, "last.pth"), (3, "last.pth"), (1, "model.pt"), (2, "model.pt")])
+@pytest.mark.parametrize(
+    ("call", "name", "workers", "afterwards"),
+    [
+        (1, "last.pth", 0, 0),
+        (3, "last.pth", 0, 2),
+        (3, "last.pth", 2, 1),
+        (1, "model.pt", 2, 2),
+        (2, "model.pt", 0, 0),
+        (2, "model.pt", 1, 0),
+    ],
+)
 def test_killed_while_saving(undisturbed, toy_bundle, kill_in_save, call, name, workers, afterwards) -> None:
     """Whatever the number of workers (which stay between epochs) was before and is afterwards."""
     before = toy_bundle.epoch()

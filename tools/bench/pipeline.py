@@ -1,4 +1,4 @@
-"""What a method's training samples cost: reading, augmenting, starting and memory, on synthetic volumes of real sizes."""
+"""What a method's training samples cost: time, reading, start-up and memory, on synthetic volumes of real sizes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,6 @@ PIPELINES: dict[str, dict[str, Any]] = {
 }
 STEPS_MS = (100, 250, 1000)
 WORKERS = 8
-_FIGURES = ("ms", "ms_one_worker", "ms_two_workers", "MB", "own_MB", "prepare_s", "start_s", "rss_MB")
 
 
 def pipeline(method: str | None = None, *, small: bool = False, samples: int = 40, out: str | None = None) -> str:
