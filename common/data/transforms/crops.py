@@ -150,16 +150,20 @@ class RandomCropsd(Randomizable, MapTransform):
         return found[0].to(box.dtype)
 
 
-def flippable(labels: LabelSpace) -> tuple[int, ...]:
-    """Axes (of volumes in RAS) along which a flip leaves every structure what it is called.
+def flippable(labels: LabelSpace, orientation: str | None = "RAS") -> tuple[int, ...]:
+    """Axes along which a flip leaves every structure what it is called.
 
-    Left and right change places along the first axis: it is left out when a structure's name says its side.
+    Left and right change places along one axis: it is left out when a structure's name says its side, and so are all
+    axes where nobody knows which one it is.
 
     Args:
         labels: the structures.
+        orientation: axis codes of the volumes; None for volumes as they are on disk.
     """
     words = {w for name in labels.names for w in name.lower().replace("-", " ").replace("_", " ").split()}
-    return (1, 2) if words & _SIDES else (0, 1, 2)
+    if not words & _SIDES:
+        return (0, 1, 2)
+    return tuple(n for n, code in enumerate(orientation or "") if code not in "RL")
 
 
 def _box(image: Any, low: Sequence[int], high: Sequence[int]) -> Tensor:

@@ -108,7 +108,8 @@ def test_two_dimensions(tmp_path):
 def test_flips_that_would_swap_names_are_left_out():
     assert flippable(LabelSpace(["liver", "upright"])) == (0, 1, 2)
     assert flippable(LabelSpace(["left kidney", "liver"])) == (1, 2)
-    assert flippable(LabelSpace(["kidney_R"])) == (1, 2)
+    assert flippable(LabelSpace(["kidney_R"]), "PIR") == (0, 1)
+    assert flippable(LabelSpace(["right lung"]), None) == () and flippable(LabelSpace(["liver"]), None) == (0, 1, 2)
 
 
 def test_impossible_settings_are_refused(case):
