@@ -28,13 +28,13 @@ class SampleLoader(DataLoader):
         dataset: what the draws' positions are of.
         sampler: the draws.
         batch_size: samples of a batch of this process.
-        num_workers: processes that make samples; None: one per core but one, at most 8.
+        num_workers: processes that make samples; ``auto``: one per core but one, at most 8.
         seed: the run's, >= 0.
         drop_last: leave an incomplete last batch out.
         kwargs: further arguments of ``DataLoader``.
 
     Raises:
-        ConfigError: for another sampler.
+        ConfigError: for another sampler, or an impossible number of workers.
     """
 
     numbered = True
@@ -45,7 +45,7 @@ class SampleLoader(DataLoader):
         *,
         sampler: DrawSampler,
         batch_size: int = 1,
-        num_workers: int | None = None,
+        num_workers: int | str = "auto",
         seed: int = 0,
         drop_last: bool = False,
         **kwargs: Any,
@@ -53,7 +53,10 @@ class SampleLoader(DataLoader):
         if not isinstance(sampler, DrawSampler):
             raise ConfigError("samples are numbered by a DrawSampler", where="sampler", got=type(sampler).__name__,
                               expected="common.data.samples.sampler.DrawSampler")  # fmt: skip
-        count = cores() if num_workers is None else int(num_workers)
+        if num_workers != "auto" and (not isinstance(num_workers, int) or num_workers < 0):
+            raise ConfigError("samples are made by 0 or more processes", where="num_workers", got=num_workers,
+                              expected="auto, or a number")  # fmt: skip
+        count = cores() if num_workers == "auto" else int(num_workers)
         given = {"persistent_workers": count > 0, "pin_memory": torch.cuda.is_available(), **kwargs}
         super().__init__(
             DrawnSamples(dataset, seed), num_workers=count, batch_size=batch_size, sampler=sampler, drop_last=drop_last,

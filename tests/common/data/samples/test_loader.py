@@ -39,6 +39,9 @@ def test_workers_stay(monkeypatch):
     assert not SampleLoader(data, sampler=DrawSampler(data), num_workers=0).persistent_workers
     monkeypatch.setattr(module, "cores", lambda: 3)
     assert SampleLoader(data, sampler=DrawSampler(data)).num_workers == 3
+    for wrong in (-1, "many", None):
+        with pytest.raises(ConfigError, match="auto, or a number"):
+            SampleLoader(data, sampler=DrawSampler(data), num_workers=wrong)
     with pytest.raises(ConfigError, match="DrawSampler"):
         SampleLoader(data, sampler=[0, 1])
 
