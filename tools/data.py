@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 import time
@@ -22,7 +23,7 @@ from common.data.datasets.naming import is_nameless
 from common.data.datasets.verify import Problem, check
 from common.data.io import read_volume, write_volume
 from common.data.store.place import clear, listed, places, size_text
-from common.errors import ConfigError, few
+from common.errors import AmalgamationError, ConfigError, few
 
 from .terminal import console, say
 
@@ -162,12 +163,20 @@ class Data:
         """
         if action not in ("list", "clear"):
             raise ConfigError("unknown action", where="data store", got=action, expected="list or clear")
-        for place in places(_text(dataset_dir), store_dir):
+        for place in _places(_text(dataset_dir), store_dir):
             if action == "clear":
                 cases, size = clear(place, unused_days=unused_days)
                 say(f"{place}: {cases} prepared volumes deleted, {size_text(size)}")
             else:
                 _show_store(place)
+
+
+def _places(dataset_dir: str, store_dir: str | None) -> list[Path]:
+    """Where volumes of a collection, or of one of its data sets, may be prepared."""
+    found = places(dataset_dir, store_dir)
+    with contextlib.suppress(AmalgamationError):
+        found += [p for d in read_collection(dataset_dir).datasets for p in places(d.root, store_dir) if p.is_dir()]
+    return list(dict.fromkeys(found))
 
 
 def _show_store(place: Path) -> None:

@@ -133,4 +133,15 @@ def test_prepared_volumes_are_shown_and_deleted(tmp_path, capsys, monkeypatch):
     assert "0 prepared volumes deleted" in capsys.readouterr().out
     assert run("store", "clear", *own) == 0
     assert "2 prepared volumes deleted" in capsys.readouterr().out and not list((tmp_path / "data").iterdir())
+    assert run("store", "list", "--dataset_dir", tmp_path) == 0
     assert run("store", "remove") == 2 and "list or clear" in capsys.readouterr().err
+
+
+def test_volumes_of_a_task_alone_are_shown_with_its_collection(dataset, tmp_path, capsys, monkeypatch):
+    from common.data.store.cases import StoredCases
+    from common.data.store.place import Store
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    StoredCases([{"case": "a", "image": None}], dict, store=Store(dataset))
+    assert run("store", "list", dataset.parent) == 0
+    assert "1 prepared volumes" in capsys.readouterr().out
