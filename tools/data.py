@@ -1,9 +1,11 @@
-"""``python -m tools data``: look at, check, convert, split and merge datasets and collections."""
+"""``python -m tools data``: look at, check, convert, split and merge datasets and collections; what is prepared."""
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ from common.data.datasets.merge import merge_datasets
 from common.data.datasets.naming import is_nameless
 from common.data.datasets.verify import Problem, check
 from common.data.io import read_volume, write_volume
-from common.errors import ConfigError, few
+from common.data.store.place import clear, listed, places, size_text
+from common.errors import AmalgamationError, ConfigError, few
 
 from .terminal import console, say
 
@@ -142,6 +145,55 @@ class Data:
     def extract(self, source: str, volume: int, out: str) -> None:
         """Write volume number VOLUME (from 0) of a 4-D file as a file of its own."""
         say(f"wrote {write_volume(read_volume(source, volume=volume), out)}")
+
+    def store(
+        self,
+        action: str = "list",
+        dataset_dir: str = "data/phantom",
+        store_dir: str | None = None,
+        unused_days: float = 0.0,
+    ) -> None:
+        """Show the prepared volumes of a data set, or delete them: a training prepares anew what it needs.
+
+        Args:
+            action: ``list`` or ``clear``.
+            dataset_dir: the data whose prepared volumes are meant.
+            store_dir: another place than beside the data and in the cache folder.
+            unused_days: delete only what no run has read for so many days.
+        """
+        if action not in ("list", "clear"):
+            raise ConfigError("unknown action", where="data store", got=action, expected="list or clear")
+        for place in _places(_text(dataset_dir), store_dir):
+            if action == "clear":
+                cases, size = clear(place, unused_days=unused_days)
+                say(f"{place}: {cases} prepared volumes deleted, {size_text(size)}")
+            else:
+                _show_store(place)
+
+
+def _places(dataset_dir: str, store_dir: str | None) -> list[Path]:
+    """Where volumes of a collection, or of one of its data sets, may be prepared."""
+    found = places(dataset_dir, store_dir)
+    with contextlib.suppress(AmalgamationError):
+        found += [p for d in read_collection(dataset_dir).datasets for p in places(d.root, store_dir) if p.is_dir()]
+    return list(dict.fromkeys(found))
+
+
+def _show_store(place: Path) -> None:
+    """Table of a place's prepared volumes."""
+    found = listed(place)
+    total = size_text(sum(k.size for k in found))
+    if not found:
+        say(f"{place}: no prepared volumes")
+        return
+    table = Table(title=f"{sum(k.cases for k in found)} prepared volumes, {total}", caption=Text(str(place)))
+    for column in ("cases", "size", "last used", "tasks", "chain"):
+        table.add_column(column, overflow="fold")
+    for kept in found:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(kept.used))
+        cells = (str(kept.cases), size_text(kept.size), used, few(kept.tasks), " > ".join(kept.chain))
+        table.add_row(*map(Text, cells))
+    console().print(table)
 
 
 def _counts(dataset: Dataset) -> str:

@@ -81,9 +81,7 @@ def test_two_students_learn_what_one_does_at_the_same_global_batch(phantom_dir, 
 def test_two_processes_answer_boxes_as_one_does(bundle, phantom_dir, sam3d_files, tmp_path):
     """SAM-Med3D-MoE: a click is drawn, and differently in another process; a box that nobody moves is not."""
     general = sam3d_files.general()
-    sampler = {"_target_": "DistributedSampler", "dataset": "@train::dataset", "shuffle": False,
-               "num_replicas": "$int(__import__('os').environ.get('WORLD_SIZE', 1))",
-               "rank": "$int(__import__('os').environ.get('RANK', 0))"}  # fmt: skip
+    sampler = {"_target_": "common.data.samples.sampler.DrawSampler", "dataset": "@train::dataset", "shuffle": False}
     own = {
         "sam_med3d_moe_expert": {"structures": ["liver"], "name": "own", "train_what": "decoder"},
         "sam_med3d_moe": {"structures": ["liver"], "experts": sam3d_files.expert("own", "liver", of=general).parent},

@@ -72,12 +72,18 @@ CONFIG = {
                 ],
             },
         },
-        "dataloader": {
-            "_target_": "DataLoader",
+        "sampler": {
+            "_target_": "common.data.samples.sampler.DrawSampler",
             "dataset": "@train::dataset",
+            "seed": "@seed",
+        },
+        "dataloader": {
+            "_target_": "common.data.samples.loader.SampleLoader",
+            "dataset": "@train::dataset",
+            "sampler": "@train::sampler",
             "batch_size": 2,
-            "shuffle": True,
             "num_workers": "@num_workers",
+            "seed": "@seed",
         },
         "inferer": {"_target_": "SimpleInferer"},
         "optimizer": {
@@ -326,11 +332,3 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> ToyBundle:
     toy = ToyBundle(tmp_path_factory.mktemp("toy") / "undisturbed")
     assert toy.run() == 0, toy.text()
     return toy
-
-
-@pytest.fixture(scope="session")
-def undisturbed_by_workers(undisturbed: ToyBundle, tmp_path_factory: pytest.TempPathFactory) -> dict[int, ToyBundle]:
-    """The same with 0 and 2 data loading workers (every worker draws its own random numbers)."""
-    toy = ToyBundle(tmp_path_factory.mktemp("toy") / "workers")
-    assert toy.run("--num_workers", "2") == 0, toy.text()
-    return {0: undisturbed, 2: toy}

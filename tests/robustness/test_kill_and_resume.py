@@ -28,21 +28,35 @@ def test_same_seed_twice_is_identical_and_another_seed_is_not(undisturbed, make_
     assert not torch.equal(other.weights()["model.0.conv.weight"], undisturbed.weights()["model.0.conv.weight"])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize(("call", "name"), [(1, "last.pth"), (3, "last.pth"), (1, "model.pt"), (2, "model.pt")])
-def test_killed_while_saving(undisturbed_by_workers, toy_bundle, kill_in_save, call, name, workers) -> None:
-    workers_option = ("--num_workers", str(workers))
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_number_of_workers_changes_no_weight(undisturbed, toy_bundle, workers) -> None:
+    assert toy_bundle.run("--num_workers", str(workers)) == 0, toy_bundle.text()
+    assert_same(toy_bundle.weights(), undisturbed.weights())
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "workers", "afterwards"),
+    [
+        (1, "last.pth", 0, 0),
+        (3, "last.pth", 0, 2),
+        (3, "last.pth", 2, 1),
+        (1, "model.pt", 2, 2),
+        (2, "model.pt", 0, 0),
+        (2, "model.pt", 1, 0),
+    ],
+)
+def test_killed_while_saving(undisturbed, toy_bundle, kill_in_save, call, name, workers, afterwards) -> None:
+    """Whatever the number of workers (which stay between epochs) was before and is afterwards."""
     before = toy_bundle.epoch()
-    code = toy_bundle.run(*workers_option, before=partial(kill_in_save, call, name))
+    code = toy_bundle.run("--num_workers", str(workers), before=partial(kill_in_save, call, name))
     assert code == -signal.SIGKILL, toy_bundle.text()
     folder = toy_bundle.last.parent if name == "last.pth" else toy_bundle.model.parent
     assert list(folder.glob(".*.tmp")), "the kill hit the middle of the writing"
     if call > 1:  # what was there before is whole
         assert toy_bundle.epoch() > before
         read_state_dict(toy_bundle.last if name == "last.pth" else toy_bundle.model)
-    assert toy_bundle.run(*workers_option) == 0, toy_bundle.text()
+    assert toy_bundle.run("--num_workers", str(afterwards)) == 0, toy_bundle.text()
     assert not list(toy_bundle.root.rglob("*.tmp"))
-    undisturbed = undisturbed_by_workers[workers]
     assert_same(toy_bundle.weights(), undisturbed.weights())
     assert_same(read_state_dict(toy_bundle.model)[0], read_state_dict(undisturbed.model)[0])
 

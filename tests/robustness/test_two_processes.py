@@ -31,10 +31,7 @@ def test_only_the_first_process_writes_and_a_run_continues_equally(make_toy) -> 
     for toy in (whole, parts):
         config = json.loads(toy.config.read_text())
         config["network"] = "$torch.nn.parallel.DistributedDataParallel(@network_def)"
-        sampler = {"_target_": "DistributedSampler", "dataset": "@train::dataset", "even_divisible": True}
-        config["train"]["dataloader"].update(
-            {"sampler": {**sampler, "shuffle": True}, "shuffle": False, "batch_size": 1}
-        )
+        config["train"]["dataloader"]["batch_size"] = 1
         config["distributed"] = {"_target_": "common.engine.run.distributed.start", "device": "cpu"}
         config["run"].insert(0, "$@distributed")
         toy.write(config)

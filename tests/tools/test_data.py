@@ -129,3 +129,33 @@ def test_a_bar_is_shown_beside_the_answer_unless_quiet(dataset, monkeypatch):
     monkeypatch.setattr("tools.data.Progress", Recorded)
     assert run("check", dataset) == run("check", dataset, "--quiet") == 0
     assert asked == [(False, True, True), (True, True, True)]
+
+
+def test_prepared_volumes_are_shown_and_deleted(tmp_path, capsys, monkeypatch):
+    from common.data.store.cases import StoredCases
+    from common.data.store.place import Store
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "data").mkdir()
+    items = [{"case": str(n), "task": "liver [red]", "image": None} for n in range(2)]
+    StoredCases(items, dict, store=Store(tmp_path / "data"))
+    own = ("--dataset_dir", tmp_path / "data")
+    assert run("store", "list", *own) == 0
+    shown = capsys.readouterr().out
+    assert "2 prepared volumes" in shown and "[red]" in shown and "no prepared volumes" in shown
+    assert run("store", "clear", *own, "--unused_days", 1) == 0
+    assert "0 prepared volumes deleted" in capsys.readouterr().out
+    assert run("store", "clear", *own) == 0
+    assert "2 prepared volumes deleted" in capsys.readouterr().out and not list((tmp_path / "data").iterdir())
+    assert run("store", "list", "--dataset_dir", tmp_path) == 0
+    assert run("store", "remove") == 2 and "list or clear" in capsys.readouterr().err
+
+
+def test_volumes_of_a_task_alone_are_shown_with_its_collection(dataset, tmp_path, capsys, monkeypatch):
+    from common.data.store.cases import StoredCases
+    from common.data.store.place import Store
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    StoredCases([{"case": "a", "image": None}], dict, store=Store(dataset))
+    assert run("store", "list", dataset.parent) == 0
+    assert "1 prepared volumes" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """``python -m tools bench``: figures of this machine, each beside a check that both ways give the same.
 
 Read :mod:`.command` and :mod:`.measure` first; then what is measured: :mod:`.ka2er`, :mod:`.m4oe`, :mod:`.sam`,
-:mod:`.samora`, :mod:`.ic_moe`, :mod:`.sam_med3d_moe` (against :mod:`.sam_med3d_plain`).
+:mod:`.samora`, :mod:`.ic_moe`, :mod:`.sam_med3d_moe` (against :mod:`.sam_med3d_plain`);
+:mod:`.pipeline` measures how fast samples come, on the scans of :mod:`.synthetic`.
 """

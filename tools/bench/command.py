@@ -25,6 +25,7 @@ from . import sam as bench_sam
 from . import sam_med3d_moe as bench_sam_med3d_moe
 from . import samora as bench_samora
 from .measure import SMALLER, Case, Row, cost, measure
+from .pipeline import pipeline
 
 __all__ = ["METHODS", "Method", "bench"]
 
@@ -84,18 +85,20 @@ METHODS = {
 
 def bench(
     method: str = "ka2er",
-    size: int | None = None,
+    size: int | str | None = None,
     repeats: int = 3,
     out: str | None = None,
     paper: bool = False,
     threads: int | None = None,
     experts: int | None = None,
     only: str | Sequence[str] | None = None,
+    small: bool = False,
 ) -> str:
-    """Measure our way against the published one, in turns within one run.
+    """Measure our way against the published one, in turns within one run; ``bench pipeline``: what samples cost.
 
     Args:
-        method: ``ic_moe``, ``ka2er``, ``m4oe``, ``sam_med3d_moe``, ``samora``, or ``sam`` (the encoder beneath it).
+        method: ``ic_moe``, ``ka2er``, ``m4oe``, ``sam_med3d_moe``, ``samora``, or ``sam`` (the encoder beneath it);
+            or ``pipeline``: the data path of the bundle named next, or of all.
         size: voxels along each side of the crop (64; with --paper 96, sam_med3d_moe 128) or pixels along each side of
             the image (ic_moe 256; m4oe 128, with --paper 224; sam 256; samora 224), a multiple of 32 from 64 on.
         repeats: timed pairs per comparison.
@@ -111,12 +114,19 @@ def bench(
             ``growth``, of ic_moe's ``inference_256``, ``inference_512``, ``training``, ``training_cached`` and
             ``growth``, or of samora's ``inference_224``, ``inference_512``,
             ``training``, ``low_memory``, ``switching`` and ``growth``; all when omitted.
+        small: of ``pipeline``, tiny volumes and few cases.
 
     Returns:
         the tables.
     """
+    if method == "pipeline":
+        return pipeline(None if size is None else str(size), small=small, out=out)
+    if not isinstance(size, int | None):
+        raise ConfigError("the size is a number", where="size", got=size, expected="a multiple of 32 from 64 on")
     if method not in METHODS:
-        raise ConfigError("there is nothing to measure for this method", got=method, expected=", ".join(METHODS))
+        raise ConfigError(
+            "there is nothing to measure for this method", got=method, expected=", ".join((*METHODS, "pipeline"))
+        )
     way = METHODS[method]
     sizes: dict[str, Any] = dict(way.paper if paper else way.laptop)
     size = sizes["size"] = sizes["size"] if size is None else size

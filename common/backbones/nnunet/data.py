@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
-import pickle
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Hashable, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
-import monai
 import numpy as np
 import torch
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
-from monai.data import CacheDataset, MetaTensor, PersistentDataset
-from monai.transforms import Compose, Randomizable, Transform
+from monai.data import MetaTensor
+from monai.transforms import Randomizable, Transform
 from numpy.typing import NDArray
-from torch.utils.data import RandomSampler
 
 from ...data.datasets.dataset_json import case_name
-from ...errors import ConfigError, DataError
+from ...data.store.entry import StoredArray
+from ...errors import DataError
 from ...plain_json import parse_object
 from .fingerprint import to_nnunet
 from .network import plan_managers, quiet
 from .plan import Plan
 from .recipe import Recipe, foreground_fraction, seeded
 
-__all__ = ["NNUNetPatchd", "NNUNetPreprocessd", "NNUNetRestored", "cached_dataset", "patch_sampler"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["NNUNetPatchd", "NNUNetPreprocessd", "NNUNetRestored"]
 
 
 class NNUNetPreprocessd(Transform):
@@ -53,6 +47,11 @@ class NNUNetPreprocessd(Transform):
     ) -> None:
         self.plan, self.image, self.label, self.locations = plan, image, label, locations
         self.manager, self.config = plan_managers(plan.plans, plan.configuration)
+
+    def chain_identity(self) -> dict[str, Any]:
+        """What decides the result: the plans, wherever their files lie."""
+        keys = {"image": self.image, "label": self.label, "locations": self.locations}
+        return {**self.plan.settings, **keys, "nnunetv2": version("nnunetv2")}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy with the preprocessed entries."""
@@ -94,6 +93,14 @@ class NNUNetPreprocessd(Transform):
 def _array(image: Any) -> NDArray[Any]:
     plain = image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
     return plain.detach().cpu().numpy()
+
+
+def _box(image: Any, low: Sequence[int], high: Sequence[int], fill: int) -> torch.Tensor:
+    """A crop, filled up where it leaves the volume; never a part of an array that is kept in memory."""
+    if isinstance(image, StoredArray):
+        return image.box(low, high, fill)
+    box = [[a, b] for a, b in zip(low, high, strict=True)]
+    return torch.from_numpy(crop_and_pad_nd(_array(image), box, fill)).clone()
 
 
 def _plain(properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,77 +182,9 @@ class NNUNetPatchd(Randomizable, Transform):
         return {**kept, "image": image.contiguous(), "label": label.clamp_min(0).contiguous()}
 
     def _cut(self, data: Mapping[Hashable, Any], *, force: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        image, label = _array(data["image"]), _array(data["label"])
-        locations = {k: v.numpy() for k, v in data["class_locations"].items()}
-        low, high = self.loader.get_bbox(image.shape[1:], force, locations)
-        box = [[a, b] for a, b in zip(low, high, strict=True)]
-        cut = torch.from_numpy(crop_and_pad_nd(image, box, 0)).float().clone()  # never the cached array itself
-        seg = torch.from_numpy(crop_and_pad_nd(label, box, -1)).to(torch.int16)
+        found = data["class_locations"].items()
+        locations = {k: v if isinstance(v, StoredArray) else v.numpy() for k, v in found}
+        low, high = self.loader.get_bbox(data["image"].shape[1:], force, locations)
+        cut = _box(data["image"], low, high, 0).float()
+        seg = _box(data["label"], low, high, -1).to(torch.int16)
         return (cut[:, 0], seg[:, 0]) if self.loader.patch_size_was_2d else (cut, seg)
-
-
-class _Disk(PersistentDataset):
-    """A disk cache that rebuilds a file it cannot read instead of failing for ever."""
-
-    def _cachecheck(self, item_transformed: Any) -> Any:
-        cached: Callable[[Any], Any] = super()._cachecheck
-        try:
-            return cached(item_transformed)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-            if self.cache_dir is None:
-                raise
-            name = self.hash_func(item_transformed).decode("utf-8") + self.transform_hash
-            file = self.cache_dir / f"{name}.pt"
-            if not file.is_file():
-                raise
-            logger.warning("rebuilding the cached case %s: %s", file.name, error)
-            file.unlink()
-            return cached(item_transformed)
-
-
-def cached_dataset(
-    data: Sequence[Mapping[str, Any]],
-    *,
-    preprocessing: Any,
-    random_transforms: Any = None,
-    cache: str = "memory",
-    folder: str | Path | None = None,
-    plan: Plan | None = None,
-) -> Any:
-    """A MONAI dataset whose cases are preprocessed once.
-
-    Args:
-        data: items with paths.
-        preprocessing: the deterministic chain.
-        random_transforms: what follows for each sample.
-        cache: ``memory``, ``disk`` (survives the run) or ``none``.
-        folder: place of the disk cache; one folder per plan in it, so that another plan never reads old arrays.
-        plan: the plans that the arrays belong to.
-
-    Raises:
-        ConfigError: for another kind of cache.
-    """
-    chain = Compose([preprocessing, *([random_transforms] if random_transforms is not None else [])]).flatten()
-    items = [dict(d) for d in data]
-    if cache == "memory":
-        return CacheDataset(items, chain, num_workers=1, progress=False, copy_cache=False)
-    if cache == "none":
-        return monai.data.Dataset(items, chain)
-    if cache != "disk" or folder is None:
-        raise ConfigError("unknown cache", where="cache", got=cache, expected="memory, disk or none")
-    stamp = [[str(p), Path(p).stat().st_mtime_ns] for d in items for v in d.values() for p in _paths(v)]
-    key = json.dumps([None if plan is None else [plan.plans, plan.configuration], stamp], sort_keys=True)
-    place = Path(folder) / hashlib.sha256(key.encode()).hexdigest()[:16]
-    return _Disk(items, chain, cache_dir=place)
-
-
-def _paths(value: Any) -> list[str]:
-    entries = value if isinstance(value, list | tuple) else [value]
-    return [e for e in entries if isinstance(e, str) and Path(e).is_file()]
-
-
-def patch_sampler(dataset: Any, *, iterations: int, batch_size: int) -> RandomSampler:
-    """Cases drawn with replacement, ``iterations * batch_size`` per epoch, whatever the size of the dataset."""
-    if iterations < 1:
-        raise ConfigError("an epoch has at least one iteration", where="iterations_per_epoch", got=iterations)
-    return RandomSampler(dataset, replacement=True, num_samples=iterations * batch_size)

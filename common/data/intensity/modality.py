@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from numpy.typing import NDArray
 
 from ...errors import ConfigError, DataError
 from ...modalities import is_ct
-from ..datasets.datalist import Collection, read_collection
+from ..datasets.datalist import Collection, items, read_collection
 from ..datasets.dataset_json import case_name
 from ..io import read_volume
+from ..store.facts import remembered
+from ..store.place import Store
 
 __all__ = ["ByModalityd", "NormalizeModalityd", "intensities", "scheme_of", "window_of"]
 
@@ -41,7 +44,10 @@ _SCHEMES = {
 
 
 def intensities(
-    dataset_dir: str | Path | Sequence[str | Path] | Collection, seed: int = 0, ct_window: Sequence[float] | None = None
+    dataset_dir: str | Path | Sequence[str | Path] | Collection,
+    seed: int = 0,
+    ct_window: Sequence[float] | None = None,
+    store: Store | None = None,
 ) -> dict[str, dict[str, Any]]:
     """How each modality of a collection is normalised: plain values, to be kept with the weights.
 
@@ -54,6 +60,7 @@ def intensities(
         seed: of the draw.
         ct_window: lower and upper bound (HU) of every CT in the place of statistics, for which there need not be any
             label; its mean is taken as the centre, its standard deviation as a quarter of its width.
+        store: where the statistics of these files are remembered; every file is read at every start without it.
 
     Returns:
         ``{modality: {"scheme": class name, "mean": ..., "std": ..., "percentile_00_5": ..., "percentile_99_5": ...}}``.
@@ -68,7 +75,7 @@ def intensities(
         scheme = scheme_of(modality, dim=collection.datasets[0].dim)
         found[modality] = {"scheme": scheme.__name__}
         if scheme is schemes.CTNormalization:
-            found[modality] |= _foreground(collection, modality, seed) if ct_window is None else window_of(ct_window)
+            found[modality] |= window_of(ct_window) if ct_window else _remembered(collection, modality, seed, store)
     return found
 
 
@@ -94,6 +101,12 @@ def window_of(bounds: Sequence[float]) -> dict[str, float]:
                           expected="for example [-125, 275]")  # fmt: skip
     low, high = (float(b) for b in bounds)
     return {"mean": (low + high) / 2, "std": (high - low) / 4, "percentile_00_5": low, "percentile_99_5": high}
+
+
+def _remembered(collection: Collection, modality: str, seed: int, store: Store | None) -> dict[str, float]:
+    question = {"asked": "intensities of annotated voxels", "seed": seed, "voxels": _VOXELS_PER_CASE, "format": 1}
+    cases = [i for i in items(collection, "training", modality=modality) if "label" in i]
+    return remembered(store, question, cases, partial(_foreground, collection, modality, seed))
 
 
 def _foreground(collection: Collection, modality: str, seed: int) -> dict[str, float]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from monai.config import KeysCollection
-from monai.data import CacheDataset, MetaTensor
-from monai.transforms import MapTransform
+from monai.data import MetaTensor
+from monai.transforms import Compose, MapTransform
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -19,7 +20,12 @@ from ...labels import LabelSpace
 from ...modalities import is_ct
 from ...prompts import boxes_from_label
 from ..datasets.dataset_json import case_name
-from .crops import crop_at, start_around, z_score_positive
+from ..store.cases import StoredCases, prepared
+from ..store.entry import StoredArray
+from ..store.layout import Reading
+from ..store.place import Store
+from .crops import crop_at, z_score_positive
+from .places import StructurePlacesd
 
 __all__ = ["ClampModalityd", "ObjectCrops", "clip_bounds"]
 
@@ -113,7 +119,7 @@ class ObjectCrops(Dataset[dict[str, Any]]):
         min_voxels: smaller objects are left out.
         experts: structures of each expert.
         transform: random parts on ``image`` and ``label``, before the z-score.
-        cache_rate: share of the volumes to keep in memory.
+        store: where prepared volumes lie; None keeps them in memory.
         allow_empty: take no data at all for what it is, a validation on nothing.
 
     Raises:
@@ -136,19 +142,19 @@ class ObjectCrops(Dataset[dict[str, Any]]):
         min_voxels: int = 500,
         experts: Sequence[Sequence[str]] = (),
         transform: Callable[[dict[str, Any]], Any] | None = None,
-        cache_rate: float = 1.0,
+        store: Store | None = None,
         allow_empty: bool = False,
     ) -> None:
         self.size, self.labels, self.transform = size, labels, transform
         wanted = self._wanted(structures, exclude)
         self.expert_of = self._experts(experts)
         self.data = list(data)
-        self.volumes = CacheDataset(self.data, preprocessing, cache_rate=cache_rate, num_workers=1, progress=False)
-        self._kept: tuple[int, Mapping[Hashable, Any]] | None = None
+        chain = Compose([preprocessing, StructurePlacesd(size)])
+        self.volumes = prepared(self.data, chain, store, Reading.crops(size))
+        self.stored = isinstance(self.volumes, StoredCases)
         self.index: list[_Object] = []
         for i in range(len(self.data)):
             self.index += self._objects(i, wanted, min_voxels)
-        self._kept = None
         if not self.index and (self.data or not allow_empty):
             raise DataError("there is no object to train on", where="structures", got=f"{len(self.data)} volumes",
                             expected=f"one of {', '.join(labels.names[k - 1] for k in wanted)} with at least "
@@ -173,10 +179,9 @@ class ObjectCrops(Dataset[dict[str, Any]]):
     def __getitem__(self, position: int) -> dict[str, Any]:
         """The object's crop."""
         found = self.index[position]
-        volume = self._volume(found.volume)
-        image, label = _plain(volume["image"]), _plain(volume["label"])
-        mask = crop_at((label == found.structure).float(), found.start, self.size)
-        item: dict[str, Any] = {"image": crop_at(image.float(), found.start, self.size), "label": mask}
+        cut = partial(self._cut, start=found.start)
+        case, image, label = self.volumes.read(found.volume, cut) if self.stored else cut(self.volumes[found.volume])
+        item: dict[str, Any] = {"image": image.float(), "label": (label == found.structure).float()}
         item = item if self.transform is None else self.transform(item)  # a Compose asked for its length seeds itself
         image, mask = _plain(item["image"]), _plain(item["label"])
         return {
@@ -185,39 +190,33 @@ class ObjectCrops(Dataset[dict[str, Any]]):
             "box": boxes_from_label(mask, 1)[0],
             "structure": found.structure,
             "name": self.labels.names[found.structure - 1],
-            "case": case_name(volume),
-            "task": str(volume.get("task", "")),
+            "case": case_name(case),
+            "task": str(case.get("task", "")),
             "expert": self.expert_of.get(found.structure, 0),
         }
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the volume kept in memory, so that workers start light."""
-        return {**self.__dict__, "_kept": None}
+    def item_of(self, position: int) -> Mapping[Hashable, Any]:
+        """An object's own entries: paths, task, modality of its case."""
+        return self.data[self.index[position].volume]
 
-    def _volume(self, i: int) -> Mapping[Hashable, Any]:
-        if self._kept is None or self._kept[0] != i:
-            self._kept = (i, self.volumes[i])
-        return self._kept[1]
+    def _cut(
+        self, volume: Mapping[Hashable, Any], start: Sequence[int]
+    ) -> tuple[Mapping[Hashable, Any], Tensor, Tensor]:
+        crops = []
+        for image in (volume["image"], volume["label"]):
+            if isinstance(image, StoredArray):
+                crops.append(image.box(start, [s + self.size for s in start]))
+            else:
+                crops.append(crop_at(_plain(image), start, self.size))
+        return volume, crops[0], crops[1]
 
     def _objects(self, i: int, wanted: Sequence[int], least: int) -> list[_Object]:
-        volume = self._volume(i)
+        volume = self.volumes[i]
         if len(volume["image"]) != 1:
             raise DataError("a promptable network reads one channel", where=case_name(volume),
                             got=f"{len(volume['image'])} channels", hint="make a data set of one of them")  # fmt: skip
-        label = _plain(volume["label"])[0]
-        counts = torch.bincount(label.flatten().long(), minlength=self.labels.num_classes)
-        found = []
-        for k in wanted:
-            if int(counts[k]) >= max(1, least):
-                places = (label == k).nonzero()
-                middle = (places.amin(0) + places.amax(0)) / 2
-                start = start_around(middle.tolist(), self.size)
-                low = torch.tensor(start)
-                if not bool(((places >= low) & (places < low + self.size)).all(1).any()):  # a ring around the crop
-                    nearest = places[(places - middle).square().sum(1).argmin()]
-                    start = start_around(nearest.tolist(), self.size)
-                found.append(_Object(i, k, start))
-        return found
+        there = volume["places"]
+        return [_Object(i, k, tuple(there[k][1:])) for k in wanted if k in there and there[k][0] >= max(1, least)]
 
     def _wanted(self, structures: Sequence[str] | None, exclude: Sequence[str]) -> list[int]:
         chosen = self.labels.names if structures is None else tuple(structures)

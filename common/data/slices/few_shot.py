@@ -14,7 +14,8 @@ from ...atomic import atomic_write
 from ...errors import ConfigError
 from ..datasets.dataset_json import case_name
 from ..datasets.splits import hash_fraction
-from .views import CachedSlices
+from ..store.place import Store
+from .views import StoredSlices
 
 __all__ = ["LabelledSlices", "labelled"]
 
@@ -47,7 +48,7 @@ def labelled(names: Sequence[str], *, fraction: float = 1.0, count: int | None =
     return sorted(order[:wanted])
 
 
-class LabelledSlices(CachedSlices):
+class LabelledSlices(StoredSlices):
     """Slices of volumes, of which only a part may be used for training.
 
     What was chosen is in ``chosen`` and, with ``output_dir``, in ``labelled.json`` there.
@@ -57,7 +58,7 @@ class LabelledSlices(CachedSlices):
         preprocessing: of whole volumes, without random parts.
         transform: applied to each slice's dictionary.
         keys: entries to slice; the others pass through.
-        cache_rate: share of the volumes to keep; others are read again for every slice.
+        store: where prepared volumes lie; None keeps them in memory.
         axis: spatial axis to cut along, 0, 1 or 2.
         labelled_fraction: see :func:`labelled`.
         labelled_count: how many slices or scans (of each task) instead of a share.
@@ -81,7 +82,7 @@ class LabelledSlices(CachedSlices):
         preprocessing: Callable[..., Any],
         transform: Callable[[dict[Hashable, Any]], Any] | None = None,
         keys: Sequence[str] = ("image", "label"),
-        cache_rate: float = 1.0,
+        store: Store | None = None,
         axis: int = 2,
         labelled_fraction: float = 1.0,
         labelled_count: int | None = None,
@@ -95,7 +96,7 @@ class LabelledSlices(CachedSlices):
         choose = partial(labelled, fraction=labelled_fraction, count=labelled_count, seed=labelled_seed)
         if labelled_by == "scans":
             data = _scans(data, choose)
-        super().__init__(data, preprocessing, transform, keys, cache_rate, axis, annotated_only)
+        super().__init__(data, preprocessing, transform, keys, store, axis, annotated_only)
         total = len(self.index)
         if labelled_by == "slices":
             self.index = [self.index[p] for p in choose([f"{_name(self.data[i])}/{k}" for i, k in self.index])]

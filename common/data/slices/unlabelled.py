@@ -17,6 +17,7 @@ from ..datasets.datalist import items, read_collection
 from ..datasets.dataset_json import VOLUME_SUFFIXES, case_id
 from ..intensity.modality import intensities, scheme_of, window_of
 from ..pictures import is_picture
+from ..store.place import Store
 
 __all__ = ["AsVolumed", "UnlabelledImages", "ViewsOfd", "is_collection", "unlabelled_images"]
 
@@ -46,6 +47,7 @@ def unlabelled_images(
     splits: Sequence[str] = ("training", "unlabelled"),
     modality: str | None = None,
     ct_window: Sequence[float] | None = None,
+    store: Store | None = None,
 ) -> UnlabelledImages:
     """Find images and how they are normalised.
 
@@ -55,6 +57,7 @@ def unlabelled_images(
         splits: of a collection; a plain folder has none.
         modality: of a collection: take only its cases; of a plain folder: what its images are (``CT``, ``T2 MR``).
         ct_window: lower and upper bound (HU); None takes nnU-Net's statistics of annotated voxels.
+        store: where these statistics are remembered.
 
     Raises:
         DataError: when there are no images, or a plain folder whose modality is not given.
@@ -67,7 +70,7 @@ def unlabelled_images(
         raise DataError("there are no images to learn from", where=collection.root, got=f"splits {list(splits)}",
                         expected="cases in one of them")  # fmt: skip
     plain = [{k: v for k, v in item.items() if k != "label"} for item in found]
-    known = intensities(collection, ct_window=ct_window)
+    known = intensities(collection, ct_window=ct_window, store=store)
     used = {item["modality"]: known[item["modality"]] for item in plain if item["modality"] in known}
     return UnlabelledImages(plain, used, collection.channels, collection.labels, collection.datasets[0].dim)
 

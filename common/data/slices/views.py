@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from monai.data import CacheDataset, MetaTensor
+from monai.data import MetaTensor
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...errors import ConfigError, DataError
 from ..datasets.dataset_json import case_name
+from ..store.cases import StoredCases, prepared, whole
+from ..store.entry import StoredArray
+from ..store.layout import Reading
+from ..store.place import Store
 
-__all__ = ["CachedSlices", "SliceViews"]
+__all__ = ["SliceViews", "StoredSlices"]
 
 
 class SliceViews(Dataset[dict[Hashable, Any]]):
@@ -59,15 +65,18 @@ class SliceViews(Dataset[dict[Hashable, Any]]):
     def __getitem__(self, position: int) -> Any:
         """The slice's dictionary: sliced entries ``[C, X, Y]``, ``slice`` (its number), all else of its volume."""
         i, k = self.index[position]
-        volume = self._volume(i)
+        cut = partial(self._cut, k=k)
+        stored = isinstance(self.volumes, StoredCases)
+        item = self.volumes.read(i, cut) if stored else cut(self._volume(i))  # type: ignore[union-attr]
+        # not its truth value: a Compose asked for its length seeds its parts again
+        return item if self.transform is None else self.transform(item)
+
+    def _cut(self, volume: Mapping[Hashable, Any], k: int) -> dict[Hashable, Any]:
         item: dict[Hashable, Any] = {**volume, "slice": k}
         for key in self.keys:
             if key in volume:
-                image = volume[key]
-                plain = image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
-                item[key] = plain.select(self.axis + 1, k).clone()
-        # not its truth value: a Compose asked for its length seeds its parts again
-        return item if self.transform is None else self.transform(item)
+                item[key] = _selected(volume[key], self.axis + 1, k)
+        return item
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the volume kept in memory, so that workers start light."""
@@ -92,21 +101,21 @@ class SliceViews(Dataset[dict[Hashable, Any]]):
         count = int(first.shape[self.axis + 1])
         if label_key is None or label_key not in volume:
             return list(range(count))
-        label = torch.as_tensor(volume[label_key])
+        label = torch.as_tensor(whole({label_key: volume[label_key]})[label_key])
         others = [d for d in range(label.ndim) if d != self.axis + 1]
         present = (label > 0).sum(dim=others)
         return [k for k in range(count) if int(present[k])] or [count // 2]
 
 
-class CachedSlices(SliceViews):
-    """Slices of volumes that are given as files, preprocessed once and kept in memory.
+class StoredSlices(SliceViews):
+    """Slices of volumes that are given as files, prepared once and read from disk slice by slice.
 
     Args:
         data: dictionaries of files, as :func:`~common.data.datasets.datalist.items` lists them.
         preprocessing: of whole volumes, without random parts.
         transform: applied to each slice's dictionary.
         keys: entries to slice; the others pass through.
-        cache_rate: share of the volumes to keep; others are read again for every slice.
+        store: where prepared volumes lie; None keeps them in memory.
         axis: spatial axis to cut along, 0, 1 or 2.
         annotated_only: keep slices with a label > 0 only; a volume without any keeps its middle slice.
 
@@ -120,12 +129,23 @@ class CachedSlices(SliceViews):
         preprocessing: Callable[..., Any],
         transform: Callable[[dict[Hashable, Any]], Any] | None = None,
         keys: Sequence[str] = ("image", "label"),
-        cache_rate: float = 1.0,
+        store: Store | None = None,
         axis: int = 2,
         annotated_only: bool = False,
     ) -> None:
         if not data:
             raise DataError("there are no volumes to cut into slices", got="an empty list", expected="training cases")
         self.data = list(data)
-        volumes = CacheDataset(self.data, preprocessing, cache_rate=cache_rate, num_workers=1, progress=False)
+        volumes = prepared(self.data, preprocessing, store, Reading(axis=axis))
         super().__init__(volumes, keys=keys, axis=axis, transform=transform, annotated_only=annotated_only)
+
+    def item_of(self, position: int) -> Mapping[Hashable, Any]:
+        """A slice's own entries: paths, task, modality of its case."""
+        return self.data[self.index[position][0]]
+
+
+def _selected(image: Any, axis: int, k: int) -> Tensor:
+    if isinstance(image, StoredArray):
+        return image.select(axis, k)
+    plain = image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
+    return plain.select(axis, k).clone()

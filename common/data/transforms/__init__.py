@@ -1,5 +1,6 @@
 """MONAI dictionary transforms that know tasks, label spaces and grids; all picklable.
 
-In the order of a chain: :mod:`.loading`, :mod:`.transforms`, :mod:`.padding`; when a trained network meets a case,
-:mod:`.route` chooses its expert and head and :mod:`.restore` brings the answer back to the patient.
+In the order of a chain: :mod:`.loading`, :mod:`.transforms`, :mod:`.padding`, :mod:`.positions`, :mod:`.crops`; when a
+trained network meets a case, :mod:`.route` chooses its expert and head and :mod:`.restore` brings the answer back to
+the patient.
 """

@@ -66,6 +66,10 @@ class LoadCased(LoadImaged):
             "allow_shear": allow_shear,
         }
 
+    def chain_identity(self) -> dict[str, Any]:
+        """What decides the result; the readers that MONAI found on this machine do not."""
+        return {"keys": self.keys, "channels": self.channels, "image_key": self.image_key, **self.options}
+
     def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
         """Return a copy with MetaTensors ``[C, X, Y, Z]``."""
         result = dict(data)

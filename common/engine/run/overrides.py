@@ -34,6 +34,7 @@ SPECIAL = ("_target_", "_disabled_", "_requires_", "_desc_", "_mode_")
 _NAMES = """
     imports device max_epochs val_interval num_workers quiet resume run initialize finalize validate evaluate
     tracking tracking_uri experiment_name run_name save_execute_config is_not_rank0 displayable_configs experts
+    store store_gb store_workers
 """
 FREE_TOP = frozenset(_NAMES.split())
 FREE_SUFFIXES = ("_dir", "_path", "_file", "_root", "_uri")

@@ -27,6 +27,9 @@ def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
 class SeedEachEpoch:
     """Seeds torch, numpy, python and the dataset's random transforms at the start of every epoch.
 
+    A :class:`~common.data.samples.loader.SampleLoader` numbers its samples instead and is told the epoch only: its
+    samples do not depend on the process, the number of workers or what was drawn before.
+
     Epoch ``n`` then draws the same shuffling, augmentation and dropout whether or not the run was interrupted before.
     The data iterator is renewed each epoch, also when an epoch is shorter than the dataset.
 
@@ -48,12 +51,12 @@ class SeedEachEpoch:
     def attach(self, engine: Engine) -> None:
         """Register for every epoch start."""
         loader = getattr(engine, "data_loader", None)
-        if getattr(loader, "persistent_workers", False):
+        if getattr(loader, "persistent_workers", False) and not getattr(loader, "numbered", False):
             raise ConfigError(
                 "persistent_workers keeps random states between epochs: a resumed run would differ",
                 where="train::dataloader",
                 got="persistent_workers=True",
-                expected="persistent_workers=False",
+                expected="persistent_workers=False, or common.data.samples.loader.SampleLoader",
             )
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
@@ -65,9 +68,11 @@ class SeedEachEpoch:
         random.seed(value)
         loader = getattr(engine, "data_loader", None)
         dataset = self.dataset if self.dataset is not None else getattr(loader, "dataset", None)
-        if dataset is not None:
+        if dataset is not None and not getattr(loader, "numbered", False):
             set_rnd(dataset, value)
         for owner in (loader, getattr(loader, "sampler", None)):
+            if callable(getattr(owner, "set_epoch", None)):
+                owner.set_epoch(engine.state.epoch)
             generator = getattr(owner, "generator", None)
             if isinstance(generator, torch.Generator):
                 generator.manual_seed(value)

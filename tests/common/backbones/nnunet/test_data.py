@@ -1,5 +1,6 @@
-"""Preprocessing, patches, caches, loss and windows of the expert bundle."""
+"""Preprocessing, patches, the store, loss and windows of the expert bundle."""
 
+import dataclasses
 import itertools
 import pickle
 
@@ -7,19 +8,21 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import Compose
 from torch.nn import functional as F
 
 from common.backbones.nnunet.data import (
     NNUNetPatchd,
     NNUNetPreprocessd,
     NNUNetRestored,
-    cached_dataset,
-    patch_sampler,
 )
 from common.backbones.nnunet.network import build_network, deep_supervision_when_training
 from common.backbones.nnunet.plan import Plan
 from common.backbones.nnunet.recipe import DeepSupervisionLoss, Recipe, foreground_fraction
 from common.backbones.nnunet.window import NNUNetInferer
+from common.data.store.cases import StoredCases
+from common.data.store.chain import chain_json, digest
+from common.data.store.place import Store
 from common.errors import ConfigError, DataError
 
 JSON = {"channel_names": {"0": "T1"}, "labels": {"background": 0, "liver": 1, "spleen": 2}, "file_ending": ".nii.gz"}
@@ -194,41 +197,38 @@ def test_training_lowers_the_loss(make_plan):
     assert values[-1] < values[0] - 0.5
 
 
-class Counting(NNUNetPreprocessd):
-    calls = 0
+class Made:
+    """Stands for reading: gives the case that is named."""
 
-    def __call__(self, data):
-        type(self).calls += 1
-        return super().__call__(case())
+    def chain_identity(self):
+        return {}
 
-
-@pytest.mark.parametrize(("cache", "calls"), [("memory", 1), ("disk", 1), ("none", 3)])
-def test_cases_are_preprocessed_once(make_plan, tmp_path, cache, calls):
-    Counting.calls = 0
-    plan = make_plan()
-    data = [{"image": "a.nii.gz", "case": "c"}]
-    options = {"preprocessing": Counting(plan=plan, locations=True), "random_transforms": NNUNetPatchd(plan=plan)}
-    dataset = cached_dataset(data, cache=cache, folder=tmp_path, plan=plan, **options)
-    shapes = [tuple(dataset[0]["image"].shape) for _ in range(3)]
-    assert shapes == [(1, 16, 16, 16)] * 3 and Counting.calls == calls
+    def __call__(self, item):
+        return {**item, **case((40, 40, 40)), "case": item["case"]}
 
 
-def test_a_damaged_disk_cache_is_rebuilt(make_plan, tmp_path):
-    plan = make_plan()
-    options = {"preprocessing": Counting(plan=plan, locations=True), "cache": "disk", "folder": tmp_path, "plan": plan}
-    dataset = cached_dataset([{"image": "a.nii.gz", "case": "c"}], **options)
-    first = dataset[0]["image"]
-    (file,) = tmp_path.rglob("*.pt")
-    file.write_bytes(file.read_bytes()[:100])
-    assert torch.equal(torch.as_tensor(dataset[0]["image"]), torch.as_tensor(first))
+@pytest.mark.parametrize("options", [{}, FLAT])
+def test_patches_of_the_store_are_those_of_memory(make_plan, tmp_path, options):
+    plan = make_plan(**options)
+    chain = Compose([Made(), NNUNetPreprocessd(plan=plan, locations=True)])
+    draw = NNUNetPatchd(plan=plan, oversample=0.5)
+    stored = StoredCases([{"case": "c"}], chain, store=Store(store_dir=tmp_path), reading=plan.patch_size)
+    whole = chain({"case": "c"})
+    for seed in range(6):
+        draw.set_random_state(seed)
+        wanted = draw(whole)
+        draw.set_random_state(seed)
+        found = draw(stored[0])
+        assert torch.equal(found["label"], wanted["label"])
+        torch.testing.assert_close(found["image"], wanted["image"], atol=5e-3, rtol=1e-2)
 
 
-def test_unknown_cache_and_empty_epochs(make_plan):
-    with pytest.raises(ConfigError, match="memory, disk or none"):
-        cached_dataset([], preprocessing=NNUNetPreprocessd(plan=make_plan()), cache="cloud")
-    with pytest.raises(ConfigError, match="at least one iteration"):
-        patch_sampler([1], iterations=0, batch_size=2)
-    assert len(list(patch_sampler([1, 2], iterations=3, batch_size=4))) == 12
+def test_other_plans_are_other_chains_and_their_folder_does_not_count(make_plan):
+    first, other = make_plan(), make_plan(spacing=(2.0, 1.0, 1.0))
+    moved = dataclasses.replace(first, folder=first.folder / "elsewhere")
+    keys = [digest(chain_json(NNUNetPreprocessd(plan=p))) for p in (first, moved, other)]
+    assert keys[0] == keys[1] != keys[2]
+    assert digest(chain_json(NNUNetPreprocessd(plan=first, locations=True))) != keys[0]
 
 
 def test_two_dimensional_windows_go_slice_by_slice(make_plan):

@@ -70,3 +70,14 @@ def test_refusals(both, make_dataset, tmp_path):
         write_label_map(np.zeros(volume.shape[1:], np.uint8), Grid.of(volume), file, "uint8")
     with pytest.raises(DataError, match="no annotated voxel"):
         intensities(empty)
+
+
+def test_statistics_of_the_same_files_are_remembered(phantom_dir, tmp_path, monkeypatch):
+    from common.data.intensity import modality
+    from common.data.store.place import Store
+
+    store = Store(store_dir=tmp_path)
+    wanted = modality.intensities(phantom_dir)
+    assert modality.intensities(phantom_dir, store=store) == wanted
+    monkeypatch.setattr(modality, "read_volume", None)
+    assert modality.intensities(phantom_dir, store=store) == wanted

@@ -1,7 +1,5 @@
 """Single objects of labelled volumes: which there are, where their crops lie, and what is in them."""
 
-import pickle
-
 import numpy as np
 import pytest
 import torch
@@ -12,6 +10,7 @@ from monai.utils import set_determinism
 
 from common.data.prompts.crops import z_score_positive
 from common.data.prompts.objects import ClampModalityd, ObjectCrops
+from common.data.store.place import Store
 from common.data.transforms.transforms import SafeSpacingd
 from common.errors import ConfigError, DataError
 from common.labels import LabelSpace
@@ -152,20 +151,35 @@ def test_random_parts_follow_a_seed():
     assert len({tuple(flips) for flips in drawn[0]}) > 2  # every item draws its own
 
 
-def test_volumes_are_read_once_in_a_row_and_workers_start_light():
-    calls = []
+class Prepared:
+    """Gives the volume of a case that is named, and counts."""
 
-    class Count:
-        def __call__(self, item):
-            calls.append(item["case"])
-            return dict(item)
+    def __init__(self, log):
+        self.log = log
 
-    data = ObjectCrops([volume("a"), volume("bb")], Count(), size=16, labels=LABELS, min_voxels=1, cache_rate=0.0)
-    assert calls == ["a", "bb"]
-    for i in range(6):
-        data[i]
-    assert calls == ["a", "bb", "a", "bb"]
-    assert pickle.loads(pickle.dumps(crops()))._kept is None
+    def chain_identity(self):
+        return {}
+
+    def __call__(self, item):
+        with self.log.open("a") as file:
+            file.write(item["case"])
+        return {**item, **volume(item["case"])}
+
+
+def test_crops_of_the_store_are_those_of_memory_and_volumes_are_prepared_once(tmp_path):
+    items, chain = [{"case": "a"}, {"case": "bb"}], Prepared(tmp_path / "log")
+    options = {"size": 16, "labels": LABELS, "min_voxels": 1}
+    wanted = ObjectCrops([volume("a"), volume("bb")], dict, **options)
+    for _ in range(2):
+        found = ObjectCrops(items, chain, store=Store(store_dir=tmp_path / "s"), **options)
+        assert found.index == wanted.index and found.item_of(0)["case"] == wanted[0]["case"]
+        for one, other in zip(found, wanted):
+            assert torch.equal(one["label"], other["label"]) and torch.equal(one["box"], other["box"])
+            assert torch.allclose(one["image"], other["image"], atol=2e-3)
+    assert sorted((tmp_path / "log").read_text()) == ["a", "b", "b"]
+    for file in (tmp_path / "s").rglob("*.b2nd"):
+        file.write_bytes(b"\0" * file.stat().st_size)
+    assert torch.equal(found[len(found) - 1]["label"], wanted[len(wanted) - 1]["label"])
 
 
 def test_only_one_channel(tmp_path):

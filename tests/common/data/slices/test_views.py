@@ -8,7 +8,8 @@ from monai.data.utils import set_rnd
 from monai.transforms import Compose, RandFlipd
 from monai.utils import set_determinism
 
-from common.data.slices.views import CachedSlices, SliceViews
+from common.data.slices.views import SliceViews, StoredSlices
+from common.data.store.place import Store
 from common.errors import ConfigError, DataError
 
 
@@ -20,6 +21,14 @@ class Volumes(list):
     def __getitem__(self, i):
         self.loads += 1
         return super().__getitem__(i)
+
+
+class Known:
+    """Makes the volume of a case that is named; larger than what is kept in the text."""
+
+    def __call__(self, item):
+        volume = next(dict(v) for v in volumes() if v["case"] == item["case"])
+        return {**volume, "image": volume["image"].repeat(400, 1, 1, 1)[:800]}
 
 
 def volumes():
@@ -97,14 +106,24 @@ def test_refusals():
         SliceViews([{"image": torch.zeros(1, 4, 4, 4), "label": torch.zeros(1, 4, 4, 5), "case": "c7"}])
 
 
-@pytest.mark.parametrize("cache_rate", [0.0, 1.0])
-def test_cached_slices_equal_slices_of_preprocessed_volumes(cache_rate):
-    def double(item):
-        return {**item, "image": item["image"] * 2}
-
-    wanted = SliceViews([double(v) for v in volumes()], transform=lambda d: d["image"] + 1)
-    found = CachedSlices(volumes(), Compose([double]), lambda d: d["image"] + 1, cache_rate=cache_rate)
-    assert len(found) == len(wanted) == 8 and len(found.data) == 2
-    assert all(torch.equal(found[i], wanted[i]) for i in range(8))
+@pytest.mark.parametrize(("axis", "kept"), [(2, "memory"), (2, "disk"), (0, "disk")])
+def test_stored_slices_equal_slices_of_preprocessed_volumes(axis, kept, tmp_path):
+    chain, files = Compose([Known(), double]), [{"case": v["case"]} for v in volumes()]
+    wanted = SliceViews([chain(f) for f in files], axis=axis, transform=lambda d: d["image"] + 1)
+    store = None if kept == "memory" else Store(store_dir=tmp_path)
+    found = StoredSlices(files, chain, lambda d: d["image"] + 1, store=store, axis=axis)
+    assert len(found) == len(wanted) and len(found.data) == 2 and found.item_of(0)["case"] == "c0"
+    assert all(torch.equal(found[i], wanted[i]) for i in range(len(wanted)))
+    annotated = StoredSlices(files, chain, store=store, axis=axis, annotated_only=True)
+    assert annotated.index == SliceViews(volumes(), axis=axis, annotated_only=True).index
     with pytest.raises(DataError, match="no volumes"):
-        CachedSlices([], Compose([double]))
+        StoredSlices([], Compose([double]))
+
+
+def test_a_damaged_volume_is_prepared_again(tmp_path):
+    files, store = [{"case": f"c{i}"} for i in range(2)], Store(store_dir=tmp_path)
+    found = StoredSlices(files, Known(), store=store, keys=["image"])
+    wanted = [found[i]["image"] for i in range(len(found))]
+    for file in tmp_path.rglob("*.b2nd"):
+        file.write_bytes(b"\0" * file.stat().st_size)
+    assert all(torch.equal(found[i]["image"], w) for i, w in enumerate(wanted))

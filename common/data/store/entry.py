@@ -1,0 +1,226 @@
+"""One prepared case on disk: a folder that is complete or absent, whose arrays are read crop by crop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...errors import DataError
+from .content import decoded, encoded, in_kind
+from .layout import Reading, pieces
+from .quantised import pack, unpack
+
+__all__ = ["DamagedEntryError", "StoredArray", "read_entry", "remove_unfinished", "write_entry"]
+
+TEXT = "entry.json"
+_MAPPED = {} if os.name == "nt" else {"mmap_mode": "r"}
+
+
+class DamagedEntryError(DataError):
+    """A prepared case is not what was written; it is made again."""
+
+
+class StoredArray:
+    """An array on disk that is read in parts; nothing is kept in memory or open between two reads.
+
+    Args:
+        path: the ``.b2nd`` file.
+        how: as :func:`.quantised.pack` gave it, with ``shape``.
+        found: what the array was: array, tensor or tensor with metadata.
+        source: path of the file that it was made of, for messages and metadata.
+    """
+
+    def __init__(self, path: Path, how: Mapping[str, Any], found: Mapping[str, Any], source: str | None = None) -> None:
+        self.path, self.how, self.found, self.source = path, how, found, source
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the whole array."""
+        return tuple(int(n) for n in self.how["shape"])
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.how["shape"])
+
+    def __len__(self) -> int:
+        """Length of the first axis."""
+        return self.shape[0]
+
+    def __getitem__(self, index: int) -> NDArray[Any]:
+        """Row ``index`` of the first axis."""
+        index = range(len(self))[int(index)]
+        found: NDArray[Any] = self.read((slice(index, index + 1),)).numpy()[0]
+        return found
+
+    def read(self, part: Sequence[slice] = ()) -> Tensor:
+        """A part of the array as a plain tensor.
+
+        Args:
+            part: one slice with step 1 for each leading axis; the others are read whole.
+
+        Raises:
+            DamagedEntryError: when the file cannot be read.
+        """
+        try:
+            array = blosc2.open(str(self.path), mode="r", dparams={"nthreads": 1}, **_MAPPED)
+            whole = [*part, *[slice(None)] * (self.ndim - len(part))]
+            kept = np.asarray(array[tuple(whole)])
+        except (RuntimeError, ValueError, OSError) as error:
+            raise DamagedEntryError(
+                "a prepared volume cannot be read", where=self.path, got=str(error)[:200]
+            ) from error
+        return unpack(kept, self.how, whole[0])
+
+    def select(self, axis: int, index: int) -> Tensor:
+        """The slice ``x[..., index, ...]`` along an axis, without that axis."""
+        index = range(self.shape[axis])[int(index)]
+        return self.read([*[slice(None)] * axis, slice(index, index + 1)]).squeeze(axis)
+
+    def box(self, low: Sequence[int], high: Sequence[int], fill: float = 0.0) -> Tensor:
+        """The crop ``x[:, low:high]`` over the spatial axes, filled up where it leaves the array.
+
+        Args:
+            low: first index along each spatial axis; may be negative.
+            high: one past the last.
+            fill: value outside.
+        """
+        spatial = self.shape[1:]
+        inner = [slice(min(max(0, a), n), max(0, min(b, n))) for a, b, n in zip(low, high, spatial, strict=True)]
+        part = self.read([slice(None), *inner])
+        pad: list[int] = []
+        for a, b, s in zip(reversed(list(low)), reversed(list(high)), reversed(inner), strict=True):
+            pad += [s.start - a, b - max(s.stop, s.start)]
+        if not any(pad):
+            return part
+        full = torch.full((part.shape[0], *(b - a for a, b in zip(low, high, strict=True))), fill, dtype=part.dtype)
+        if part.numel():
+            full[(slice(None), *(slice(s.start - a, s.stop - a) for s, a in zip(inner, low, strict=True)))] = part
+        return full
+
+    def whole(self) -> Any:
+        """The array as the chain made it: array, tensor, or tensor with its metadata and history."""
+        found = in_kind(self.read(), self.found, _nothing)
+        meta = getattr(found, "meta", None)
+        if self.source is not None and isinstance(meta, dict) and "filename_or_obj" in meta:
+            meta["filename_or_obj"] = self.source
+        return found
+
+
+def _nothing(number: int, found: Mapping[str, Any]) -> Any:
+    raise DamagedEntryError("metadata hold no arrays", got=number)
+
+
+def write_entry(folder: Path, content: Mapping[Any, Any], reading: Reading, about: Mapping[str, Any]) -> int:
+    """Write a prepared case; whoever comes second leaves what is there.
+
+    Args:
+        folder: the entry's; made aside and renamed when it is safely on disk.
+        content: what the chain made.
+        reading: how it will be read.
+        about: further plain values, for listings.
+
+    Returns:
+        Bytes on disk.
+
+    Raises:
+        OSError: when the disk refuses (the folder is then absent).
+        DataError: when something cannot be kept.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        arrays: list[dict[str, Any]] = []
+
+        def keep(values: NDArray[Any]) -> int:
+            arrays.append(_write_array(aside / f"{len(arrays)}.b2nd", values, reading))
+            return len(arrays) - 1
+
+        text = {"content": encoded(dict(content), keep, f"case {about.get('case', folder.name)}"), "arrays": arrays}
+        _synced(aside / TEXT, json.dumps({**text, "about": dict(about)}).encode())
+        size = sum(f.stat().st_size for f in aside.iterdir())
+        with contextlib.suppress(FileExistsError, OSError):
+            if not folder.exists():
+                aside.replace(folder)
+        if not folder.exists():
+            aside.replace(folder)
+        return size
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_array(path: Path, values: NDArray[Any], reading: Reading) -> dict[str, Any]:
+    kept, how = pack(np.ascontiguousarray(values))
+    options: dict[str, Any] = {}
+    if kept.ndim > 1:
+        cut = pieces(kept.shape, reading) if kept.ndim > 2 else None
+        options = {} if cut is None else {"blocks": cut.block, "chunks": cut.chunk}
+    whole = kept.dtype.kind in "iub" and "step" not in how
+    kind = blosc2.Filter.BITSHUFFLE if whole else blosc2.Filter.SHUFFLE
+    packed = {"codec": blosc2.Codec.LZ4HC, "clevel": 5, "nthreads": 1, "filters": [kind]}
+    # made in memory and written by us: a full disk is then an OSError and no half-written array
+    frame = blosc2.asarray(kept, cparams=packed, **options).to_cframe()
+    _synced(path, frame)
+    return {**how, "shape": list(kept.shape), "bytes": len(frame), "name": path.name}
+
+
+def _synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read_entry(folder: Path, sources: Mapping[str, str] | None = None) -> dict[Any, Any]:
+    """A prepared case, its large arrays as :class:`StoredArray`.
+
+    Args:
+        folder: the entry's.
+        sources: paths of the source files, by entry.
+
+    Raises:
+        DamagedEntryError: when a file is missing or shorter than it was.
+        FileNotFoundError: when there is no such entry.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(folder)
+    try:
+        text = json.loads((folder / TEXT).read_text(encoding="utf-8"))
+        for array in text["arrays"]:
+            size = (folder / array["name"]).stat().st_size
+            if size != array["bytes"]:
+                raise DamagedEntryError("a prepared volume was cut off", where=folder / array["name"],
+                                        got=f"{size} bytes", expected=f"{array['bytes']} bytes")  # fmt: skip
+
+        def find(number: int, found: Mapping[str, Any]) -> StoredArray:
+            return StoredArray(folder / text["arrays"][number]["name"], text["arrays"][number], found)
+
+        content: dict[Any, Any] = decoded(text["content"], find)
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise DamagedEntryError("a prepared case cannot be read", where=folder, got=repr(error)[:200]) from error
+    for key, source in (sources or {}).items():
+        if isinstance(content.get(key), StoredArray):
+            content[key].source = source
+    return content
+
+
+def remove_unfinished(folder: Path, alive: Any) -> None:
+    """Delete what killed writers left in a folder; entries of living processes and other hosts stay."""
+    for aside in folder.glob(".*.tmp"):
+        host, _, pid = aside.name.removesuffix(".tmp").rpartition(".")
+        if host.endswith(f".{socket.gethostname()}") and pid.isdigit() and not alive(int(pid)):
+            shutil.rmtree(aside, ignore_errors=True)

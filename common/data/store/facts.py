@@ -1,0 +1,49 @@
+"""What was found in the files of a data set, remembered beside the prepared volumes: a start reads none again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ...atomic import atomic_write
+from ...errors import AmalgamationError
+from .chain import digest
+from .place import FACTS, Store
+
+__all__ = ["remembered"]
+
+
+def remembered(
+    store: Store | None,
+    question: Mapping[str, Any],
+    items: Sequence[Mapping[str, Any]],
+    make: Callable[[], dict[str, Any]],
+    keys: Sequence[str] = ("image", "label"),
+) -> dict[str, Any]:
+    """The answer to a question about files; found once for their content.
+
+    Args:
+        store: where it is kept; None finds it each time.
+        question: plain values that say what is asked, and in which way.
+        items: the cases that are asked about.
+        make: finds the answer, plain values.
+        keys: entries of the items that hold paths.
+    """
+    if store is None:
+        return make()
+    sources = store.sources()
+    contents = [{k: v for k, v in sources.content(i, keys).items() if k in keys} for i in items]
+    name = f"{digest([dict(question), contents])}.json"
+    for place in store.readable:
+        with contextlib.suppress(OSError, ValueError):
+            found = json.loads((place / FACTS / name).read_text(encoding="utf-8"))
+            if isinstance(found, dict) and found.get("question") == json.loads(json.dumps(dict(question))):
+                return dict(found["answer"])
+    answer = make()
+    with contextlib.suppress(OSError, AmalgamationError):  # a memory that cannot be kept is no reason to stop
+        with atomic_write(store.writable() / FACTS / name) as temporary:
+            temporary.write_text(json.dumps({"question": dict(question), "answer": answer}), encoding="utf-8")
+        sources.save()
+    return answer

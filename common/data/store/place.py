@@ -1,0 +1,254 @@
+"""Where prepared volumes lie, how much room they may take, and what is there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ...atomic import atomic_write, free_bytes, process_alive
+from ...errors import ConfigError, DataError
+from ...literals import file_name
+from .chain import names
+from .entry import TEXT, remove_unfinished
+from .sources import Sources
+
+__all__ = ["VARIABLE", "Kept", "Store", "clear", "listed", "places", "size_text"]
+
+VARIABLE = "AMALGAM_STORE"
+FOLDER = ".prepared"
+CHAIN = "chain.json"
+FACTS = "facts"
+_GB = 10**9
+_RESERVE = _GB  # is left free on the disk
+
+
+class Store:
+    """The place of prepared volumes.
+
+    ``store_dir`` decides, then the environment variable ``AMALGAM_STORE``; otherwise they lie beside the data they were
+    made of, in ``<data folder>/.prepared``, with that folder's owner, disk and access rights. Where nobody may write,
+    what is there already is read, and what is new goes to a folder of its own in ``~/.cache/amalgam/prepared``.
+
+    Args:
+        dataset_dir: the data; a folder, or several.
+        store_dir: another place.
+        limit_gb: most that the place may hold, in 10^9 bytes; None: what the disk has, but for one gigabyte.
+        workers: processes that prepare volumes; None: one per core, at most 8.
+        quiet: no progress bar.
+
+    Raises:
+        ConfigError: for an impossible limit or number of processes.
+        DataError: when there is no place that can be written.
+    """
+
+    def __init__(
+        self,
+        dataset_dir: Any = None,
+        *,
+        store_dir: str | Path | None = None,
+        limit_gb: float | None = None,
+        workers: int | None = None,
+        quiet: bool = False,
+    ) -> None:
+        if limit_gb is not None and not float(limit_gb) > 0:
+            raise ConfigError("the limit of the store is a number of gigabytes above 0", where="store_gb", got=limit_gb)
+        if workers is not None and workers < 0:
+            raise ConfigError("prepared by 0 or more processes", where="store_workers", got=workers)
+        self.readable = places(dataset_dir, store_dir)
+        self.limit_gb, self.workers, self.quiet = limit_gb, workers, quiet
+
+    def writable(self) -> Path:
+        """The place for new volumes, which is made when needed.
+
+        Raises:
+            DataError: when none can be written.
+        """
+        problems = []
+        for place in self.readable:
+            problem = _unwritable(place)
+            if problem is None:
+                return place
+            problems.append(f"{place}: {problem}")
+        raise DataError("prepared volumes cannot be kept anywhere", where=self.readable[0], got="; ".join(problems),
+                        hint=f"name a folder that can be written with --store_dir or {VARIABLE}")  # fmt: skip
+
+    def sources(self) -> Sources:
+        """Hashes of source files as they are remembered beside the volumes."""
+        with contextlib.suppress(DataError):
+            return Sources(self.writable())
+        return Sources(None)
+
+    def find(self, chain: str, key: str, *, but: Container[Path] = ()) -> Path | None:
+        """An entry's folder where there is one that is none of ``but``."""
+        found = (place / chain / key for place in self.readable)
+        return next((f for f in found if f not in but and (f / TEXT).is_file()), None)
+
+    def used(self, chain: str, described: Mapping[str, Any]) -> None:
+        """Note that a chain's entries are used now, and what the chain is."""
+        for place in self.readable:
+            file = place / chain / CHAIN
+            with contextlib.suppress(OSError, DataError):
+                if file.is_file():
+                    os.utime(file)
+                elif file.parent.is_dir():
+                    with atomic_write(file) as temporary:
+                        temporary.write_text(json.dumps(described, sort_keys=True), encoding="utf-8")
+
+    def room(self, needed: int, *, more: str = "") -> None:
+        """Refuse what would not fit.
+
+        Args:
+            needed: bytes that will be written.
+            more: how that number came about.
+
+        Raises:
+            DataError: above the limit, or when the disk has not that much.
+        """
+        place = self.writable()
+        hint = f"see what is there with: python -m tools data store list --store_dir {place}"
+        if self.limit_gb is not None:
+            there = folder_bytes(place)
+            if there + needed > self.limit_gb * _GB:
+                raise DataError("the prepared volumes would be larger than allowed", where=place,
+                                got=f"{size_text(needed)} more{more}, {size_text(there)} there",
+                                expected=f"at most {self.limit_gb:g} GB (--store_gb)",
+                                hint=f"raise --store_gb; or {hint}, and then clear it")  # fmt: skip
+        free = free_bytes(place)
+        if needed + min(_RESERVE, needed) > free:
+            raise DataError("the disk has no room for the prepared volumes", where=place,
+                            got=f"{size_text(free)} free", expected=f"{size_text(needed)}{more}",
+                            hint=f"name a folder on a larger disk with --store_dir or {VARIABLE}; {hint}")  # fmt: skip
+
+
+def places(dataset_dir: Any = None, store_dir: str | Path | None = None) -> list[Path]:
+    """Folders that may hold prepared volumes of a data set, best first."""
+    given = store_dir if store_dir is not None else os.environ.get(VARIABLE) or None
+    if given is not None:
+        return [Path(str(given)).expanduser().absolute()]
+    beside = _data_folder(dataset_dir)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "amalgam" / "prepared"
+    return [cache] if beside is None else [beside / FOLDER, cache / file_name(str(beside.parent))]
+
+
+class Kept(NamedTuple):
+    """The entries of one chain.
+
+    Args:
+        folder: where they lie.
+        chain: names of the chain's transforms.
+        cases: how many.
+        size: bytes.
+        used: seconds since 1970 when a run last read them.
+        tasks: whose cases they are.
+    """
+
+    folder: Path
+    chain: list[str]
+    cases: int
+    size: int
+    used: float
+    tasks: list[str]
+
+
+def listed(place: Path) -> list[Kept]:
+    """What lies in a place, the last used first."""
+    found = []
+    for folder in sorted(place.iterdir()) if place.is_dir() else []:
+        entries = [e for e in folder.iterdir() if (e / TEXT).is_file()] if folder.is_dir() else []
+        file = folder / CHAIN
+        if entries or file.is_file():
+            described, used = _read(file), file.stat().st_mtime if file.is_file() else folder.stat().st_mtime
+            abouts = [_read(e / TEXT).get("about", {}) for e in entries]
+            tasks = sorted({str(a.get("task") or "") for a in abouts} - {""})
+            chain = names(described) if "chain" in described else []
+            found.append(Kept(folder, chain, len(entries), folder_bytes(folder), used, tasks))
+    return sorted(found, key=lambda k: -k.used)
+
+
+def clear(place: Path, *, unused_days: float = 0.0) -> tuple[int, int]:
+    """Delete prepared volumes; sources are never touched.
+
+    Args:
+        place: where they lie.
+        unused_days: only chains that no run has read for so long.
+
+    Returns:
+        Cases and bytes that are gone.
+    """
+    cases = size = 0
+    for kept in listed(place):
+        if time.time() - kept.used >= unused_days * 86400:
+            shutil.rmtree(kept.folder, ignore_errors=True)
+            cases, size = cases + kept.cases, size + kept.size
+    for folder in [f for f in place.iterdir() if f.is_dir()] if place.is_dir() else []:
+        remove_unfinished(folder, process_alive)
+    if not listed(place) and place.is_dir():
+        shutil.rmtree(place / FACTS, ignore_errors=True)
+        for file in (place / "sources.json", place / "CACHEDIR.TAG", *(place / "locks").glob("*")):
+            file.unlink(missing_ok=True)
+        for folder in (place / "locks", place):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+    return cases, size
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    total = 0
+    for root, _, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += (Path(root) / name).stat().st_size
+    return total
+
+
+def size_text(size: float) -> str:
+    """Bytes for people: ``3.2 GB``."""
+    value = float(size)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} GB"
+
+
+def _data_folder(dataset_dir: Any) -> Path | None:
+    """The folder of a data set; of several, the one that holds the first."""
+    if dataset_dir is None:
+        return None
+    if isinstance(dataset_dir, Sequence) and not isinstance(dataset_dir, str):
+        return _data_folder(dataset_dir[0]) if dataset_dir else None
+    path = Path(str(dataset_dir if isinstance(dataset_dir, (str, Path)) else getattr(dataset_dir, "root", dataset_dir)))
+    if not path.exists():
+        first = str(path).split(",")[0].strip()
+        path = Path(first.rpartition("::")[0] or first)
+    path = path.parent if path.is_file() else path
+    return path.absolute() if path.is_dir() else None
+
+
+def _unwritable(place: Path) -> str | None:
+    """Why nothing can be written there, None when it can; the folder is made."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+        tag = place / "CACHEDIR.TAG"  # backup programs leave such folders out
+        if not tag.is_file():
+            tag.write_text("Signature: 8a477f597d28d172789f06886806bc55\n# volumes that can be prepared again\n")
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}

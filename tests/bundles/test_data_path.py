@@ -1,0 +1,61 @@
+"""The data path of the bundles: samples do not depend on the processes that make them, and read a shared store."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from common.data.store.entry import StoredArray
+from common.data.store.place import listed
+from tests.bundles.commands import ROOT
+
+
+def parsed(bundle, workers, dataset_dir, store_dir, **overrides):
+    parser = ConfigParser()
+    parser.read_config([str(ROOT / "bundles" / bundle / "configs" / f"{c}.json") for c in ("train", "smoke")])
+    own = {"bundle_root": str(ROOT / "bundles" / bundle), "dataset_dir": str(dataset_dir), "num_workers": workers}
+    for key, value in {**own, "store_dir": str(store_dir), "batch_size": 2, **overrides}.items():
+        parser[key] = value
+    return parser
+
+
+def epochs(parser, count=2):
+    loader = parser.get_parsed_content("train::dataloader")
+    found = []
+    for epoch in range(1, count + 1):
+        loader.sampler.set_epoch(epoch)
+        found += list(loader)
+    return found
+
+
+def assert_equal(one, other):
+    assert len(one) == len(other) > 0
+    for a, b in zip(one, other):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert torch.equal(a[key], b[key]) if isinstance(a[key], torch.Tensor) else a[key] == b[key], key
+
+
+@pytest.mark.parametrize("bundle", ["ka2er", "m4oe"])
+def test_workers_change_nothing_and_a_second_start_prepares_nothing(bundle, phantom_dir, tmp_path):
+    first = parsed(bundle, 0, phantom_dir, tmp_path)
+    wanted = epochs(first)
+    assert not torch.equal(torch.as_tensor(wanted[0]["image"]), torch.as_tensor(wanted[-1]["image"]))
+    (kept,) = listed(tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in kept.folder.rglob("*.b2nd")}
+    assert_equal(epochs(parsed(bundle, 2, phantom_dir, tmp_path)), wanted)
+    assert {p: p.stat().st_mtime_ns for p in kept.folder.rglob("*.b2nd")} == before and len(before) > 0
+    validated = next(iter(first.get_parsed_content("validate::dataloader")))
+    assert listed(tmp_path)[0].cases > kept.cases and len(listed(tmp_path)) == 1, "validation has the same chain"
+    assert not any(isinstance(v, StoredArray) for v in validated.values()) and "positions" not in validated
+
+
+def test_crops_of_ka2er_are_what_its_network_reads(phantom_dir, tmp_path):
+    parser = parsed("ka2er", 0, phantom_dir, tmp_path, augment=0.0)
+    batch = next(iter(parser.get_parsed_content("train::dataloader")))
+    assert batch["image"].shape == batch["raw"].shape == batch["label"].shape == (2, 1, 64, 32, 32)
+    assert batch["stats"].shape == (2, 1, 6) and {"task_id", "annotated", "case"} <= batch.keys()
+    assert type(batch["image"]) is torch.Tensor and batch["image"].dtype == torch.float32
+    flips = parser.get_parsed_content("flips")
+    assert set(flips) <= {0, 1, 2}

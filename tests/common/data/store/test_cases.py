@@ -1,0 +1,130 @@
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from common.data.store.cases import StoredCases, WholeCases, prepared, whole
+from common.data.store.entry import StoredArray
+from common.data.store.place import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(store_dir=tmp_path / "store")
+
+
+def crop(case):
+    return case["image"].box((2, 3, 4), (12, 13, 14))
+
+
+def test_crops_of_the_store_are_crops_of_the_chain(items, reading, store):
+    cases = StoredCases(items, reading, store=store, reading=10, transform=crop)
+    for position, item in enumerate(items):
+        full = reading(item)
+        assert torch.allclose(cases[position], full["image"].as_tensor()[:, 2:12, 3:13, 4:14], atol=2**-16, rtol=0)
+        kept = cases.case(position)
+        assert isinstance(kept["image"], StoredArray) and torch.equal(kept["label"].whole(), full["label"])
+        assert {k: v for k, v in kept.items() if k not in ("image", "label")} == {"case": item["case"], "task": "liver"}
+
+
+def test_whole_cases_are_what_the_chain_makes(items, reading, store):
+    found, full = WholeCases(items, reading, store=store)[1], reading(items[1])
+    assert found.keys() == full.keys() and type(found["image"]) is type(full["image"])
+    assert found["image"].meta["filename_or_obj"] == items[1]["image"]
+    assert torch.allclose(found["image"].as_tensor(), full["image"].as_tensor(), atol=2**-16, rtol=0)
+    assert whole({"a": {1: 2}}) == {"a": {1: 2}}
+
+
+def test_a_second_run_prepares_nothing(items, reading, store):
+    StoredCases(items, reading, store=store)
+    before = reading.cases()
+    StoredCases(items, type(reading)(reading.log), store=Store(store_dir=store.readable[0]))
+    assert reading.cases() == before
+
+
+@pytest.mark.parametrize("change", ["file", "chain", "item", "reading"])
+def test_whatever_changes_is_prepared_anew(items, reading, store, change):
+    StoredCases(items, reading, store=store)
+    chain, own = reading, [dict(i) for i in items]
+    if change == "file":
+        np.save(items[1]["image"], np.full((1, 20, 18, 23), 0.7, np.float32))
+    elif change == "chain":
+        chain = type(reading)(reading.log, scale=2.0)
+    elif change == "item":
+        own[2]["modality"] = "CT"
+    cases = StoredCases(own, chain, store=store, reading=8 if change == "reading" else None)
+    anew = {"file": ["c1"], "chain": ["c0", "c1", "c2"], "item": ["c2"], "reading": ["c0", "c1", "c2"]}[change]
+    assert sorted(reading.cases()[3:]) == anew
+    if change == "file":
+        assert float(cases[1]["image"].whole().mean()) == pytest.approx(0.7, abs=1e-3)
+
+
+def test_one_content_twice_is_prepared_once(items, reading, store, tmp_path):
+    copy = tmp_path / "copy.npy"
+    copy.write_bytes(open(items[0]["image"], "rb").read())  # noqa: PTH123, SIM115
+    cases = StoredCases([items[0], {**items[0], "image": str(copy)}], reading, store=store)
+    assert reading.cases() == ["c0"] and len(cases) == 2
+    assert cases[1]["image"].whole().meta["filename_or_obj"] == str(copy)
+
+
+@pytest.mark.parametrize("harm", ["cut", "cut later", "gone", "wild"])
+def test_a_damaged_entry_is_made_again(items, reading, store, harm, caplog):
+    cases = StoredCases(items, reading, store=store, transform=crop)
+    wanted = cases[0]
+    (file,) = (p for p in store.readable[0].rglob("0.b2nd") if p.parent.name == cases.names[0])
+    if harm == "gone":
+        file.unlink()
+    elif harm == "wild":
+        file.write_bytes(b"\0" * file.stat().st_size)
+    else:
+        file.write_bytes(file.read_bytes()[:200])
+    if harm != "cut later":
+        cases = StoredCases(items, reading, store=store, transform=crop)
+    assert torch.equal(cases[0], wanted)
+    assert reading.cases().count("c0") == 2 and "preparing a volume again" in caplog.text
+    assert torch.equal(cases[0], wanted) and len(reading.cases()) == 4
+
+
+def test_a_damaged_entry_that_cannot_be_removed_is_passed_over(items, reading, tmp_path, monkeypatch):
+    first, second = Store(store_dir=tmp_path / "a"), Store(store_dir=tmp_path / "b")
+    StoredCases(items, reading, store=first)
+    for file in (tmp_path / "a").rglob("0.b2nd"):
+        file.write_bytes(b"")
+    both = Store(store_dir=tmp_path / "b")
+    both.readable = [tmp_path / "a", tmp_path / "b"]
+    monkeypatch.setattr(Store, "writable", lambda self: second.readable[0])
+    import shutil
+
+    real = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", lambda p, **o: None if (tmp_path / "a") in p.parents else real(p, **o))
+    cases = StoredCases(items, reading, store=both)
+    assert cases[1]["image"].whole().shape == (1, 20, 18, 23) and reading.cases().count("c1") == 2
+    assert cases[1]["image"].path.is_relative_to(tmp_path / "b")
+
+
+def resident():
+    with open("/proc/self/statm") as file:  # noqa: PTH123
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_memory_does_not_grow_with_the_cases(reading, store, tmp_path):
+    rng, items = np.random.default_rng(0), []
+    for number in range(8):
+        np.save(tmp_path / f"{number}.npy", rng.uniform(0, 1, (1, 100, 100, 100)).astype(np.float32))
+        items.append({"image": str(tmp_path / f"{number}.npy"), "case": str(number)})
+    cases = StoredCases(items, reading, store=store, reading=32, transform=crop)
+    cases[0]
+    before = resident()
+    kept = [cases[i].sum() for i in range(8) for _ in range(3)]
+    assert len(kept) == 24 and resident() - before < 8e6, "eight cases are 16 MB on disk"
+
+
+def test_without_a_store_cases_are_kept_in_memory(items, reading, store):
+    cases = prepared(items, reading, None)
+    assert cases[0]["image"].shape == cases[0]["image"].shape == (1, 20, 18, 22) and reading.cases() == [
+        "c0",
+        "c1",
+        "c2",
+    ]
+    assert isinstance(prepared(items, reading, store)[0]["image"], StoredArray)

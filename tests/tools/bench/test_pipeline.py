@@ -1,0 +1,29 @@
+import json
+
+import pytest
+
+from common.errors import ConfigError
+from tools.bench import command
+from tools.bench.pipeline import PIPELINES, pipeline, waiting
+
+
+def test_waiting_is_what_the_cores_do_not_make_in_time():
+    assert waiting(ms=60, batch=8, step_ms=250, workers=8) == 0
+    assert waiting(ms=4000, batch=8, step_ms=1000, workers=8) == pytest.approx(0.75)
+
+
+def test_a_methods_data_path_is_measured(tmp_path):
+    text = command.bench("pipeline", "m4oe", small=True, out=str(tmp_path))
+    row = json.loads((tmp_path / "bench_pipeline.json").read_text())["m4oe"]
+    assert "| m4oe |" in text and "waiting, step 250 ms" in text
+    assert row["ms"] > 0 and row["ms_two_workers"] > 0 and row["counts"] == [3, 6]
+    assert row["MB"] / row["own_MB"] < 1.1, "a slice reads itself alone"
+    assert {f"{k}_{n}" for k in ("start_s", "rss_MB") for n in (3, 6)} <= row.keys()
+
+
+def test_unknown_data_paths_are_refused():
+    with pytest.raises(ConfigError, match="ka2er"):
+        pipeline("unet")
+    with pytest.raises(ConfigError, match="the size is a number"):
+        command.bench("ka2er", "large")
+    assert set(PIPELINES) >= {"ka2er", "m4oe", "samora", "ic_moe"}
