@@ -274,5 +274,5 @@ def test_the_viewer_takes_a_case_by_its_name(tmp_path):
 def test_the_words_of_every_bundle_can_be_read_back(recipe):
     words = json.loads(recipe.read_text(encoding="utf-8")).get("words", {})
     check_record({"steps": [], "words": words}, CHAIN, recipe)
-    with pytest.raises(DataError, match="words.title"):
+    with pytest.raises(DataError, match=r"words\.title"):
         check_record({"steps": [], "words": {**words, "title": " "}}, CHAIN, recipe)
