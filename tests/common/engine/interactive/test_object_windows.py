@@ -10,8 +10,8 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from common.engine.interactive.encoded_volume import NOTHING
-from common.engine.interactive.object_windows import Block, ObjectState
+from common.engine.interactive.encoded_volume import NOTHING, Block
+from common.engine.interactive.object_windows import ObjectState
 from common.engine.interactive.session import Session
 from common.errors import PromptError
 
