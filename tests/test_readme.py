@@ -108,6 +108,15 @@ def test_make_targets_exist(command: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_what_runs_on_every_change_is_documented() -> None:
+    """`.ci/run` calls make and nothing else, and each of its commands has a row in CONTRIBUTING."""
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    commands = [line for line in lines if line and not line.startswith(("#", "set ", "cd "))]
+    told = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert "make test" in commands and all(c.startswith("make ") for c in commands)
+    assert [c for c in commands if f"| `{c}` |" not in told] == []
+
+
 def test_make_demo_is_what_the_readme_says() -> None:
     """`make demo` runs the phantom and the chain that are also documented one by one."""
     recipe = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True).stdout

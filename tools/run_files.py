@@ -70,8 +70,8 @@ _STEP = _table({
 _WORDS = {
     "type": ["object", "null"],
     "properties": {
-        **dict.fromkeys(("title", "amalgamated", "alone"), TITLE),
-        **dict.fromkeys(("note_amalgamated", "note_alone"), TEXT),
+        **dict.fromkeys(("title", "amalgamated"), TITLE),
+        **dict.fromkeys(("alone", "note_amalgamated", "note_alone"), TEXT),  # empty where nothing runs alone
         "hub": {**TEXTS, "minItems": 3, "maxItems": 3},
     },
 }

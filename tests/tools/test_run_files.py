@@ -18,7 +18,9 @@ from tools.report.command import comparison_report, report
 from tools.report.comparison import read_comparison
 from tools.report.results import read_study
 from tools.report.volumes import _answer
+from tools.run_files import CHAIN, check_record
 
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 MARK = "x\"'><script>alert(1)</script><b onx=1>"
 KEPT = ("id", "kind", "output_dir", "file", "subject", "bundle", "run", "dataset_dir", "split", "experts", "task")
 WRONG = (None, 5, "x", [None], {"a": 1}, 10**400)
@@ -266,3 +268,11 @@ def test_the_viewer_takes_a_case_by_its_name(tmp_path):
     assert _answer(member, collection, ("toy", "case_[0]"), 3) is None
     (place / "case_0.nii.gz").rename(place / "case_[0].nii.gz")
     assert (_answer(member, collection, ("toy", "case_[0]"), 3) == own).all()
+
+
+@pytest.mark.parametrize("recipe", sorted(BUNDLES.glob("*/configs/chain.json")), ids=lambda p: p.parts[-3])
+def test_the_words_of_every_bundle_can_be_read_back(recipe):
+    words = json.loads(recipe.read_text(encoding="utf-8")).get("words", {})
+    check_record({"steps": [], "words": words}, CHAIN, recipe)
+    with pytest.raises(DataError, match=r"words\.title"):
+        check_record({"steps": [], "words": {**words, "title": " "}}, CHAIN, recipe)

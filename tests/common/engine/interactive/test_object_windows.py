@@ -10,8 +10,8 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from common.engine.interactive.encoded_volume import NOTHING
-from common.engine.interactive.object_windows import Block, ObjectState
+from common.engine.interactive.encoded_volume import NOTHING, Block
+from common.engine.interactive.object_windows import ObjectState
 from common.engine.interactive.session import Session
 from common.errors import PromptError
 
@@ -202,3 +202,17 @@ def test_only_the_last_layer_of_a_window_is_its_face(growing: Build, axis: int, 
         at[axis] = slice(face, face + 1)
         values[tuple(at)] = 1
         assert session.windows.open_faces(state, Block(state.windows[0].start, values)) == wanted
+
+
+def test_what_lies_beyond_a_window_is_no_face_of_it(growing: Build) -> None:
+    """The mask touches the face of a second window, one voxel further; the first is closed."""
+    image, _ = tube()
+    session = Session(network=growing(), image=image)
+    session.click("bar", (50, 20, 20))
+    first = session.events[-1].state.windows[0]
+    second = first._replace(start=(first.start[0] + 1, *first.start[1:]))
+    size = session.windows.size
+    values = torch.full((size + 1, size, size), -1.0)
+    values[size, size // 2, size // 2] = 1
+    found = session.windows.open_faces(ObjectState(windows=(first, second)), Block(first.start, values))
+    assert found == [(second.start, 0, 1)]
