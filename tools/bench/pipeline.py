@@ -179,14 +179,14 @@ def _cases(dataset: Any) -> StoredCases:
 
 def _multiplied(few: StoredCases, name: str, many: Path, store: Path, *, small: bool) -> None:
     """Give every case of a larger data set the entry of the case whose files it shares."""
-    items = sorted((many / "images").iterdir())
     same = {Path(str(i["image"])).resolve(): n for i, n in zip(few.data, few.names, strict=True)}
     keys = few.store.sources()
     listing = json.loads((many / "dataset.json").read_text())
-    modality = {Path(str(i["image"])).resolve(): i for i in few.data}
-    for file, entry in zip(items, listing["training"], strict=True):
+    first = {Path(str(i["image"])).resolve(): i for i in few.data}
+    for entry in listing["training"]:
+        file = many / entry["image"]
         origin = file.resolve()
-        item = {**modality[origin], "image": str(file), "case": entry["id"], "task": listing["name"]}
+        item = {**first[origin], "image": str(file), "case": entry["id"], "task": listing["name"]}
         if "label" in item:
             item["label"] = str(many / "labels" / file.name)
         target = store / few.chain / few.key_of(item, keys)

@@ -62,8 +62,12 @@ def write_synthetic(
                 (folder / part / name).symlink_to(like / part / f"case_{number % len(scans):03d}{ending}")
         entries.append({"image": f"images/{name}", "label": f"labels/{name}", "id": f"case_{number:03d}",
                         "modality": scan.modality})  # fmt: skip
+    held = f"held_000{ending}"  # without a validation case of its own, a data set gives a part of its training cases
+    for part in ("images", "labels"):
+        (folder / part / held).symlink_to((folder / part / f"case_000{ending}").resolve())
+    kept = {**entries[0], "image": f"images/{held}", "label": f"labels/{held}", "id": "held_000"}
     content: dict[str, Any] = {"name": "synthetic", "labels": {"background": 0, **STRUCTURES}, "training": entries,
-                               "validation": [], "channel_names": {"0": scans[0].modality}}  # fmt: skip
+                               "validation": [kept], "channel_names": {"0": scans[0].modality}}  # fmt: skip
     if flat:
         content |= {"dim": 2, "channel_names": {"0": "red", "1": "green", "2": "blue"}, "modality": scans[0].modality}
     (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")

@@ -128,4 +128,5 @@ def _checked(weights: Any, count: int) -> NDArray[np.float64] | None:
     given = np.asarray(weights, dtype=np.float64)
     if given.shape != (count,) or not np.isfinite(given).all() or (given < 0).any() or given.sum() <= 0:
         raise ConfigError("one weight >= 0 for each position", where="weights", got=given.shape, expected=(count,))
-    return given / given.sum()
+    shares: NDArray[np.float64] = given / given.sum()
+    return shares

@@ -94,12 +94,12 @@ class RandomCropsd(Randomizable, MapTransform):
             low = self._within(middle - np.array(self.size) // 2, shape)
             return {k: _box(data[k], low, [a + n for a, n in zip(low, self.size, strict=True)]) for k in self.keys}
         half = (np.array(self.size) - 1) / 2
-        middle = np.array(self._within(middle - np.array(self.size) // 2, shape)) + half
+        centre = np.array(self._within(middle - np.array(self.size) // 2, shape)) + half
         reach = np.abs(turn) @ half  # of the turned crop along the volume's axes
-        low = np.clip(np.floor(middle - reach), 0, shape - 1).astype(int)
-        high = np.clip(np.ceil(middle + reach) + 1, low + 1, shape).astype(int)
-        grid = self._grid(turn, middle - low, high - low)
-        return {k: self._sampled(_box(data[k], low.tolist(), high.tolist()), grid, k) for k in self.keys}
+        first = np.clip(np.floor(centre - reach), 0, shape - 1).astype(np.int64)
+        last = np.clip(np.ceil(centre + reach) + 1, first + 1, shape).astype(np.int64)
+        grid = self._grid(turn, centre - first, last - first)
+        return {k: self._sampled(_box(data[k], first.tolist(), last.tolist()), grid, k) for k in self.keys}
 
     def _middle(self, data: Mapping[Hashable, Any]) -> NDArray[np.int64]:
         places = data[self.positions]

@@ -71,8 +71,9 @@ class SeedEachEpoch:
         if dataset is not None and not getattr(loader, "numbered", False):
             set_rnd(dataset, value)
         for owner in (loader, getattr(loader, "sampler", None)):
-            if callable(getattr(owner, "set_epoch", None)):
-                owner.set_epoch(engine.state.epoch)
+            tell = getattr(owner, "set_epoch", None)
+            if callable(tell):
+                tell(engine.state.epoch)
             generator = getattr(owner, "generator", None)
             if isinstance(generator, torch.Generator):
                 generator.manual_seed(value)
