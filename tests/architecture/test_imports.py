@@ -22,8 +22,8 @@ ORDER = {
     "common.data": "dicom phantom pictures volumes | io | datasets | samples store"
     " | intensity prompts requests transforms"
     " | slices | survey",
-    "common.layers": "attention channel_norm frozen_features gating image_channels instance_norm lora pixel_decoder"
-    " sam_adapters same_weights slice_by_slice window_mask | fusion",
+    "common.layers": "attention channel_norm frozen_features gating image_channels instance_norm lora memory_format"
+    " pixel_decoder sam_adapters same_weights slice_by_slice window_mask | fusion",
     "common.backbones": "mae nnunet sam skresnet swin_unet swin_unetr | hsam sam2 sam3d",
     "common.engine": "inference run | monitor | evaluation | interactive | training",
     "common.methods": "ic_moe ka2er m4oe sam_med3d_moe samora",

@@ -26,7 +26,8 @@ from common.data.samples.loader import SampleLoader
 from common.data.samples.sampler import DrawSampler
 from common.data.store.cases import StoredCases
 from common.data.store.entry import StoredArray
-from common.errors import ConfigError
+from common.errors import ConfigError, DataError
+from common.plain_json import read_object
 
 from .synthetic import CT, MR, PICTURE, TINY, write_synthetic
 
@@ -181,7 +182,7 @@ def _multiplied(few: StoredCases, name: str, many: Path, store: Path, *, small: 
     """Give every case of a larger data set the entry of the case whose files it shares."""
     same = {Path(str(i["image"])).resolve(): n for i, n in zip(few.data, few.names, strict=True)}
     keys = few.store.sources()
-    listing = json.loads((many / "dataset.json").read_text())
+    listing = read_object(many / "dataset.json", error=DataError)
     first = {Path(str(i["image"])).resolve(): i for i in few.data}
     for entry in listing["training"]:
         file = many / entry["image"]

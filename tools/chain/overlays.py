@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
+from common.plain_json import read_object
 
 __all__ = ["SIZES", "ordered_files"]
 
@@ -57,5 +57,4 @@ def ordered_files(
 def _content(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise ConfigError("the configuration file does not exist", where=path)
-    content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    return read_object(path, error=ConfigError)

@@ -17,8 +17,8 @@ from ...errors import DataError
 
 __all__ = ["decoded", "encoded"]
 
+# arrays with more elements than this are kept in files of their own; smaller ones exactly, in the text
 LARGE = 4096
-"""Arrays with more elements than this are kept in files of their own; smaller ones exactly, in the text."""
 
 Keep = Callable[[NDArray[Any]], int]
 Find = Callable[[int, Mapping[str, Any]], Any]

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import DataError
+from ...literals import odd_in
+from ...plain_json import read_object
 from .content import decoded, encoded, in_kind
 from .layout import Reading, pieces
 from .quantised import pack, unpack
@@ -199,8 +201,10 @@ def read_entry(folder: Path, sources: Mapping[str, str] | None = None) -> dict[A
     if not folder.is_dir():
         raise FileNotFoundError(folder)
     try:
-        text = json.loads((folder / TEXT).read_text(encoding="utf-8"))
+        text = read_object(folder / TEXT, error=DamagedEntryError, finite=False)
         for array in text["arrays"]:
+            if odd_in(array["name"], file_name=True):
+                raise DamagedEntryError("a prepared volume lies elsewhere", where=folder, got=ascii(array["name"]))
             size = (folder / array["name"]).stat().st_size
             if size != array["bytes"]:
                 raise DamagedEntryError("a prepared volume was cut off", where=folder / array["name"],

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...atomic import atomic_write
-from ...errors import AmalgamationError
+from ...errors import AmalgamationError, DataError
+from ...plain_json import parse, read_object
 from .chain import digest
 from .place import FACTS, Store
 
@@ -37,9 +38,9 @@ def remembered(
     contents = [{k: v for k, v in sources.content(i, keys).items() if k in keys} for i in items]
     name = f"{digest([dict(question), contents])}.json"
     for place in store.readable:
-        with contextlib.suppress(OSError, ValueError):
-            found = json.loads((place / FACTS / name).read_text(encoding="utf-8"))
-            if isinstance(found, dict) and found.get("question") == json.loads(json.dumps(dict(question))):
+        with contextlib.suppress(AmalgamationError, KeyError, TypeError, ValueError):
+            found = read_object(place / FACTS / name, error=DataError)
+            if found.get("question") == parse(json.dumps(dict(question)), error=DataError):
                 return dict(found["answer"])
     answer = make()
     with contextlib.suppress(OSError, AmalgamationError):  # a memory that cannot be kept is no reason to stop

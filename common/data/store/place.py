@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import tempfile
 import time
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 from ...atomic import atomic_write, free_bytes, process_alive
 from ...errors import ConfigError, DataError
 from ...literals import file_name
+from ...plain_json import read_object
 from .chain import names
 from .entry import TEXT, remove_unfinished
 from .sources import Sources
@@ -112,7 +114,7 @@ class Store:
             DataError: above the limit, or when the disk has not that much.
         """
         place = self.writable()
-        hint = f"see what is there with: python -m tools data store list --store_dir {place}"
+        hint = f"see what is there with: python -m tools data store list --store_dir {shlex.quote(str(place))}"
         if self.limit_gb is not None:
             there = folder_bytes(place)
             if there + needed > self.limit_gb * _GB:
@@ -248,7 +250,6 @@ def _unwritable(place: Path) -> str | None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
+    with contextlib.suppress(DataError):
+        return read_object(file, error=DataError)
     return {}

@@ -13,6 +13,7 @@ from typing import Any
 from ...atomic import atomic_write
 from ...errors import AmalgamationError, DataError
 from ...integrity import file_hash
+from ...plain_json import read_object
 from ..datasets.dataset_json import case_name
 
 __all__ = ["Sources"]
@@ -103,8 +104,7 @@ def _files(path: Path) -> list[Path]:
 def _listed(file: Path | None) -> dict[str, list[Any]]:
     if file is None:
         return {}
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(found, dict):
-            return {k: v for k, v in found.items() if isinstance(v, list) and len(v) == 4 and isinstance(v[3], str)}
+    with contextlib.suppress(DataError):
+        found = read_object(file, error=DataError)
+        return {k: v for k, v in found.items() if isinstance(v, list) and len(v) == 4 and isinstance(v[3], str)}
     return {}
