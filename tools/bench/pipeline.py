@@ -21,7 +21,6 @@ from monai.bundle import ConfigParser
 from monai.data import list_data_collate
 
 from common.atomic import atomic_write
-from common.data.samples.draws import DrawnSamples
 from common.data.samples.loader import SampleLoader
 from common.data.samples.sampler import DrawSampler
 from common.data.store.cases import StoredCases
@@ -108,7 +107,7 @@ def _measured(name: str, *, small: bool, samples: int) -> dict[str, Any]:
         row |= _times(loader, samples)
         for count in counts:
             many = write_synthetic(root / str(count), count, shapes, flat=name == "ic_moe", like=few)
-            _multiplied(_cases(loader.dataset.dataset), name, many, root / "store", small=small)
+            _multiplied(_cases(loader), name, many, root / "store", small=small)
             row |= {f"{k}_{count}": v for k, v in _apart(name, many, root / "store", small).items()}
         row["counts"] = list(counts)
         row["cases_MB"] = sum(f.stat().st_size for f in (root / "store").rglob("*.b2nd")) / 1e6 / sum((*counts, 2))
@@ -128,7 +127,7 @@ def _loader(name: str, data: Path, store: Path, *, small: bool) -> SampleLoader:
 
 
 def _times(loader: SampleLoader, samples: int) -> dict[str, Any]:
-    drawn: DrawnSamples = loader.dataset
+    drawn: Any = loader.dataset
     sampler = DrawSampler(drawn.dataset, draws=samples, seed=1, rank=0, processes=1)
     draws = list(sampler)
     drawn[draws[0]]
@@ -172,8 +171,9 @@ def _counted() -> Iterator[list[float]]:
         StoredArray.read = read  # type: ignore[method-assign]
 
 
-def _cases(dataset: Any) -> StoredCases:
-    """The stored cases below a data set of slices or objects."""
+def _cases(loader: Any) -> StoredCases:
+    """The stored cases below a loader of crops, slices or objects."""
+    dataset = loader.dataset.dataset
     found: StoredCases = dataset if isinstance(dataset, StoredCases) else dataset.volumes
     return found
 
@@ -211,7 +211,7 @@ def _started(send: Any, name: str, data: Path, store: Path, small: bool) -> None
     before = psutil.Process().memory_full_info().uss
     began = time.perf_counter()
     loader = _loader(name, data, store, small=small)
-    drawn: DrawnSamples = loader.dataset
+    drawn: Any = loader.dataset
     drawn[(0, 0)]
     start = time.perf_counter() - began
     for number, position in enumerate(np.linspace(0, len(drawn) - 1, 60).astype(int).tolist()):
