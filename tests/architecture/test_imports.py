@@ -19,8 +19,8 @@ ORDER = {
     " | atomic channel_order contract_form geometry plain_json plain_yaml prompts | integrity literals | labels tables"
     " | card | weights | contract | data | layers | backbones losses | engine experts | methods",
     "common.data": "dicom phantom pictures | io | datasets | intensity prompts requests transforms | slices | survey",
-    "common.layers": "attention channel_norm frozen_features gating image_channels instance_norm lora pixel_decoder"
-    " sam_adapters same_weights slice_by_slice window_mask | fusion",
+    "common.layers": "attention channel_norm frozen_features gating image_channels instance_norm lora memory_format"
+    " pixel_decoder sam_adapters same_weights slice_by_slice window_mask | fusion",
     "common.backbones": "mae nnunet sam skresnet swin_unet swin_unetr | hsam sam2 sam3d",
     "common.engine": "inference run | monitor | evaluation interactive | training",
     "common.methods": "ic_moe ka2er m4oe sam_med3d_moe samora",
