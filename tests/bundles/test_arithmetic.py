@@ -4,6 +4,8 @@ import pytest
 import torch
 from monai.utils import set_determinism
 
+from common.engine.training import precision
+from common.errors import ConfigError
 from tests.bundles.commands import ROOT, parsed
 from tests.bundles.test_samora import write_experts
 
@@ -71,3 +73,25 @@ def test_a_step_in_16_bits_is_nearly_one_in_32(bundle, given):
         (wide, gradients), (narrow, rounded) = (one_step(trainer, step, batch, d) for d in (None, torch.bfloat16))
         assert torch.nn.functional.cosine_similarity(gradients, rounded, dim=0) > 0.97
     assert narrow != wide and narrow == pytest.approx(wide, rel=0.03)
+
+
+@pytest.mark.parametrize("bundle", STEPS)
+def test_the_arithmetic_is_looked_at_before_the_data(bundle):
+    assert parsed(bundle, ("train",)).get()["run"][:2] == ["$@start", "$@numerics"]
+
+
+def test_bf16_on_a_cpu_is_open_to_presets_that_gain_by_it_alone(monkeypatch):
+    monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
+    monkeypatch.setattr(precision, "_gradient_holds", lambda _: False)
+    taken = set()
+    for path in sorted(ROOT.glob("bundles/*/configs/*.json")):
+        if "cpu_gain" not in path.read_text() or path.stem == "train":
+            continue
+        bundle = path.parents[1].name
+        given = parsed(bundle, ("train", path.stem), precision="bf16", device="cpu")
+        try:
+            taken.add((bundle, path.stem, given.get_parsed_content("numerics").dtype))
+        except RuntimeError as error:
+            assert isinstance(error.__cause__, ConfigError)
+            assert any(words in str(error.__cause__) for words in ("times as fast", "wrong gradients"))
+    assert taken == {("m4oe", "laptop", torch.bfloat16), ("samora", "laptop", torch.bfloat16)}

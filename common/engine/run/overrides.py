@@ -32,7 +32,7 @@ ANY = "**kwargs"
 SPECIAL = ("_target_", "_disabled_", "_requires_", "_desc_", "_mode_")
 # Where a run lives, how long it lasts and what it prints do not change what one epoch computes.
 _NAMES = """
-    imports device max_epochs val_interval num_workers quiet resume run initialize finalize validate evaluate
+    imports device cpu_gain max_epochs val_interval num_workers quiet resume run initialize finalize validate evaluate
     tracking tracking_uri experiment_name run_name save_execute_config is_not_rank0 displayable_configs experts
     store store_gb store_workers
 """

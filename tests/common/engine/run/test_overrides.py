@@ -127,6 +127,7 @@ def settings_hash(files, *arguments: str) -> str:
     "arguments",
     [
         ("--max_epochs", "99"),
+        ("--cpu_gain", "2.0"),
         ("--train::trainer::max_epochs", "99"),
         ("--output_dir", "/elsewhere"),
         ("--bundle_root", "/elsewhere"),
@@ -144,6 +145,9 @@ def test_free_knobs_do_not_change_the_hash(files, arguments) -> None:
     "arguments",
     [
         ("--learning_rate", "0.2"),
+        ("--max_steps", "7"),
+        ("--max_minutes", "7"),
+        ("--precision", "bf16"),
         ("--network_def::channels", "[4,4]"),
         ("--train::dataloader::batch_size", "3"),
         ("--train::optimizer::momentum", "0.9"),
