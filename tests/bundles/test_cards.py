@@ -94,4 +94,6 @@ def test_an_ensemble_of_experts_has_no_card() -> None:
     assert (
         overlay["contract"] == {"_target_": "common.contract.Contract"} and overlay["record_handler"]["weights"] == ""
     )
-    assert overlay["expert_set"]["ignore_card"] == "@ignore_card" and "channels" in overlay["expert_set"]
+    assert overlay["expert_set"]["ignore_card"] == "@ignore_card"
+    for found in (overlay["expert_set"], read("ka2er", "train")["expert_set"]):
+        assert {"channels", "modalities"} <= found.keys()

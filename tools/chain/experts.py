@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.data.datasets.datalist import Collection, read_collection
+from common.data.datasets.datalist import Collection, read_collection, task_modalities
 from common.errors import ConfigError
 from common.experts.expert_set import check_unchanged
 from common.experts.fit import check_expert, check_reads_any
@@ -238,9 +238,10 @@ def _check_description(path: Path, task: str | None, collection: Collection, ign
         problem = "this is not the description of " + ("the task's expert" if task else "a task-agnostic expert")
         raise ConfigError(problem, where=path, got=", ".join(found), expected=task or "external", hint=hint)
     data = collection.dataset(task) if task else collection.datasets[0]
-    check_expert(specs[0], data.channels, collection.labels, ignore_card=ignore_card)
+    names = task_modalities(collection)
+    check_expert(specs[0], data.channels, collection.labels, modalities=names[data.name], ignore_card=ignore_card)
     if task is None and not ignore_card:
-        check_reads_any(specs[0], [d.channels for d in collection.datasets])
+        check_reads_any(specs[0], [d.channels for d in collection.datasets], list(names.values()))
     again = typed([sys.executable, "-m", "tools", "experts", "describe", specs[0].path, str(path),
                    *(["--task", task] if task else ["--external", "True"]), "--overwrite", "True"])  # fmt: skip
     check_unchanged(specs[0], f"put its files back; or, where the change is meant, describe it again: {again}")
