@@ -59,7 +59,7 @@ def check_expert(
         if not ignore_card and (reason := _other_modality(spec, card, channels, modality)):
             raise ExpertError("the expert was taught on another modality", where=f"expert {spec.name!r}", got=reason,
                               expected=f"{modality}, the modality of {spec.task}",
-                              hint=f"correct the task's modality, leave this expert out, or add {OVERRIDE}")  # fmt: skip
+                              hint=f"correct the task's modality, leave the expert out, or add {OVERRIDE}")  # fmt: skip
     if labels is not None:
         _check_labels(spec, labels)
         _check_meant(spec, card, ignore_card)
@@ -168,8 +168,9 @@ def _check_meant(spec: ExpertSpec, card: Contract, ignore_card: bool) -> None:
                           where=f"expert {spec.name!r}", got=f"{', '.join(nameless)} of {', '.join(sorted(known))}",
                           expected=f"structures of {spec.task}",
                           hint=f"name them in both, leave this expert out, or add {OVERRIDE}")  # fmt: skip
-    logger.warning("expert %r: %s: nobody says whether these are the same in %s as in the data that it learned from%s",
-                   spec.name, ", ".join(doubtful), spec.task, f" ({', '.join(sorted(known))})" if known else "")  # fmt: skip
+    whose = f" ({', '.join(sorted(known))})" if known else ""
+    said = "expert %r: %s: nobody says whether these are the same in %s as in the data that it learned from%s"
+    logger.warning(said, spec.name, ", ".join(doubtful), spec.task, whose)
 
 
 def _check_labels(spec: ExpertSpec, labels: LabelSpace) -> None:

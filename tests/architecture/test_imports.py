@@ -19,7 +19,7 @@ ORDER = {
     " | atomic channel_order contract_form figure_text geometry pages plain_json plain_yaml prompts visible_output"
     " | integrity literals | labels tables | card | weights | contract | data | layers | backbones losses"
     " | engine experts | methods",
-    "common.data": "dicom phantom pictures volumes | io | datasets | intensity prompts requests transforms"
+    "common.data": "dicom phantom pictures remarks volumes | io | datasets | intensity prompts requests transforms"
     " | slices | survey",
     "common.layers": "attention channel_norm frozen_features gating image_channels instance_norm lora pixel_decoder"
     " sam_adapters same_weights slice_by_slice window_mask | fusion",

@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 from ...channel_order import order_of, other_phase
 from ...contract import OVERRIDE
-from ...errors import DataError, few
+from ...errors import DataError, LabelError, few
+from ...labels import LabelSpace
 from ...modalities import meanings, plain, same
 from .datalist import Collection
 from .dataset import Dataset
 
-__all__ = ["Doubt", "check_names", "is_general", "is_nameless", "name_doubts"]
+__all__ = ["Doubt", "check_names", "is_general", "is_nameless", "known_part", "name_doubts"]
 
 _WORDS = (
     "structure|label|class|segment|segmentation|seg|region|object|mask|roi|part|category|value|organ|target|annotation|"
@@ -174,6 +175,30 @@ def check_names(collection: Collection, *, ignore: bool = False) -> list[str]:
             hint=f"{errors[0].hint}; or add {OVERRIDE}",
         )
     return [f"{', '.join(d.tasks)}: {d.got}; {d.hint}" for d in doubts]
+
+
+def known_part(labels: LabelSpace, own: LabelSpace, *, where: object) -> LabelSpace:
+    """The structures of a data set that a model has, with their values there; it may have others beside them.
+
+    Args:
+        labels: the data set's.
+        own: the model's.
+        where: the data set, for messages.
+
+    Raises:
+        LabelError: when a structure that the model lacks is one of the model's in another spelling, or it has none.
+    """
+    shared = [(n, v) for n, v in zip(labels.names, labels.values, strict=True) if n in own.names]
+    free = {spelt: n for n in own.names if n not in labels.names for spelt in (_key(n), plain(n))}
+    others = [(n, free.get(_key(n)) or free.get(plain(n))) for n in labels.names if n not in own.names]
+    near = next(((n, o) for n, o in others if o is not None), None)
+    if near is not None:
+        raise LabelError("the model spells a structure in another way", where=where, got=near[0], expected=near[1],
+                         hint=f"if they are one: {_renaming(str(where), *near)} in collection.json")  # fmt: skip
+    if not shared:
+        raise LabelError("the model has no structure of these data", where=where, got=", ".join(labels.names),
+                         expected=", ".join(own.names))  # fmt: skip
+    return LabelSpace(tuple(n for n, _ in shared), tuple(v for _, v in shared), labels.exclusive)
 
 
 def _key(name: str) -> str:

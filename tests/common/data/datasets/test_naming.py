@@ -116,7 +116,7 @@ def test_a_modality_that_the_channels_are_not(
     (("CT", "PET"), ("first", "PET"), False), (("T1", "T2"), ("DWI", "ADC"), False),
 ])  # fmt: skip
 def test_a_channel_that_moved(one: tuple[str, ...], two: tuple[str, ...], refused: bool) -> None:
-    empty: dict[str, tuple[Case, ...]] = {split: () for split in SPLITS}
+    empty: dict[str, tuple[Case, ...]] = dict.fromkeys(SPLITS, ())
     tasks = [Dataset(n, Path(), c, LabelSpace(("liver",)), empty) for n, c in (("one", one), ("two", two))]
     found = [d for d in name_doubts(tasks) if d.severity == "error"]
     assert [(d.tasks, d.problem) for d in found] == (
