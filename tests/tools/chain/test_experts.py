@@ -160,8 +160,8 @@ def _weights(path, modality, taught, **settings):
 ])  # fmt: skip
 def test_a_given_result_of_something_else_is_refused(settings, tmp_path, bundle, run, options):
     chain = dataclasses.replace(settings, bundle=bundle, **options)
-    files = {name: _weights(tmp_path / f"{name}.pt", modality, taught)
-             for name, modality, taught in (("ct", "CT", "liver"), ("mr", "T2 MR", "liver"), ("other", "CT", "cyst"))}  # fmt: skip
+    kinds = {"ct": ("CT", "liver"), "mr": ("T2 MR", "liver"), "other": ("CT", "cyst")}
+    files = {name: _weights(tmp_path / f"{name}.pt", *told) for name, told in kinds.items()}
     public = tmp_path / "public.pt"
     torch.save({"w": torch.zeros(1)}, public)
 
