@@ -8,7 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import nibabel
 import numpy as np
@@ -36,6 +36,8 @@ _FORMAT = 1
 _SCANS = 10
 _HASHED = 1000
 _VOXELS = 20_000
+_LABELS = 200
+_Any = TypeVar("_Any")
 
 
 class _Member(NamedTuple):
@@ -90,7 +92,7 @@ def survey(
         members = _plain_members(Path(str(dataset_dir)), modality)
     else:
         members = [m for d in datasets for s in splits for m in _members(d, d.cases(s), modality)]
-    options = [_FORMAT, list(splits), modality, taught, list(structures or ()), scans, *ignored]
+    options = [_FORMAT, "label maps", list(splits), modality, taught, list(structures or ()), scans, *ignored]
     key = _key(options, datasets, members)
     kept = _kept(folder, key)
     if kept is not None:
@@ -147,6 +149,7 @@ def _key(options: Sequence[Any], datasets: Sequence[Dataset], members: Sequence[
     text += [repr((d.name, d.channels, d.labels, d.modality, sorted(d.about.items()))) for d in datasets]
     text += [f"{s} {c.modality} {c.label is None} {c.images}" for d in datasets for s in SPLITS for c in d.cases(s)]
     files = {p for d in datasets for c in d.cases() for p in c.images} | {p for m in members for p in m.images}
+    files |= {c.label for d in datasets for c in d.cases() if c.label is not None}
     for path in sorted(files):
         state = path.stat() if path.exists() else None
         text.append(f"{path.resolve()} {state and (state.st_size, state.st_mtime_ns)}")
@@ -182,7 +185,7 @@ def _modalities(members: Sequence[_Member], scans: int) -> dict[str, Any]:
     return result
 
 
-def _spread(members: Sequence[_Member], count: int) -> list[_Member]:
+def _spread(members: Sequence[_Any], count: int) -> list[_Any]:
     if len(members) <= count:
         return list(members)
     return [members[i] for i in np.unique(np.linspace(0, len(members) - 1, count).round().astype(int))]
@@ -242,14 +245,44 @@ def _grids(members: Sequence[_Member], read: Sequence[MetaTensor]) -> dict[str, 
 def _taught(
     datasets: Sequence[Dataset], splits: Sequence[str], modality: str | None, structures: Sequence[str] | None
 ) -> dict[str, list[str]]:
+    """By modality the structures that its label maps hold: what none of them has was declared, and never learned."""
     result: dict[str, dict[str, None]] = {}
+    declared: dict[str, dict[str, None]] = {}
     for dataset in datasets:
-        for case in (c for s in splits for c in dataset.cases(s) if c.label is not None):
-            name = dataset.modality_of(case)
+        cases = [c for s in splits for c in dataset.cases(s) if c.label is not None]
+        for name in dict.fromkeys(map(dataset.modality_of, cases)):
             if modality in (None, name):
                 kept = [n for n in dataset.labels.names if structures is None or n in structures]
-                result.setdefault(name, {}).update(dict.fromkeys(kept))
-    return {name: list(found) for name, found in result.items()}
+                own = [c for c in cases if dataset.modality_of(c) == name]
+                result.setdefault(name, {}).update(dict.fromkeys(_occurring(dataset, own, kept)))
+                declared.setdefault(name, {}).update(dict.fromkeys(kept))
+    for name, found in result.items():
+        never = [n for n in declared[name] if n not in found]
+        if never:
+            logger.warning("no label map of %s has %s: the card says that it was not taught there", name,
+                           ", ".join(never))  # fmt: skip
+    return {name: [n for n in declared[name] if n in found] for name, found in result.items()}
+
+
+def _occurring(dataset: Dataset, cases: Sequence[Case], names: Sequence[str]) -> list[str]:
+    """Which structures occur in label maps; all where that cannot be judged, or too many would have to be read."""
+    missing = {v: n for n, v in zip(dataset.labels.names, dataset.labels.values, strict=True) if n in names}
+    if not dataset.labels.exclusive:
+        return list(names)
+    looked = _spread(cases, _LABELS)
+    for case in looked:
+        if not missing:
+            break
+        try:
+            label = read_volume(str(case.label), dim=dataset.dim).numpy()
+        except (AmalgamationError, OSError):  # the training says what is wrong with it
+            return list(names)
+        missing = {v: n for v, n in missing.items() if not (label == v).any()}
+    if missing and len(looked) < len(cases):
+        told = ", ".join(missing.values())
+        logger.warning("%s: none of %d label maps that were looked at has %s", dataset.name, len(looked), told)
+        return list(names)
+    return [n for n in names if n not in missing.values()]
 
 
 def _described(dataset: Dataset) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from ..channel_order import order_of
 from ..errors import ExpertError
-from ..modalities import meanings
 from .sources import Opened
 from .spec import ExpertSpec, train_hint
 
@@ -16,8 +15,8 @@ __all__ = ["check_claims"]
 def check_claims(spec: ExpertSpec, source: Opened, *, hint: str | None = None) -> None:
     """Refuse a description that names other channels or structures than the expert's files.
 
-    A nnU-Net's channels are compared word by word. A bundle's metadata often tell no more than ``image``; a name that
-    tells something is contradicted by one of another meaning, or in another order.
+    A nnU-Net's channels are compared word by word. A bundle's metadata often tell no more than ``image``, which
+    contradicts nothing; each name that tells something is contradicted by one of another meaning, or at another place.
 
     Args:
         spec: the description.
@@ -44,8 +43,6 @@ def check_claims(spec: ExpertSpec, source: Opened, *, hint: str | None = None) -
 def _other_channels(spec: ExpertSpec, reads: Sequence[str]) -> bool:
     if spec.kind == "nnunet":
         return [c.casefold() for c in reads] != [c.casefold() for c in spec.channels]
-    if not all(map(meanings, reads)):  # "image", "channel 0"
-        return False
     return order_of(reads, spec.channels) != tuple(range(len(reads)))
 
 

@@ -234,6 +234,7 @@ def load_experts(
     channels: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     labels: LabelSpace | None = None,
     *,
+    modalities: Mapping[str, Sequence[str]] | None = None,
     resample: bool = True,
     ignore_card: bool = False,
 ) -> ExpertSet:
@@ -244,6 +245,7 @@ def load_experts(
         only: roles to load.
         channels: image channel names of the data, for all tasks or per task.
         labels: the student's label space; every task expert must predict a part of it.
+        modalities: what the data call the modalities of each task's cases.
         resample: bring crops to each expert's spacing.
         ignore_card: compare the channels' number only.
 
@@ -258,7 +260,8 @@ def load_experts(
         check_unchanged(spec)
         source = open_source(spec)
         check_claims(spec, source)
-        check_expert(spec, _channels_for(spec, channels), labels, ignore_card=ignore_card)
+        named = (modalities or {}).get(spec.task, ())
+        check_expert(spec, _channels_for(spec, channels), labels, modalities=named, ignore_card=ignore_card)
         loaded.append(Expert(spec=spec, source=source, resample=resample))
         logger.info("expert %r (%s, %s): %s", spec.name, spec.kind, spec.role, ", ".join(spec.labels.names))
     return ExpertSet(loaded)

@@ -7,13 +7,17 @@ import json
 import logging
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..channel_order import order_of
-from ..contract import OVERRIDE, doubt
-from ..errors import ExpertError
+from ..contract import OVERRIDE, Contract, doubt
+from ..data.datasets.naming import is_general, is_nameless
+from ..errors import AmalgamationError, DataError, ExpertError
 from ..labels import LabelSpace
 from ..modalities import meanings, same
+from ..weights import read_card
 from .spec import ExpertSpec
+from .trust import WEIGHTS
 
 __all__ = ["check_expert", "check_reads_any"]
 
@@ -23,17 +27,24 @@ _EXTERNAL = "describe it as a task-agnostic expert: python -m tools experts desc
 
 
 def check_expert(
-    spec: ExpertSpec, channels: Sequence[str] | None, labels: LabelSpace | None, *, ignore_card: bool = False
+    spec: ExpertSpec,
+    channels: Sequence[str] | None,
+    labels: LabelSpace | None,
+    *,
+    modalities: Sequence[str] = (),
+    ignore_card: bool = False,
 ) -> None:
     """Refuse an expert that does not read the data's channels, or predicts structures that the data do not have.
 
-    Channels are compared by name and order: a synonym (``CTA`` for ``CT``, ``T1`` for ``MR``) is no other name. Of a
-    task-agnostic expert only their number is; structures are compared by name, those of task experts only.
+    Channels are compared by name and order: a synonym (``CTA`` for ``CT``, ``T1`` for ``MR``) is no other name. What
+    the data call their modality is compared with them, too, and with the card that the expert's training left. Of a
+    task-agnostic expert only the channels' number is; structures are compared by name, those of task experts only.
 
     Args:
         spec: the expert's description.
         channels: names of the data's image channels, in order; None is not compared.
         labels: the structures that the student learns, those of all tasks; None is not compared.
+        modalities: what the data call the modalities of their cases; none is not compared.
         ignore_card: compare the channels' number only.
 
     Raises:
@@ -41,24 +52,40 @@ def check_expert(
     """
     if channels is not None:
         _check_channels(spec, channels, ignore_card)
-    if labels is not None and spec.role == "task":
+    if spec.role != "task":
+        return
+    card = _own_card(spec)
+    for modality in modalities:
+        if not ignore_card and (reason := _other_modality(spec, card, channels, modality)):
+            raise ExpertError("the expert was taught on another modality", where=f"expert {spec.name!r}", got=reason,
+                              expected=f"{modality}, the modality of {spec.task}",
+                              hint=f"correct the task's modality, leave the expert out, or add {OVERRIDE}")  # fmt: skip
+    if labels is not None:
         _check_labels(spec, labels)
+        _check_meant(spec, card, ignore_card)
 
 
-def check_reads_any(spec: ExpertSpec, data: Sequence[Sequence[str]]) -> None:
+def check_reads_any(
+    spec: ExpertSpec, data: Sequence[Sequence[str]], modalities: Sequence[Sequence[str]] | None = None
+) -> None:
     """Refuse a task-agnostic expert whose channels are surely none of any task's, by name and order.
 
     Args:
         spec: the expert's description.
         data: the channels of each task.
+        modalities: of each task what it calls the modalities of its cases; None is not compared.
 
     Raises:
         ExpertError: when no task has what it reads.
     """
     orders = [order_of(spec.channels, c) if len(c) == len(spec.channels) else None for c in data]
-    if any(order == tuple(range(len(spec.channels))) for order in orders):
+    card, names = _own_card(spec), modalities or [()] * len(data)
+    fits = [not n or not all(_other_modality(spec, card, c, m) for m in n) for c, n in zip(data, names, strict=True)]
+    if any(f and order == tuple(range(len(spec.channels))) for f, order in zip(fits, orders, strict=True)):
         return
-    own, given = ", ".join(spec.channels), "; ".join(", ".join(c) for c in data)
+    orders = [order if f else None for f, order in zip(fits, orders, strict=True)]
+    told = [f"{', '.join(c)} of {' or '.join(m)}" if m else ", ".join(c) for c, m in zip(data, names, strict=True)]
+    own, given = ", ".join(spec.channels), "; ".join(told)
     swapped = any(order is not None for order in orders)
     hint = f"list the channels, and each case's files, in the expert's order: {own}" if swapped else (
         "leave this expert out")  # fmt: skip
@@ -99,6 +126,51 @@ def _is_known_as(given: str, known: str) -> bool:
     """Whether two names can be one thing and both tell something: an expert of ``MR`` reads ``T1``."""
     found = same(given, known)
     return found is True or (found is None and bool(meanings(given) and meanings(known)))
+
+
+def _own_card(spec: ExpertSpec) -> Contract:
+    """What the card beside the expert says, of one that a run of this collection left; nothing of others."""
+    place, file = Path(spec.path), None
+    if spec.kind == "bundle":
+        file = place / (spec.checkpoint or WEIGHTS)
+    elif spec.kind == "nnunet":  # <run>/nnunet/<data set>/<trainer>
+        file = next((p.parent / "model.pt" for p in place.parents if p.name == "nnunet"), None)
+    try:
+        card = None if file is None or not file.is_file() else read_card(file)
+    except AmalgamationError:  # whoever opens the expert says what is wrong with it
+        card = None
+    return Contract.of_card(card, file)
+
+
+def _other_modality(spec: ExpertSpec, card: Contract, channels: Sequence[str] | None, modality: str) -> str:
+    """What the expert was taught on, where that is surely none of what the data call their modality."""
+    try:
+        card.fit(channels, modality)
+    except DataError:
+        return card.told()
+    told = [{m.kind for m in meanings(c)} for c in spec.channels]
+    if not all(told) or any("photo" in kinds for kinds in told):  # pictures in colours may show anything
+        return ""
+    kinds = {m.kind for m in meanings(modality)}
+    single = len(told) == 1 and same(spec.channels[0], modality) is False
+    return ", ".join(spec.channels) if single or (kinds and not kinds & set[str]().union(*told)) else ""
+
+
+def _check_meant(spec: ExpertSpec, card: Contract, ignore_card: bool) -> None:
+    """Refuse names that nobody gave and that another data set has too; warn of names of anything."""
+    known = {str(d.get("name")) for d in card.data}
+    nameless = [n for n in spec.labels.names if is_nameless(n)]
+    doubtful = [*nameless, *filter(is_general, spec.labels.names)]
+    if spec.task in known or not doubtful:
+        return
+    if nameless and known and not ignore_card:
+        raise ExpertError("the expert learned from another data set, and nobody gave its structures names",
+                          where=f"expert {spec.name!r}", got=f"{', '.join(nameless)} of {', '.join(sorted(known))}",
+                          expected=f"structures of {spec.task}",
+                          hint=f"name them in both, leave this expert out, or add {OVERRIDE}")  # fmt: skip
+    whose = f" ({', '.join(sorted(known))})" if known else ""
+    said = "expert %r: %s: nobody says whether these are the same in %s as in the data that it learned from%s"
+    logger.warning(said, spec.name, ", ".join(doubtful), spec.task, whose)
 
 
 def _check_labels(spec: ExpertSpec, labels: LabelSpace) -> None:

@@ -19,9 +19,9 @@ ORDER = {
     " | atomic channel_order contract_form figure_text geometry pages plain_json plain_yaml prompts visible_output"
     " | integrity literals | labels tables | card | weights | contract | data | layers | backbones losses"
     " | engine experts | methods",
-    "common.data": "dicom phantom pictures volumes | io | datasets | samples store"
+    "common.data": "dicom phantom pictures remarks volumes | io | datasets | samples store"
     " | intensity prompts requests transforms"
-    " | slices | survey",
+    " | slices | starts survey",
     "common.layers": "attention channel_norm frozen_features gating image_channels instance_norm lora memory_format"
     " pixel_decoder sam_adapters same_weights slice_by_slice window_mask | fusion",
     "common.backbones": "mae nnunet sam skresnet swin_unet swin_unetr | hsam sam2 sam3d",

@@ -94,4 +94,15 @@ def test_an_ensemble_of_experts_has_no_card() -> None:
     assert (
         overlay["contract"] == {"_target_": "common.contract.Contract"} and overlay["record_handler"]["weights"] == ""
     )
-    assert overlay["expert_set"]["ignore_card"] == "@ignore_card" and "channels" in overlay["expert_set"]
+    assert overlay["expert_set"]["ignore_card"] == "@ignore_card"
+    for found in (overlay["expert_set"], read("ka2er", "train")["expert_set"]):
+        assert {"channels", "modalities"} <= found.keys()
+
+
+@pytest.mark.parametrize(("bundle", "start"), [
+    ("sam_med3d_moe", "mixture"), ("sam_med3d_moe_expert", "general_model"), ("samora", "started"),
+    ("samora_expert", "teacher"), ("m4oe", "started"),
+])  # fmt: skip
+def test_what_a_training_starts_from_is_compared_with_its_data(bundle: str, start: str) -> None:
+    found = read(bundle, "train")[start]
+    assert (found["dataset_dir"], found["ignore_card"]) == ("@dataset_dir", "@ignore_card")

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.data.datasets.datalist import Collection, read_collection
+from common.data.datasets.datalist import Collection, read_collection, task_modalities
+from common.data.starts import check_start
 from common.errors import ConfigError
 from common.experts.expert_set import check_unchanged
 from common.experts.fit import check_expert, check_reads_any
 from common.experts.spec import read_manifest
 from common.literals import folder_names
+from common.weights import read_card
 
 from ..command_line import as_typed
 from ..train import typed
@@ -46,8 +48,17 @@ def expert_steps(settings: ChainSettings, recipe: Mapping[str, Any], collection:
     if wanted not in choices:
         raise ConfigError("unknown way to train stage 1", where="phase1", got=wanted, expected=", ".join(choices))
     if isinstance(choices, Mapping):
+        _check_given(settings, recipe, collection)
         return _named_experts(settings, recipe, collection, stage_one_runs(settings, recipe, collection))
     return _shared_experts(settings, recipe, collection, wanted)
+
+
+def _check_given(settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection) -> None:
+    """Refuse results that were taught on something else than the collection, or than the run that they stand for."""
+    runs = {run["id"]: run for run in stage_one_runs(settings, recipe, collection, also_given=True)}
+    for name, path in settings.given:
+        own = runs[name].get("set", {}).get("structures", ())
+        check_start(read_card(path), path, collection, structures=own, ignore_card=settings.ignore_card)
 
 
 def _no_experts(settings: ChainSettings) -> Iterable[Step]:
@@ -164,6 +175,10 @@ def several(paths: Sequence[Path]) -> str | list[str]:
 def _shared_experts(
     settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection, phase1: str
 ) -> Iterable[Step]:
+    if settings.given:
+        got = ", ".join(f"{name}={path}" for name, path in settings.given)
+        raise ConfigError(f"no result of stage 1 can be given to {settings.bundle}", where="given", got=got,
+                          expected="none", hint=_start_hint(settings))  # fmt: skip
     stage1 = recipe["stage1"]
     config = config_argument(settings, stage1["bundle"], ["train.json", *recipe["presets"][settings.preset]["stage1"]])
     data = tuple(f for d in collection.datasets for f in data_files(d))
@@ -183,6 +198,12 @@ def _shared_experts(
         argv = run_words(settings, config, overrides, f"expert:{name}")
         title = "Experts of all modalities" if modality is None else f"Experts of {modality}"
         yield Step(f"expert:{name}", "expert", title, folder, argv, data)
+
+
+def _start_hint(settings: ChainSettings) -> str:
+    file, data = (shlex.quote(str(p)) for p in (settings.given[0][1], settings.dataset_dir))
+    return f"train the second stage from it: python -m tools train {settings.bundle} --pretrained {file} " \
+           f"--dataset_dir {data}"  # fmt: skip
 
 
 def _experts(settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection) -> Iterable[Step]:
@@ -238,9 +259,10 @@ def _check_description(path: Path, task: str | None, collection: Collection, ign
         problem = "this is not the description of " + ("the task's expert" if task else "a task-agnostic expert")
         raise ConfigError(problem, where=path, got=", ".join(found), expected=task or "external", hint=hint)
     data = collection.dataset(task) if task else collection.datasets[0]
-    check_expert(specs[0], data.channels, collection.labels, ignore_card=ignore_card)
+    names = task_modalities(collection)
+    check_expert(specs[0], data.channels, collection.labels, modalities=names[data.name], ignore_card=ignore_card)
     if task is None and not ignore_card:
-        check_reads_any(specs[0], [d.channels for d in collection.datasets])
+        check_reads_any(specs[0], [d.channels for d in collection.datasets], list(names.values()))
     again = typed([sys.executable, "-m", "tools", "experts", "describe", specs[0].path, str(path),
                    *(["--task", task] if task else ["--external", "True"]), "--overwrite", "True"])  # fmt: skip
     check_unchanged(specs[0], f"put its files back; or, where the change is meant, describe it again: {again}")

@@ -118,7 +118,9 @@ class MyApp(_beside("monaibundle.py").MyApp, MONAILabelApp):  # type: ignore[mis
             datastore.get_image_uri(image)  # the series, as an answer needs it anyway
         try:
             tag = datastore.get_image_info(image).get("Modality")
-            judging.check_study(tag, json.loads(told.read_text(encoding="utf-8")).get("dicom"))
+            known = json.loads(told.read_text(encoding="utf-8"))
+            asked = request.get("modality") or self.offer(request["model"]).options.get("modality")
+            judging.check_study(tag, known.get("dicom"), asked, known.get("modalities"))
         except judging.RequestError as error:
             raise _refused(error) from error
 

@@ -31,6 +31,7 @@ __all__ = [
     "read_model",
     "served_inference",
     "served_metadata",
+    "tags_by_modality",
 ]
 
 KINDS = ("segmentation", "deepgrow", "deepedit")
@@ -175,18 +176,26 @@ def served_inference(model: Model, kind: str, given: Mapping[str, str | None]) -
 
 
 def _compared(contract: Contract, *, flat: bool, asked: bool) -> dict[str, Any]:
-    """What is compared of each scan with the card; colours of a picture are no channels of it."""
+    """What is compared of each scan with the card."""
     target = {"_target_": "common.data.requests.card.CompareWithCardd", "modalities": inert(dict(contract.modalities))}
-    told = {"channels": inert([] if flat else list(contract.channels)), "modality": "@modality" if asked else None}
+    told = {"channels": inert(list(contract.channels)), "modality": "@modality" if asked else None, "flat": flat}
     return {**target, **told}
 
 
 def dicom_tags(model: Model) -> list[str]:
     """What DICOM's tag Modality says of studies that the model was taught on; none when nobody knows."""
-    known = contract_of(model.weights).modalities
-    kinds = {str(entry.get("kind") or kind_of(name)) for name, entry in known.items()}
-    names = [*known, *(str(c) for entry in known.values() for c in entry.get("channels") or ())]
-    return [] if "" in kinds else [t for t in DICOM_KINDS if {DICOM_KINDS[t], kind_of(of_dicom(t, names))} & kinds]
+    found = tags_by_modality(model)
+    return [t for t in DICOM_KINDS if any(t in tags for tags in found.values())] if all(found.values()) else []
+
+
+def tags_by_modality(model: Model) -> dict[str, list[str]]:
+    """What DICOM's tag Modality says of studies of each of the model's modalities; none where nobody knows."""
+    found = {}
+    for name, entry in contract_of(model.weights).modalities.items():
+        kind = str(entry.get("kind") or kind_of(name))
+        names = [name, *map(str, entry.get("channels") or ())]
+        found[name] = [t for t in DICOM_KINDS if kind and kind in (DICOM_KINDS[t], kind_of(of_dicom(t, names)))]
+    return found
 
 
 def _described(names: Sequence[str], flat: bool, *, mask: bool) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from common.integrity import copy_sealed, file_hash, keep_previous
 from common.literals import check_name
 from common.plain_json import read_object
 
-from .config import KINDS, Model, dicom_tags, kinds_of, served_inference, served_metadata
+from .config import KINDS, Model, dicom_tags, kinds_of, served_inference, served_metadata, tags_by_modality
 from .refine import served_training
 
 __all__ = ["APP", "code_folder", "copy_app", "folder_name", "lay_out"]
@@ -85,7 +85,7 @@ def lay_out(
         shutil.copyfile(source, target)
     if package is not None:
         shutil.copytree(model.bundle / package, folder / package, dirs_exist_ok=True)
-    _write_json(folder / TAUGHT, {"dicom": dicom_tags(model)})
+    _write_json(folder / TAUGHT, {"dicom": dicom_tags(model), "modalities": tags_by_modality(model)})
     _place_weights(model, folder, fresh)
     return folder
 

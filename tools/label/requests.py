@@ -34,7 +34,7 @@ _DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "int64", "floa
 _EXTENSION = re.compile(r"\.(nii|nii\.gz|nrrd|seg\.nrrd|mha|mhd|png|jpg|tif|tiff|bmp)")
 _DEVICE = re.compile(r"cpu|mps|cuda(:\d{1,2})?")
 _UPLOADED = re.compile(r"tmp\w{4,16}(\.\w+)*")
-_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_LEVELS = "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"
 _SERVERS = ("model", "image", "images", "session", "description", "bundle_path", "_id", "_image_id")
 _DATASETS = ("Dataset", "CacheDataset", "PersistentDataset", "SmartCacheDataset")
 
@@ -52,9 +52,8 @@ class RequestError(Exception):
         shown = ascii(got)
         self.key, self.expected = str(key), expected
         self.got = shown if len(shown) < 200 else shown[:197] + "..."
-        super().__init__(
-            f"{ascii(self.key)[1:-1]}: the request is refused\n  got:      {self.got}\n  expected: {expected}"
-        )
+        told = f"\n  got:      {self.got}\n  expected: {expected}"
+        super().__init__(f"{ascii(self.key)[1:-1]}: the request is refused{told}")
 
 
 class Offer(NamedTuple):
@@ -82,15 +81,24 @@ def check_plain(request: Mapping[str, Any]) -> None:
             _entry(key, value, 4)  # no lists
 
 
-def check_study(tag: object, taught: Any) -> None:
-    """Refuse a study of another modality than the model was taught on; where nobody knows, nothing is compared.
+def check_study(tag: object, taught: Any, asked: object = None, by_modality: Any = None) -> None:
+    """Refuse a study that is none of what the model was taught on, or that DICOM calls something else than the request.
 
     Args:
         tag: DICOM's Modality of the study.
-        taught: the tags that fit, from the model's ``taught.json``.
+        taught: the tags that fit, from the model's ``taught.json``; nothing is compared where nobody knows.
+        asked: the request's ``modality``, or a list that begins with the default.
+        by_modality: the tags that fit each of the model's modalities, likewise.
     """
-    if taught and isinstance(tag, str) and tag not in ("", "UNK", "OT") and tag not in taught:
+    if not isinstance(tag, str) or tag in ("", "UNK", "OT"):
+        return
+    if taught and tag not in taught:
         raise RequestError("image", tag, f"a study of {' or '.join(map(str, taught))}, which the model was taught on")
+    chosen = asked[0] if isinstance(asked, (list, tuple)) and asked else asked
+    own = by_modality.get(chosen) if isinstance(by_modality, Mapping) and isinstance(chosen, str) else None
+    if own and tag not in own:
+        fitting = [str(name) for name, tags in by_modality.items() if not tags or tag in tags]
+        raise RequestError("modality", chosen, f"what the study is, by DICOM {tag}: {', '.join(fitting)}")
 
 
 def is_inert(text: str) -> bool:
@@ -220,15 +228,13 @@ def _points(key: str, value: Any) -> list[Any]:
     fits = isinstance(value, list) and len(value) <= _MOST
     if not fits or not all(isinstance(p, list) and 2 <= len(p) <= 4 and all(map(_finite, p)) for p in value):
         raise RequestError(key, value, "a list of points [i, j, k]")
-    points: list[Any] = value
-    return points
+    return list(value)
 
 
 def _numbers(key: str, value: Any) -> list[Any]:
     if not isinstance(value, list) or len(value) > 12 or not all(map(_finite, value)):
         raise RequestError(key, value, "a list of numbers")
-    numbers: list[Any] = value
-    return numbers
+    return list(value)
 
 
 def _finite(number: Any) -> bool:
@@ -312,10 +318,8 @@ def _slice(key: str, value: Any) -> Any:
 
 _GPUS = _matching(re.compile(r"all|\d{1,2}(,\d{1,2}){0,15}"), "all, or numbers with commas")
 _INFER: dict[str, Callable[[str, Any], Any]] = {
-    **dict.fromkeys(
-        ("result_compress", "result_write_to_file", "save_label", "restore_label_idx", "reset_state", "multi_gpu"),
-        _switch,
-    ),
+    **dict.fromkeys(("result_compress", "result_write_to_file", "save_label", "restore_label_idx"), _switch),
+    **dict.fromkeys(("reset_state", "multi_gpu"), _switch),
     "label_tag": _name,
     "client_id": _words,
     **dict.fromkeys(("foreground", "background"), _points),

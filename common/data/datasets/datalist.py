@@ -24,6 +24,7 @@ __all__ = [
     "read_collection",
     "structures",
     "task_channels",
+    "task_modalities",
     "tasks",
 ]
 
@@ -193,6 +194,12 @@ def channels(dataset_dir: str | Path | Sequence[str | Path] | Collection) -> tup
 def task_channels(dataset_dir: str | Path | Sequence[str | Path] | Collection) -> dict[str, tuple[str, ...]]:
     """The channel names of each task of a collection."""
     return {d.name: d.channels for d in read_collection(dataset_dir).datasets}
+
+
+def task_modalities(dataset_dir: str | Path | Sequence[str | Path] | Collection) -> dict[str, tuple[str, ...]]:
+    """The names of the modalities that each task's cases are of."""
+    collection = read_collection(dataset_dir)
+    return {d.name: tuple(dict.fromkeys(map(d.modality_of, d.cases()))) for d in collection.datasets}
 
 
 def _read_listing(file: Path, within: tuple[Path, ...]) -> Collection:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...channel_order import order_of
 from ...errors import DataError
 from ...literals import check_file_name, check_name
+from ...modalities import meanings, same
 from ...plain_json import read_object
 
 __all__ = [
@@ -33,6 +35,7 @@ SPLITS = ("training", "validation", "test", "unlabelled")
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".bmp", ".tif",
                    ".tiff", ".dcm")  # fmt: skip
 _CHANNEL_SUFFIX = re.compile(r"(?<=.)_(\d{4})$")
+_WORD = re.compile(r"[^\W_]+(?:[+-](?![^\W_]))?")
 _INDEX = re.compile(r"[0-9]{1,4}")
 _BIDS_SUBJECT = re.compile(r"(?:^|[_/])(sub-[A-Za-z0-9]+)")
 
@@ -230,14 +233,43 @@ def _channel_files(image: Any, root: Path, channels: tuple[str, ...], where: str
         missing = [c for i, c in enumerate(channels) if i not in present]
         raise _wrong_channels(missing, paths, channels, where)
     if numbered and numbers != list(range(len(paths))):
-        raise DataError(
-            "the channel files are not in the order of the channels",
-            where=where,
-            got=", ".join(Path(p).name for p in paths),
-            expected=", ".join(f"_{i:04d} = {c}" for i, c in enumerate(channels)),
-            hint='put the files in channel order, or name them: "image": {"FLAIR": path, ...}',
-        )
+        expected = ", ".join(f"_{i:04d} = {c}" for i, c in enumerate(channels))
+        raise _other_order(paths, expected, where)
+    if len(paths) > 1 and not _named_so(paths, channels):
+        raise _other_order(paths, ", ".join(channels), where)
     return tuple(root / p for p in paths)
+
+
+def _named_so(paths: Sequence[str], channels: tuple[str, ...]) -> bool:
+    """Whether the words in which the files' names differ are those of the channels, where all of them tell something.
+
+    ``x_flair``, ``x_t1`` and ``x_t2`` are no T1, T2 and FLAIR.
+    """
+    words = [_WORD.findall("/".join((*Path(p).parts[:-1], base_name(p)))) for p in paths]
+    shared = next((i for i, column in enumerate(zip(*words, strict=False)) if len(set(column)) > 1), 0)
+    tails = [w[shared:] for w in words]
+    while all(len(t) > 1 for t in tails) and len({t[-1] for t in tails}) == 1:
+        tails = [t[:-1] for t in tails]
+    names = [" ".join(t) for t in tails]
+    told = all(map(meanings, names))
+    if not told:  # "_art" and "_pv" of "CT arterial" and "CT portal"
+        own = [_WORD.findall(c) for c in channels]
+        names = [" ".join([*(w for w in own[0] if all(w in o for o in own)), n]) for n in names]
+    if len(set(names)) < len(names) or not all(map(meanings, names)):
+        return True
+    order = order_of(channels, names)
+    surely = told and any(same(c, n) is False for c, n in zip(channels, names, strict=True))
+    return not surely if order is None else order == tuple(range(len(order)))
+
+
+def _other_order(paths: Sequence[str], expected: str, where: str) -> DataError:
+    return DataError(
+        "the channel files are not in the order of the channels",
+        where=where,
+        got=", ".join(Path(p).name for p in paths),
+        expected=expected,
+        hint='put the files in channel order, or name them: "image": {"FLAIR": path, ...}',
+    )
 
 
 def _siblings(path: Path, channels: tuple[str, ...], where: str) -> tuple[Path, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,17 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from ...contract import OVERRIDE, Contract, Fit
-from ...errors import DataError
+from ...errors import AmalgamationError, DataError
 from ...modalities import meanings, same
 from ..dicom.slices import is_dicom, modality_tag
+from ..io import read_volume
+from ..remarks import remarks
 from .datalist import Collection, items, read_collection
 from .dataset import Dataset
 from .dataset_json import Case
+from .naming import is_general, is_nameless
 from .verify_contents import other_dicom
 
 __all__ = ["fitting_items"]
 
 logger = logging.getLogger(__name__)
+
+_EACH = 5
 
 
 def fitting_items(
@@ -32,7 +38,8 @@ def fitting_items(
     """What :func:`.datalist.items` lists, after each case was compared with what the model was taught on.
 
     Channels in another order are put into the model's, and a modality that the model knows by another name (``CTA``,
-    ``CT``) gets the model's. What cannot be compared is told once per data set.
+    ``CT``) gets the model's. Voxels are compared, too: what the model never saw the like of is warned of, and is the
+    item's ``doubt``. What cannot be compared is told once per data set.
 
     Args:
         dataset_dir: anything that ``read_collection`` reads.
@@ -46,16 +53,26 @@ def fitting_items(
     """
     collection = read_collection(dataset_dir)
     told: dict[str, None] = {}
-    datasets = [_fitted(d, split, contract, ignore_card, told) for d in collection.datasets]
+    doubts: dict[tuple[str, str], str] = {}
+    datasets = [_fitted(d, split, contract, ignore_card, told, doubts) for d in collection.datasets]
     for line in told:
         logger.warning(line)
-    return items(replace(collection, datasets=tuple(datasets)), split, **options)
+    found = items(replace(collection, datasets=tuple(datasets)), split, **options)
+    return [{**i, "doubt": doubts.get((i["task"], i["case"]), "")} for i in found] if doubts else found
 
 
-def _fitted(dataset: Dataset, split: str, contract: Contract, ignore: bool, told: dict[str, None]) -> Dataset:
-    cases = []
+def _fitted(
+    dataset: Dataset,
+    split: str,
+    contract: Contract,
+    ignore: bool,
+    told: dict[str, None],
+    doubts: dict[tuple[str, str], str],
+) -> Dataset:
+    cases, odd = [], dict[str, str]()
     if dataset.cases(split):
         contract.check_dim(dataset.dim, where=dataset.name)
+        told.update(dict.fromkeys(_meant(dataset, split, contract, ignore)))
     for case in dataset.cases(split):
         modality = dataset.modality_of(case)
         if contract.modalities and not ignore:
@@ -65,7 +82,43 @@ def _fitted(dataset: Dataset, split: str, contract: Contract, ignore: bool, told
         told.update(dict.fromkeys(n.replace(f", case {case.id}", "", 1) for n in fit.notes))
         told.update(dict.fromkeys(_untaught(dataset, contract, fit)))
         cases.append(_in_order(replace(case, modality=_named(modality, fit)), fit.order, dataset))
+        if said := _remarked(cases[-1], dataset, contract, fit):
+            doubts[dataset.name, case.id] = odd[case.id] = said
+    more = f", and {len(odd) - _EACH} further cases: their summary says why" if len(odd) > _EACH else ""
+    lines = [f"{dataset.name}, case {name}: {said}" for name, said in list(odd.items())[:_EACH]]
+    told.update(dict.fromkeys([*lines[:-1], *(line + more for line in lines[-1:])]))
     return replace(dataset, splits={**dataset.splits, split: tuple(cases)})
+
+
+def _remarked(case: Case, dataset: Dataset, contract: Contract, fit: Fit) -> str:
+    """Why the voxels are none that the model learned from; a scan that cannot be read is left to who needs it."""
+    if not contract.modalities and not contract.channels:
+        return ""
+    channels = [dataset.channels[i] for i in fit.order]
+    try:
+        image = read_volume(case.images, dim=dataset.dim, channels=channels)
+    except (AmalgamationError, OSError):
+        return ""
+    return "; ".join(remarks(image.numpy(), contract, fit.modalities, flat=dataset.dim == len((0, 0))))
+
+
+def _meant(dataset: Dataset, split: str, contract: Contract, ignore: bool) -> list[str]:
+    """Refuse names that nobody gave and another data set has too; say which are of anything in any organ."""
+    taught = {s for names in contract.taught.values() for s in names}
+    known = {str(d.get("name")) for d in contract.data}
+    shared = [n for n in dataset.labels.names if n in taught]
+    nameless = list(filter(is_nameless, shared))
+    doubtful = [*nameless, *filter(is_general, shared)]
+    if dataset.name in known or not doubtful or all(c.label is None for c in dataset.cases(split)):
+        return []
+    whose = f" ({', '.join(sorted(known))})" if known else ""
+    entry = json.dumps({dataset.name: {"labels": {doubtful[0]: "<organ> " + doubtful[0]}}}, ensure_ascii=False)
+    if nameless and known and not ignore:
+        raise DataError("the model learned from another data set, and nobody gave these structures names",
+                        where=dataset.name, got=", ".join(nameless), expected=f"structures of one of{whose}",
+                        hint=f'if they differ: "tasks": {entry} in collection.json; or add {OVERRIDE}')  # fmt: skip
+    return [f"{dataset.name}: {', '.join(doubtful)}: nobody says whether these are the same as in the data that the "
+            f"model learned from{whose}; if they differ: \"tasks\": {entry} in collection.json"]  # fmt: skip
 
 
 def _as_dicom_says(dataset: Dataset, case: Case) -> None:

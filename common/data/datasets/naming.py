@@ -7,14 +7,15 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ...channel_order import order_of
+from ...channel_order import order_of, other_phase
 from ...contract import OVERRIDE
-from ...errors import DataError, few
-from ...modalities import meanings
+from ...errors import DataError, LabelError, few
+from ...labels import LabelSpace
+from ...modalities import meanings, plain, same
 from .datalist import Collection
 from .dataset import Dataset
 
-__all__ = ["Doubt", "check_names", "is_nameless", "name_doubts"]
+__all__ = ["Doubt", "check_names", "is_general", "is_nameless", "known_part", "name_doubts"]
 
 _WORDS = (
     "structure|label|class|segment|segmentation|seg|region|object|mask|roi|part|category|value|organ|target|annotation|"
@@ -54,6 +55,11 @@ def is_nameless(name: str) -> bool:
     return any(p.fullmatch(name) for p in (_BARE, _PREFIXED))
 
 
+def is_general(name: str) -> bool:
+    """Whether a name is of anything in any organ, such as ``tumor`` or ``cysts``: one data set's is no other's."""
+    return _key(name) in _GENERAL
+
+
 def name_doubts(datasets: Sequence[Dataset]) -> list[Doubt]:
     """Names that nobody gave and several tasks have, names that differ in spelling alone, and names of anything.
 
@@ -66,13 +72,13 @@ def name_doubts(datasets: Sequence[Dataset]) -> list[Doubt]:
             owners.setdefault(name, []).append(dataset.name)
     found = []
     shared = {n: t for n, t in owners.items() if len(t) > 1}
-    for name in (n for n in shared if is_nameless(n)):
+    for name in filter(is_nameless, shared):
         hint = f"say what it is in each: {_renaming(shared[name][0], name, '<its name>')} in collection.json; or " \
                "convert again with --structures \"<its name>=<value>\""  # fmt: skip
         found.append(
             Doubt("error", tuple(shared[name]), f"{name!r} would be one structure in all of these tasks", hint)
         )
-    for name in (n for n in shared if _key(n) in _GENERAL):
+    for name in filter(is_general, shared):
         hint = f"if they differ: {_renaming(shared[name][-1], name, '<organ> ' + name)} in collection.json"
         found.append(Doubt("warning", tuple(shared[name]), f"{name!r} is taken for one structure in these tasks", hint))
     found += [*_unknown_modalities(datasets), *_swapped_channels(datasets), *_other_kinds(datasets)]
@@ -103,15 +109,32 @@ def _unknown_modalities(datasets: Sequence[Dataset]) -> list[Doubt]:
 
 
 def _swapped_channels(datasets: Sequence[Dataset]) -> Iterator[Doubt]:
-    """Tasks that have the channels of an earlier one in another order: a network would take one for the other."""
+    """Tasks that have channels of an earlier one at other places: a network would take one for the other."""
     for number, dataset in enumerate(datasets):
         for first in (d for d in datasets[:number] if len(d.channels) == len(dataset.channels)):
             order = order_of(first.channels, dataset.channels)
-            if order is not None and order != tuple(range(len(order))):
-                hint = f"list the channels, and each case's files, in one order: {', '.join(first.channels)}"
-                got = f"channels {', '.join(first.channels)} in one task, {', '.join(dataset.channels)} in the other"
+            whole = order is not None and order != tuple(range(len(order)))
+            moved = _moved(first.channels, dataset.channels)
+            if whole or moved:
+                listed = ", ".join(first.channels)
+                hint = f"list the channels, and each case's files, in one order: {listed}" if whole else (
+                    f"give {moved} one place in all tasks, or train these tasks apart")  # fmt: skip
+                got = f"channels {listed} in one task, {', '.join(dataset.channels)} in the other"
                 yield Doubt("error", (first.name, dataset.name), got, hint, "the channels lie in different orders")
                 break
+
+
+def _moved(first: Sequence[str], other: Sequence[str]) -> str:
+    """A channel of one task that another has at another place, where the first surely has something else."""
+    for place, name in enumerate(other):
+        elsewhere = any(_is_surely(o, name) for i, o in enumerate(first) if i != place)
+        if elsewhere and (same(first[place], name) is False or other_phase(first[place], name)):
+            return name
+    return ""
+
+
+def _is_surely(one: str, other: str) -> bool:
+    return plain(one) == plain(other) or (same(one, other) is True and not other_phase(one, other))
 
 
 def _other_kinds(datasets: Sequence[Dataset]) -> Iterator[Doubt]:
@@ -152,6 +175,30 @@ def check_names(collection: Collection, *, ignore: bool = False) -> list[str]:
             hint=f"{errors[0].hint}; or add {OVERRIDE}",
         )
     return [f"{', '.join(d.tasks)}: {d.got}; {d.hint}" for d in doubts]
+
+
+def known_part(labels: LabelSpace, own: LabelSpace, *, where: object) -> LabelSpace:
+    """The structures of a data set that a model has, with their values there; it may have others beside them.
+
+    Args:
+        labels: the data set's.
+        own: the model's.
+        where: the data set, for messages.
+
+    Raises:
+        LabelError: when a structure that the model lacks is one of the model's in another spelling, or it has none.
+    """
+    shared = [(n, v) for n, v in zip(labels.names, labels.values, strict=True) if n in own.names]
+    free = {spelt: n for n in own.names if n not in labels.names for spelt in (_key(n), plain(n))}
+    others = [(n, free.get(_key(n)) or free.get(plain(n))) for n in labels.names if n not in own.names]
+    near = next(((n, o) for n, o in others if o is not None), None)
+    if near is not None:
+        raise LabelError("the model spells a structure in another way", where=where, got=near[0], expected=near[1],
+                         hint=f"if they are one: {_renaming(str(where), *near)} in collection.json")  # fmt: skip
+    if not shared:
+        raise LabelError("the model has no structure of these data", where=where, got=", ".join(labels.names),
+                         expected=", ".join(own.names))  # fmt: skip
+    return LabelSpace(tuple(n for n, _ in shared), tuple(v for _, v in shared), labels.exclusive)
 
 
 def _key(name: str) -> str:

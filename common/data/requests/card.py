@@ -10,21 +10,22 @@ from monai.transforms import Transform
 
 from ...contract import Contract
 from ...errors import DataError
-from ...intensity_range import range_of
+from ..remarks import remarks
 
 __all__ = ["CompareWithCardd"]
 
 
 class CompareWithCardd(Transform):
-    """Refuse a scan with other channels than the model was taught on; remark on intensities that it never saw.
+    """Refuse a scan with other channels than the model was taught on; remark on voxels that it never saw the like of.
 
-    The remark goes to the item's ``notes``, which the answer hands on to the viewer.
+    Remarks go to the item's ``notes``, which the answer hands on to the viewer.
 
     Args:
         channels: the card's channel names, in order; nothing is compared without any.
         modalities: the card's modalities, as in :class:`~common.contract.Contract`.
         modality: what the scan is, in the card's words; any of the card's when empty.
         key: of the image ``[C, X, Y, Z]`` as it was read.
+        flat: of a picture ``[C, X, Y]``, whose colours are remarked on and no channels of it.
 
     Raises:
         DataError: for another number of channels.
@@ -36,23 +37,21 @@ class CompareWithCardd(Transform):
         modalities: Mapping[str, Mapping[str, Any]] | None = None,
         modality: str | None = None,
         key: str = "image",
+        flat: bool = False,
     ) -> None:
         self.contract = Contract(tuple(channels), dict(modalities or {}))
-        self.modality, self.key = modality, key
+        self.modality, self.key, self.flat = modality, key, flat
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy, perhaps with a remark."""
         image = np.asarray(data[self.key])
         wanted = self.contract.channels
-        if wanted and len(image) != len(wanted):
+        if wanted and len(image) != len(wanted) and not self.flat:
             raise DataError("the scan has other channels than the model was taught on", where=self.key,
                             got=f"{len(image)} channels", expected=", ".join(wanted))  # fmt: skip
-        ranges = [found for found in map(range_of, image) if found is not None]
         known = [self.modality] if self.modality in self.contract.modalities else []
-        reason = self.contract.odd(ranges, [str(name) for name in known]) if len(ranges) == len(image) else None
-        if reason is None:
+        said = remarks(image, self.contract, [str(name) for name in known], flat=self.flat)
+        if not said:
             return dict(data)
-        note = (
-            f"intensities {'; '.join(map(str, ranges))}: {reason}; the result is not to be trusted before that is clear"
-        )
-        return {**data, "notes": [*(data.get("notes") or ()), note]}
+        notes = [f"{sentence}; the result is not to be trusted before that is clear" for sentence in said]
+        return {**data, "notes": [*(data.get("notes") or ()), *notes]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,11 @@ from ...geometry import Grid
 from ...labels import LabelSpace
 from ..datasets.datalist import Collection, read_collection
 from ..datasets.dataset_json import case_name
+from ..datasets.naming import known_part
 
 __all__ = ["CheckGridsd", "CopyRawd", "DescribeCased", "MapLabelsd", "SafeSpacingd"]
+
+logger = logging.getLogger(__name__)
 
 DatasetDir = str | Path | Sequence[str | Path] | Collection
 
@@ -37,11 +41,12 @@ class DescribeCased(Transform):
         default_values: meaning of label values in cases without a task, ``"union"`` or ``"task"``.
         labels: a network's label space, when it is not the collection's own union.
         modalities: a network's modalities, of which each case must have one; the collection's when None.
-        contract: of a trained model: structures that it was not taught on a case's modality are not annotated, so that
-            no score counts them.
+        contract: of a trained model: structures that it lacks, or was not taught on a case's modality, are not
+            annotated, so that no score counts them.
 
     Raises:
-        LabelError: when the collection has structures that ``labels`` lacks.
+        LabelError: when the collection has structures that ``labels`` lacks; with a contract, when it has no other, or
+            one that is spelt in another way.
         DataError: when the task is unknown, or missing without a default; when the modality is none of the network's.
     """
 
@@ -70,8 +75,13 @@ class DescribeCased(Transform):
         if default_task is not None:
             collection.dataset(default_task)
         self.tasks, self.default_task, self.default_values = collection.tasks, default_task, default_values
-        self.annotated = {d.name: space.annotated(d.labels) for d in collection.datasets}
+        known = {d.name: d.labels if contract is None else known_part(d.labels, space, where=d.name)
+                 for d in collection.datasets}  # fmt: skip
+        self.annotated = {name: space.annotated(part) for name, part in known.items()}
         self.space, self.contract = space, contract
+        for dataset in collection.datasets if contract is not None and not contract.taught else ():
+            if left := [n for n in dataset.labels.names if n not in space.names]:
+                logger.warning("%s: the model has no %s: not scored", dataset.name, ", ".join(left))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy with ``case`` str, ``task`` str, ``task_id`` int, ``annotated`` bool ``[K+1]``.
@@ -121,7 +131,7 @@ class MapLabelsd(MapTransform):
     Args:
         keys: label maps of integer value, any shape.
         dataset_dir: anything that ``read_collection`` reads.
-        labels: a network's label space, when it is not the collection's own union.
+        labels: a network's label space, when it is not the collection's own union; what it lacks is background to it.
 
     Raises:
         LabelError: for fractional, non-finite or undeclared values, with case, file and values.
@@ -137,7 +147,7 @@ class MapLabelsd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         collection = read_collection(dataset_dir)
         union = labels or collection.labels
-        self.lookup = {d.name: union.lookup(d.labels) for d in collection.datasets}
+        self.lookup = {d.name: _lookup(union, d.labels) for d in collection.datasets}
         self.names = {d.name: d.labels.to_json() for d in collection.datasets}
         self.union = {i: i for i in range(union.num_classes)}
 
@@ -192,6 +202,11 @@ class MapLabelsd(MapTransform):
             mapped[value] = table[value]
         mapped_label = mapped.to(plain.device)[whole]
         return MetaTensor(mapped_label).copy_meta_from(label) if isinstance(label, MetaTensor) else mapped_label
+
+
+def _lookup(own: LabelSpace, labels: LabelSpace) -> dict[int, int]:
+    known = {v: own.index(n) for n, v in zip(labels.names, labels.values, strict=True) if n in own.names}
+    return {0: 0, **dict.fromkeys(labels.values, 0), **known}
 
 
 class CheckGridsd(MapTransform):

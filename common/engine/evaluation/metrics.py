@@ -202,7 +202,7 @@ class CaseMetrics:
 
     Each item of ``engine.state.output`` (or of the batch) needs ``pred`` and ``label``, index maps on one grid — the
     prediction restored to the case's own grid, the label as on disk mapped to indices —, and may have ``annotated``,
-    ``case``, ``task`` and the image for the pictures.
+    ``case``, ``task``, ``doubt`` (why its scores are not to be trusted) and the image for the pictures.
 
     Args:
         output_dir: the run's folder.
@@ -240,6 +240,7 @@ class CaseMetrics:
         self.pictures = CasePictures(labels=self.labels, keep=pictures, image_key=image_key)
         self.rows: list[dict[str, Any]] = []
         self.skipped: dict[str, int] = {}
+        self.doubts: dict[str, str] = {}
 
     def attach(self, engine: Engine) -> None:
         """Follow an evaluator."""
@@ -249,7 +250,7 @@ class CaseMetrics:
 
     def start(self, _engine: Engine) -> None:
         """Forget earlier cases and remove what an earlier evaluation left."""
-        self.rows, self.skipped = [], {}
+        self.rows, self.skipped, self.doubts = [], {}, {}
         self.pictures.clear()
         if idist.get_rank() == 0:
             for name in ("summary.json", "cases.csv"):
@@ -279,6 +280,8 @@ class CaseMetrics:
         )
         for name in (n for i, n in enumerate(self.labels.names, 1) if not mask[i]):
             self.skipped[name] = self.skipped.get(name, 0) + 1
+        if item.get("doubt"):
+            self.doubts[f"{task}, {case}"] = str(item["doubt"])
         rows = [{"case": case, "task": task, **row} for row in rows]
         self.rows += rows
         self.pictures.offer(item, rows, pred=pred, label=label, affine=affine, annotated=mask)
@@ -300,7 +303,7 @@ class CaseMetrics:
 
     def finish(self, engine: Engine) -> None:
         """Write the tables, the pictures and, last, the summary."""
-        rows, skipped = self._gather()
+        rows, skipped, doubts = self._gather()
         if idist.get_rank() != 0:
             return
         content = summary(rows, self.seed, self.n_boot)
@@ -311,6 +314,7 @@ class CaseMetrics:
             "bootstrap": {"seed": self.seed, "resamples": self.n_boot, "level": 0.95},
             "labels": self.labels.to_dict(),
             "unannotated_skipped": skipped,
+            **({"doubts": doubts} if doubts else {}),
             **self.extra,
         }
         write_case_csv(rows, self.folder / "cases.csv")
@@ -320,15 +324,15 @@ class CaseMetrics:
         engine.state.metrics.update({f"case_{m}": v["mean"] for m, v in means.items() if v["mean"] is not None})
         logger.info("%d cases scored, mean Dice %s: %s", content["all"]["cases"], means["dice"]["mean"], self.folder)
 
-    def _gather(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    def _gather(self) -> tuple[list[dict[str, Any]], dict[str, int], dict[str, str]]:
         """Rows of all processes; a case that a padded sampler gave twice counts once."""
         if idist.get_world_size() == 1:
-            return self.rows, self.skipped
+            return self.rows, self.skipped, self.doubts
         parts: Sequence[Any] = [None] * idist.get_world_size()
-        torch.distributed.all_gather_object(parts, (self.rows, self.skipped))
-        unique = {(r["task"], r["case"], r["structure"]): r for rows, _ in parts for r in rows}
+        torch.distributed.all_gather_object(parts, (self.rows, self.skipped, self.doubts))
+        unique = {(r["task"], r["case"], r["structure"]): r for rows, *_ in parts for r in rows}
         skipped: dict[str, int] = {}
-        for _, counts in parts:
+        for _, counts, _ in parts:
             for name, n in counts.items():
                 skipped[name] = skipped.get(name, 0) + n
-        return list(unique.values()), skipped
+        return list(unique.values()), skipped, {k: v for *_, doubts in parts for k, v in doubts.items()}

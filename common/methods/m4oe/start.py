@@ -11,8 +11,10 @@ from torch import Tensor
 
 from ...backbones.swin_unet.weights import load_m4oe, load_swin
 from ...card import ModelCard
+from ...data.datasets.datalist import Collection
+from ...data.starts import check_start
 from ...errors import ConfigError, WeightError
-from ...weights import load_weights, read_state_dict
+from ...weights import load_weights, read_card, read_state_dict
 from .network import M4oE
 
 __all__ = ["started"]
@@ -28,6 +30,8 @@ def started(
     pretrained: str | Path | Sequence[str | Path] | None = None,
     swin: str | Path | None = None,
     released: str | Path | None = None,
+    dataset_dir: str | Path | Sequence[str | Path] | Collection | None = None,
+    ignore_card: bool = False,
 ) -> M4oE:
     """The network, started from one source or from nothing.
 
@@ -38,8 +42,11 @@ def started(
             mean over the files. Decoder, gates and heads stay as they are.
         swin: a Swin Transformer's weights, its own or timm's; every expert gets the perceptron.
         released: a checkpoint of M4oE's released code, for ``gate='channel_official'``.
+        dataset_dir: what is learned from; each modality must be what its file was taught on.
+        ignore_card: warn of it only.
 
     Raises:
+        DataError: for a first phase that was taught on something else.
         ConfigError: for more than one source.
         WeightError: for a modality that no file, or more than one, was trained on, a network without experts, or
             weights that do not fit.
@@ -51,6 +58,10 @@ def started(
         raise ConfigError("a network starts from one source", where="pretrained, swin_weights, released_weights",
                           got=[pretrained, swin, released], expected="at most one that is not None")  # fmt: skip
     if pretrained is not None:
+        for path in _paths(pretrained):
+            card = read_card(path)
+            known = [] if card is None else list((card.extra.get("settings") or {}).get("modalities") or ())
+            check_start(card, path, dataset_dir, modalities=known, ignore_card=ignore_card)
         _from_experts(network, _paths(pretrained))
     if swin is not None:
         load_swin(network.backbone, swin)

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from ...backbones.sam3d.decoder import MaskDecoder3D
 from ...backbones.sam3d.network import Sam3D, sam3d_network
+from ...card import ModelCard
+from ...data.datasets.datalist import Collection
+from ...data.starts import check_start
 from ...errors import ConfigError, ExpertError
 from ...layers.gating.prompt_gate import PromptGate
 from ...weights import digest, load_weights, read_card, read_state_dict
@@ -22,6 +25,7 @@ __all__ = ["DecoderExpert", "General", "general_model", "mixture", "read_decoder
 
 logger = logging.getLogger(__name__)
 
+DatasetDir = str | Path | Sequence[str | Path] | Collection
 DECODER = "mask_decoder."
 _OWN = ("variant", "image_size", "rel_pos", "boxes")
 _MIXTURE = ("experts", "heads", "hidden", "prompt_pool", "general_logit", "tau", "fusion")
@@ -43,6 +47,7 @@ class DecoderExpert(NamedTuple):
         decoder: of the general decoder's shape.
         sha256: of its tensors.
         spacing: mm of the crops that it was tuned on; None where its file does not tell.
+        card: of its file.
     """
 
     name: str
@@ -50,11 +55,13 @@ class DecoderExpert(NamedTuple):
     decoder: MaskDecoder3D
     sha256: str
     spacing: float | None = None
+    card: ModelCard | None = None
 
 
 def general_model(
     weights: str | Path | None = None, *, variant: str | None = None, image_size: int | None = None,
     rel_pos: str | None = None, boxes: bool | None = None, seed: int | None = 0, checkpointing: bool = False,
+    dataset_dir: DatasetDir | None = None, ignore_card: bool = False,
 ) -> General:  # fmt: skip
     """SAM-Med3D from a file that this repository trained or a public one, or with random weights.
 
@@ -68,12 +75,16 @@ def general_model(
         boxes: with embeddings of box corners; they begin near the positive point's where the file has none.
         seed: of random weights.
         checkpointing: less memory in training.
+        dataset_dir: what is learned from, which must be what the file was taught on (:func:`check_start`).
+        ignore_card: warn of it only.
 
     Raises:
         ConfigError: for a variant, size or position bias that the file was not trained with.
+        DataError: for a file that was taught on something else.
         WeightError: when the file does not fit.
     """
     card = None if weights is None else read_card(weights)
+    check_start(card, str(weights), dataset_dir, ignore_card=ignore_card)
     own: Mapping[str, Any] = {} if card is None else (card.extra.get("settings") or {}).get("network", {})
     given: dict[str, Any] = dict(zip(_OWN, (variant, image_size, rel_pos, boxes), strict=True))
     for key in ("variant", "image_size", "rel_pos"):
@@ -97,7 +108,11 @@ def general_model(
 
 
 def read_decoders(
-    experts: str | Sequence[str | Path] | Mapping[str, str | Path], general: Sam3D
+    experts: str | Sequence[str | Path] | Mapping[str, str | Path],
+    general: Sam3D,
+    *,
+    dataset_dir: DatasetDir | None = None,
+    ignore_card: bool = False,
 ) -> dict[str, DecoderExpert]:
     """The experts of a mixture.
 
@@ -105,12 +120,15 @@ def read_decoders(
         experts: files ``model.pt`` or folders of runs of ``sam_med3d_moe_expert``, as a list, a text with commas
             between them, or by name. Any fine-tuned SAM-Med3D will do whose encoders are the general model's.
         general: what they were fine-tuned from.
+        dataset_dir: what is learned from, which must be what each was taught on.
+        ignore_card: warn of it only.
 
     Returns:
         by name: the given one, the one that the file's card tells, or the folder's.
 
     Raises:
         ExpertError: for no experts, two of one name, a file that is not there, or one with other encoders.
+        DataError: for one that was taught on something else.
         WeightError: when a decoder does not fit.
     """
     if isinstance(experts, str):
@@ -129,6 +147,7 @@ def read_decoders(
     found: dict[str, DecoderExpert] = {}
     for name, path in named:
         expert = _read(name, path, general, frozen)
+        check_start(expert.card, str(path), dataset_dir, structures=expert.structures, ignore_card=ignore_card)
         if expert.name in found:
             hint = "name them: --experts \"{'a': 'a/model.pt', 'b': 'b/model.pt'}\""
             raise ExpertError("two experts have one name", where=path, got=expert.name, hint=hint)
@@ -159,7 +178,7 @@ def _read(name: str | None, path: Path, general: Sam3D, frozen: Mapping[str, Ten
         logger.warning("%s holds a decoder alone: that it was fine-tuned from this general model is not checked", file)
     name = name or str(settings.get("name") or (file.parent.name if file.name == "model.pt" else file.stem))
     structures = tuple(settings.get("structures") or (name,))  # without a card its name tells what it knows
-    return DecoderExpert(name, structures, decoder, digest(sorted(own.items())), settings.get("spacing"))
+    return DecoderExpert(name, structures, decoder, digest(sorted(own.items())), settings.get("spacing"), card)
 
 
 def mixture(

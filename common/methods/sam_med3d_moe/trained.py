@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import torch
 
 from ...card import ModelCard
+from ...data.starts import check_start
 from ...errors import ConfigError, WeightError
-from ...weights import load_weights, read_state_dict
+from ...weights import load_weights, read_card, read_state_dict
 from .network import SAMMed3DMoE
-from .start import general_model, mixture, read_decoders, trained_mixture
+from .start import DatasetDir, general_model, mixture, read_decoders, trained_mixture
 
 __all__ = ["Mixture", "TrainedMixture", "read_mixture", "start_mixture"]
 
@@ -76,7 +77,8 @@ def read_mixture(path: str | Path, **options: Any) -> TrainedMixture:
 def start_mixture(
     *, general: str | Path | None = None, experts: str | Sequence[str | Path] | Mapping[str, str | Path] | None = None,
     start_from: str | Path | None = None, spacing: float | None = None, heads: int = 8, hidden: int | None = None,
-    prompt_pool: str = "tokens", general_logit: bool = True, seed: int | None = 0, **options: Any,
+    prompt_pool: str = "tokens", general_logit: bool = True, seed: int | None = 0,
+    dataset_dir: DatasetDir | None = None, ignore_card: bool = False, **options: Any,
 ) -> Mixture:  # fmt: skip
     """The mixture that a training begins with: a new gate over files of decoders, or a trained mixture's own gate.
 
@@ -90,12 +92,15 @@ def start_mixture(
         prompt_pool: see :class:`~common.layers.gating.prompt_gate.PromptGate`.
         general_logit: see there.
         seed: of new weights.
+        dataset_dir: what is learned from, which must be what all parts were taught on.
+        ignore_card: warn of it only.
         options: ``tau``, ``fusion``, ``train``, ``cache_gb`` of
             :class:`~common.methods.sam_med3d_moe.network.SAMMed3DMoE`.
 
     Raises:
         ConfigError: for a trained mixture beside other parts, or one with another gate or spacing.
         ExpertError: see :func:`~common.methods.sam_med3d_moe.start.read_decoders`.
+        DataError: for parts that were taught on something else.
         WeightError: for files that do not fit.
     """
     shape: dict[str, Any] = {
@@ -107,9 +112,11 @@ def start_mixture(
             expected = "it alone, or --general with --experts"
             hint = "python -m tools experts add_decoder appends an expert to it"
             raise ConfigError(problem, where="start_from", got=start_from, expected=expected, hint=hint)
+        check_start(read_card(start_from), str(start_from), dataset_dir, ignore_card=ignore_card)
         return _continued(start_from, shape, spacing, seed, options)
-    base = general_model(general)
-    found = read_decoders(() if experts is None else experts, base.network)
+    data: dict[str, Any] = {"dataset_dir": dataset_dir, "ignore_card": ignore_card}
+    base = general_model(general, **data)
+    found = read_decoders(() if experts is None else experts, base.network, **data)
     for name, expert in found.items():
         if None not in (spacing, expert.spacing) and expert.spacing != spacing:
             logger.warning(

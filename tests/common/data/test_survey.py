@@ -135,3 +135,31 @@ def test_a_plain_training_refuses_names_that_contradict_each_other(
     (said,) = card(ignore_card=True).extra["contract"]["ignored"]
     assert "two" in said and "channel" in said
     assert "ignored" in merged({"ignored": [said]}, {}) and "ignored" not in merged({}, {})
+
+
+def test_what_no_label_map_of_a_modality_has_was_not_taught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = {"background": 0, "spleen": 1, "bladder": 14}
+    cases = [("a", "CT", (1,)), ("b", "CT", (14,)), ("c", "MRI", (1,)), ("d", "MRI", (0,))]
+    for name, _, values in cases:
+        nib.save(nib.Nifti1Image(np.full((4, 4, 4), len(name), np.float32), np.eye(4)), tmp_path / f"{name}.nii.gz")
+        label = np.resize(np.array([0, *values], np.uint8), (4, 4, 4))
+        nib.save(nib.Nifti1Image(label, np.eye(4)), tmp_path / f"{name}_l.nii.gz")
+    entries = [{"image": f"{n}.nii.gz", "label": f"{n}_l.nii.gz", "id": n, "modality": m} for n, m, _ in cases]
+    content = {"name": "amos", "modality": ["image"], "labels": labels, "training": entries,
+               "validation": [{**entries[0], "id": "v", "subject": "v"}]}  # fmt: skip
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    run = tmp_path / "run"
+    run.mkdir()
+    found = survey(tmp_path, folder=run)["taught"]
+    assert (
+        found == {"CT": ["spleen", "bladder"], "MRI": ["spleen"]} and "no label map of MRI has bladder" in caplog.text
+    )
+    monkeypatch.setattr(module, "_LABELS", 1)  # more than are looked at: nobody knows
+    assert survey(tmp_path)["taught"]["MRI"] == ["spleen", "bladder"] and "none of 1 label maps" in caplog.text
+    monkeypatch.undo()
+    nib.save(nib.Nifti1Image(np.full((4, 4, 4), 14, np.uint8), np.eye(4)), tmp_path / "d_l.nii.gz")
+    assert survey(tmp_path, folder=run)["taught"]["MRI"] == ["spleen", "bladder"]  # not what was kept
+    (tmp_path / "d_l.nii.gz").write_bytes(b"no scan")
+    assert survey(tmp_path)["taught"]["MRI"] == ["spleen", "bladder"]

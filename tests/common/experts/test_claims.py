@@ -23,7 +23,8 @@ def test_what_agrees(channels):
     check_claims(SPEC, files(*channels))
 
 
-@pytest.mark.parametrize("channels", [("PET", "CT"), ("CT",), ("CT", "T2 MR"), ("CT", "PET", "PET"), ("T1", "PET")])
+@pytest.mark.parametrize("channels", [("PET", "CT"), ("CT",), ("CT", "T2 MR"), ("CT", "PET", "PET"), ("T1", "PET"),
+                                      ("T1", "image"), ("image", "CT"), ("image", "T1")])  # fmt: skip
 def test_other_channels(channels):
     with pytest.raises(ExpertError, match="different image channels") as caught:
         check_claims(SPEC, files(*channels), hint="so")

@@ -3,7 +3,10 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
+from common.card import ModelCard, save_weights
+from common.contract import OVERRIDE
 from common.errors import ExpertError
 from common.experts.fit import check_expert, check_reads_any
 from common.experts.spec import ExpertSpec
@@ -116,3 +119,45 @@ def test_another_phase_or_tracer_is_told(caplog):
         assert words in caplog.text and bool(caplog.text) == bool(words)
     with pytest.raises(ExpertError, match="does not read the channels"):
         check_expert(replace(SPEC, channels=("FDG",)), ("PSMA",), LABELS)
+
+
+def card_beside(folder, channel, modality, **contract):
+    """An expert of a run of this collection, whose card says what it learned from."""
+    entry = {"modalities": {modality: {"channels": [channel], "dim": 3}}, **contract}
+    place = folder / "nnunet" / "Dataset001_t" / "trainer"
+    place.mkdir(parents=True)
+    save_weights(folder / "model.pt", {"w": torch.zeros(1)}, ModelCard(LABELS, (channel,), extra={"contract": entry}))
+    return replace(SPEC, path=str(place), channels=(channel,))
+
+
+def test_the_modality_of_the_data_is_compared_too(tmp_path):
+    t1 = replace(SPEC, channels=("T1",))
+    check_expert(t1, ("MR",), LABELS, modalities=["T1 MR", "MR"])
+    of_ct = card_beside(tmp_path, "image", "CT")
+    check_expert(of_ct, ("image",), LABELS, modalities=["NCCT"])
+    for spec, channels, modality in ((t1, ("MR",), "T2 MR"), (of_ct, ("image",), "T2 MR"),
+                                     (replace(SPEC, channels=("CT", "PET")), ("CT", "PET"), "MR")):  # fmt: skip
+        with pytest.raises(ExpertError, match="another modality") as caught:
+            check_expert(spec, channels, LABELS, modalities=["CT" if spec is of_ct else "MR", modality])
+        assert OVERRIDE in str(caught.value.hint) and modality in str(caught.value.expected)
+        check_expert(spec, channels, LABELS, modalities=[modality], ignore_card=True)
+    general = replace(t1, role="external", task="")
+    check_reads_any(general, [("MR",), ("MR",)], [["T2 MR"], ["T1 MR"]])
+    with pytest.raises(ExpertError, match="none of the tasks' modalities"):
+        check_reads_any(general, [("MR",)], [["T2 MR"]])
+
+
+def test_names_that_mean_nothing_or_anything_are_no_other_data_set_s(tmp_path, caplog):
+    told = card_beside(tmp_path, "CT", "CT", data=[{"name": "ct"}])
+    for names, words in ((("label_1",), "label_1"), (("tumours",), "tumours"), (("liver",), "")):
+        space = LabelSpace(names)
+        for spec, silent in ((replace(told, labels=space), True), (replace(SPEC, labels=space), not words)):
+            caplog.clear()
+            check_expert(spec, ("CT",), space)
+            assert (not caplog.text) is silent and (silent or words in caplog.text)
+    other = replace(told, task="other", labels=LabelSpace(("label_1", "liver")))
+    with pytest.raises(ExpertError, match="another data set"):
+        check_expert(other, ("CT",), other.labels)
+    check_expert(other, ("CT",), other.labels, ignore_card=True)
+    check_expert(replace(told, task="other", labels=LabelSpace(("tumor",))), ("CT",), LabelSpace(("tumor",)))
+    assert "tumor" in caplog.text and "(ct)" in caplog.text

@@ -1,9 +1,13 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from common.data.datasets.datalist import Collection
+from common.data.datasets.dataset import Dataset
+from common.data.datasets.dataset_json import SPLITS, Case
 from common.experts.expert_set import ExpertSet
 from common.labels import LabelSpace
 from common.methods.ka2er.network import KA2ER
@@ -75,6 +79,13 @@ def tiny_batch(tasks=(0, 1)):
         "annotated": annotated,
         "label": label,
     }
+
+
+def of_modality(modality, channel="image"):
+    """A collection of one task and one case of a modality; no file is there."""
+    cases = {**dict.fromkeys(SPLITS, ()), "training": (Case("c", (Path("c.nii"),), Path("l.nii"), "c"),)}
+    labels = LabelSpace(("liver", "spleen", "liver tumour"))
+    return Collection("all", Path(), (Dataset("task", Path(), (channel,), labels, cases, 3, modality),))
 
 
 @pytest.fixture(autouse=True)

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from common.card import save_weights
+from common.card import ModelCard, save_weights
 from common.data.datasets.datalist import read_collection
-from common.errors import AmalgamationError, ConfigError, ExpertError, WeightError
+from common.errors import AmalgamationError, ConfigError, DataError, ExpertError, WeightError
 from common.experts.spec import read_manifest
+from common.labels import LabelSpace
 from tools.chain.command import Chain, _given
 from tools.chain.plan import plan
 from tools.chain.record import write_manifest
@@ -144,3 +146,38 @@ def test_the_names_of_the_collection_reach_the_experts(settings, described):
     assert fingerprint(trained) != before
     listing.unlink()
     assert _words(plan(settings)[0])["--dataset_dir"] == str(settings.dataset_dir / "a")
+
+
+def _weights(path, modality, taught, **settings):
+    entry = {"modalities": {modality: {"channels": [modality], "dim": 3}}, "taught": {modality: [taught]}}
+    card = ModelCard(LabelSpace((taught,)), (modality,), extra={"settings": settings, "contract": entry})
+    return save_weights(path, {"w": torch.zeros(1)}, card)
+
+
+@pytest.mark.parametrize(("bundle", "run", "options"), [
+    ("sam_med3d_moe", "general", {"structures": ("liver",)}), ("sam_med3d_moe", "liver", {"structures": ("liver",)}),
+    ("samora", "image", {}), ("samora", "teacher_patch", {}),
+])  # fmt: skip
+def test_a_given_result_of_something_else_is_refused(settings, tmp_path, bundle, run, options):
+    chain = dataclasses.replace(settings, bundle=bundle, **options)
+    kinds = {"ct": ("CT", "liver"), "mr": ("T2 MR", "liver"), "other": ("CT", "cyst")}
+    files = {name: _weights(tmp_path / f"{name}.pt", *told) for name, told in kinds.items()}
+    public = tmp_path / "public.pt"
+    torch.save({"w": torch.zeros(1)}, public)
+
+    def planned(file, **more):
+        return [s.id for s in plan(dataclasses.replace(chain, given=((run, file),), **more))]
+
+    assert f"expert:{run}" not in planned(files["ct"]) and planned(public)
+    with pytest.raises(DataError, match=r"(?s)not what the model was trained on.*T2 MR"):
+        planned(files["mr"])
+    assert planned(files["mr"], ignore_card=True)
+    if run == "liver":
+        with pytest.raises(DataError, match=r"(?s)not taught the structure.*liver.*cyst"):
+            planned(files["other"])
+
+
+def test_nothing_that_is_given_is_left_aside(settings, tmp_path):
+    given = (("joint", _weights(tmp_path / "joint.pt", "CT", "liver")),)
+    with pytest.raises(ConfigError, match=r"(?s)no result of stage 1 can be given to m4oe.*--pretrained"):
+        plan(dataclasses.replace(settings, bundle="m4oe", given=given))

@@ -6,15 +6,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from monai.bundle import ConfigParser
 
-from common.card import save_weights
+from common.card import ModelCard, save_weights
 from common.errors import ConfigError, LabelError
+from common.labels import LabelSpace
 from common.literals import inert, value
 from common.weights import read_state_dict
 from tests.label.toys import toy_weights
 from tools.bundle.pack import _describe
-from tools.label.config import read_model
+from tools.label.config import Model, dicom_tags, read_model, tags_by_modality
 from tools.label.layout import _targeting, folder_name, lay_out
 
 BUNDLES = Path(__file__).resolve().parents[3] / "bundles"
@@ -93,6 +95,17 @@ def test_a_choice_has_a_name_that_a_viewer_can_send_back(hostile, tmp_path, name
         lay_out(
             read_model(BUNDLES / "m4oe", file), tmp_path, "segmentation", given={"modality": "CT", "head": "abdomen"}
         )
+
+
+def test_what_studies_of_each_modality_are_called(tmp_path):
+    entries = {"CT": {"kind": "CT", "channels": ["CT"]}, "T2 MR": {"kind": "MR"}, "scanner A": {"kind": ""}}
+    told = {"settings": {}, "contract": {"modalities": entries}}
+    card = ModelCard(LabelSpace(("liver",)), ("CT | T2 MR",), extra=told)
+    model = Model(tmp_path, save_weights(tmp_path / "model.pt", {"w": torch.zeros(1)}, card), card)
+    assert tags_by_modality(model) == {"CT": ["CT"], "T2 MR": ["MR"], "scanner A": []} and dicom_tags(model) == []
+    del entries["scanner A"]
+    file = save_weights(tmp_path / "known.pt", {"w": torch.zeros(1)}, card.with_extra(**told))
+    assert dicom_tags(Model(tmp_path, file, card)) == ["CT", "MR"]
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "$x", "a,b", ".."])

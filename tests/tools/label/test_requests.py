@@ -167,3 +167,17 @@ def test_studies_that_fit_or_of_which_nobody_knows(tag, taught):
 def test_a_study_of_another_modality_is_refused():
     with pytest.raises(RequestError, match=r"(?s)MR.*CT"):
         check_study("MR", ["CT"])
+
+
+BOTH = {"CT": ["CT"], "T2 MR": ["MR"], "scanner A": []}
+
+
+@pytest.mark.parametrize("asked", ["CT", ["CT", "T2 MR", "scanner A"]])
+def test_a_study_that_is_not_what_the_request_says_is_refused(asked):
+    check_study("CT", ["CT", "MR"], asked, BOTH)
+    with pytest.raises(RequestError, match=r"(?s)modality.*CT.*MR: T2 MR, scanner A"):
+        check_study("MR", ["CT", "MR"], asked, BOTH)
+    for free in ("scanner A", "unknown", None, []):
+        check_study("MR", [], free, BOTH)
+    check_study("UNK", ["CT", "MR"], asked, BOTH)
+    check_study("MR", ["CT", "MR"], asked, None)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ....data.starts import check_start
 from ....errors import ConfigError, WeightError
 from ....weights import read_card
 
@@ -20,7 +21,15 @@ _PUBLIC = {"image": "r50_2x_sk1.pth (SimCLRv2)", "patch": "mae_pretrain_vit_larg
 
 
 def teacher_of(
-    level: str, ssl: str, weights: str | Path | None = None, sizes: Mapping[str, Any] | None = None, size: int = 224
+    level: str,
+    ssl: str,
+    weights: str | Path | None = None,
+    sizes: Mapping[str, Any] | None = None,
+    size: int = 224,
+    *,
+    dataset_dir: str | Path | Sequence[str | Path] | None = None,
+    modality: str | None = None,
+    ignore_card: bool = False,
 ) -> dict[str, Any]:
     """Describe the teacher of a run, for its card and for building it.
 
@@ -33,6 +42,9 @@ def teacher_of(
         weights: the teacher's file; for a teacher's own training where it starts from, None for random weights.
         sizes: of the network, for a file that does not say; empty for the paper's.
         size: pixels along a side of the images that the teacher sees, likewise.
+        dataset_dir: what is learned from, which must be what the teacher was trained on.
+        modality: the only modality of it that is learned from.
+        ignore_card: warn of it only.
 
     Returns:
         ``{"sizes", "size", "hash", "file"}``, empty for a run without a teacher.
@@ -40,6 +52,7 @@ def teacher_of(
     Raises:
         ConfigError: when the weights are missing, or are not of the kind that ``ssl`` names.
         WeightError: for a teacher of another level.
+        DataError: for a teacher that was trained on something else.
     """
     training = level.startswith("teacher_")
     if not training and (ssl == "scratch" or level not in _PUBLIC):
@@ -71,6 +84,7 @@ def teacher_of(
             expected={"ts": "public weights", "ts_cpt": "a teacher trained by this bundle"}[ssl],
             hint=f"--ssl {'ts_cpt' if own else 'ts'}",
         )
+    check_start(card, weights, dataset_dir, modalities=[modality] if modality else None, ignore_card=ignore_card)
     if own:
         plain = {k: settings["teacher"][k] for k in ("sizes", "size")}
     with Path(weights).open("rb") as file:

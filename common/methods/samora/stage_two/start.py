@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from ....backbones.sam.weights import load_sam
 from ....backbones.sam2.network import Sam2
 from ....backbones.sam2.weights import load_sam2
 from ....card import ModelCard
+from ....data.datasets.datalist import Collection
+from ....data.starts import check_start
 from ....errors import ConfigError, ExpertError
 from ....layers.lora.files import CONFIG, WEIGHTS, base_hash, load_adapter
 from ....weights import read_card
@@ -26,6 +28,8 @@ from .network import SAMora
 __all__ = ["adapter_folder", "expert_card", "expert_records", "load_base", "started"]
 
 logger = logging.getLogger(__name__)
+
+_CARD = "card.json"  # which the first stage writes beside PEFT's files
 
 
 def _hint(level: str) -> str:
@@ -48,12 +52,13 @@ def load_base(network: Sam | HSam | Sam2, weights: str | Path, *, interpolation:
 
 
 def adapter_folder(path: str | Path) -> Path:
-    """The folder with PEFT's files of a run of the first stage, or the folder itself.
+    """The folder with PEFT's files of a run of the first stage, or of its ``model.pt``, or the folder itself.
 
     Raises:
         ExpertError: when there is neither.
     """
     path = Path(path)
+    path = path.parent if path.is_file() else path  # its model.pt
     for folder in (path, path / "adapter"):
         if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
             return folder
@@ -63,11 +68,12 @@ def adapter_folder(path: str | Path) -> Path:
 
 
 def expert_card(folder: Path) -> ModelCard | None:
-    """What an expert says of itself, from the ``model.pt`` of its run; None for bare files of PEFT."""
+    """What an expert says of itself, by its run's ``model.pt`` or ``card.json``; None for bare files of PEFT."""
     for path in (folder / "model.pt", folder.parent / "model.pt"):
         if path.is_file():
             return read_card(path)
-    return None
+    file = folder / _CARD
+    return ModelCard.from_json(file.read_text(encoding="utf-8"), where=file) if file.is_file() else None
 
 
 def expert_records(experts: Mapping[str, str | Path | None]) -> dict[str, str]:
@@ -84,15 +90,25 @@ def expert_records(experts: Mapping[str, str | Path | None]) -> dict[str, str]:
     return found
 
 
-def started(network: SAMora, *, experts: Mapping[str, str | Path | None], samed: str | Path | None = None) -> SAMora:
+def started(
+    network: SAMora,
+    *,
+    experts: Mapping[str, str | Path | None],
+    samed: str | Path | None = None,
+    dataset_dir: str | Path | Sequence[str | Path] | Collection | None = None,
+    ignore_card: bool = False,
+) -> SAMora:
     """The network with its experts.
 
     Args:
         network: changed in place; its base has its weights already, as experts belong to one base.
         experts: for each level a run of the first stage, or its folder of PEFT's files.
         samed: SAMed's or H-SAM's own file instead, for one trainable expert.
+        dataset_dir: what is learned from, which must be what the experts were taught on.
+        ignore_card: warn of it only.
 
     Raises:
+        DataError: for an expert that was taught on something else.
         ExpertError: for a level without an expert, an expert of another level or base, or one that no level asks for.
         WeightError: for weights that do not fit.
     """
@@ -113,7 +129,9 @@ def started(network: SAMora, *, experts: Mapping[str, str | Path | None], samed:
     own = base_hash(encoder) if given else ""
     for level, path in given.items():
         folder = adapter_folder(path)
-        _check(expert_card(folder), level, own, folder)
+        card = expert_card(folder)
+        check_start(card, folder, dataset_dir, ignore_card=ignore_card)
+        _check(card, level, own, folder)
         load_adapter(encoder, level, folder)
     return network
 

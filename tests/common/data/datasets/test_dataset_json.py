@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.data.datasets.dataset_json import base_name, case_id, channel_groups, channel_number, read_case
+from common.errors import DataError
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,34 @@ def test_a_cases_id(entry, name, tmp_path):
 
 def test_a_numbered_file_may_hold_all_channels(tmp_path):
     assert read_case("amos_0001.nii", tmp_path, ("T1", "T2"), "here").images == (tmp_path / "amos_0001.nii",)
+
+
+BRATS = ("T1", "T1ce", "T2", "FLAIR")
+
+
+@pytest.mark.parametrize(("channels", "files", "taken"), [
+    (BRATS, [f"BraTS20_001_{t}.nii.gz" for t in ("flair", "t1", "t1ce", "t2")], False),
+    (BRATS, [f"BraTS20_001_{t}.nii.gz" for t in ("t1", "t1ce", "t2", "flair")], True),
+    (BRATS, [f"BraTS-GLI-00001-000-{t}.nii.gz" for t in ("t1n", "t1c", "t2w", "t2f")], True),
+    (BRATS, [f"BraTS-GLI-00001-000-{t}.nii.gz" for t in ("t1c", "t1n", "t2f", "t2w")], False),
+    (("T1", "T2"), ["t2/001.nii.gz", "t1/001.nii.gz"], False), (("T1", "T2"), ["t1/001.nii.gz", "t2/001.nii.gz"], True),
+    (("CT", "PET"), ["s/CTres.nii.gz", "s/SUV.nii.gz"], True), (("CT", "PET"), ["a_pet.nii", "a_ct.nii"], False),
+    (("CT", "PET"), ["T1_x.nii", "T2_x.nii"], False), (("first", "second"), ["a_t2.nii", "a_t1.nii"], True),
+    (("T1", "T2"), ["one.nii", "two.nii"], True), (("T1", "T2"), ["x_t2.nii", "x.nii"], True),
+    (("T2", "ADC"), ["p1_t2.nii", "p1_adc.nii"], True), (("T2", "ADC"), ["p1_adc.nii", "p1_t2.nii"], False),
+    (("CT arterial", "CT portal"), ["a_pv.nii", "a_art.nii"], False),
+    (("DCE pre", "DCE post"), ["b.nii", "a.nii"], True),
+    (("CT arterial", "CT portal"), ["a_art.nii", "a_pv.nii"], True),
+])  # fmt: skip
+def test_names_of_files_that_say_another_order(
+    tmp_path: Path, channels: tuple[str, ...], files: list[str], taken: bool
+) -> None:
+    if taken:
+        case = read_case({"image": files, "id": "a"}, tmp_path, channels, "d")
+        assert [p.relative_to(tmp_path).as_posix() for p in case.images] == files
+        return
+    with pytest.raises(DataError, match="not in the order of the channels") as caught:
+        read_case({"image": files, "id": "a"}, tmp_path, channels, "d")
+    assert '"image": {' in str(caught.value.hint)
+    by_name = dict(zip(channels, files, strict=True))  # which is what the hint asks for
+    assert len(read_case({"image": by_name, "id": "a"}, tmp_path, channels, "d").images) == len(files)

@@ -1,6 +1,7 @@
 """Cases reach a model in its channel order and under its modality's name, or not at all."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ import pydicom
 import pytest
 import torch
 
-from common.contract import Contract
+from common.contract import OVERRIDE, Contract
 from common.data.datasets.fitting import fitting_items
 from common.data.prompts.objects import ClampModalityd, clip_bounds
 from common.data.prompts.targets import KeepTargetsd
-from common.data.transforms.transforms import DescribeCased
-from common.errors import DataError
+from common.data.transforms.transforms import DescribeCased, MapLabelsd
+from common.errors import DataError, LabelError
 from common.labels import LabelSpace
 
 
@@ -162,3 +163,56 @@ def test_pictures_are_no_volumes(dataset: Any) -> None:
     pictures = Contract(("CT",), {"CT": {"channels": ["CT"], "dim": 2}})
     with pytest.raises(DataError, match="learned from pictures"):
         fitting_items(dataset("CT"), "test", pictures, ignore_card=True)
+
+
+HU = {"lows": [-1024.0, -1000.0], "highs": [100.0, 300.0]}
+
+
+def test_intensities_that_the_model_never_saw_are_told_and_kept(dataset: Any, caplog: pytest.LogCaptureFixture) -> None:
+    folder = dataset("CT")
+    rng = np.random.default_rng(0)
+    body = np.where(rng.random((8, 8, 8)) < 0.5, -1000.0, rng.normal(40, 30, (8, 8, 8)))
+    known = Contract(("CT",), {"CT": {"channels": ["CT"], "intensities": [HU]}}, {"CT": ("liver",)})
+
+    def doubt(voxels: Any) -> str:
+        nib.save(nib.Nifti1Image(np.asarray(voxels, np.float32), np.eye(4)), folder / "a_0000.nii.gz")
+        return str(fitting_items(folder, "test", known)[0].get("doubt", ""))
+
+    assert doubt(body) == "" and "case a: intensities" not in caplog.text
+    assert "offset" in doubt(body + 1024) and "d, case a: intensities" in caplog.text
+    assert "single slice" in doubt(body[:, :, :1]) and "single slice" in caplog.text
+    (folder / "a_0000.nii.gz").write_bytes(b"no scan")  # the evaluation itself says so
+    assert "doubt" not in fitting_items(folder, "test", known)[0]
+
+
+@pytest.mark.parametrize("name", ["tumor", "label_1", "liver"])
+def test_names_of_another_data_set(dataset: Any, caplog: pytest.LogCaptureFixture, name: str) -> None:
+    folder = dataset("CT", structures=(name, "spleen"))
+    for data, told in (({"name": "d"},), False), ((), True), (({"name": "KiTS"},), True):
+        known = replace(contract("CT", taught=(name, "spleen")), data=data)
+        caplog.clear()
+        if name == "label_1" and data and told:
+            with pytest.raises(DataError, match="another data set") as caught:
+                fitting_items(folder, "test", known)
+            assert "KiTS" in str(caught.value.expected) and OVERRIDE in str(caught.value.hint)
+        fitting_items(folder, "test", known, ignore_card=True)
+        assert (f"{name}: nobody says" in caplog.text) is (told and name != "liver")
+
+
+def test_data_with_more_structures_than_the_model(dataset: Any, caplog: pytest.LogCaptureFixture) -> None:
+    folder, own = dataset("CT"), LabelSpace(("liver",))
+    for known, words in ((contract("CT"), "not taught on CT, and so not scored: spleen"), (Contract(), "no spleen")):
+        caplog.clear()
+        item = DescribeCased(folder, labels=own, contract=known)(fitting_items(folder, "test", known)[0])
+        assert item["annotated"].tolist() == [True, True] and words in caplog.text
+    label = MapLabelsd("label", folder, labels=own)({"label": torch.tensor([0, 1, 2]), "task": "d"})["label"]
+    assert label.tolist() == [0, 1, 0]
+    with pytest.raises(LabelError):
+        DescribeCased(folder, labels=own)  # a training
+    for names, match in ((("Liver", "kidney"), "another way"), (("heart",), "no structure of these data")):
+        with pytest.raises(LabelError, match=match):
+            DescribeCased(dataset("CT"), labels=LabelSpace(names), contract=Contract())
+    with pytest.raises(LabelError, match="another way") as caught:
+        DescribeCased(dataset("CT", structures=("gall bladder", "liver")), labels=LabelSpace(("gallbladder", "liver")),
+                      contract=Contract())  # fmt: skip
+    assert '{"gall bladder": "gallbladder"}' in str(caught.value.hint)

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from common.data.datasets.datalist import read_collection
+from common.data.datasets.dataset import Dataset
+from common.data.datasets.dataset_json import SPLITS, Case
 from common.data.datasets.naming import check_names, is_nameless, name_doubts
 from common.data.datasets.verify import check
 from common.errors import DataError
+from common.labels import LabelSpace
 
 
 @pytest.mark.parametrize("name", ["structure 1", "Structure_2", "ct structure 7", "label 3", "class1", "Segment_1", "4",
@@ -105,3 +108,18 @@ def test_a_modality_that_the_channels_are_not(
     with pytest.raises(DataError, match="none of what the channels are") as error:
         check_names(read_collection(tmp_path))
     assert channels in str(error.value.hint) and modality in str(error.value.got)
+
+
+@pytest.mark.parametrize(("one", "two", "refused"), [
+    (("CT", "PET"), ("PET", "MR"), True), (("T1", "T2"), ("FLAIR", "T1"), True), (("DWI", "ADC"), ("ADC", "T2"), True),
+    (("T1", "T2"), ("T1", "FLAIR"), False), (("CT arterial", "CT portal"), ("CT portal", "CT delayed"), True),
+    (("CT", "PET"), ("first", "PET"), False), (("T1", "T2"), ("DWI", "ADC"), False),
+])  # fmt: skip
+def test_a_channel_that_moved(one: tuple[str, ...], two: tuple[str, ...], refused: bool) -> None:
+    empty: dict[str, tuple[Case, ...]] = dict.fromkeys(SPLITS, ())
+    tasks = [Dataset(n, Path(), c, LabelSpace(("liver",)), empty) for n, c in (("one", one), ("two", two))]
+    found = [d for d in name_doubts(tasks) if d.severity == "error"]
+    assert [(d.tasks, d.problem) for d in found] == (
+        [(("one", "two"), "the channels lie in different orders")] * refused
+    )
+    assert all("in all tasks" in d.hint or "in one order" in d.hint for d in found)

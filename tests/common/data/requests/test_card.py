@@ -38,3 +38,17 @@ def test_cards_of_earlier_versions_say_nothing_of_intensities(card):
     data = {"image": image(5000.0)}
     assert CompareWithCardd(**card)(data).keys() == data.keys()
     assert "HU" in CompareWithCardd(["CT"])(data)["notes"][0]  # which a CT is in all the same
+
+
+def test_a_picture_of_other_colours_and_a_slice_alone():
+    rgb = {"channels": ["red", "green", "blue"], "dim": 2, "intensities": [{"lows": [0, 0], "highs": [200, 255]}] * 3}
+    compare = CompareWithCardd(rgb["channels"], {"fundus": rgb}, flat=True)
+    coloured = torch.arange(256.0).view(1, 16, 16) * torch.tensor([1.0, 0.5, 0.8]).view(3, 1, 1)
+    assert "notes" not in compare({"image": coloured})
+    for planes, words in ((coloured[:1], "a grey picture"), (coloured[:1].repeat(3, 1, 1), "a grey picture"),
+                          (torch.cat([coloured, coloured[:1]]), "4 channels")):  # fmt: skip
+        assert words in compare({"image": planes})["notes"][0]
+    ct = CompareWithCardd(["CT"], {"CT": {**CT, "dim": 3}}, "CT")
+    assert "single slice" in ct({"image": image()[..., :1]})["notes"][0]
+    grey = CompareWithCardd(["CT slice"], {"CT": {"channels": ["CT slice"], "dim": 2}}, flat=True)
+    assert "notes" not in grey({"image": coloured[:1]})  # nobody knows whether such pictures are in HU

@@ -134,6 +134,8 @@ def test_annotated_dice_is_an_evaluators_key_metric():
 def test_case_metrics_writes_tables_pictures_and_summary(tmp_path):
     image = MetaTensor(torch.rand(1, 12, 10, 6), affine=AFFINE @ torch.diag(torch.tensor([2.0, 2, 2, 1]).double()))
     items = [item(f"c{s}", s, (True, True, s != 1), "mr" if s % 2 else "ct", image=image) for s in range(5)]
+    for i, found in enumerate(items):
+        found["doubt"] = "no HU" if i == 2 else ""
     run(CaseMetrics(output_dir=tmp_path, labels=LABELS, n_boot=20, pictures=1, extra={"prompt_source": "none"}), items)
     folder = tmp_path / "evaluation"
     rows = read_case_csv(folder / "cases.csv")
@@ -143,7 +145,7 @@ def test_case_metrics_writes_tables_pictures_and_summary(tmp_path):
         for key in ("dice", "hd95", "surface_dice", "volume_label_ml"):
             np.testing.assert_allclose(got[key], want[key], rtol=1e-5)
     content = json.loads((folder / "summary.json").read_text())
-    assert content["unannotated_skipped"] == {"left kidney": 1}
+    assert content["unannotated_skipped"] == {"left kidney": 1} and content["doubts"] == {"ct, c2": "no HU"}
     assert content["prompt_source"] == "none" and content["empty_rule"] == "nan_skip"
     assert set(content["tasks"]) == {"ct", "mr"} and content["all"]["cases"] == 5
     overlays = json.loads((folder / "overlays" / "overlays.json").read_text())

@@ -5,11 +5,12 @@ import torch
 
 from common.card import save_weights
 from common.engine.run.settings import model_card
-from common.errors import ConfigError, WeightError
+from common.errors import ConfigError, DataError, WeightError
 from common.labels import LabelSpace
 from common.methods.m4oe.build import m4oe_network
 from common.methods.m4oe.phase_one import m4oe_autoencoder
 from common.methods.m4oe.start import started
+from tests.common.methods.conftest import of_modality
 
 SIZES = {"embed": 12, "num_heads": (1, 2, 3, 6), "window": 2}
 LABELS = LabelSpace(("liver",))
@@ -92,3 +93,14 @@ def test_refusals(tmp_path):
     with pytest.raises(WeightError, match="fit"):
         started(network(), pretrained=wide)
     assert started(network()).state_dict().keys() == network().state_dict().keys()
+
+
+def test_a_first_phase_of_something_else_is_refused(tmp_path):
+    file, state = expert(tmp_path / "model.pt", ("A",), 1)
+    contract = {"modalities": {"A": {"channels": ["CT"]}}}
+    save_weights(file, state, model_card("m4oe_expert", LABELS, ["CT"], {"modalities": ["A"]}, contract=contract))
+    with pytest.raises(DataError, match="not what the model was trained on"):
+        started(network(("A",)), pretrained=file, dataset_dir=of_modality("A", "T2 MR"))
+    for data in (of_modality("A", "CT"), of_modality("B", "T2 MR")):  # of B another file would have to know
+        started(network(("A",)), pretrained=file, dataset_dir=data)
+    started(network(("A",)), pretrained=file, dataset_dir=of_modality("A", "T2 MR"), ignore_card=True)

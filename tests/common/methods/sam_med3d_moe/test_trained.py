@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from common.card import save_weights
-from common.errors import ConfigError, ExpertError, WeightError
+from common.errors import ConfigError, DataError, ExpertError, WeightError
 from common.methods.sam_med3d_moe.trained import read_mixture, start_mixture
 from common.weights import read_state_dict
+from tests.common.methods.conftest import of_modality
 from tools.experts.command import Experts
 
 
@@ -88,3 +89,19 @@ def test_refusals(sam3d_files, general, experts):
     save_weights(path, read_state_dict(path)[0])
     with pytest.raises(WeightError, match="no card"):
         read_mixture(path)
+
+
+def test_parts_that_were_taught_on_something_else_are_refused(sam3d_files, general, experts):
+    pet = of_modality("PET")
+    mixed = sam3d_files.mixture(general=general, experts=experts)
+    for parts in ({"general": general, "experts": experts}, {"start_from": mixed}):
+        with pytest.raises(DataError, match="not what the model was trained on"):
+            start_mixture(**parts, dataset_dir=pet, hidden=16)
+    other = sam3d_files.expert("c", "liver tumour", of=general)
+    state, card = read_state_dict(other)
+    entry = {"modalities": {"CT": {"channels": ["image"]}}, "taught": {"CT": ["kidney tumour"]}}
+    save_weights(other, state, card.with_extra(contract=entry))
+    with pytest.raises(DataError, match="not taught the structure"):
+        start_mixture(general=general, experts={"c": other}, dataset_dir=of_modality("CT"), hidden=16)
+    start_mixture(general=general, experts={"c": other}, dataset_dir=of_modality("CT"), hidden=16, ignore_card=True)
+    start_mixture(general=general, experts=experts, dataset_dir=of_modality("T2 MR"), hidden=16)

@@ -5,9 +5,11 @@ import torch
 
 from common.card import save_weights
 from common.engine.run.settings import model_card
-from common.errors import ConfigError, WeightError
+from common.errors import ConfigError, DataError, WeightError
 from common.labels import LabelSpace
 from common.methods.samora.stage_one.teacher_file import teacher_of
+from common.weights import read_state_dict
+from tests.common.methods.conftest import of_modality
 
 SIZES, SIZE = {"width": 0.125}, 64
 
@@ -59,3 +61,14 @@ def test_what_is_refused(files):
             teacher_of("image", "ts_cpt", files / wrong)
     with pytest.raises(WeightError, match="no such"):
         teacher_of("image", "ts", files / "nowhere.pth")
+
+
+def test_a_teacher_of_something_else_is_refused(files):
+    path = files / "teacher_image.pt"
+    state, card = read_state_dict(path)
+    save_weights(path, state, card.with_extra(contract={"modalities": {"CT": {"channels": ["image"]}}}))
+    for data, modality in ((of_modality("T2 MR"), None), (files, "T1")):
+        with pytest.raises(DataError, match="not what the model was trained on"):
+            teacher_of("image", "ts_cpt", path, dataset_dir=data, modality=modality)
+        assert teacher_of("image", "ts_cpt", path, dataset_dir=data, modality=modality, ignore_card=True)
+    assert teacher_of("image", "ts_cpt", path, dataset_dir=of_modality("CT"))

@@ -5,13 +5,15 @@ import torch
 from torch import nn
 
 from common.card import ModelCard, save_weights
-from common.errors import ConfigError, ExpertError, WeightError
+from common.errors import ConfigError, DataError, ExpertError, WeightError
 from common.labels import LabelSpace
 from common.layers.fusion.hl_attention import LEVELS
 from common.layers.lora.experts import add_experts, expert_parameters
 from common.layers.lora.files import base_hash, save_adapter
 from common.methods.samora.stage_two.build import base_network, samora_network
 from common.methods.samora.stage_two.start import adapter_folder, expert_card, started
+from common.weights import read_state_dict
+from tests.common.methods.conftest import of_modality
 
 SMALL = {"variant": "tiny", "image_size": 64, "classes": 3}
 
@@ -138,3 +140,20 @@ def test_public_hsam_needs_switches_that_reach_its_decoder():
     assert network.base.mask_decoder2.selection == "released"
     with pytest.raises(ConfigError, match="selection"):
         base_network("hsam", "tiny", **given, selection="none")
+
+
+def test_an_expert_that_was_taught_on_something_else_is_refused(expert):
+    folder, _ = expert("patch")
+    state, card = read_state_dict(folder / "model.pt")
+    entry = {"modalities": {"CT": {"channels": ["image"]}}}
+    save_weights(folder / "model.pt", state, card.with_extra(contract=entry))
+    one, mr = {"fuser": "single", "levels": ["patch"]}, of_modality("T2 MR")
+    for path in (folder, folder / "model.pt"):
+        assert adapter_folder(path) == folder / "adapter"
+        with pytest.raises(DataError, match="not what the model was trained on"):
+            started(network(**one), experts={"patch": path}, dataset_dir=mr)
+    (folder / "adapter" / "card.json").write_text(card.with_extra(contract=entry).to_json())
+    (folder / "model.pt").unlink()
+    with pytest.raises(DataError, match="not what the model was trained on"):
+        started(network(**one), experts={"patch": folder / "adapter"}, dataset_dir=mr)
+    started(network(**one), experts={"patch": folder}, dataset_dir=of_modality("NCCT"))

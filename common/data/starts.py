@@ -1,0 +1,107 @@
+"""Whether weights that a training begins with, or asks as experts, were taught on what it learns from."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..card import ModelCard
+from ..contract import OVERRIDE, Contract
+from ..errors import DataError
+from .datasets.datalist import Collection, read_collection
+from .datasets.dataset import Dataset
+from .datasets.naming import is_general, is_nameless
+from .slices.unlabelled import is_collection
+
+__all__ = ["check_start"]
+
+logger = logging.getLogger(__name__)
+
+
+def check_start(
+    card: ModelCard | None,
+    where: str | Path,
+    dataset_dir: str | Path | Sequence[str | Path] | Collection | None,
+    *,
+    structures: Sequence[str] = (),
+    modalities: Sequence[str] | None = None,
+    ignore_card: bool = False,
+) -> None:
+    """Refuse weights whose card says that they were taught on something else than the data; public ones say nothing.
+
+    Args:
+        card: of the weights; None compares nothing.
+        where: their file, for messages.
+        dataset_dir: anything that ``read_collection`` reads, or a plain folder of images; None compares nothing.
+        structures: what they are asked about, which they must have been taught.
+        modalities: the data's names of those that they are asked about; all when None.
+        ignore_card: warn of what would be refused; the number of channels is compared all the same.
+
+    Raises:
+        DataError: for other channels, another order of them, another modality, pictures in the place of volumes, or
+            structures that were not taught.
+        WeightError: when the card is damaged.
+    """
+    if card is None or dataset_dir is None:
+        return
+    contract = Contract.of_card(card, where)
+    if not isinstance(dataset_dir, Collection) and not is_collection(dataset_dir):
+        for name in modalities or ():
+            contract.fit(None, name, where=f"{dataset_dir}, for {where}", ignore=ignore_card)
+        return
+    collection = read_collection(dataset_dir)
+    told: dict[str, None] = {}
+    for dataset in collection.datasets:
+        names = [n for n in _modalities(dataset) if modalities is None or n in modalities]
+        for name in names:
+            _compare(contract, dataset, name, ignore_card, told)
+    problem = _untaught(contract, structures)
+    if problem is not None and not ignore_card:
+        raise problem
+    told.update({} if problem is None else {f"{where}: {problem.problem}: {problem.got}, as asked": None})
+    told.update(dict.fromkeys(_doubtful(contract, structures, collection)))
+    for line in told:
+        logger.warning(line)
+
+
+def _modalities(dataset: Dataset) -> list[str]:
+    cases = [*dataset.cases("training"), *dataset.cases("unlabelled")] or dataset.cases()
+    return list(dict.fromkeys(map(dataset.modality_of, cases)))
+
+
+def _compare(contract: Contract, dataset: Dataset, name: str, ignore: bool, told: dict[str, None]) -> None:
+    where = f"{dataset.name}, for {contract.origin}"
+    contract.check_dim(dataset.dim, where=where)
+    fit = contract.fit(dataset.channels, name, where=where, ignore=ignore)
+    straight = tuple(range(len(dataset.channels)))
+    if fit.order not in (straight, ()) and not ignore:
+        raise DataError("the weights were taught the channels in another order", where=where,
+                        got=", ".join(dataset.channels), expected=", ".join(dataset.channels[i] for i in fit.order),
+                        hint=f"list the channels, and each case's files, in this order; or add {OVERRIDE}")  # fmt: skip
+    told.update(dict.fromkeys(fit.notes))
+
+
+def _untaught(contract: Contract, structures: Sequence[str]) -> DataError | None:
+    """What is asked and was not taught, where the card says what was."""
+    taught = list(dict.fromkeys(s for names in contract.taught.values() for s in names))
+    left = [s for s in structures if s not in taught]
+    if not taught or not left:
+        return None
+    hint = f"give them for what they were taught, name it so in collection.json, or add {OVERRIDE}"
+    return DataError("the weights were not taught the structure that they are given for", where=contract.origin,
+                     got=", ".join(left), expected=f"some of {', '.join(taught)}", hint=hint)  # fmt: skip
+
+
+def _doubtful(contract: Contract, structures: Sequence[str], collection: Collection) -> list[str]:
+    """Names that mean nothing, or anything, and come from another data set than those that have them here."""
+    known = {str(d.get("name")) for d in contract.data}
+    said = []
+    for name in (s for s in structures if is_nameless(s) or is_general(s)):
+        owners = [d.name for d in collection.datasets if name in d.labels.names and d.name not in known]
+        if owners:
+            entry = json.dumps({owners[0]: {"labels": {name: f"<organ> {name}"}}}, ensure_ascii=False)
+            said.append(f"{contract.origin}: nobody says whether its {name!r} is that of {', '.join(owners)}; "
+                        f'if they differ: "tasks": {entry} in collection.json')  # fmt: skip
+    return said

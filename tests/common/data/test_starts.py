@@ -1,0 +1,75 @@
+"""Weights that a training begins with, or asks, were taught on what it learns from, or are refused by name."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.card import ModelCard
+from common.contract import OVERRIDE
+from common.data.datasets.datalist import Collection
+from common.data.datasets.dataset import Dataset
+from common.data.datasets.dataset_json import SPLITS, Case
+from common.data.starts import check_start
+from common.errors import DataError
+from common.labels import LabelSpace
+
+LABELS = LabelSpace(("liver", "tumor"))
+
+
+def collection(*channels: str, modality: str = "", dim: int = 3) -> Collection:
+    empty: dict[str, tuple[Case, ...]] = dict.fromkeys(SPLITS, ())
+    cases = {**empty, "training": (Case("c", (Path("c.nii"),), Path("l.nii"), "c"),)}
+    return Collection("all", Path(), (Dataset("task", Path(), channels, LABELS, cases, dim, modality),))
+
+
+def card(*channels: str, modality: str = "", taught: tuple[str, ...] = ("liver",), **more: Any) -> ModelCard:
+    name = modality or " + ".join(channels)
+    entry = {"modalities": {name: {"channels": list(channels), "dim": 3}}, "taught": {name: list(taught)}, **more}
+    return ModelCard(LABELS, channels, extra={"contract": entry})
+
+
+@pytest.mark.parametrize(("own", "data", "structures", "problem"), [
+    (card("CT"), collection("NCCT"), ["liver"], ""),
+    (None, collection("T2 MR"), ["liver"], ""),
+    (card("CT"), None, ["tumor"], ""),
+    (ModelCard(LABELS, ("image",)), collection("T2 MR"), ["liver"], ""),
+    (card("CT"), collection("T2 MR"), [], "not what the model was trained on"),
+    (card("image", modality="CT"), collection("image", modality="T2 MR"), [], "not what the model was trained on"),
+    (card("CT"), collection("CT", dim=2), [], "learned from volumes"),
+    (card("T1", "FLAIR"), collection("FLAIR", "T1"), [], "in another order"),
+    (card("CT", taught=("kidney tumor",)), collection("CT"), ["tumor"], "not taught the structure"),
+])  # fmt: skip
+def test_what_was_taught_on_something_else_is_refused(
+    own: ModelCard | None, data: Collection | None, structures: list[str], problem: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    if not problem:
+        check_start(own, "w.pt", data, structures=structures)
+        assert not caplog.text
+        return
+    with pytest.raises(DataError, match=problem) as caught:
+        check_start(own, "w.pt", data, structures=structures)
+    assert "w.pt" in str(caught.value)
+    if "volumes" not in problem:  # which no command takes
+        assert OVERRIDE in str(caught.value.hint)
+        check_start(own, "w.pt", data, structures=structures, ignore_card=True)
+    check_start(own, "w.pt", data, modalities=["another"])  # they are asked about no case of these data
+
+
+def test_names_of_another_data_set_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    both = card("CT", taught=("liver", "tumor"), data=[{"name": "KiTS"}])
+    check_start(both, "w.pt", collection("CT"), structures=["liver", "tumor"])
+    assert "w.pt: nobody says whether its 'tumor' is that of task" in caplog.text and "liver'" not in caplog.text
+    caplog.clear()
+    same = collection("CT")
+    same = replace(same, datasets=tuple(replace(d, name="KiTS") for d in same.datasets))
+    check_start(both, "w.pt", same, structures=["tumor"])
+    assert not caplog.text
+
+
+def test_a_plain_folder_is_compared_by_its_modality(tmp_path: Path) -> None:
+    check_start(card("CT"), "w.pt", tmp_path, modalities=["CTA"])
+    with pytest.raises(DataError, match="not what the model was trained on"):
+        check_start(card("CT"), "w.pt", tmp_path, modalities=["T1"])
