@@ -105,13 +105,12 @@ OWN_WORDS = {
     ("tools/bundle/docs.py", "COMMANDS"),
     ("tools/chain/experts.py", "own"),
     ("tools/experts/describe.py", "bool(external)"),
-    ("tools/report/viewer.py", "label['colour']"),  # a style of ours, as options look
     ("tools/experts/describe.py", "use"),
     ("tools/predict/dicom_results.py", "kind"),
     ("tools/train.py", "gpus"),
     ("tools/chain/plan.py", "folder"),
     ("common/data/dicom/slices.py", "option"),
-    ("common/methods/samora/teacher_file.py", "'ts_cpt' if own else 'ts'"),
+    ("common/methods/samora/stage_one/teacher_file.py", "'ts_cpt' if own else 'ts'"),
     ("common/methods/samora/stage_two/start.py", "words"),
     ("tools/chain/command.py", "words"),
 }

@@ -201,9 +201,8 @@ def _shared_experts(
 
 
 def _start_hint(settings: ChainSettings) -> str:
-    file, data = (shlex.quote(str(p)) for p in (settings.given[0][1], settings.dataset_dir))
-    return f"train the second stage from it: python -m tools train {settings.bundle} --pretrained {file} " \
-           f"--dataset_dir {data}"  # fmt: skip
+    own = ["--pretrained", str(settings.given[0][1]), "--dataset_dir", str(settings.dataset_dir)]
+    return f"train the second stage from it: python -m tools {shlex.join(['train', settings.bundle, *own])}"
 
 
 def _experts(settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection) -> Iterable[Step]:
