@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from monai.data import get_track_meta, set_track_meta
 from monai.data.utils import set_rnd
 from torch.utils.data import Dataset
 
@@ -87,8 +88,13 @@ class DrawnSamples(Dataset[Any]):
     def __getitem__(self, draw: Draw | tuple[int, int]) -> Any:
         """The sample of a draw: the same in every process, for every order of asking."""
         number, position = draw
-        with Randomness(draw_seed(self.seed, int(number)), getattr(self.dataset, "transform", None)):
-            return self.dataset[int(position)]
+        tracking = get_track_meta()
+        set_track_meta(False)  # no sample is ever put back on its scan's grid, and keeping its history costs more than
+        try:  # the transforms of a slice do
+            with Randomness(draw_seed(self.seed, int(number)), getattr(self.dataset, "transform", None)):
+                return self.dataset[int(position)]
+        finally:
+            set_track_meta(tracking)
 
     def set_random_state(self, seed: int | None = None, state: Any = None) -> DrawnSamples:
         """Nothing: loaders seed the data sets of their workers, and here a draw's number decides."""

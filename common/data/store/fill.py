@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import psutil
 import torch
 from filelock import FileLock, Timeout
+from monai.data import get_track_meta, set_track_meta
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -103,7 +104,12 @@ def prepare(job: Job, chain: Callable[..., Any], place: Path, reading: Reading) 
         if (folder / TEXT).is_file():  # the other run finished it just now
             return 0
         about = {"case": case_name(job.item), "task": str(job.item.get("task", ""))}
-        return write_entry(folder, chain(dict(job.item)), reading, about)
+        tracking = get_track_meta()
+        set_track_meta(True)  # geometry belongs to a prepared volume, whoever needs it, samples too
+        try:
+            return write_entry(folder, chain(dict(job.item)), reading, about)
+        finally:
+            set_track_meta(tracking)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from monai.data import Dataset
+from monai.data import Dataset, MetaTensor, get_track_meta
 from monai.transforms import Compose, RandFlipd, RandGaussianNoised
 
 from common.data.samples.draws import Draw, DrawnSamples, Randomness, draw_seed
@@ -44,6 +44,16 @@ def test_the_process_draws_on_as_if_nothing_had_been():
         assert (float(torch.rand(())), np.random.rand(), random.random()) == wanted
     with pytest.raises(ZeroDivisionError), Randomness(1):
         1 / 0  # the states are put back, the error goes on
+
+
+def test_samples_carry_no_history_and_others_still_do():
+    data = Dataset([{"image": MetaTensor(torch.rand(1, 4, 4))}], RandFlipd("image", prob=1.0))
+    found = DrawnSamples(data)[Draw(0, 0)]["image"]
+    assert type(found) is torch.Tensor and get_track_meta()
+    assert torch.equal(found, data[0]["image"].as_tensor()) and data[0]["image"].applied_operations
+    with pytest.raises(IndexError):
+        DrawnSamples(data)[Draw(0, 5)]
+    assert get_track_meta()
 
 
 def test_neighbouring_seeds_share_no_draw():

@@ -3,7 +3,9 @@ import os
 import numpy as np
 import pytest
 import torch
+from monai.transforms import Compose, Orientationd
 
+from common.data.samples.draws import DrawnSamples
 from common.data.store.cases import StoredCases, WholeCases, prepared, whole
 from common.data.store.entry import StoredArray
 from common.data.store.place import Store
@@ -84,6 +86,16 @@ def test_a_damaged_entry_is_made_again(items, reading, store, harm, caplog):
     assert torch.equal(cases[0], wanted)
     assert reading.cases().count("c0") == 2 and "preparing a volume again" in caplog.text
     assert torch.equal(cases[0], wanted) and len(reading.cases()) == 4
+
+
+def test_what_a_sample_prepares_again_has_its_geometry(items, reading, store):
+    cases = StoredCases(items, Compose([reading, Orientationd("image", "LPS", labels=None)]), store=store)
+    wanted = cases[0]["image"].whole()
+    for file in store.readable[0].rglob("*.b2nd"):
+        file.write_bytes(b"")
+    found = DrawnSamples(cases)[(0, 0)]["image"].whole()
+    assert torch.equal(found.affine, wanted.affine) and not torch.equal(found.affine, torch.eye(4).double())
+    assert len(found.applied_operations) == len(wanted.applied_operations) == 1
 
 
 def test_a_damaged_entry_that_cannot_be_removed_is_passed_over(items, reading, tmp_path, monkeypatch):
