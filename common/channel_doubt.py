@@ -107,7 +107,7 @@ def _timed(own: str, given: str) -> bool:
     """Whether the model's name tells a phase and the data's none; of MR, where contrast changes much, or vice versa."""
     mine, other = details(own) & TIMES, details(given) & TIMES
     if _only(own).sequence == "T1c":
-        mine, other = mine or {"post"}, other or {"post"}
+        mine, other = mine or frozenset({"post"}), other or frozenset({"post"})
     if _only(own).kind == "MR" and _only(own).sequence:
         return bool(mine - {"pre"}) != bool(other - {"pre"})
     return bool(mine) and not other

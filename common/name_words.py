@@ -38,7 +38,7 @@ _WHERE = (
     "18f f18 68ga ga68 64cu cu64 11c c11"
 )
 PLACES = set(_WHERE.split())
-"""Places, planes, views and isotopes: a name that has one more is of the same kind, two that differ are worth a word."""
+"""Places, planes, views, isotopes: one more makes no other kind, two that differ are worth a word."""
 TIMES = {"pre", "post", "arterial", "portal", "delayed"}
 _FAT = (
     "fs",
@@ -65,7 +65,8 @@ _TOLD = {
     **dict.fromkeys(("sa", "shortaxis"), "sax"), **dict.fromkeys(("la", "longaxis"), "lax"),
     **dict.fromkeys(("abdominal", "abdome", "abdominale"), "abdomen"), "pelvic": "pelvis", "pulmonary": "lung",
     "lungs": "lung", "hepatic": "liver", "renal": "kidney", "cardiac": "heart", "rectal": "rectum", "ax": "axial",
-    "cor": "coronal", "sag": "sagittal", "tra": "axial", "transversal": "axial", "transverse": "axial", "wb": "body", "mdixon": "dixon",
+    "cor": "coronal", "sag": "sagittal", "tra": "axial", "transversal": "axial", "transverse": "axial", "wb": "body",
+    "mdixon": "dixon",
 }  # fmt: skip
 _SPELT_OUT = {
     r"w/o\b": "without ", r"\bw/(?=\s|$)": "with ",

@@ -22,8 +22,8 @@ _KINDS = {
     "magnetresonanztomographie magnetique magnetica rnm rmn mrs mrsi",
     "US": "us usg ultrasound ultrasonography sonography sonogram tte tee ivus echocardiography doppler bmode trus ceus "
     "sonographie ultraschall echographie ecografia",
-    "PT": "pt suvbw sul suvlbm suvr pet tep fdg suv psma dotatate dotatoc dotanoc fapi florbetapir florbetaben flutemetamol "
-    "fluciclovine",
+    "PT": "pt suvbw sul suvlbm suvr pet tep fdg suv psma dotatate dotatoc dotanoc fapi florbetapir florbetaben "
+    "flutemetamol fluciclovine",
     "NM": "nm spect scintigraphy szintigraphie szintigrafie scintigraphie",
     "XR": "xr xray cr dx cxr mg radiograph radiography rx mammo mammogram mammography fluoroscopy xa angiogram dsa "
     "rontgen roentgen radiographie radiografia mammographie tomosynthesis dbt",

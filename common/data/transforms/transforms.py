@@ -39,10 +39,12 @@ class DescribeCased(Transform):
         modalities: a network's modalities, of which each case must have one; the collection's when None.
         contract: of a trained model: structures that it was not taught on a case's modality are not annotated, so that
             no score counts them.
+        modality: what all cases are, whatever their data set calls it; what it says when None.
 
     Raises:
-        LabelError: when the collection has structures that ``labels`` lacks.
-        DataError: when the task is unknown, or missing without a default; when the modality is none of the network's.
+        LabelError: when a data set has none of the structures of ``labels``, or one that is spelt otherwise there.
+        DataError: when the contract knows no such ``modality``; when the task is unknown, or missing without a default;
+            when the modality is none of the network's.
     """
 
     def __init__(
@@ -53,8 +55,12 @@ class DescribeCased(Transform):
         labels: LabelSpace | None = None,
         modalities: Sequence[str] | None = None,
         contract: Contract | None = None,
+        modality: str | None = None,
     ) -> None:
         collection = read_collection(dataset_dir)
+        if modality and contract is not None:
+            contract.fit(None, modality, where="modality")
+        self.modality = modality
         self.modalities = tuple(collection.modalities if modalities is None else modalities)
         self.any_modality = modalities is None
         self.only_modality = {
@@ -70,7 +76,7 @@ class DescribeCased(Transform):
         if default_task is not None:
             collection.dataset(default_task)
         self.tasks, self.default_task, self.default_values = collection.tasks, default_task, default_values
-        self.annotated = {d.name: space.annotated(d.labels) for d in collection.datasets}
+        self.annotated = {d.name: space.annotated(_known(space, d.labels)) for d in collection.datasets}
         self.space, self.contract = space, contract
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -94,7 +100,7 @@ class DescribeCased(Transform):
             annotated = torch.ones_like(annotated)
             result["label_values"] = "union"
         result.update(task=task, task_id=self.tasks.index(task), annotated=annotated)
-        modality = data.get("modality", self.only_modality.get(str(task)))
+        modality = self.modality or data.get("modality", self.only_modality.get(str(task)))
         if modality is not None:
             result["modality"] = modality
             if modality in self.modalities:
@@ -113,6 +119,26 @@ class DescribeCased(Transform):
         return result
 
 
+def _known(space: LabelSpace, own: LabelSpace) -> LabelSpace:
+    """Those of a data set's structures that a network knows; a name that may be a slip is none that it lacks.
+
+    Raises:
+        LabelError: for such a name, or when the network knows none.
+    """
+    known = {n.casefold() for n in space.names}
+    for name in (n for n in own.names if n not in space.names):
+        near = name.casefold() in known
+        if near or not set(own.names) & set(space.names):
+            space.index(name)
+    return own.subset(n for n in own.names if n in space.names)
+
+
+def _lookup(space: LabelSpace, own: LabelSpace) -> dict[int, int]:
+    """Indices by file value, as :meth:`~common.labels.LabelSpace.lookup`; background where a network knows none."""
+    known = _known(space, own).names
+    return {0: 0, **{v: space.index(n) if n in known else 0 for n, v in zip(own.names, own.values, strict=True)}}
+
+
 class MapLabelsd(MapTransform):
     """Replace a label file's values by the indices of the collection's united label space.
 
@@ -121,10 +147,12 @@ class MapLabelsd(MapTransform):
     Args:
         keys: label maps of integer value, any shape.
         dataset_dir: anything that ``read_collection`` reads.
-        labels: a network's label space, when it is not the collection's own union.
+        labels: a network's label space, when it is not the collection's own union; structures that it lacks become
+            background.
 
     Raises:
-        LabelError: for fractional, non-finite or undeclared values, with case, file and values.
+        LabelError: when it lacks all of a data set's, or one is spelt otherwise; for fractional, non-finite or
+            undeclared values, with case, file and values.
     """
 
     def __init__(
@@ -137,7 +165,7 @@ class MapLabelsd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         collection = read_collection(dataset_dir)
         union = labels or collection.labels
-        self.lookup = {d.name: union.lookup(d.labels) for d in collection.datasets}
+        self.lookup = {d.name: _lookup(union, d.labels) for d in collection.datasets}
         self.names = {d.name: d.labels.to_json() for d in collection.datasets}
         self.union = {i: i for i in range(union.num_classes)}
 
