@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from .channel_order import other_phase
-from .modalities import Modality, details, meanings, plain, quantities, same, tracers
-from .name_words import PLACES, TIMES, coloured, words
+from .modalities import Modality, details, meanings, quantities, same, tracers
+from .name_words import PLACES, TIMES, coloured, plain, words
 from .vocabulary import AXES, IN_PHASE, OUT_OF_PHASE, PHOTOS
 
-__all__ = ["doubt", "doubts"]
+__all__ = ["remark", "remarks"]
 
 _USUAL = {"SUV", "magnitude", "in phase", "out of phase"}
 _STEM = 5
@@ -19,7 +19,7 @@ _GENERAL = ("XR", "US", "photo", "NM", "OCT")
 _MODES = {"doppler", "ivus", "tee", "tte", "trus", "ceus"}
 
 
-def doubt(own: str, given: str, *, tag: bool = False) -> str:
+def remark(own: str, given: str, *, tag: bool = False) -> str:
     """What a user should know of a channel that is taken for one of a model's; empty when both names say the same.
 
     Names that differ in order, case and signs alone, and known synonyms, say the same. A name that tells nothing, one
@@ -33,11 +33,11 @@ def doubt(own: str, given: str, *, tag: bool = False) -> str:
     """
     parts = own.split(" | ")
     fitting = [part for part in parts if same(part, given) is not False] or parts
-    told = [_doubt(part, given, tag) for part in fitting]
+    told = [_remark(part, given, tag) for part in fitting]
     return "" if "" in told or _kinds(own) == _kinds(given) != _kinds(parts[0]) else told[0]
 
 
-def doubts(
+def remarks(
     name: str, own: Sequence[str], given: Sequence[str] | None, modality: str, *, tag: bool = False
 ) -> list[str]:
     """What a user should know of names that are taken for the model's.
@@ -53,13 +53,13 @@ def doubts(
         channel = given[0] if given is not None else modality
         mine, other = own[0] if meanings(own[0]) else name, channel if meanings(channel) else modality
         both = bool(meanings(name) and meanings(modality))
-        said = doubt(mine, other, tag=tag) or (doubt(name, modality, tag=tag) if both else "")
+        said = remark(mine, other, tag=tag) or (remark(name, modality, tag=tag) if both else "")
         return [said] if said else []
     pairs = [] if given is None else zip(coloured(own), coloured(given), strict=True)
-    return [said for pair in pairs if (said := doubt(*pair, tag=tag))]
+    return [said for pair in pairs if (said := remark(*pair, tag=tag))]
 
 
-def _doubt(own: str, given: str, tag: bool) -> str:
+def _remark(own: str, given: str, tag: bool) -> str:
     if plain(own) == plain(given) or sorted(words(own)) == sorted(words(given)):
         return ""
     taken = f"{given} is taken for {own}"

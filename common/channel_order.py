@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-from .modalities import details, is_cone_beam, kind_of, meanings, plain, same
-from .name_words import TIMES, coloured
+from .modalities import details, is_cone_beam, kind_of, meanings, same
+from .name_words import TIMES, coloured, plain
 
 __all__ = ["closest", "order_of", "other_phase"]
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .card import ModelCard
-from .channel_doubt import doubt, doubts
+from .channel_doubt import remark, remarks
 from .channel_order import closest, order_of
 from .contract_form import checked_contract, checked_names
 from .errors import AmalgamationError, DataError
 from .intensity_range import Range, odd_ct_for, odd_for
-from .modalities import has_unit, is_ct, meanings, of_dicom, plain, same
+from .modalities import has_unit, is_ct, meanings, of_dicom, same
+from .name_words import plain
 from .weights import read_card
 
 __all__ = ["OVERRIDE", "Contract", "Fit", "contract_of", "doubt"]
@@ -126,7 +127,9 @@ class Contract:
             notes.append(f"{where or 'the data'}: channels {', '.join(channels)} are read in the model's order, "
                          + ", ".join(channels[i] for i in order))  # fmt: skip
         own = dict(candidates)[sure[0]]
-        said = doubts(sure[0], own, None if channels is None else [channels[i] for i in order], modality, tag=bool(tag))
+        said = remarks(
+            sure[0], own, None if channels is None else [channels[i] for i in order], modality, tag=bool(tag)
+        )
         if channels is not None or meanings(modality):
             said += self.unsettled(sure)
         notes += [f"{where or 'the data'}: {line}" for line in dict.fromkeys(said)]
@@ -251,6 +254,16 @@ class Contract:
         hint = "give one image per channel that the model reads" if counted else f"{renamed}; or add {OVERRIDE}"
         return DataError(problem, where=where, got=_told(channels, modality), expected=f"{self.told()} ({self.origin})",
                          hint=hint)  # fmt: skip
+
+
+def doubt(own: str, given: str) -> str:
+    """What a user should know of a channel that is taken for one of a model's; empty when both names say the same.
+
+    Args:
+        own: the model's name.
+        given: the data's name.
+    """
+    return remark(own, given)
 
 
 def contract_of(path: str | Path) -> Contract:

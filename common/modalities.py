@@ -29,7 +29,7 @@ from .vocabulary import (
 )
 
 __all__ = ["DICOM_KINDS", "Modality", "details", "has_unit", "is_cone_beam", "is_ct", "kind_of", "meanings", "of_dicom",
-           "plain", "quantities", "same", "tracers"]  # fmt: skip
+           "quantities", "same", "tracers"]  # fmt: skip
 
 DICOM_KINDS = {
     "CT": "CT", "MR": "MR", "PT": "PT", "US": "US", "IVUS": "US", "NM": "NM", "MG": "XR", "CR": "XR", "DX": "XR",

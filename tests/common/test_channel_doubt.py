@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.channel_doubt import doubt, doubts
+from common.channel_doubt import remark, remarks
 from common.contract import Contract
 from common.errors import DataError
 
@@ -42,7 +42,7 @@ def notes(own: str, given: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize(("own", "given"), pairs(SAME))
 def test_names_that_say_the_same_are_silent(own: str, given: str) -> None:
-    assert doubt(own, given) == "" and notes(own, given) == ()
+    assert remark(own, given) == "" and notes(own, given) == ()
 
 
 @pytest.mark.parametrize(("own", "given"), pairs(TOLD))
@@ -58,13 +58,13 @@ def test_names_that_surely_differ_are_refused(own: str, given: str) -> None:
 
 
 def test_dicoms_tag_tells_no_phase_but_which_sequence_it_leaves_open() -> None:
-    assert doubt("CTA", "CT", tag=True) == "" != doubt("CTA", "CT") and doubt("T2 MR", "MR", tag=True)
+    assert remark("CTA", "CT", tag=True) == "" != remark("CTA", "CT") and remark("T2 MR", "MR", tag=True)
 
 
 def test_the_modality_speaks_for_a_channel_that_tells_nothing() -> None:
-    assert doubts("CT", ("image",), ("image",), "CTA") == [] == doubts("CT", ("CT",), ("image",), "CT")
+    assert remarks("CT", ("image",), ("image",), "CTA") == [] == remarks("CT", ("CT",), ("image",), "CT")
     for channel, modality in (("image", "image"), ("image", "abdomen")):
-        assert "nothing" in doubts("CT", ("image",), (channel,), modality)[0]
-    assert doubts("A", ("cine",), ("cine",), "B") == []  # a vendor's letter
-    assert len(doubts("x", ("T1", "FLAIR"), ("T1", "image"), "y")) == 1 and doubts("x", ("T1",), None, "") == []
-    assert doubts("fundus", ("R", "G", "B"), ("red", "green", "blue"), "fundus") == []
+        assert "nothing" in remarks("CT", ("image",), (channel,), modality)[0]
+    assert remarks("A", ("cine",), ("cine",), "B") == []  # a vendor's letter
+    assert len(remarks("x", ("T1", "FLAIR"), ("T1", "image"), "y")) == 1 and remarks("x", ("T1",), None, "") == []
+    assert remarks("fundus", ("R", "G", "B"), ("red", "green", "blue"), "fundus") == []

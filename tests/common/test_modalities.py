@@ -2,7 +2,8 @@
 
 import pytest
 
-from common.modalities import DICOM_KINDS, Modality, is_ct, kind_of, meanings, of_dicom, plain, same, tracers
+from common.modalities import DICOM_KINDS, Modality, is_ct, kind_of, meanings, of_dicom, same, tracers
+from common.name_words import plain
 
 
 @pytest.mark.parametrize("name", ["CT", "ct", "CTA", "NCCT", "CECT", "CBCT", "HRCT", "LDCT", "CCTA", "CTPA", "CT 0",
