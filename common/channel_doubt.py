@@ -104,11 +104,11 @@ def _tells_less(own: str, given: str) -> bool:
 
 
 def _timed(own: str, given: str) -> bool:
-    """Whether the model's name tells a phase and the data's none; of MR, where contrast changes much, or vice versa."""
+    """Whether the model's name tells a phase and the data's none; where contrast changes much also vice versa."""
     mine, other = details(own) & TIMES, details(given) & TIMES
     if _only(own).sequence == "T1c":
         mine, other = mine or frozenset({"post"}), other or frozenset({"post"})
-    if _only(own).kind == "MR" and _only(own).sequence:
+    if _only(own).sequence or _only(own).kind not in ("CT", "MR"):
         return bool(mine - {"pre"}) != bool(other - {"pre"})
     return bool(mine) and not other
 

@@ -43,7 +43,7 @@ DICOM_KINDS = {
 _CONE_BEAM = {"cbct", "kvcbct", "dvt", "dynact", "xperct", "conebeam"}  # DVT: the German name
 
 
-_TELLING = {"delayed", "lowb", "highb", "ivus", "tee", "tte", "ceus", "doppler", "trus"}
+_TELLING = {"delayed", "lowb", "highb", "ivus", "tee", "tte", "ceus", "doppler", "trus", "fluoroscopy"}
 
 
 class Modality(NamedTuple):

@@ -25,7 +25,7 @@ _SILENT = (
     "aufnahme bild mit avec with and the in for de del da do du des la le el en et und von con com volume volumes "
     "slice slices raw data dataset original full res resampled registered corrected routine standard diagnostic "
     "clinical medical exam examination study imaging acquisition modality thin iso isotropic lowdose patient "
-    "digital"
+    "digital tse fse"
 )
 FILLERS = set(_SILENT.split())
 """Words that tell nothing."""

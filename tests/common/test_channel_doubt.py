@@ -6,14 +6,15 @@ from common.channel_doubt import remark, remarks
 from common.contract import Contract
 from common.errors import DataError
 
-SAME = """CT CTA|CT abdominal CT|CT CT scan|CT CT angiography|CT low-dose CT|CT CTres|T1 T1w|T1 MPRAGE
+SAME = """T2 T2 TSE|CT CTA|CT abdominal CT|CT CT scan|CT CT angiography|CT low-dose CT|CT CTres|T1 T1w|T1 MPRAGE
 T1 T1 w/o contrast|T1c T1 Gadovist|T1c T1Gad|T1c gadT1|T1ce T1-weighted contrast-enhanced
 T2 IRM de prostate T2|T2 RM de corazon T2|T2 fs;T2 SPAIR|NCCT native CT|CT portal;portal venous phase CT
 CT arterial;CT HAP|SUV SUVbw|PET SUV|FDG-PET 18F-FDG|DWI b1000|ADC apparent diffusion coefficient
 T1 out;OutPhase|T1 opposed phase;T1 OP|CFP fundus|US B-mode;ultrasound|CBCT DVT
 T1 Dixon water;T1 mDIXON W|CT nephrographic;nephrogenic CT|cine cine SAX|arterial CT;CT, arterial
 MR T1 FS|CT cor;CT coronal"""
-TOLD = """CT zscore|CT noNorm|CT image|T1 scanner|CT DRR|CT RTDOSE|CT VNC|CT MPR|DESS CT7x
+TOLD = """US ultrasound with contrast|X-ray fluoroscopy|X-ray;contrast X-ray
+CT zscore|CT noNorm|CT image|T1 scanner|CT DRR|CT RTDOSE|CT VNC|CT MPR|DESS CT7x
 CT virtual non-contrast CT|CT CT MIP|CT lung window CT|CT PET/CT|PET PET/MR|CT SPECT/CT|CT sCT
 CT CT projection|CT corticomedullary;CT nephrographic|CT 70keV;CT VMI 40|CT PVP;CT HAP|CT NCCT_x7|NCCT CT
 CT arterial;CT|T1 MR|T2 MR|FDG PET|CXR hand X-ray|X-ray mammography|US IVUS|IVUS US|US TEE|US doppler US
