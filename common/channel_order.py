@@ -5,14 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-from .modalities import details, is_cone_beam, kind_of, meanings, plain, same
+from .modalities import details, is_cone_beam, kind_of, meanings, same
+from .name_words import TIMES, coloured, plain
 
-__all__ = ["order_of", "other_phase"]
+__all__ = ["closest", "order_of", "other_phase"]
 
-_TIMES = {"pre", "post", "arterial", "portal", "delayed"}
-_VIEWS = ({"axial", "coronal", "sagittal"}, {"ap", "pa", "lateral"}, {"cc", "mlo"}, {"left", "right"})
-_FAT = {"fs", "fatsat", "fatsuppressed", "spair", "spir", "sat", "suppressed"}
-_ENHANCED = _TIMES - {"pre"}
+_VIEWS = (
+    {"axial", "coronal", "sagittal"},
+    {"ap", "pa", "lateral"},
+    {"cc", "mlo"},
+    {"left", "right"},
+    {"sax", "lax", "2ch", "3ch", "4ch"},
+)
+_FAT = {"fatsat"}
+_ENHANCED = TIMES - {"pre"}
 
 
 def order_of(own: Sequence[str], given: Sequence[str]) -> tuple[int, ...] | None:
@@ -25,6 +31,7 @@ def order_of(own: Sequence[str], given: Sequence[str]) -> tuple[int, ...] | None
         own: the model's names.
         given: the data's, as many.
     """
+    own, given = coloured(own), coloured(given)
     numbers = range(len(own))
     chosen = _settled({i: [j for j in numbers if _equal(own[i], given[j])] for i in numbers}, {})
     rest = [i for i in numbers if i not in chosen]
@@ -78,8 +85,27 @@ def _closest(name: str, given: Sequence[str], places: list[int]) -> list[int]:
     return equal or [j for j in places if not _contrary(words, details(given[j]))]
 
 
+def closest(name: str, names: Sequence[str]) -> list[str]:
+    """Of names that mean the same as a name those whose remaining words are nearest to its own.
+
+    Equal words come first, then those with most words in common that say nothing to the contrary; all where nothing
+    tells them apart.
+
+    Args:
+        name: the data's.
+        names: the model's, each surely of the same kind and sequence.
+    """
+    said = details(name)
+    equal = [n for n in names if details(n) == said]
+    if equal:
+        return equal
+    alike = [n for n in names if not _contrary(_timed(details(n)), _timed(said))] or list(names)
+    most = max((len(details(n) & said) for n in alike), default=0)
+    return [n for n in alike if len(details(n) & said) == most]
+
+
 def _contrary(one: frozenset[str], other: frozenset[str]) -> bool:
-    times = (one & _TIMES, other & _TIMES)
+    times = (one & TIMES, other & TIMES)
     if all(times):
         return times[0] != times[1] and not (times[0] | times[1] <= _ENHANCED and {"post"} in times)
     told = ({w for w in one if not w.isdigit()}, {w for w in other if not w.isdigit()})
@@ -106,7 +132,7 @@ def _other(one: str, other: str) -> bool:
 
 
 def _timed(words: frozenset[str]) -> frozenset[str]:
-    return frozenset(w for w in words if w in _TIMES or re.fullmatch(r"b\d+", w))
+    return frozenset(w for w in words if w in TIMES or re.fullmatch(r"b\d+", w))
 
 
 def _tells(name: str) -> bool:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .card import ModelCard
-from .channel_order import order_of, other_phase
+from .channel_doubt import remark, remarks
+from .channel_order import closest, order_of
 from .contract_form import checked_contract, checked_names
 from .errors import AmalgamationError, DataError
-from .intensity_range import Range, odd_ct, odd_for
-from .modalities import is_ct, meanings, of_dicom, plain, same, tracers
+from .intensity_range import Range, odd_ct_for, odd_for
+from .modalities import has_unit, is_ct, meanings, of_dicom, same
+from .name_words import plain
 from .weights import read_card
 
 __all__ = ["OVERRIDE", "Contract", "Fit", "contract_of", "doubt"]
@@ -104,6 +106,7 @@ class Contract:
             DataError: for other channels or another modality.
         """
         candidates = self._candidates()
+        tag = "" if modality else tag
         modality = modality or of_dicom(tag, (name for own in candidates for name in (own[0], *own[1]))) or tag
         same_count = [c for c in candidates if channels is None or len(c[1]) == len(channels)]
         if not candidates or not any(c[1] for c in candidates):
@@ -112,8 +115,7 @@ class Contract:
             raise self._refusal(channels, modality, where, counted=True)
         orders = {name: _order(own, channels) for name, own in same_count}
         fitting = {n: o for n, o in orders.items() if o is not None and same(n, modality or n) is not False}
-        exact = [n for n in fitting if modality and plain(n) == plain(modality)]
-        sure = exact or [n for n in fitting if modality and _surely(n, modality)] or list(fitting)
+        sure = _named(fitting, _label(channels, modality), dict(candidates)) if fitting else []
         if not fitting:
             if not ignore:
                 raise self._refusal(channels, modality, where)
@@ -125,9 +127,12 @@ class Contract:
             notes.append(f"{where or 'the data'}: channels {', '.join(channels)} are read in the model's order, "
                          + ", ".join(channels[i] for i in order))  # fmt: skip
         own = dict(candidates)[sure[0]]
-        pairs = [] if channels is None else [(own[i], channels[j]) for i, j in enumerate(order)]
-        pairs += [(sure[0], modality)] if len(own) == 1 and modality else []
-        notes += [f"{where or 'the data'}: {said}" for said in dict.fromkeys(filter(None, (doubt(*p) for p in pairs)))]
+        said = remarks(
+            sure[0], own, None if channels is None else [channels[i] for i in order], modality, tag=bool(tag)
+        )
+        if channels is not None or meanings(modality):
+            said += self.unsettled(sure)
+        notes += [f"{where or 'the data'}: {line}" for line in dict.fromkeys(said)]
         return Fit(order, tuple(sure) if self.modalities else (), tuple(notes))
 
     def check_dim(self, dim: int, *, where: object = None) -> None:
@@ -177,14 +182,30 @@ class Contract:
         names = list(modalities)
         if not self.taught or not names:
             return None
+        known = dict.fromkeys([*(self.modalities if self.complete else ()), *self.taught])
         found: set[str] = set()
         for name in names:
-            own = [n for n in self.taught if plain(n) == plain(name)] or [n for n in self.taught if same(n, name)]
-            own = own or [n for n in self.taught if same(n, name) is None]
+            own = _named(list(known), name, {}, certain=True) or [n for n in known if same(n, name) is None]
             if not own:
                 return None
-            found |= {s for n in own for s in self.taught[n]}
+            found |= {s for n in own for s in self.taught.get(n, ())}
         return frozenset(found)
+
+    def unsettled(self, modalities: Sequence[str]) -> list[str]:
+        """What to say where data can be of several modalities on which different structures were taught.
+
+        Args:
+            modalities: the model's names of what the data can be.
+        """
+        taught = {n: self.taught_on([n]) or frozenset() for n in modalities} if self.taught else {}
+        if len(set(taught.values())) < len((0, 1)):
+            return []
+        part = frozenset[str]().union(*taught.values()) - frozenset.intersection(*taught.values())
+        owners: dict[str, list[str]] = {}
+        for name in sorted(part):
+            owners.setdefault(" and ".join(n for n in modalities if name in taught[n]), []).append(name)
+        told = "; ".join(f"on {own} only: {', '.join(names)}" for own, names in owners.items())
+        return [f"it can be {' or '.join(modalities)}, and nobody says which; taught {told}"]
 
     def odd(self, ranges: Sequence[Range], modalities: Sequence[str] = ()) -> str | None:
         """Why a scan's intensities are none that the model learned from; None when they are, or nobody knows.
@@ -235,6 +256,16 @@ class Contract:
                          hint=hint)  # fmt: skip
 
 
+def doubt(own: str, given: str) -> str:
+    """What a user should know of a channel that is taken for one of a model's; empty when both names say the same.
+
+    Args:
+        own: the model's name.
+        given: the data's name.
+    """
+    return remark(own, given)
+
+
 def contract_of(path: str | Path) -> Contract:
     """The contract of a weights file; of one that is not there, or says nothing, nothing is known.
 
@@ -278,26 +309,32 @@ def _surely(one: str, other: str) -> bool:
     return bool(same(one, other)) and len(meanings(one)) <= 1 and len(meanings(other)) <= 1
 
 
+def _label(channels: Sequence[str] | None, modality: str) -> str:
+    """What tells best what data are: their modality's name, or that of their only channel."""
+    alone = channels[0] if channels is not None and len(channels) == 1 else ""
+    return alone if meanings(alone) and not meanings(modality) else modality
+
+
+def _named(
+    names: Iterable[str], label: str, channels: Mapping[str, tuple[str, ...]], *, certain: bool = False
+) -> list[str]:
+    """Those of a model's modalities that a name means; all that fit where nothing tells, none when ``certain``."""
+    known = list(names)
+    spelt = {n: own[0] if len(own := channels.get(n, ())) == 1 and not meanings(n) else n for n in known}
+    exact = [n for n in known if label and plain(label) in (plain(n), plain(spelt[n]))]
+    if exact:
+        return exact
+    sure = [n for n in known if label and _surely(spelt[n], label)]
+    near = closest(label, [spelt[n] for n in sure]) if sure else []
+    rest = [n for n in known if label and same(n, label)] if certain else known
+    return [n for n in sure if spelt[n] in near] or rest
+
+
 def _odd(found: Range, stored: Any, channel: str, modality: str) -> str | None:
-    ct = is_ct(channel) or is_ct(modality)
     learned = stored if isinstance(stored, Mapping) else {}
-    reason = odd_for(found, learned, ct=ct)
-    known = "lows" in learned and "highs" in learned
-    return (odd_ct(found) or reason) if ct and (reason or not known) else reason
-
-
-def doubt(own: str, given: str) -> str:
-    """What a user should know of a channel that is taken for one of a model's; empty when nothing.
-
-    Args:
-        own: the model's name.
-        given: the data's name.
-    """
-    if tracer := tracers(own, given):
-        return f"{given} is taken for {own}, nobody says whether both are {tracer}: another tracer shows other organs"
-    if other_phase(own, given):
-        return f"{given} is taken for {own}: another phase, contrast, b-value or view than the model learned from"
-    return ""
+    ct = is_ct(channel) or is_ct(modality)
+    unit = has_unit(channel) or (not meanings(channel) and has_unit(modality))
+    return (odd_ct_for(found, learned) if ct else None) or odd_for(found, learned, ct=ct, unit=unit)
 
 
 def _told(channels: Sequence[str] | None, modality: str) -> str:

@@ -9,6 +9,7 @@ from .errors import WeightError
 
 __all__ = ["checked_contract", "checked_names"]
 
+_LARGEST = 1e30
 _HINT = "write the card anew, or ask whoever made the weights"
 
 
@@ -67,9 +68,14 @@ def _check_range(said: Any, key: str, origin: object) -> None:
     entry = {} if said is None else _mapping(said, key, origin)
     for name in ("lows", "highs"):
         pair = entry.get(name, (0, 0))
-        numbers = isinstance(pair, list | tuple) and all(type(v) in (int, float) for v in pair)
+        numbers = isinstance(pair, list | tuple) and all(map(_is_number, pair))
         if not numbers or len(pair) != len((0, 0)):
             raise _refusal(f"{key}.{name}", pair, "the lowest and the highest number", origin)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a finite number that arithmetic takes."""
+    return type(value) in (int, float) and abs(value) <= _LARGEST  # NaN is not below anything
 
 
 def _mapping(said: Any, key: str, origin: object) -> Mapping[str, Any]:

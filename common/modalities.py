@@ -3,111 +3,47 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
 
-__all__ = ["DICOM_KINDS", "Modality", "details", "is_cone_beam", "is_ct", "kind_of", "meanings", "of_dicom", "plain",
-           "same", "tracers"]  # fmt: skip
+from .name_words import FILLERS, PLAIN, coloured, is_contrast, plain, told_of, words
+from .vocabulary import (
+    AXES,
+    CERTAIN,
+    COLOURS,
+    CT_WORD,
+    IN_PHASE,
+    KIND_OF,
+    LOW_B,
+    MR_WORDS,
+    ORDERS,
+    OUT_OF_PHASE,
+    PERFUSION,
+    PHOTOS,
+    SEQUENCES,
+    TENSOR,
+    VARIANTS,
+    is_sequence,
+    split_words,
+)
+
+__all__ = ["DICOM_KINDS", "Modality", "details", "has_unit", "is_cone_beam", "is_ct", "kind_of", "meanings", "of_dicom",
+           "quantities", "same", "tracers"]  # fmt: skip
 
 DICOM_KINDS = {
     "CT": "CT", "MR": "MR", "PT": "PT", "US": "US", "IVUS": "US", "NM": "NM", "MG": "XR", "CR": "XR", "DX": "XR",
     "RF": "XR", "XA": "XR", "IO": "XR", "PX": "XR", "XC": "photo", "GM": "photo", "SM": "photo", "ES": "photo",
-    "OP": "photo", "DMS": "photo", "OPT": "OCT", "OCT": "OCT", "IVOCT": "OCT",
+    "OP": "photo", "DMS": "photo", "OPT": "OCT", "OCT": "OCT", "IVOCT": "OCT", "ST": "NM", "MA": "MR", "MS": "MR",
+    "BMD": "XR", "RTIMAGE": "XR", "RG": "XR", "DF": "XR", "DG": "XR", "TG": "photo", "OPM": "photo", "CF": "XR",
 }  # fmt: skip
 # What DICOM's tag Modality means; other values tell nothing about intensities. See :func:`of_dicom`.
 
-_CONE_BEAM = {"cbct", "dvt", "dynact", "xperct", "conebeam"}  # DVT: the German name
-_CT = re.compile(
-    r"(?:c|nc|nonc|ce|hr|ld|uld|cb|cc|4d|mv|kv|s|de|ds|pc|qc|q|p|ab|plain|native|contrast)?ct(?:a|p|v|pa|ca|ac|scan|abd)?\d*$"
-)
-_KINDS = {
-    "CT": "tomodensitometry tomodensitometrie tdm tac computertomographie computertomografie computertomogramm "
-    "hounsfield hu dvt dynact xperct conebeam",
-    "MR": "mr mri mra mrv mrcp nmr fmri cmr cmri mrt irm rm magnetic kernspin kernspintomographie magnetresonanz "
-    "magnetresonanztomographie magnetique magnetica",
-    "US": "us usg ultrasound ultrasonography sonography sonogram tte tee ivus echocardiography doppler bmode trus ceus "
-    "sonographie ultraschall echographie ecografia",
-    "PT": "pt pet tep fdg suv psma dotatate dotatoc dotanoc fapi florbetapir florbetaben flutemetamol fluciclovine",
-    "NM": "nm spect scintigraphy szintigraphie szintigrafie scintigraphie",
-    "XR": "xr xray cr dx cxr mg radiograph radiography rx mammo mammogram mammography fluoroscopy xa angiogram dsa "
-    "rontgen roentgen radiographie radiografia mammographie",
-    "photo": "photo photos photograph photographs rgb rgba bgr bgra hsv ycbcr cmyk colour color picture camera foto "
-    "fotos",
-    "OCT": "oct octa",
-}
-_KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words.split()}
-_PHOTOS = {
-    "autofluorescence": "autofluorescence faf", "infrared": "infrared nir", "narrow band": "nbi",
-    "dermoscopy": "dermoscopy dermoscopic dermatoscopy skin",
-    "endoscopy": "endoscopy endoscopic colonoscopy gastroscopy wli endoskopie",
-    "fundus": "fundus retina retinal cfp", "histology": "histology histopathology pathology wsi microscopy",
-}  # fmt: skip
-# beside the kind; without any, a PET is of any tracer, and a CT, an OCT or an ultrasound is the usual one
-_VARIANTS = {
-    "PT": {
-        "FDG": r"(?:18f|f18|f)?fdg", "PSMA": r"(?:rh)?psma\d*|dcfpyl", "SSTR": r"dota(?:tate|toc|noc)|sstr",
-        "amyloid": r"amyloid|florbeta\w+|flutemetamol|pib", "tau": r"tau|flortaucipir",
-        "FET": r"fet", "FAPI": r"fapi\d*",
-        "DOPA": r"f?dopa", "NaF": r"naf", "FLT": r"flt", "choline": r"(?:fluoro)?choline?",
-        "fluciclovine": r"fluciclovine",
-        "methionine": r"met|methionine",
-    },
-    "CT": {"iodine": r"iodine|iod|iode", "perfusion map": r"r?cb[fv]|mtt|tmax|ttp"},
-    "OCT": {"angiography": r"octa|angiography"},
-    "XR": {"mammography": r"mammo\w*|mg", "chest": r"cxr|chest|thorax", "angiography": r"dsa|angiogra\w+|xa"},
-    "US": {"doppler": r"doppler", "elastography": r"elastography|swe"},
-}  # fmt: skip
-_LOW_B = 200
-_ORDERS = {"rgb", "bgr", "hsv", "lab", "ycbcr", "cmyk"}
-_COLOURS = {"red": "red", "green": "green", "blue": "blue", "r": "red", "g": "green", "b": "blue"}
-# the first that is found names a sequence of MR; "T2 FLAIR" is a FLAIR
-_SEQUENCES = (
-    ("FLAIR", r"flair|t2f|fl"), ("ADC", r"adc"), ("DWI", r"dwi|dw|hbv|diffusion|trace|dti|b\d{2,4}"),
-    ("LGE", r"lge|de|delayed|psir"), ("cine", r"cine|b?ssfp|fiesta|truefisp|trufi"),
-    ("SWI", r"swi|swan|t2star\w*|gre"), ("DCE", r"dce"), ("perfusion", r"dsc|asl|pwi"), ("STIR", r"stir|tirm"),
-    ("MRA", r"mra|tof|mrv"), ("MRCP", r"mrcp"), ("T1rho", r"t1r(?:ho)?"),
-    ("T1c", r"t1w?i?(?:c|ce|gd|km|post|plusc)\w*|c?et1w?|t1k"),
-    ("T1", r"t1w?i?\d?|t1n\w*|t1pre|mprage|vibe|lava|spgr|bravo"), ("T2", r"t2w?i?\d?|t2n|haste|ssfse"),
-    ("PD", r"pdw?i?|proton"),
-)  # fmt: skip
-_CERTAIN = ("DE", "DELAYED", "GRE", "FL", "DW")  # short words that mean a sequence only beside others that say MR
-_CONTRAST = {"c", "ce", "gd", "post", "contrast", "enhanced", "km", "gadolinium", "postcontrast", "plusc",
-             "injecte", "injectee", "kontrastmittel"}  # fmt: skip
-_PLAIN = {"non", "no", "pre", "without", "native", "unenhanced", "precontrast", "nc", "ohne",
-          "sans", "nativ", "natif", "natives", "nativer"}  # fmt: skip
 
-_SPELT_OUT = {
-    r"computed[\s_-]tomography": "ct", r"positron[\s_-]emission[\s_-]tomography": "pet",
-    r"optical[\s_-]coherence[\s_-]tomography": "oct", r"(?<![a-z])b[\s_-]mode": "bmode",
-    r"tomografia[\s_-](?:computari[sz]ada|computerizzata)": "ct", r"computer[\s_-]tomogra(?:ph|f)ie": "ct",
-    r"tomographie[\s_-]par[\s_-]emission[\s_-]de[\s_-]positons": "pet", r"(t[12])w?flair": r"\1 flair",
-}  # fmt: skip
-_SIGN = re.compile(r"\s*\(([+-])\)|(?<=[^\W_])([+-])(?=$|[\s,;|/)])|\s+([+-])\s*$")
-_FILLERS = {
-    "image",
-    "images",
-    "scan",
-    "scans",
-    "phase",
-    "series",
-    "sequence",
-    "channel",
-    "weighted",
-    "w",
-    "of",
-    "map",
-    "maps",
-    *("gewichtet", "wichtung", "pondere", "ponderee", "aufnahme", "bild", "mit", "avec"),
-}
-_DETAILS = {
-    **dict.fromkeys(_PLAIN | {"noncontrast", "plain", "nonenhanced"}, "pre"),
-    **dict.fromkeys(_CONTRAST, "post"), **dict.fromkeys(("art", "early", "arteriell", "arterielle"), "arterial"),
-    **dict.fromkeys((
-        "venous", "portalvenous", "pv", "pvp", "vein", "portalvenos", "venos", "portale", "veineux"), "portal"),
-    **dict.fromkeys(("late", "delay", "excretory", "equilibrium", "spat", "tardif", "tardive"), "delayed"),
-}  # fmt: skip
+_CONE_BEAM = {"cbct", "kvcbct", "dvt", "dynact", "xperct", "conebeam"}  # DVT: the German name
+
+
+_TELLING = {"delayed", "lowb", "highb", "ivus", "tee", "tte", "ceus", "doppler", "trus", "fluoroscopy"}
 
 
 class Modality(NamedTuple):
@@ -130,11 +66,11 @@ def meanings(name: str) -> frozenset[Modality]:
     Args:
         name: of a channel or a modality, in any spelling: ``CTA``, ``T2w``, ``ce-T1``.
     """
-    name = re.sub(r"\+\s*c\b", "plusc", name, flags=re.IGNORECASE)
+    name = re.sub(r"\+\s*(?:c|ce|km|gd|gado?\w*|contrast\w*)\b", " plusc", name, flags=re.IGNORECASE)
     parts = re.split(r"\s+or\s+|\||,|;", name, flags=re.IGNORECASE)
     found: set[Modality] = set()
     for part in parts:
-        joined = [_meanings_of(p) for p in re.split(r"\s\+\s", part)]
+        joined = [_meanings_of(p) for p in coloured(re.split(r"\s\+\s", part))]
         if len(joined) > 1:  # several channels in one name
             kinds = {m.kind for one in joined for m in one}
             joined = [{Modality(k) for k in kinds}] if all(joined) and len(kinds) == 1 else [set()]
@@ -167,11 +103,6 @@ def of_dicom(tag: str, known: Iterable[str] = ()) -> str:
     return "CBCT" if tag == "XA" and any(map(is_cone_beam, known)) else DICOM_KINDS.get(tag, "")
 
 
-def plain(name: str) -> str:
-    """A name without case, spaces and signs: what ``T2 MR`` and ``t2-mr`` have in common."""
-    return "".join(_words(name))
-
-
 @cache
 def details(name: str) -> frozenset[str]:
     """What a name says beside its kind and sequence: phase, with or without contrast, b-value, anything else.
@@ -181,21 +112,57 @@ def details(name: str) -> frozenset[str]:
     """
     text = re.sub(r"(?<![a-z])b[\s=_-]*0*(\d+)", r"b\1", name.casefold())
     found: set[str] = set()
-    for word in _words(text):
+    for word in split_words(text):
         if re.fullmatch(r"b\d+", word):
             found.add(word)
-        elif word in _DETAILS:
-            found.add(_DETAILS[word])
-        elif _CT.match(word):
-            if re.match(r"n|plain", word):
-                found.add("pre")
-            elif re.match(r"c[ec]|contrast|.*cta", word):
-                found.add("post")
-        elif word == "delayed" or not (word in _FILLERS or word in _KIND_OF or _is_sequence(word)):
+        elif told_of(word) != word:
+            found.add(told_of(word))
+        elif CT_WORD.match(word):
+            found |= (
+                {"pre"}
+                if re.match(r"n|plain", word)
+                else {"post"}
+                if re.match(r"c[ec]|contrast|angio|.*cta", word)
+                else {"synthetic"}
+                if word == "sct"
+                else set()
+            )
+        elif word in _TELLING or not (
+            word in FILLERS or word in KIND_OF or is_sequence(word) or re.fullmatch(r"\d+(?:mm|d|t)", word)
+        ):
             found.add(word)
     if "pre" in found or found & {"arterial", "portal", "delayed"}:  # "no contrast"; a phase says more
         found.discard("post")
     return frozenset(found)
+
+
+@cache
+def quantities(name: str) -> tuple[frozenset[str], ...]:
+    """What the numbers of an image are, as far as a name tells: water or fat, magnitude or phase, SUV or counts, a MIP.
+
+    Args:
+        name: of a channel.
+
+    Returns:
+        One set for each kind of answer; two that are told and have nothing in common are surely two things.
+    """
+    found = list(split_words(name))
+    if {"dixon", "mdixon"} & set(found):
+        short = {"w": "water", "f": "fat", "ip": "inphase", "op": "outphase", "oop": "outphase"}
+        found = [short.get(w, w) for w in found]
+    if {"pet", "15o", "o15", "h2o"} & set(found):
+        found = [w for w in found if w != "water"]  # a tracer
+    told = [{axis[w] for w in found if w in axis} for axis in AXES]
+    if "phase" in found and not details(name) - {"swi"} and kind_of(name) in ("MR", ""):
+        told[1].add("phase")
+    return tuple(map(frozenset, told))
+
+
+def has_unit(name: str) -> bool:
+    """Whether a name means numbers in a unit, so that a few times more or less is something else: SUV, ADC, a map."""
+    known = meanings(name)
+    mapped = {"ADC", "eADC", "FA", "MD", "T1 map", "T2 map", *PERFUSION}
+    return bool(known) and all(m.kind == "PT" or m.sequence in mapped for m in known)
 
 
 def same(one: str, other: str) -> bool | None:
@@ -212,6 +179,8 @@ def same(one: str, other: str) -> bool | None:
         return True
     if all(len(b) == 1 for b in (_b_classes(one), _b_classes(other))) and _b_classes(one) != _b_classes(other):
         return False
+    if any(a and b and not a & b for a, b in zip(quantities(one), quantities(other), strict=True)):
+        return False
     answers = {_same(a, b) for a in meanings(one) for b in meanings(other)}
     if not answers:
         return None
@@ -226,11 +195,11 @@ def _same(one: Modality, other: Modality) -> bool | None:
         return len(told) == 1
     if one.kind == "PT":
         return True
-    if told & _ORDERS:
-        return False if len(told & _ORDERS) > 1 else len(told) == 1 or None
+    if told & ORDERS:
+        return False if len(told & ORDERS) > 1 else len(told) == 1 or None
     if one.sequence == other.sequence:
         return True if one.sequence or one.kind != "MR" else None
-    colours = {m.sequence in _COLOURS.values() for m in (one, other)}
+    colours = {m.sequence in COLOURS for m in (one, other)}
     if not one.sequence or not other.sequence or len(colours) > 1:
         return None
     return False
@@ -238,7 +207,8 @@ def _same(one: Modality, other: Modality) -> bool | None:
 
 def _b_classes(name: str) -> set[bool]:
     """Whether the b-values that a name tells are low; those of one diffusion-weighted image are of one class."""
-    return {int(word[1:]) < _LOW_B for word in details(name) if re.fullmatch(r"b\d+", word)}
+    found = {int(word[1:]) < LOW_B for word in details(name) if re.fullmatch(r"b\d+", word)}
+    return found or {word == "lowb" for word in details(name) & {"lowb", "highb"}}
 
 
 def tracers(one: str, other: str) -> str:
@@ -254,62 +224,58 @@ def tracers(one: str, other: str) -> str:
 
 def is_cone_beam(name: str) -> bool:
     """Whether a name tells cone-beam CT, whose HU are not those of a fan-beam CT."""
-    words = set(_words(name))
-    return bool(_CONE_BEAM & words) or {"cone", "beam"} <= words
-
-
-def _words(name: str) -> list[str]:
-    bare = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
-    text = re.sub(r"t2\s*\*", "t2star", bare.casefold())
-    for long, short in _SPELT_OUT.items():
-        text = re.sub(long, short, text)
-    text = re.sub(r"(?<![a-z])x[\s_-]?ray", "xray", text)
-    text = _SIGN.sub(lambda m: " plusc" if "+" in m[0] else " nc", text)
-    return re.findall(r"[^\W_]+", text)
-
-
-def _is_sequence(word: str) -> bool:
-    return any(re.fullmatch(pattern, word) for _, pattern in _SEQUENCES)
+    found = set(words(name))
+    return bool(_CONE_BEAM & found) or {"cone", "beam"} <= found
 
 
 def _meanings_of(name: str) -> set[Modality]:
-    words = _words(name)
-    if len(words) == 1 and words[0] in _COLOURS:
-        return {Modality("photo", _COLOURS[words[0]])}
-    kinds = {_KIND_OF[w] for w in words if w in _KIND_OF} | ({"CT"} if any(map(_CT.match, words)) else set())
-    kinds |= {k for w in words if (m := re.fullmatch(r"(pet|spect|pt)(ct|mr)", w)) for k in (
+    found = list(split_words(name))
+    if len(found) == 1 and found[0] in COLOURS:
+        return {Modality("photo", found[0])}
+    kinds = {KIND_OF[w] for w in found if w in KIND_OF} | ({"CT"} if any(map(CT_WORD.match, found)) else set())
+    kinds |= {k for w in found if (m := re.fullmatch(r"(pet|spect|pt)(ct|mr)", w)) for k in (
         {"pet": "PT", "pt": "PT", "spect": "NM"}[m[1]], m[2].upper())}  # fmt: skip
+    if set(found) & MR_WORDS and not kinds:
+        kinds = {"MR"}
     if "US" in kinds:
         kinds.discard("photo")  # "colour doppler"
-    orders = _ORDERS & {w.removesuffix("a") for w in words}
+    orders = ORDERS & {w.removesuffix("a") for w in found}
     if kinds == {"photo"} and orders:
         return {Modality("photo", o) for o in orders}
-    photo = next((kind for kind, known in _PHOTOS.items() if set(words) & set(known.split())), "")
+    photo = next((kind for kind, known in PHOTOS.items() if set(found) & set(known.split())), "")
     if photo and not kinds - {"photo"}:
-        return {Modality("photo", photo)}
-    sequence = _sequence(words, certain="MR" in kinds)
+        return {Modality("photo", "fluorescein" if photo == "fundus" and "fa" in found else photo)}
+    sequence = _sequence(found, certain="MR" in kinds)
+    if sequence in PERFUSION and not kinds:
+        return {Modality("CT", sequence), Modality("MR", sequence)}
     if sequence and kinds <= {"MR", "US"}:  # an echo's number, a doppler of MR: the sequence decides
         return {Modality("MR", sequence)}
-    return {Modality(k, sequence if k == "MR" else _variant(words, k)) for k in kinds}
+    return {Modality(k, sequence if k == "MR" else _variant(found, k)) for k in kinds}
 
 
-def _variant(words: list[str], kind: str) -> str:
-    known = _VARIANTS.get(kind, {})
-    return next((v for v, pattern in known.items() if any(re.fullmatch(pattern, w) for w in words)), "")
+def _variant(found: list[str], kind: str) -> str:
+    known = VARIANTS.get(kind, {})
+    return next((v for v, pattern in known.items() if any(re.fullmatch(pattern, w) for w in found)), "")
 
 
-def _sequence(words: list[str], *, certain: bool) -> str:
-    if {"flair", "t1"} <= {re.sub(r"^t1w?i?$", "t1", w) for w in words}:
-        words = [w for w in words if w != "flair"]  # T1 FLAIR is weighted by T1
-    for name, pattern in _SEQUENCES:
-        hits = [w for w in words if re.fullmatch(pattern, w)]
-        if not hits or (not certain and len(words) == 1 and hits[0].upper() in _CERTAIN):
+def _sequence(found: list[str], *, certain: bool) -> str:
+    if {"b0", "b1"} & set(found) and {"map", "maps", "field"} & set(found):
+        return f"{'B0' if 'b0' in found else 'B1'} map"
+    if "de" in found and all(w == "de" or KIND_OF.get(w) == "MR" for w in found) and len(found) > 1:
+        return "LGE"  # "DE-MRI"; in "IRM de prostate" it is a little word
+    if {"flair", "t1"} <= {re.sub(r"^t1w?i?$", "t1", w) for w in found}:
+        found = [w for w in found if w != "flair"]  # T1 FLAIR is weighted by T1
+    certain = certain or bool(TENSOR & set(found))
+    for name, pattern in SEQUENCES:
+        hits = [w for w in found if re.fullmatch(pattern, w)]
+        if not hits or (not certain and all(h.upper() in CERTAIN for h in hits)):
             continue
-        if not certain and all(h.upper() in _CERTAIN for h in hits):
-            continue
-        if name == "T1" and set(words) & _CONTRAST and not set(words) & _PLAIN:
+        if name == "T1" and any(map(is_contrast, found)) and not set(found) & PLAIN:
             name = "T1c"
-        phase = next((p for p in ("in", "out", "opp", "opposed") if p in words and name == "T1"), "")
-        mapped = " map" if {"map", "mapping", "maps"} & set(words) and name in ("T1", "T2") else ""
-        return f"{name}{' in' if phase == 'in' else ' out' if phase else ''}{mapped}"
-    return ""
+        words_of_phase = (
+            (IN_PHASE & set(found), OUT_OF_PHASE & set(found)) if name == "T1" else (set[str](), set[str]())
+        )
+        phase = " in" if words_of_phase[0] else " out" if words_of_phase[1] else ""
+        mapped = " map" if {"map", "mapping", "maps"} & set(found) and name in ("T1", "T2") else ""
+        return f"{name}{phase}{mapped}"
+    return "T1 in" if "inphase" in found else "T1 out" if "outphase" in found else ""

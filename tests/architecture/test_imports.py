@@ -15,9 +15,9 @@ from tests.architecture.tree import CODE, ROOT, imports, shown, sources
 # Packages that are not listed hold modules only: there the absence of cycles is the order.
 ORDER = {
     "": "common | tools",
-    "common": "errors intensity_range modalities"
+    "common": "errors intensity_range name_words | vocabulary | modalities"
     " | atomic channel_order contract_form figure_text geometry pages plain_json plain_yaml prompts visible_output"
-    " | integrity literals | labels tables | card | weights | contract | data | layers | backbones losses"
+    " | channel_doubt integrity literals | labels tables | card | weights | contract | data | layers | backbones losses"
     " | engine experts | methods",
     "common.data": "dicom phantom pictures remarks volumes | io | datasets | samples store"
     " | intensity prompts requests transforms"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.channel_order import order_of
+from common.channel_order import closest, order_of
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,11 @@ from common.channel_order import order_of
         (("DWI b50", "DWI b800"), ("DWI b800", "DWI b50"), (1, 0)),
         (("T1-", "T1+"), ("T1+", "T1-"), (1, 0)),
         (("image",), ("CT",), (0,)),
+        (("CT", "PET"), ("PET", "CTres"), (1, 0)),
+        (("CBF", "Tmax"), ("MTT", "CBV"), None),
+        (("T1 in", "T1 out"), ("OutPhase", "InPhase"), (1, 0)),
+        (("red", "green", "blue"), ("B", "G", "R"), (2, 1, 0)),
+        (("T1", "FLAIR"), ("T2SPIR", "T1DUAL"), None),
         (("CT",), ("MR",), None),
         (("T1",), ("T1+",), None),
     ],
@@ -31,3 +36,10 @@ def test_an_order_and_its_reverse_lead_back(own):
         given = own[shift:] + own[:shift]
         order = order_of(own, given)
         assert order is not None and tuple(given[i] for i in order) == own
+
+
+def test_the_closest_of_names_that_mean_the_same():
+    phases = ("CT arterial", "CT portal")
+    assert closest("art CT", phases) == ["CT arterial"] and closest("CT", phases) == list(phases)
+    assert closest("late arterial CT", phases) == ["CT arterial"] and closest("NCCT", phases) == list(phases)
+    assert closest("CT", ("CT", "CTA")) == ["CT"]

@@ -34,7 +34,7 @@ BOTH = contract(CT=entry("CT"), T2_MR=entry("T2 MR"))
 ])  # fmt: skip
 def test_channels_are_taken_by_name(given: Any, order: tuple[int, ...]) -> None:
     found = PAIR.fit(given)
-    assert found.order == order and bool(found.notes) == (order == (1, 0))
+    assert found.order == order and bool(found.notes) == (order == (1, 0) or given in (("x", "y"), ("MR", "FLAIR")))
 
 
 @pytest.mark.parametrize(
@@ -227,3 +227,59 @@ def test_pictures_are_no_volumes() -> None:
         with pytest.raises(WeightError) as damaged:
             contract(a={**entry("CT"), "dim": wrong})
         assert str(damaged.value.where).endswith("contract.modalities.a.dim")
+
+
+PHASES = {"CT arterial": ("liver",), "CT portal": ("liver", "tumor")}
+
+
+def several(taught: Any, **stats: Any) -> Contract:
+    entries = {n: entry(n, stats=stats.get(n.split()[0], STATS)) for n in taught}
+    return Contract(("x",), entries, {n: t for n, t in taught.items() if t is not None})
+
+
+@pytest.mark.parametrize(("name", "modalities"), [
+    ("arterial CT", ("CT arterial",)), ("CT-art", ("CT arterial",)), ("CT arterial phase", ("CT arterial",)),
+    ("late arterial CT", ("CT arterial",)), ("PVP CT", ("CT portal",)), ("CT", tuple(PHASES)), ("NCCT", tuple(PHASES)),
+])  # fmt: skip
+def test_the_nearest_of_several_modalities_of_one_meaning(name: str, modalities: tuple[str, ...]) -> None:
+    model = several(PHASES)
+    found = model.fit((name,), name)
+    assert found.modalities == modalities == model.fit((name,), "abdomen").modalities
+    assert model.taught_on([name]) == set().union(*(PHASES[m] for m in modalities))
+    assert any("on CT portal only: tumor" in note for note in found.notes) == (len(modalities) > 1)
+
+
+@pytest.mark.parametrize(("taught", "name"), [
+    ({"T1 MR": ("a",), "T2 MR": ("a", "b")}, "MR"), ({"FDG PET": ("a",), "PSMA PET": ("b",)}, "PET"),
+    ({"DWI b50": ("a",), "DWI b1000": ("b",)}, "DWI"), ({"CT": ("a",), "T2 MR": ("b",)}, "CT or MR"),
+])  # fmt: skip
+def test_what_only_some_of_the_modalities_can_have_is_told(taught: Any, name: str) -> None:
+    assert any("only: b" in n for n in several(taught).fit((name,), name).notes)
+    equal = several(dict.fromkeys(taught, ("a",)))
+    assert not any("only: " in n for n in equal.fit((name,), name).notes) and equal.unsettled(list(taught)) == []
+
+
+def test_a_modality_without_annotations_was_taught_nothing() -> None:
+    grown = several({"T2 MR": ("liver",), "CT": None})
+    assert grown.taught_on(["CT"]) == frozenset() == grown.taught_on(["CTA"]) and grown.taught_on(["MR"]) == {"liver"}
+    assert grown.taught_on(["US"]) is None and several({"CT": None}).taught_on(["CT"]) is None
+    assert Contract(("CT",), {"CT": {}}, {"T2 MR": ("liver",)}).taught_on(["CT"]) is None  # an earlier card
+
+
+@pytest.mark.parametrize("tag", ["ST", "MA", "TG", "BMD", "RTIMAGE"])
+def test_rare_tags_of_dicom_are_no_ct(tag: str) -> None:
+    with pytest.raises(DataError):
+        BOTH.fit(None, tag=tag) if tag == "ST" else several({"CT": ("a",)}).fit(None, tag=tag)
+
+
+@pytest.mark.parametrize("tag", ["OT", "SC", "RTDOSE", "SEG"])
+def test_tags_that_tell_nothing_are_told(tag: str) -> None:
+    (note,) = several({"CT": ("a",)}).fit(None, tag=tag).notes
+    assert tag in note and several({"CT": ("a",)}).fit(None, tag="CT").notes == ()
+
+
+def test_units_are_compared_where_numbers_have_one() -> None:
+    pet = contract(PET=entry("SUV", stats={"lows": [0, 0], "highs": [5, 12]}))
+    for low, high in ((0, 90), (0, 40), (-6, 2.4), (0, 1)):
+        assert "PET: " in str(pet.odd([Range(low, high, low, high)]))
+    assert pet.odd([Range(0, 20, 0, 60)]) is None and pet.odd([Range(-0.1, 3, -0.1, 9)]) is None

@@ -25,7 +25,9 @@ def test_what_is_written_is_read():
         ("modalities", {"CT": {"intensities": [5]}}), ("modalities", {"CT": {"intensities": [{"lows": "a"}]}}),
         ("modalities", {"CT": {"intensities": [{"highs": [1]}]}}),
         ("modalities", {"CT": {"intensities": [{"lows": None}]}}),
-        ("modalities", {"CT": {"dim": "3"}}),
+        ("modalities", {"CT": {"dim": "3"}}), ("modalities", {"CT": {"intensities": [{"lows": [float("nan")] * 2}]}}),
+        ("modalities", {"CT": {"intensities": [{"highs": [0, float("inf")]}]}}),
+        ("modalities", {"CT": {"intensities": [{"highs": [0, 10**400]}]}}),
     ],
 )  # fmt: skip
 def test_another_form_is_refused(key, value):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from common.intensity_range import Range, odd_beside, odd_ct, odd_for, range_of
+from common.intensity_range import Range, odd_beside, odd_ct, odd_ct_for, odd_for, range_of
 
 RNG = np.random.default_rng(0)
 BODY = RNG.normal(40, 60, 20_000)
@@ -79,3 +79,35 @@ def test_padding_of_several_values_hides_no_offset(paddings: tuple[float, ...]) 
     for other in (np.concatenate([pad, BODY]), noisy):
         found = range_of(other)
         assert found is not None and not found.shifted and odd_ct(found) is None
+
+
+HU = {"lows": [-1024, -1000], "highs": [180, 260]}
+CROPS = {"lows": [-200, -50], "highs": [200, 260]}
+
+
+@pytest.mark.parametrize(("found", "learned", "words"), [
+    (Range(-2048, -724, -2048, 1000), HU, "twice"), (Range(-10240, 3000, -10240, 30000), HU, "scale"),
+    (Range(-16384, 4800, -16384, 16000), HU, "scale"), (Range(0, 255, 0, 255), CROPS, "windowed"),
+    (Range(0, 1300, 0, 1300), CROPS, "offset"), (Range(824, 1270, 824, 1270), CROPS, "offset"),
+    (Range(-3024, 200, -3024, 900), HU, None), (Range(-1000, 3000, -1024, 3071), HU, None),
+    (Range(-150, 240, -180, 300), CROPS, None), (Range(0, 1, 0, 1), {"lows": [0, 0], "highs": [1, 1]}, None),
+    (Range(-2048, -724, -2048, 1000), {}, "twice"),
+    (Range(0, 255, 0, 255), {"lows": [-5, 9], "highs": [99, 255]}, None),
+])  # fmt: skip
+def test_a_ct_for_a_model_of_cts(found: Range, learned: dict, words: str | None) -> None:
+    said = odd_ct_for(found, learned)
+    assert (said is None) if words is None else (words in str(said))
+
+
+def test_a_ct_times_something_is_known_by_the_noise_of_its_air() -> None:
+    air, padded = RNG.normal(-1000, 15, 20_000), np.full(30_000, -2000.0)
+    scaled, good = range_of(np.append(air, BODY) * 4), range_of(np.concatenate([air, BODY, padded]))
+    assert scaled is not None and scaled.deep and "scale" in str(odd_ct(scaled))
+    assert good is not None and not good.deep and odd_ct(good) is None
+
+
+def test_extremes_are_of_finite_voxels_and_statistics_without_end_are_none() -> None:
+    found = range_of(np.array([1.0, 2.0, np.inf, -np.inf, np.nan]))
+    assert found is not None and (found.smallest, found.largest) == (1.0, 2.0)
+    for bad in (float("nan"), float("inf"), 10**400):
+        assert odd_for(Range(0, 1e6, 0, 1e6), {"lows": [bad] * 2, "highs": [bad] * 2}, ct=False) is None

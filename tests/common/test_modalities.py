@@ -2,7 +2,8 @@
 
 import pytest
 
-from common.modalities import DICOM_KINDS, Modality, is_ct, kind_of, meanings, of_dicom, plain, same, tracers
+from common.modalities import DICOM_KINDS, Modality, is_ct, kind_of, meanings, of_dicom, same, tracers
+from common.name_words import plain
 
 
 @pytest.mark.parametrize("name", ["CT", "ct", "CTA", "NCCT", "CECT", "CBCT", "HRCT", "LDCT", "CCTA", "CTPA", "CT 0",
@@ -29,7 +30,8 @@ def test_sequences_of_mr(name: str, sequence: str) -> None:
 @pytest.mark.parametrize(("name", "kind"), [
     ("US", "US"), ("ultrasound", "US"), ("PET", "PT"), ("PT", "PT"), ("FDG-PET", "PT"), ("SPECT", "NM"),
     ("X-ray", "XR"),
-    ("CXR", "XR"), ("mammography", "XR"), ("RGB", "photo"), ("R", "photo"), ("dermoscopy", "photo"), ("OCT", "OCT"),
+    ("CXR", "XR"), ("mammography", "XR"), ("RGB", "photo"), ("red", "photo"), ("R", ""), ("dermoscopy", "photo"),
+    ("OCT", "OCT"),
     ("image", ""), ("delayed", ""), ("positron emission tomography", "PT"), ("optical coherence tomography", "OCT"),
     ("HBV", "MR"), ("channel 0", ""), ("acted", ""), ("CT or MR", ""), ("PET-CT", ""), ("", ""),
 ])  # fmt: skip
@@ -43,7 +45,9 @@ def test_what_can_be_one_thing() -> None:
     assert same("MR", "T2") is None and same("image", "CT") is None and same("MR", "MRI") is None
     assert same("my scanner", "My_Scanner") is True and plain("T2 MR") == plain("t2-mr")
     assert same("CT or MR", "T1") is None and same("CT | T2 MR", "T2w") is True and same("CT or MR", "US") is False
-    assert same("R", "B") is False and same("R", "photo") is None and same("T1 in phase", "T1 out phase") is False
+    assert (
+        same("red", "blue") is False and same("red", "photo") is None and same("T1 in phase", "T1 out phase") is False
+    )
     assert same("T1 + FLAIR", "CT") is False and same("T1 + FLAIR", "MR") is None
 
 
@@ -79,7 +83,9 @@ def test_a_pet_of_one_tracer_is_none_of_another() -> None:
     ("CT", "iodine CT", False), ("DECT iodine", "CT iodine map", True), ("CT CBF", "CTP", False),
     ("OCT", "OCTA", False), ("US", "colour doppler", None), ("B-mode", "ultrasound", True),
     ("elastography US", "doppler", False), ("RGB", "BGR", False), ("RGB", "RGBA", True), ("RGB", "fundus", None),
-    ("RGB", "R", None), ("RGB", "HSV", False), ("CXR", "mammography", False), ("X-ray", "mammography", None),
+    ("RGB", "red", None),
+    ("B", "cine", None), ("R + G + B", "CT", False),
+    ("RGB", "HSV", False), ("CXR", "mammography", False), ("X-ray", "mammography", None),
     ("T1", "T1rho", False), ("MR elastography", "MR", None),
     ("fundus", "autofluorescence", False), ("WLI", "NBI", False), ("CFP", "fundus", True),
     ("Sonographie", "ultrasound", True), ("\u00c9chographie", "US", True), ("R\u00f6ntgen", "X-ray", True),

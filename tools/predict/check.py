@@ -40,11 +40,13 @@ class Comparison:
     modality: str = ""
     masks: bool = False
     ranges: dict[str, tuple[Range, ...]] = field(default_factory=dict)
+    thin: dict[str, bool] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def see(self, scan: Scan, image: MetaTensor) -> None:
         """Look at a scan's intensities while it is read anyway."""
         found = [range_of(channel.numpy()) for channel in image.as_tensor()]
+        self.thin[scan.name] = not scan.flat and min(image.shape[1:]) == 1
         self.ranges[scan.name] = tuple(r for r in found if r is not None)
 
     def entry(self, scan: Scan, source: Source | None) -> dict[str, str]:
@@ -71,14 +73,30 @@ class Comparison:
         fit = self.contract.fit(None, self.modality, tag=tag, where=where, ignore=self.ignore)
         told, names = [*self._grey(scan), *fit.notes], fit.modalities
         sure = bool(self.modality or kind)
+        if self.thin.get(scan.name) and {m.get("dim") for m in self.contract.modalities.values()} != {2}:
+            told.append(f"warning: {where}: one slice alone, for a model that learned from volumes")
+        if len(names) > 1 and not sure:
+            names, more = self._by_intensities(scan, names)
+            told += [f"{where}: {line}" for line in more]
         reason = self.contract.odd(self.ranges.get(scan.name, ()), names)
         if reason:
             shown = "; ".join(map(str, self.ranges[scan.name]))
             told.append(f"warning: {where}: intensities {shown}; {reason}. Is it stored in the unit that the model "
                         "learned from (HU for CT)? The result is not to be trusted before that is clear")  # fmt: skip
+        sure = sure or len(names) < len(fit.modalities)
         told += self._untaught(where, names) if sure else []
         self.notes += told
         return {"modality": names[0]} if len(names) == 1 and (sure or len(self.contract.modalities) == 1) else {}
+
+    def _by_intensities(self, scan: Scan, names: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+        """What a scan of which nobody says what it is can be by its intensities, and what to say of it."""
+        ranges = self.ranges.get(scan.name, ())
+        kept = tuple(n for n in names if self.contract.odd(ranges, [n]) is None) or tuple(names)
+        told = self.contract.unsettled(kept)
+        if len(kept) < len(names):
+            left = ", ".join(n for n in names if n not in kept)
+            told.append(f"taken for {' or '.join(kept)}: its intensities are none of {left}; nobody says what it is")
+        return kept, told
 
     def _count(self, scan: Scan) -> None:
         """A scan of volumes has a file for each channel; several channels in one picture are colours."""

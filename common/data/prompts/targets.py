@@ -134,8 +134,10 @@ class KeepTargetsd(Transform):
         annotated: key of the case's bool ``[K+1]``, for ``task``.
         contract: of a trained model: with ``all`` and ``task``, what it was not taught on the case's modality, where
             the case names one, does not compete either. Names that are listed are taken as asked for.
+        modality: what all cases are, whatever they say; what each says when None.
 
     Raises:
+        DataError: when the contract knows no such ``modality``.
         PromptError: for a name that the network does not know, or logits over other structures.
     """
 
@@ -146,8 +148,11 @@ class KeepTargetsd(Transform):
         key: str | Sequence[str] = "pred",
         annotated: str = "annotated",
         contract: Contract | None = None,
+        modality: str | None = None,
     ) -> None:
-        self.contract = contract
+        if modality and contract is not None:
+            contract.fit(None, modality, where="modality")
+        self.contract, self.modality = contract, modality
         self.targets, self.structures = targets, tuple(structures)
         self.keys, self.annotated = (key,) if isinstance(key, str) else tuple(key), annotated
         unknown = [] if targets in ("all", "task") else sorted(set(targets) - set(structures))
@@ -173,7 +178,7 @@ class KeepTargetsd(Transform):
 
     def _taught(self, data: Mapping[Hashable, Any]) -> Tensor | None:
         """``[K+1]`` of what the model was taught on the case's modality; None when nobody knows."""
-        modality = data.get("modality")
+        modality = self.modality or data.get("modality")
         taught = self.contract.taught_on([modality]) if self.contract and isinstance(modality, str) else None
         return None if taught is None else torch.tensor([True, *(n in taught for n in self.structures)])
 

@@ -43,11 +43,13 @@ class DescribeCased(Transform):
         modalities: a network's modalities, of which each case must have one; the collection's when None.
         contract: of a trained model: structures that it lacks, or was not taught on a case's modality, are not
             annotated, so that no score counts them.
+        modality: what all cases are, whatever their data set calls it; what it says when None.
 
     Raises:
         LabelError: when the collection has structures that ``labels`` lacks; with a contract, when it has no other, or
             one that is spelt in another way.
-        DataError: when the task is unknown, or missing without a default; when the modality is none of the network's.
+        DataError: when the contract knows no such ``modality``; when the task is unknown, or missing without a default;
+            when the modality is none of the network's.
     """
 
     def __init__(
@@ -58,8 +60,12 @@ class DescribeCased(Transform):
         labels: LabelSpace | None = None,
         modalities: Sequence[str] | None = None,
         contract: Contract | None = None,
+        modality: str | None = None,
     ) -> None:
         collection = read_collection(dataset_dir)
+        if modality and contract is not None:
+            contract.fit(None, modality, where="modality")
+        self.modality = modality
         self.modalities = tuple(collection.modalities if modalities is None else modalities)
         self.any_modality = modalities is None
         self.only_modality = {
@@ -104,7 +110,7 @@ class DescribeCased(Transform):
             annotated = torch.ones_like(annotated)
             result["label_values"] = "union"
         result.update(task=task, task_id=self.tasks.index(task), annotated=annotated)
-        modality = data.get("modality", self.only_modality.get(str(task)))
+        modality = self.modality or data.get("modality", self.only_modality.get(str(task)))
         if modality is not None:
             result["modality"] = modality
             if modality in self.modalities:

@@ -8,11 +8,13 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+from monai.data import MetaTensor
 from PIL import Image
 
 from common.card import ModelCard, save_weights
 from common.contract import OVERRIDE, Contract
 from common.errors import DataError
+from common.intensity_range import Range
 from common.labels import LabelSpace
 from tools.evaluate import run_evaluation
 from tools.predict.check import Comparison
@@ -100,7 +102,8 @@ def test_the_models_name_of_what_it_is_reaches_the_run(tmp_path):
     compared = both(masks=True)
     assert compared.entry(scan, _Series("CT")) == {"modality": "CT"}
     assert "not taught on CT, left out of the result: gallbladder" in compared.notes[0]
-    assert compared.entry(scan, _Series("MR")) == {"modality": "T2 MR"} and len(compared.notes) == 1
+    assert compared.entry(scan, _Series("MR")) == {"modality": "T2 MR"} and len(compared.notes) == 2
+    assert "MR is taken for T2 MR, nobody says" in compared.notes[1]  # which sequence DICOM's tag does not say
     assert compared.entry(scan, None) == {} == compared.entry(scan, _Series("OT"))
     assert both(modality="CTA").entry(scan, None) == {"modality": "CT"}
     asked = both(modality="CT")
@@ -111,6 +114,29 @@ def test_the_models_name_of_what_it_is_reaches_the_run(tmp_path):
         both().entry(scan, _Series("US"))
     assert both(ignore=True).entry(scan, _Series("US")) == {}
     assert Comparison(Contract()).entry(scan, _Series("US")) == {}
+
+
+def test_a_scan_of_which_nobody_says_what_it_is(tmp_path):
+    scan, known = Scan("a", (tmp_path / "a.nii.gz",)), {"lows": [0, 0], "highs": [700, 1200]}
+    modalities = {n: {"channels": [n], "intensities": [s]} for n, s in (("CT", HU), ("T2 MR", known))}
+    contract = Contract(("CT | T2 MR",), modalities, {"CT": ("liver",), "T2 MR": ("liver", "gallbladder")})
+    for low, name in ((-1020, "CT"), (0, "T2 MR")):
+        compared = Comparison(contract, masks=True, ranges={"a": (Range(low, 250 if low else 900, low, 900),)})
+        assert compared.entry(scan, None) == {"modality": name}
+        assert any(f"taken for {name}: its intensities are none of" in n for n in compared.notes)
+        assert any("gallbladder" in n for n in compared.notes) == (name == "CT")
+    unclear = Comparison(contract)
+    assert unclear.entry(scan, None) == {} and "on T2 MR only: gallbladder" in unclear.notes[0]
+    settled = Comparison(contract, modality="CT")
+    assert settled.entry(scan, None) == {"modality": "CT"} and not any("nobody says" in n for n in settled.notes)
+
+
+def test_one_slice_for_a_model_of_volumes(tmp_path):
+    scan, compared = Scan("a", (tmp_path / "a.nii.gz",)), Comparison(Contract(("CT",), {"CT": {"channels": ["CT"]}}))
+    for depth in (1, 4):
+        compared.see(scan, MetaTensor(torch.randn(1, 9, 9, depth) * 300))
+        compared.entry(scan, None)
+    assert sum("one slice alone" in note for note in compared.notes) == 1
 
 
 def test_an_evaluation_records_that_the_card_was_ignored(toy_bundle, collection, tmp_path):

@@ -111,6 +111,29 @@ def test_untaught_structures_are_not_scored_and_do_not_compete(dataset: Any, cap
         data = {"pred": logits, "modality": "CT", "annotated": torch.ones(3, dtype=torch.bool)}
         assert int(keep(data)["pred"].argmax(0)) == winner
     assert int(KeepTargetsd("all", space.names, contract=known)({"pred": logits})["pred"].argmax(0)) == 2
+    said = {"contract": known, "modality": "CTA"}  # the user's word goes before the data set's
+    for item in ({"pred": logits}, {"pred": logits, "modality": "image"}):
+        assert int(KeepTargetsd("all", space.names, **said)(item)["pred"].argmax(0)) == 1
+    nameless = DescribeCased(folder, labels=space, **said)({"image": "x.nii", "task": "d", "modality": "image"})
+    assert nameless["annotated"].tolist() == [True, True, False] and nameless["modality"] == "CTA"
+    for made in (lambda: KeepTargetsd("all", space.names, contract=known, modality="US"),
+                 lambda: DescribeCased(folder, labels=space, contract=known, modality="US")):  # fmt: skip
+        with pytest.raises(DataError, match="not what the model"):
+            made()
+
+
+def test_structures_that_a_model_never_knew_are_background_of_its_evaluation(dataset: Any) -> None:
+    folder, label = dataset("CT"), torch.tensor([[[[0.0, 1.0, 2.0]]]])
+    known = LabelSpace(("spleen", "liver"))
+    for names, annotated, mapped in ((("liver",), [True, True], [0, 1, 0]), (known.names, [True] * 3, [0, 2, 1])):
+        space = LabelSpace(names)
+        assert DescribeCased(folder, labels=space)({"image": "x.nii", "task": "d"})["annotated"].tolist() == annotated
+        found = MapLabelsd("label", folder, labels=space)({"label": label, "task": "d"})["label"]
+        assert found.flatten().tolist() == mapped
+    for strange in (("Liver", "spleen"), ("kidney",)):  # a slip is no structure that was never known
+        for made in (DescribeCased, lambda *a, **k: MapLabelsd("label", *a, **k)):
+            with pytest.raises(LabelError, match="no structure is called 'liver'"):
+                made(folder, labels=LabelSpace(strange))
 
 
 def test_synonyms_of_ct_are_clipped_as_they_were_in_training() -> None:

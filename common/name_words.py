@@ -1,0 +1,137 @@
+"""The words of a channel's or modality's name: spellings made alike, and which words say nothing of intensities."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+__all__ = ["FILLERS", "PLACES", "PLAIN", "TIMES", "coloured", "is_contrast", "plain", "told_of", "words"]
+
+_WITH_CONTRAST = "c ce gd post contrast enhanced km kontrastmittel postcontrast plusc injecte injectee ethrive eob"
+_CONTRAST = set(_WITH_CONTRAST.split())
+_AGENT = re.compile(
+    r"(?:post)?gado?\w*|gd\w*|(?:prim|eo|magne|gado|resov|abla)\w*vist|dotarem|clariscan|prohance|omniscan|multihance|"
+    r"vueway|elucirem|artirem|optimark|postkm|postce|postcontrast\w*|postgd\w*"
+)
+_WITHOUT = (
+    "non no pre without native unenhanced precontrast nc ohne sans nativ natif natives nativer sem senza sin "
+    "noncontrast plain nonenhanced"
+)
+PLAIN = set(_WITHOUT.split())
+# Words that say: without contrast.
+_SILENT = (
+    "image images scan scans phase series sequence channel weighted w of map maps gewichtet wichtung pondere ponderee "
+    "aufnahme bild mit avec with and the in for de del da do du des la le el en et und von con com volume volumes "
+    "slice slices raw data dataset original full res resampled registered corrected routine standard diagnostic "
+    "clinical medical exam examination study imaging acquisition modality thin iso isotropic lowdose patient "
+    "digital tse fse"
+)
+FILLERS = set(_SILENT.split())
+# Words that tell nothing.
+_WHERE = (
+    "axial coronal sagittal ax cor sag tra transversal transverse abdomen abdominal abdome abdominale pelvis pelvic "
+    "thorax thoracic chest lung lungs pulmonary liver hepatic kidney renal heart cardiac brain head neck hn prostate "
+    "pancreas spleen spine lumbar cervical breast knee hip shoulder bladder colon rectum rectal aorta body whole wb "
+    "corazon coracao higado prostata craneo torax foie rein poumon leber niere lunge gehirn kopf hals herz becken "
+    "fatsat sax lax 2ch 3ch 4ch ap pa lateral cc mlo left right "
+    "18f f18 68ga ga68 64cu cu64 11c c11"
+)
+PLACES = set(_WHERE.split())
+# Places, planes, views, isotopes: one more makes no other kind, two that differ are worth a word.
+TIMES = {"pre", "post", "arterial", "portal", "delayed"}
+_FAT = (
+    "fs",
+    "fatsat",
+    "fatsuppressed",
+    "spair",
+    "spir",
+    "sat",
+    "suppressed",
+    "suppression",
+    "saturated",
+    "fatsuppression",
+)
+_TOLD = {
+    **dict.fromkeys(PLAIN, "pre"), **dict.fromkeys(("art", "early", "arteriell", "arterielle", "hap"), "arterial"),
+    **dict.fromkeys((
+        "venous", "portalvenous", "pv", "pvp", "vein", "portalvenos", "venos", "portale", "veineux", "portovenous"),
+        "portal"),
+    **dict.fromkeys(("late", "delay", "excretory", "equilibrium", "spat", "tardif", "tardive"), "delayed"),
+    **dict.fromkeys(_FAT, "fatsat"),
+    **dict.fromkeys(("cxr", "thorax", "thoracic"), "chest"),
+    **dict.fromkeys(("hbv", "highb"), "highb"),
+    **dict.fromkeys(("a2c",), "2ch"), **dict.fromkeys(("a3c",), "3ch"), **dict.fromkeys(("a4c",), "4ch"),
+    **dict.fromkeys(("sa", "shortaxis"), "sax"), **dict.fromkeys(("la", "longaxis"), "lax"),
+    **dict.fromkeys(("abdominal", "abdome", "abdominale"), "abdomen"), "pelvic": "pelvis", "pulmonary": "lung",
+    "lungs": "lung", "hepatic": "liver", "renal": "kidney", "cardiac": "heart", "rectal": "rectum", "ax": "axial",
+    "cor": "coronal", "sag": "sagittal", "tra": "axial", "transversal": "axial", "transverse": "axial", "wb": "body",
+    "mdixon": "dixon",
+}  # fmt: skip
+_SPELT_OUT = {
+    r"w/o\b": "without ", r"\bw/(?=\s|$)": "with ",
+    r"(?<![a-z])ct[\s_-]*angiogra(?:phy|m|fie|phie|fia)": "cta", r"(?<![a-z])ct[\s_-]*perfusion": "ctp",
+    r"computed[\s_-]tomography": "ct", r"positron[\s_-]emission[\s_-]tomography": "pet",
+    r"optical[\s_-]coherence[\s_-]tomography": "oct", r"(?<![a-z])b[\s_-]mode": "bmode",
+    r"tomografia[\s_-](?:computari[sz]ada|computerizzata)": "ct", r"computer[\s_-]tomogra(?:ph|f)ie": "ct",
+    r"tomographie[\s_-]par[\s_-]emission[\s_-]de[\s_-]positons": "pet", r"(t[12])w?flair": r"\1 flair",
+    r"(?<![a-z])in[\s_-]*phase": "inphase", r"(?<![a-z])(?:out|opp|opposed)[\s_-]*(?:of[\s_-]*)?phase": "outphase",
+    r"exponential[\s_-](?:adc|apparent[\s_-]diffusion[\s_-]coefficient)": "eadc",
+    r"apparent[\s_-]diffusion[\s_-]coefficients?": "adc", r"fractional[\s_-]anisotropy": "dti fa",
+    r"([mar])(?:ean|xial|adial)[\s_-]diffusivity": r"dti \1d", r"fat[\s_-]*fraction": "pdff",
+    r"virtual[\s_-](?:non|un)[\s_-]?(?:contrast|enhanced)": "vnc", r"electron[\s_-]*density": "electrondensity",
+    r"effective[\s_-]atomic[\s_-]number": "zeff", r"z[\s_-]?eff(?![a-z])": "zeff",
+    r"(?:ultra[\s_-]?)?(?:low|normal|full|high|reduced|quarter|standard)[\s_-]*dose": "lowdose",
+    r"(?<![a-z])short[\s_-]axis": "sax", r"(?<![a-z])long[\s_-]axis": "lax",
+    r"(?:apical[\s_-]*)?(?<!\d)([234])[\s_-]*ch(?:amber)?s?(?![a-z])": r"\1ch",
+    r"(?<![a-z])low[\s_-]*b(?![a-z])": "lowb", r"(?<![a-z])high[\s_-]*b(?![a-z])": "highb",
+    r"k?bq(?:/|\s*per\s*)?c?c?(?:ml)?(?![a-z])": "bqml",
+    r"(?:4d[\s_-]*flow|(?<![a-z])phase[\s_-]contrast)(?![a-z])": "pcmri",
+    r"maximum[\s_-]intensity[\s_-]projection": "mip", r"minimum[\s_-]intensity[\s_-]projection": "minip",
+    r"(?<![a-z])non[\s_-]?con(?![a-z])": "noncontrast",
+    r"fat[\s_-]*(?:sat|suppressed|suppression|saturated)(?![a-z])": "fatsat",
+}  # fmt: skip
+_SIGN = re.compile(r"\s*\(([+-])\)|(?<=[^\W_])([+-])(?=$|[\s,;|/)])|\s+([+-])\s*$")
+_COLOURS = {"r": "red", "g": "green", "b": "blue"}
+
+
+def words(name: str) -> list[str]:
+    """The words of a name, in order, without case, accents and signs.
+
+    Args:
+        name: in any spelling.
+    """
+    bare = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
+    text = re.sub(r"t2\s*\*", "t2star", bare.casefold())
+    for long, short in _SPELT_OUT.items():
+        text = re.sub(long, short, text)
+    text = re.sub(r"(?<![a-z])x[\s_-]?ray", "xray", text)
+    text = _SIGN.sub(lambda m: " plusc" if "+" in m[0] else " nc", text)
+    return re.findall(r"[^\W_]+", text)
+
+
+def plain(name: str) -> str:
+    """A name without case, spaces and signs: what ``T2 MR`` and ``t2-mr`` have in common."""
+    return "".join(words(name))
+
+
+def is_contrast(word: str) -> bool:
+    """Whether a word says that contrast was given, by itself or by the name of an agent."""
+    return word in _CONTRAST or bool(_AGENT.fullmatch(word))
+
+
+def told_of(word: str) -> str:
+    """A word of a phase, of contrast, a place or a view in one spelling; others as they are."""
+    return "post" if is_contrast(word) else _TOLD.get(word, word)
+
+
+def coloured(names: Sequence[str]) -> tuple[str, ...]:
+    """Channels R, G and B as red, green and blue, where all three are there: alone such a letter may mean anything.
+
+    Args:
+        names: of the channels of one picture.
+    """
+    letters = {n.strip().casefold() for n in names}
+    if not set(_COLOURS) <= letters:
+        return tuple(names)
+    return tuple(_COLOURS.get(n.strip().casefold(), n) for n in names)

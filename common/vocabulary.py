@@ -1,0 +1,125 @@
+"""What the words of names mean: kinds, sequences, tracers and variants, and what the numbers of an image are."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from .name_words import FILLERS, PLACES, PLAIN, is_contrast, words
+
+__all__ = ["AXES", "CERTAIN", "COLOURS", "CT_WORD", "IN_PHASE", "KIND_OF", "LOW_B", "MR_WORDS", "ORDERS",
+           "OUT_OF_PHASE", "PERFUSION", "PHOTOS", "SEQUENCES", "TENSOR", "VARIANTS", "is_sequence",
+           "split_words"]  # fmt: skip
+
+CT_WORD = re.compile(
+    r"(?:c|nc|nonc|ce|hr|ld|uld|cb|cc|4d|mv|kv|s|de|ds|pc|qc|q|p|ab|plain|native|contrast|md|ms|x|hrpq|kvcb|angio|uro|"
+    r"entero|colono|cardio)?ct(?:a|p|v|pa|ca|ac|scan|abd)?\d*$"
+)
+_KINDS = {
+    "CT": "tomodensitometry tomodensitometrie tdm tac computertomographie computertomografie computertomogramm "
+    "hounsfield hu dvt dynact xperct conebeam angiotc urotc tcmd",
+    "MR": "mr mri mra mrv mrcp nmr fmri cmr cmri mrt irm rm magnetic kernspin kernspintomographie magnetresonanz "
+    "magnetresonanztomographie magnetique magnetica rnm rmn mrs mrsi",
+    "US": "us usg ultrasound ultrasonography sonography sonogram tte tee ivus echocardiography doppler bmode trus ceus "
+    "sonographie ultraschall echographie ecografia",
+    "PT": "pt suvbw sul suvlbm suvr pet tep fdg suv psma dotatate dotatoc dotanoc fapi florbetapir florbetaben "
+    "flutemetamol fluciclovine",
+    "NM": "nm spect scintigraphy szintigraphie szintigrafie scintigraphie",
+    "XR": "xr xray cr dx cxr mg radiograph radiography rx mammo mammogram mammography fluoroscopy xa angiogram dsa "
+    "rontgen roentgen radiographie radiografia mammographie tomosynthesis dbt",
+    "photo": "photo photos photograph photographs rgb rgba bgr bgra hsv ycbcr cmyk colour color picture camera foto "
+    "fotos",
+    "OCT": "oct octa",
+}
+KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words.split()}
+_WORDS_OF_MR = "dixon mdixon tse fse epi bold mtr mtc mton mtoff ciss ute zte qsm dess hbp eob fgre"
+MR_WORDS = set(_WORDS_OF_MR.split())
+PHOTOS = {
+    "fluorescein": "fluorescein ffa icga indocyanine",
+    "autofluorescence": "autofluorescence faf", "infrared": "infrared nir", "narrow band": "nbi",
+    "dermoscopy": "dermoscopy dermoscopic dermatoscopy skin",
+    "endoscopy": "endoscopy endoscopic colonoscopy gastroscopy wli endoskopie",
+    "fundus": "fundus retina retinal cfp", "histology": "histology histopathology pathology wsi microscopy",
+}  # fmt: skip
+# beside the kind; without any, a PET is of any tracer, and a CT, an OCT or an ultrasound is the usual one
+VARIANTS = {
+    "PT": {
+        "FDG": r"(?:18f|f18|f)?fdg", "PSMA": r"(?:rh)?psma\d*|dcfpyl", "SSTR": r"dota(?:tate|toc|noc)|sstr",
+        "amyloid": r"amyloid|florbeta\w+|flutemetamol|pib", "tau": r"tau|flortaucipir",
+        "FET": r"fet", "FAPI": r"fapi\d*",
+        "DOPA": r"f?dopa", "NaF": r"naf", "FLT": r"flt", "choline": r"(?:fluoro)?choline?",
+        "fluciclovine": r"fluciclovine",
+        "methionine": r"met|methionine",
+    },
+    "CT": {"iodine": r"iodine|iod|iode", "CBF": r"r?cbf", "CBV": r"r?cbv", "MTT": r"r?mtt", "Tmax": r"tmax",
+           "TTP": r"r?ttp", "scout": r"scout|topogram|scanogram|locali[sz]er|surview", "sinogram": r"sinogram",
+           "dose": r"(?:rt)?dose", "mask": r"mask|labelmap", "Zeff": r"zeff", "electron density": r"electrondensity"},
+    "OCT": {"angiography": r"octa|angiography"},
+    "XR": {"tomosynthesis": r"tomosynthesis|dbt",
+           "mammography": r"mammo\w*|mg", "chest": r"cxr|chest|thorax", "angiography": r"dsa|angiogra\w+|xa"},
+    "US": {"doppler": r"doppler", "elastography": r"elastography|swe"},
+}  # fmt: skip
+LOW_B = 200
+ORDERS = {"rgb", "bgr", "hsv", "lab", "ycbcr", "cmyk"}
+COLOURS = {"red", "green", "blue"}
+# the first that is found names a sequence of MR; "T2 FLAIR" is a FLAIR
+SEQUENCES = (
+    *((m, rf"r?{m.casefold()}") for m in ("CBF", "CBV", "MTT", "Tmax", "TTP", "Ktrans", "kep")),
+    ("FLAIR", r"flair|t2f|fl"), ("eADC", r"eadc"), ("ADC", r"d?adc"), ("FA", r"(?:col)?fa"), ("MD", r"md"),
+    ("AD", r"ad"), ("RD", r"rd"), ("DWI", r"dwi|dw|hbv|lowb|highb|diffusion|trace|dti|b0|b\d{2,4}"),
+    ("flow", r"pcmri|flow"), ("LGE", r"lge|delayed|psir"), ("cine", r"cine|b?ssfp|fiesta|truefisp|trufi"),
+    ("SWI", r"swi|swan|t2star\w*|gre"), ("DCE", r"dce"), ("perfusion", r"dsc|asl|pwi"), ("STIR", r"stirw?|tirm"),
+    ("MRA", r"mra|tof|mrv"), ("MRCP", r"mrcp"), ("T1rho", r"t1r(?:ho)?"),
+    ("T1c", r"t1w?i?(?:cw?|cew?|gd\w*|gad\w*|km|post\w*|plusc|contrast\w*)\d*d?|c?et1w?|t1k"),
+    ("T1", r"t1w?i?\d?|t1n\w*|t1pre|mprage|vibe|lava|spgr|bravo"), ("T2", r"t2w?i?\d?|t2n|haste|ssfse"),
+    ("PD", r"pdw?i?|proton"),
+)  # fmt: skip
+CERTAIN = (
+    "DELAYED",
+    "GRE",
+    "FL",
+    "DW",
+    "FA",
+    "MD",
+    "AD",
+    "RD",
+)  # short words that mean a sequence only beside others that say MR
+PERFUSION = {"CBF", "CBV", "MTT", "Tmax", "TTP"}
+TENSOR = {"dti", "dwi", "diffusion", "tensor", "dki", "map"}
+IN_PHASE, OUT_OF_PHASE = {"in", "inphase", "ip", "inp"}, {"out", "outphase", "op", "oop", "opp", "opposed"}
+AXES: tuple[dict[str, str], ...] = (
+    {"water": "water", "fat": "fat", "pdff": "fat fraction", "inphase": "in phase", "outphase": "out of phase"},
+    {"magnitude": "magnitude", "real": "real", "imaginary": "imaginary"},
+    {"suv": "SUV", "suvbw": "SUV", "sul": "SUL", "suvlbm": "SUL", "suvr": "SUVR", "bqml": "Bq/ml", "counts": "counts",
+     "cps": "counts", "ki": "Ki", "sinogram": "sinogram", "mumap": "mu-map"},
+    {"subtraction": "subtraction", "subtracted": "subtraction", "sub": "subtraction", "mip": "MIP", "minip": "MinIP",
+     "projection": "projection", "vnc": "VNC", "reformat": "reformat", "sinogram": "sinogram"},
+)  # fmt: skip
+# Words for what the numbers of an image are; of one row two words are surely two things.
+_GLUED = re.compile(r"(t[12])w?(?!eight|icht)(?=[a-z])(.{2,})|(hrct|msct|mdct|ct|mri|mr|flair|dwi|suv)([a-z]{2}.*)|"
+                    r"(pd)(fs|spair|spir|fatsat|tse|fse|dixon)|"
+                    r"(gado?|gd|ce|ax|axial|sag|cor|tra|pre|fs|native|postgado?)(t[12])w?")  # fmt: skip
+
+
+@cache
+def split_words(name: str) -> tuple[str, ...]:
+    """The words of a name; of one that nobody knows, such as ``T2SPIR``, the known head and the rest."""
+    found: list[str] = []
+    for word in words(name):
+        glued = None if _is_known(word) else _GLUED.fullmatch(word)
+        found += [word] if glued is None else [p for p in glued.groups() if p]
+    return tuple(found)
+
+
+def _is_known(word: str) -> bool:
+    known = word in KIND_OF or word in MR_WORDS or word in FILLERS | PLACES | PLAIN or bool(CT_WORD.match(word))
+    return known or is_sequence(word) or _is_agent(word) or any(word in axis for axis in AXES)
+
+
+def _is_agent(word: str) -> bool:
+    return is_contrast(word) and not re.search(r"t[12]w?$", word)  # "gadT1"
+
+
+def is_sequence(word: str) -> bool:
+    """Whether a word names a sequence of MR."""
+    return any(re.fullmatch(pattern, word) for _, pattern in SEQUENCES)

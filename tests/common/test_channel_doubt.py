@@ -1,0 +1,71 @@
+"""A name that is taken for another is silent only where both say the same; the vocabulary need not be complete."""
+
+import pytest
+
+from common.channel_doubt import remark, remarks
+from common.contract import Contract
+from common.errors import DataError
+
+SAME = """T2 T2 TSE|CT CTA|CT abdominal CT|CT CT scan|CT CT angiography|CT low-dose CT|CT CTres|T1 T1w|T1 MPRAGE
+T1 T1 w/o contrast|T1c T1 Gadovist|T1c T1Gad|T1c gadT1|T1ce T1-weighted contrast-enhanced
+T2 IRM de prostate T2|T2 RM de corazon T2|T2 fs;T2 SPAIR|NCCT native CT|CT portal;portal venous phase CT
+CT arterial;CT HAP|SUV SUVbw|PET SUV|FDG-PET 18F-FDG|DWI b1000|ADC apparent diffusion coefficient
+T1 out;OutPhase|T1 opposed phase;T1 OP|CFP fundus|US B-mode;ultrasound|CBCT DVT
+T1 Dixon water;T1 mDIXON W|CT nephrographic;nephrogenic CT|cine cine SAX|arterial CT;CT, arterial
+MR T1 FS|CT cor;CT coronal"""
+TOLD = """US ultrasound with contrast|X-ray fluoroscopy|X-ray;contrast X-ray
+CT zscore|CT noNorm|CT image|T1 scanner|CT DRR|CT RTDOSE|CT VNC|CT MPR|DESS CT7x
+CT virtual non-contrast CT|CT CT MIP|CT lung window CT|CT PET/CT|PET PET/MR|CT SPECT/CT|CT sCT
+CT CT projection|CT corticomedullary;CT nephrographic|CT 70keV;CT VMI 40|CT PVP;CT HAP|CT NCCT_x7|NCCT CT
+CT arterial;CT|T1 MR|T2 MR|FDG PET|CXR hand X-ray|X-ray mammography|US IVUS|IVUS US|US TEE|US doppler US
+US CEUS|histology H&E;histology IHC|T1 T1 subtraction|T1 T1 hepatobiliary|FLAIR FLAIR post contrast
+DWI DWI b0|DWI b0|SWI SWI phase|MR DWI b0|cine SAX;cine LAX|cine short axis;cine long axis
+echo A4C;echo A2C|PET PET counts|PET Bq/ml PET|CT abdomen;CT thorax|A B"""
+OTHER = """CT CBF;CT CBV|CBF CBV|rCBF rCBV|CT Tmax;CBF|CT CT CBF|DTI FA;DTI MD|DWI DTI FA|DWI eADC
+DWI apparent diffusion coefficient|DWI low b;DWI high b|b50 HBV|Dixon water;Dixon fat|mDIXON W;mDIXON F
+T1 InPhase;T1 OutPhase|T1 IP;T1 OP|SWI magnitude;SWI phase|T1 T1 Gadovist|T1 T1 Primovist|T1 gadT1
+T1 T1Gad|CT CT scout|CT topogram CT|CT CT sinogram|CT CT mask|CT dose CT|CT DECT Zeff
+CT electron density CT|SUV PET Bq/ml|SUV PET counts|SUV Ki PET|SUV PET sinogram|cine 4D flow
+fundus fluorescein angiography|fundus FA fundus|mammography tomosynthesis|T2 CTgated|T2 CTres|T2 MDCT
+T2 HRCTlung|T2 ctvenous|T2 XCT|T2 angioCT|T2 CTmitKM|CT T2SPIR|CT T1DUAL|CT T1DIXON|CT PDFS|CT gadoT1
+CT DESS|CT QSM|CT TSE|CT EPI|CT BOLD|CT RNM|CT STIRw|ADC MR b0"""
+
+
+def pairs(table: str) -> list[tuple[str, str]]:
+    """``model data`` by ``|`` and line; ``;`` stands between them where the model's name has several words."""
+    rows = [row for line in table.splitlines() for row in line.split("|")]
+    return [tuple(row.split(";") if ";" in row else row.split(" ", 1)) for row in rows]  # type: ignore[misc]
+
+
+def notes(own: str, given: str) -> tuple[str, ...]:
+    return Contract((own,), {own: {"channels": [own]}}).fit((given,), given).notes
+
+
+@pytest.mark.parametrize(("own", "given"), pairs(SAME))
+def test_names_that_say_the_same_are_silent(own: str, given: str) -> None:
+    assert remark(own, given) == "" and notes(own, given) == ()
+
+
+@pytest.mark.parametrize(("own", "given"), pairs(TOLD))
+def test_names_that_may_differ_are_told(own: str, given: str) -> None:
+    (note,) = notes(own, given)
+    assert own in note and given in note
+
+
+@pytest.mark.parametrize(("own", "given"), pairs(OTHER))
+def test_names_that_surely_differ_are_refused(own: str, given: str) -> None:
+    with pytest.raises(DataError, match="not what the model was trained on"):
+        notes(own, given)
+
+
+def test_dicoms_tag_tells_no_phase_but_which_sequence_it_leaves_open() -> None:
+    assert remark("CTA", "CT", tag=True) == "" != remark("CTA", "CT") and remark("T2 MR", "MR", tag=True)
+
+
+def test_the_modality_speaks_for_a_channel_that_tells_nothing() -> None:
+    assert remarks("CT", ("image",), ("image",), "CTA") == [] == remarks("CT", ("CT",), ("image",), "CT")
+    for channel, modality in (("image", "image"), ("image", "abdomen")):
+        assert "nothing" in remarks("CT", ("image",), (channel,), modality)[0]
+    assert remarks("A", ("cine",), ("cine",), "B") == []  # a vendor's letter
+    assert len(remarks("x", ("T1", "FLAIR"), ("T1", "image"), "y")) == 1 and remarks("x", ("T1",), None, "") == []
+    assert remarks("fundus", ("R", "G", "B"), ("red", "green", "blue"), "fundus") == []
