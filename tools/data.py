@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections import Counter
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from common.command_words import shown_option, shown_place
 from common.data.datasets.convert import convert_nnunet, convert_pairs, split_dataset, write_collection
 from common.data.datasets.datalist import read_collection
 from common.data.datasets.dataset import Dataset
@@ -115,8 +115,8 @@ class Data:
         say(f"wrote {dataset.root / 'dataset.json'}, {_counts(dataset)}")
         bare = [f"<name>={v}" for n, v in zip(dataset.labels.names, dataset.labels.values) if is_nameless(n)]
         if bare:
-            say(f"the structures have no names: convert again with --structures {shlex.quote(','.join(bare))}")
-        say(f"next: python -m tools data check {shlex.quote(str(out))}")
+            say(f"the structures have no names: convert again with {shown_option('structures', ','.join(bare))}")
+        say(f"next: python -m tools data check {shown_place(out)}")
 
     def split(self, dataset_dir: str, val: float = 0.2, test: float = 0.0, out: str | None = None) -> None:
         """Split the labelled cases anew by hashed subject (writes ``dataset.json``)."""

@@ -16,8 +16,9 @@ from tests.architecture.tree import CODE, ROOT, imports, shown, sources
 ORDER = {
     "": "common | tools",
     "common": "errors intensity_range modalities"
-    " | atomic channel_order contract_form figure_text geometry pages plain_json plain_yaml prompts visible_output"
-    " | integrity literals | labels tables | card | weights | contract | data | layers | backbones losses"
+    " | atomic channel_order command_words contract_form figure_text geometry pages plain_json plain_yaml prompts"
+    " visible_output"
+    " | integrity literals | bundle_words labels tables | card | weights | contract | data | layers | backbones losses"
     " | engine experts | methods",
     "common.data": "dicom phantom pictures volumes | io | datasets | intensity prompts requests transforms"
     " | slices | survey",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from ....backbones.sam.network import Sam
 from ....backbones.sam.weights import load_sam
 from ....backbones.sam2.network import Sam2
 from ....backbones.sam2.weights import load_sam2
+from ....bundle_words import shown_knob
 from ....card import ModelCard
 from ....errors import ConfigError, ExpertError
 from ....layers.lora.files import CONFIG, WEIGHTS, base_hash, load_adapter
@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 
 
 def _hint(level: str) -> str:
-    words = shlex.join(["--config_file", "bundles/samora_expert/configs/train.json", "--level", level])
-    return f"train it: python -m monai.bundle run {words}"
+    start = "python -m monai.bundle run --config_file bundles/samora_expert/configs/train.json"
+    return f"train it: {start} {shown_knob('level', level)}"
 
 
 def load_base(network: Sam | HSam | Sam2, weights: str | Path, *, interpolation: str = "bilinear") -> None:
