@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from common.bundle_words import guessed
+from common.command_words import shown
 from common.errors import ConfigError
 
 __all__ = ["parse_by_annotations", "parsed", "with_values"]
 
 _SWITCH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _VALUE = re.compile(r"-+[\w:#]+\s|-\d")  # "--key value" as one word, or a negative number
+
+_DASHED = re.compile(r"-(?!-\w)")  # -x, which Fire takes for a short option; -, --, which mean something to it
 
 
 def parse_by_annotations(function: Callable[..., Any]) -> None:
@@ -91,7 +94,11 @@ def with_values(arguments: Sequence[str], function: Callable[..., Any]) -> list[
     Args:
         arguments: what follows the command's name.
         function: the command.
+
+    Raises:
+        ConfigError: for a value in a word of its own that Fire would take for an option, or for a sign of its own.
     """
+    hints = typing.get_type_hints(function)
     parameters = inspect.signature(function).parameters
     words, result = list(arguments), []
     while words:
@@ -99,8 +106,15 @@ def with_values(arguments: Sequence[str], function: Callable[..., Any]) -> list[
         known = word.startswith("--") and "=" not in word and word[2:].replace("-", "_") in parameters
         if known and words and _VALUE.match(words[0]):
             word = f"{word}={words.pop(0)}"
+        elif known and words and _DASHED.match(words[0]) and not _switch(hints.get(word[2:].replace("-", "_"), Any)):
+            problem = "a value that begins with '-' stands in one word with its option"
+            raise ConfigError(problem, where=word, got=words[0], hint=shown(f"{word}={words[0]}"))
         result.append(word)
     return result
+
+
+def _switch(hint: Any) -> bool:
+    return not {bool, Any}.isdisjoint(_kinds(hint))
 
 
 def _kinds(hint: Any) -> set[Any]:

@@ -223,7 +223,7 @@ def channel_names(dataset_json: Mapping[str, Any]) -> tuple[str, ...]:
     found = tuple(str(names[key]) for key in sorted(names, key=int))
     if any("|" in name for name in found):
         problem, hint = (
-            "a channel's name holds '|', which joins several names",
+            "a channel's name holds '|', which joins several",
             "rename it in the results' dataset.json",
         )
         raise WeightError(problem, got=ascii(found)[:200], expected="one name for each channel", hint=hint)
