@@ -267,6 +267,34 @@ class TestCollections:
         with pytest.raises(DataError, match=word):
             read_collection(tmp_path)
 
+    @pytest.mark.parametrize("folder, task", [("cc", "ct,other"), ("x,y", "ct"), ("x,y", "ct,other"), ("a::b", "c,d")])
+    def test_commas_take_no_task_of_a_collection_apart(self, make_dataset, tmp_path, monkeypatch, folder, task):
+        """Neither where the parts are folders, nor in a list, which is never taken apart."""
+        monkeypatch.chdir(tmp_path)
+        for name in ("other", "d", "y"):
+            make_dataset(name)
+        for name, own in (("one", task), ("two", "ct2")):
+            file = make_dataset(f"{folder}/{name}") / "dataset.json"
+            file.write_text(json.dumps({**json.loads(file.read_text()), "name": own}))
+        listing = {"datasets": ["one", "two"], "tasks": {task: {"labels": {"liver": "Leber"}}}}
+        (tmp_path / folder / "collection.json").write_text(json.dumps(listing))
+        for place in (f"{folder}::{task}", [f"{folder}::{task}"], (f"{folder}::{task}",)):
+            found = read_collection(place)
+            assert found.tasks == (task,) and "Leber" in found.labels.names
+        assert read_collection([f"{folder}::{task}", "other"]).tasks == (task, "other")
+        with pytest.raises(DataError, match="does not exist"):
+            read_collection(["other,d"])
+
+    def test_several_places_are_told_apart_where_they_are_no_one_place(self, pair, make_dataset, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "collection.json").write_text(json.dumps({"datasets": ["ct"]}))
+        make_dataset("other")
+        assert read_collection("mr, other").tasks == ("mr", "other")
+        assert read_collection(f"{tmp_path}::ct,other").tasks == ("ct", "other")
+        assert read_collection(f"other,{tmp_path}::ct").tasks == ("other", "ct")
+        (tmp_path / "other" / "dataset.json").write_text("{")
+        assert {p.file for p in check("mr, other") if p.severity == "error"} == {"other/dataset.json"}
+
     def test_refuses_different_channels_and_dimensions(self, make_dataset, tmp_path):
         make_dataset("a")
         make_dataset("b", modality=["T1", "T2"], training=[], validation=[], unlabelled=["x.nii.gz"])
