@@ -74,13 +74,13 @@ def _way_out(path: Path, found: Held) -> str:
     if found.suffix == ".html":
         return "download it again: what came was a page, perhaps one that asks for a login"
     if found.suffix == ".zip":
-        return f"unzip {shown_place(path)}"
+        return f"unzip -- {shown_place(path)}"
     if found == _GZIP and path.suffix.lower() != ".nii":
-        return f"mv {shown(place(path), place(f'{path}.gz'))} && gunzip {shown_place(f'{path}.gz')}"
+        return f"mv -- {shown(place(path), place(f'{path}.gz'))} && gunzip -- {shown_place(f'{path}.gz')}"
     if found == _GZIP:
-        return f"mv {shown(place(path), place(f'{path}.gz'))}"
+        return f"mv -- {shown(place(path), place(f'{path}.gz'))}"
     stem = next((name[: -len(s)] for s in VOLUMES if name.lower().endswith(s)), path.stem)
-    return f"mv {shown(place(path), place(path.with_name(stem + found.suffix)))}"
+    return f"mv -- {shown(place(path), place(path.with_name(stem + found.suffix)))}"
 
 
 def cut_off(path: Path, got: object, expected: object) -> DataError:
