@@ -113,11 +113,11 @@ def check_file_name(
 
 
 def check_channel(text: object, *, where: object | None = None, error: type[AmalgamationError] = LabelError) -> str:
-    """The gate for a channel of data: as :func:`check_name`, and without the ``|`` that joins a model's several names
-    for one channel.
+    """The gate for a channel of data: names as of :func:`check_name`, several of them joined by `` | `` where the cases
+    of a data set differ, and no other ``|``.
 
     Args:
-        text: the name.
+        text: the name or names.
         where: the file that it comes from.
         error: class of the refusal.
 
@@ -127,12 +127,14 @@ def check_channel(text: object, *, where: object | None = None, error: type[Amal
     Raises:
         AmalgamationError: of the class ``error``, as :func:`check_name` and for ``|``.
     """
-    name = check_name(text, "channel", where=where, error=error)
-    if "|" in name:
-        raise error("this cannot be the name of a channel: it holds '|', which joins several names for one",
-                    where=where, got=ascii(name), expected="one name",
-                    hint="rename the channel where it is declared (data convert has --channels)")  # fmt: skip
-    return name
+    if not isinstance(text, str):
+        return check_name(text, "channel", where=where, error=error)
+    for name in text.split(" | "):
+        if "|" in check_name(name, "channel", where=where, error=error):
+            raise error("this cannot be the name of a channel: it holds '|', which joins several names for one",
+                        where=where, got=ascii(text), expected="one name",
+                        hint="rename the channel where it is declared (data convert has --channels)")  # fmt: skip
+    return text
 
 
 def _checked(text: object, what: str, where: object | None, error: type[AmalgamationError], *, file_name: bool) -> str:

@@ -58,11 +58,12 @@ def test_ordinary_names_pass_unchanged(name):
     assert LabelSpace((name,)).names == (name,)
 
 
-@pytest.mark.parametrize("name", ["CT | MR", "CT|MR", "|", *HOSTILE])
+@pytest.mark.parametrize("name", ["CT|MR", "|", "CT | ", " | CT", "CT | a|b", "CT | $x", *HOSTILE])
 def test_a_channel_of_data_is_one_name(name):
     with pytest.raises(DataError, match="cannot be the name of a channel"):
         check_channel(name, where="dataset.json", error=DataError)
-    assert check_channel("T1 (post)") == "T1 (post)"
+    for good in ("T1 (post)", "CT | T2 MR", " | ".join(["x" * 128] * 2)):
+        assert check_channel(good) == good
 
 
 @pytest.mark.parametrize("given", [None, 3, ["a"], {"_target_": "os.system"}])

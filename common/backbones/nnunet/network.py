@@ -220,14 +220,7 @@ def channel_names(dataset_json: Mapping[str, Any]) -> tuple[str, ...]:
     if not numbered or not all(isinstance(name, str | int | float) for name in names.values()):
         expected = '"channel_names" by number, such as {"0": "CT"}'
         raise WeightError("the dataset.json does not name the channels", got=ascii(names)[:200], expected=expected)
-    found = tuple(str(names[key]) for key in sorted(names, key=int))
-    if any("|" in name for name in found):
-        problem, hint = (
-            "a channel's name holds '|', which joins several",
-            "rename it in the results' dataset.json",
-        )
-        raise WeightError(problem, got=ascii(found)[:200], expected="one name for each channel", hint=hint)
-    return found
+    return tuple(str(names[key]) for key in sorted(names, key=int))
 
 
 def _candidates(path: Path) -> list[Path]:

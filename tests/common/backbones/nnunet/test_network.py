@@ -183,11 +183,6 @@ def test_channels_of_another_kind_are_refused(names):
         channel_names({"channel_names": names})
 
 
-def test_a_channel_that_would_be_read_as_several_is_refused():
-    with pytest.raises(WeightError, match=r"(?s)holds '\|'.*CT \| MR.*rename it"):
-        channel_names({"channel_names": {"0": "CT | MR"}})
-
-
 def test_channel_names_of_null_are_those_of_the_modality():
     assert channel_names({"channel_names": None, "modality": {"0": "CT"}}) == ("CT",)
 

@@ -29,6 +29,19 @@ def test_items_are_plain(make_dataset):
     assert (found[0]["case"], found[0]["task"], found[0]["modality"]) == ("c0", "d", "CT")
 
 
+def test_a_channel_with_several_names_needs_cases_that_say_which(make_dataset, edit_json):
+    folder = make_dataset(modality={"0": "CT | MR"})
+    with pytest.raises(DataError, match=r"(?s)several names.*CT \| MR.*c0, c1.*modality"):
+        read_dataset(folder)
+    assert [p.got[-21:] for p in check(folder) if p.severity == "error"] == ["'CT | MR'; c0, c1, c2"]
+    for split, number in (("training", 0), ("training", 1)):
+        edit_json(folder, lambda d, s=split, n=number: d[s][n].update(modality="CT"))
+    with pytest.raises(DataError, match=r"c2"):
+        read_dataset(folder)
+    edit_json(folder, lambda d: d["validation"][0].update(modality="MR"))
+    assert read_dataset(folder).channels == ("CT | MR",)
+
+
 def test_modalities(make_dataset, edit_json, tmp_path):
     folder = make_dataset()
     assert datalist.modalities(folder) == ("CT",)
