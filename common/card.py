@@ -67,7 +67,8 @@ class ModelCard:
         object.__setattr__(self, "channels", tuple(self.channels))
         object.__setattr__(self, "extra", dict(self.extra))
         for channel in self.channels:
-            check_name(channel, "channel", where=self.bundle, error=WeightError)
+            for name in channel.split(" | ") if isinstance(channel, str) else [channel]:
+                check_name(name, "channel", where=self.bundle, error=WeightError)
         if self.bundle:
             check_name(self.bundle, "bundle", error=WeightError)
         try:

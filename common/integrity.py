@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import shlex
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from .atomic import atomic_write
+from .command_words import shown_place
 from .errors import WeightError
 
 __all__ = [
@@ -163,8 +163,8 @@ def verify(path: Path | str) -> str | None:
 def _hint(path: Path) -> str:
     kept = path.parent / "previous"
     earlier = f"an earlier one may be in {kept}; " if kept.is_dir() else ""
-    own = " ".join(["cd", shlex.quote(str(path.parent)), "&&", "sha256sum", shlex.quote(path.name), ">",
-                    shlex.quote(seal_of(path).name)])  # fmt: skip
+    own = " ".join(["cd", shown_place(path.parent), "&&", "sha256sum", shown_place(path.name), ">",
+                    shown_place(seal_of(path).name)])  # fmt: skip
     return f"copy it again from where it came from, or train it again; {earlier}if you put it there yourself: {own}"
 
 

@@ -21,6 +21,7 @@ from .plain_json import parse, read_object
 
 __all__ = [
     "DEVICES",
+    "check_channel",
     "check_file_name",
     "check_name",
     "component",
@@ -74,6 +75,8 @@ def odd_in(text: str, *, file_name: bool = False) -> str | None:
     sign = next((s for s in signs if s in text), None)
     if sign is not None:
         return f"it holds {sign!r}"
+    if text.startswith("-") and not file_name:
+        return "it begins with '-', as options do"
     return "it stands for a folder" if text.strip(".") == "" else None
 
 
@@ -83,7 +86,7 @@ def check_name(
     """The gate for names that come from data: refuse what a configuration, a path or a command could take for its own.
 
     Refused are ``$``, ``@``, ``%``, ``#``, ``::``, path separators, control, direction and other invisible characters,
-    spaces at either end, names of dots and names of more than 128 characters.
+    spaces at either end, ``-`` in front, names of dots and names of more than 128 characters.
 
     Args:
         text: the name.
@@ -107,6 +110,31 @@ def check_file_name(
     sign is allowed that does not lead out of a folder.
     """
     return _checked(text, what, where, error, file_name=True)
+
+
+def check_channel(text: object, *, where: object | None = None, error: type[AmalgamationError] = LabelError) -> str:
+    """The gate for a channel of data: names as of :func:`check_name`, several of them joined by `` | `` where the cases
+    of a data set differ, and no other ``|``.
+
+    Args:
+        text: the name or names.
+        where: the file that it comes from.
+        error: class of the refusal.
+
+    Returns:
+        the name, unchanged.
+
+    Raises:
+        AmalgamationError: of the class ``error``, as :func:`check_name` and for ``|``.
+    """
+    if not isinstance(text, str):
+        return check_name(text, "channel", where=where, error=error)
+    for name in text.split(" | "):
+        if "|" in check_name(name, "channel", where=where, error=error):
+            raise error("this cannot be the name of a channel: it holds '|', which joins several names for one",
+                        where=where, got=ascii(text), expected="one name",
+                        hint="rename the channel where it is declared (data convert has --channels)")  # fmt: skip
+    return text
 
 
 def _checked(text: object, what: str, where: object | None, error: type[AmalgamationError], *, file_name: bool) -> str:

@@ -1,4 +1,4 @@
-"""Words of a command line: ours mean what their argument's annotation says, and those that we write mean one thing."""
+"""Words of our command lines: each means what its argument's annotation says."""
 
 from __future__ import annotations
 
@@ -8,27 +8,21 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from common.bundle_words import guessed
+from common.command_words import shown
 from common.errors import ConfigError
-from common.literals import inert
 
-__all__ = [
-    "TypedText",
-    "as_typed",
-    "files_word",
-    "guessed",
-    "parse_by_annotations",
-    "parsed",
-    "with_values",
-    "word",
-]
+__all__ = ["parse_by_annotations", "parsed", "with_values"]
 
 _SWITCH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _VALUE = re.compile(r"-+[\w:#]+\s|-\d")  # "--key value" as one word, or a negative number
+
+_DASHED = re.compile(r"-(?!-\w)")  # -x, which Fire takes for a short option; -, --, which mean something to it
 
 
 def parse_by_annotations(function: Callable[..., Any]) -> None:
@@ -100,7 +94,11 @@ def with_values(arguments: Sequence[str], function: Callable[..., Any]) -> list[
     Args:
         arguments: what follows the command's name.
         function: the command.
+
+    Raises:
+        ConfigError: for a value in a word of its own that Fire would take for an option, or for a sign of its own.
     """
+    hints = typing.get_type_hints(function)
     parameters = inspect.signature(function).parameters
     words, result = list(arguments), []
     while words:
@@ -108,41 +106,15 @@ def with_values(arguments: Sequence[str], function: Callable[..., Any]) -> list[
         known = word.startswith("--") and "=" not in word and word[2:].replace("-", "_") in parameters
         if known and words and _VALUE.match(words[0]):
             word = f"{word}={words.pop(0)}"
+        elif known and words and _DASHED.match(words[0]) and not _switch(hints.get(word[2:].replace("-", "_"), Any)):
+            problem = "a value that begins with '-' stands in one word with its option"
+            raise ConfigError(problem, where=word, got=words[0], hint=shown(f"{word}={words[0]}"))
         result.append(word)
     return result
 
 
-def files_word(files: Sequence[Path]) -> str:
-    """Configuration files as the value of ``--config_file``."""
-    plain = len(files) == 1 and guessed(str(files[0])) == str(files[0])
-    return str(files[0]) if plain else "[" + ",".join(repr(str(f)) for f in files) + "]"
-
-
-class TypedText(str):
-    """A value that a user typed for a configuration, which may mean it as an expression; all other text is data."""
-
-
-def as_typed(overrides: Iterable[tuple[str, str]]) -> dict[str, TypedText]:
-    """Overrides that a user typed."""
-    return {key: TypedText(value) for key, value in overrides}
-
-
-def word(value: object) -> str:
-    """A value as a word of a ``monai.bundle run`` command that is read as this value and nothing else.
-
-    Text that Fire would take for a number or a list, or MONAI for an expression, travels as the call of
-    :func:`common.literals.value`.
-    """
-    if isinstance(value, TypedText):
-        return str(value)
-    content = inert(_plain(value))
-    return content if isinstance(content, str) and guessed(content) == content else repr(content)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    return str(value) if isinstance(value, Path) else value
+def _switch(hint: Any) -> bool:
+    return not {bool, Any}.isdisjoint(_kinds(hint))
 
 
 def _kinds(hint: Any) -> set[Any]:
@@ -176,10 +148,3 @@ def _literally(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
-
-
-def guessed(text: str) -> Any:
-    """What Fire takes a word for without an annotation: bare words inside lists and mappings are text."""
-    from fire.parser import DefaultParseValue
-
-    return DefaultParseValue(text)

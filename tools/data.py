@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
 import time
 from collections import Counter
@@ -14,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from common.command_words import shown_option, shown_place
 from common.data.datasets.convert import convert_nnunet, convert_pairs, split_dataset, write_collection
 from common.data.datasets.datalist import read_collection
 from common.data.datasets.dataset import Dataset
@@ -118,8 +118,8 @@ class Data:
         say(f"wrote {dataset.root / 'dataset.json'}, {_counts(dataset)}")
         bare = [f"<name>={v}" for n, v in zip(dataset.labels.names, dataset.labels.values) if is_nameless(n)]
         if bare:
-            say(f"the structures have no names: convert again with --structures {shlex.quote(','.join(bare))}")
-        say(f"next: python -m tools data check {shlex.quote(str(out))}")
+            say(f"the structures have no names: convert again with {shown_option('structures', ','.join(bare))}")
+        say(f"next: python -m tools data check {shown_place(out)}")
 
     def split(self, dataset_dir: str, val: float = 0.2, test: float = 0.0, out: str | None = None) -> None:
         """Split the labelled cases anew by hashed subject (writes ``dataset.json``)."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
+from common.command_words import shown_option
 from common.data.datasets.dataset_json import read_json
 from common.data.phantom.collection import PARTS, beside, write_phantom
 
@@ -44,7 +44,7 @@ def phantom(
             print(_row(file))
         if (folder / "preview.png").exists():
             print(f"  preview: {folder / 'preview.png'}")
-    print(f"\nnext: python -m tools chain run ka2er --dataset_dir {shlex.quote(str(root))}")
+    print(f"\nnext: python -m tools chain run ka2er {shown_option('dataset_dir', root)}")
 
 
 def _row(file: Path) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.bundle_words import knob, knobs, said_again, with_files
+from common.command_words import option, shown
 from common.errors import ConfigError
 
 from .bundle_files import find_bundle
-from .command_line import files_word, word
 
 __all__ = ["command", "train", "typed"]
 
@@ -32,13 +32,11 @@ def command(bundle: str, *overlays: str, gpus: int = 1, **overrides: object) -> 
     folder = find_bundle(bundle)
     names = ["train", *overlays, *(["multi_gpu_train"] if gpus > 1 and "multi_gpu_train" not in overlays else [])]
     files = [_file(folder, name) for name in names]
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}"] if gpus > 1 else []
-    words = [sys.executable, *launcher, "-m", "monai.bundle", "run", "--config_file", files_word(files)]
+    launcher = ["-m", "torch.distributed.run", "--standalone", option("nproc_per_node", gpus)] if gpus > 1 else []
+    words = [sys.executable, *launcher, "-m", "monai.bundle", "run", with_files(files)]
     if folder != Path("bundles") / folder.name and "bundle_root" not in overrides:
-        words += ["--bundle_root", word(folder)]
-    for key, value in overrides.items():
-        words += [f"--{key}", str(value)]
-    return words
+        words.append(knob("bundle_root", folder))
+    return words + knobs({key: said_again(value) for key, value in overrides.items()})
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -53,12 +51,7 @@ def _file(folder: Path, name: str) -> Path:
 
 def typed(words: Sequence[str]) -> str:
     """The command as a person would type it, with the interpreter called ``python``."""
-
-    def quoted(word: str) -> str:
-        plain = "'" in word and not set(word) & set('"$`\\!')
-        return f'"{word}"' if plain else shlex.quote(word)
-
-    return " ".join(["python", *map(quoted, words[1:])])
+    return shown("python", *words[1:])
 
 
 def train(bundle: str, *overlays: str, gpus: int = 1, dry_run: bool = False, **overrides: object) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..command_words import shown_place
 from ..errors import DataError, GeometryError
 from ..geometry import PLAUSIBLE_SPACING_MM, Grid
 from .dicom.series import read_series
@@ -156,7 +156,7 @@ def _dimension_error(shape: tuple[int, ...], dim: int, where: object) -> DataErr
         got=f"shape {shape}",
         expected=f"{dim} spatial axes",
         hint=(
-            f"choose volume k of {shape[-1]} with: python -m tools data extract {shlex.quote(str(where))} k OUT.nii.gz"
+            f"choose volume k of {shape[-1]} with: python -m tools data extract {shown_place(str(where))} k OUT.nii.gz"
             if several
             else f'set "dim": {len(shape)} in dataset.json, or stack the slices to volumes'
         ),

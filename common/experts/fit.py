@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..channel_order import order_of
+from ..command_words import shown_option
 from ..contract import OVERRIDE, Contract, doubt
 from ..data.datasets.naming import is_general, is_nameless
 from ..errors import AmalgamationError, DataError, ExpertError
@@ -110,8 +110,8 @@ def _check_channels(spec: ExpertSpec, channels: Sequence[str], ignore_card: bool
     elif order is not None and not straight:
         hint = f"list the channels, and each case's files, in the expert's order: {place}"
     else:
-        hint = (f"if these are the same, give the data the expert's names: python -m tools data convert ... --channels "
-                f'{shlex.quote(",".join(spec.channels))}, or {place}; if not, leave this expert out, or '
+        hint = (f"if these are the same, give the data the expert's names: python -m tools data convert ... "
+                f'{shown_option("channels", ",".join(spec.channels))}, or {place}; if not, leave this expert out, or '
                 f"add {OVERRIDE}")  # fmt: skip
     raise ExpertError(
         "the expert does not read the channels of this data",
@@ -208,6 +208,6 @@ def _names_hint(spec: ExpertSpec, unknown: Sequence[str], free: list[str]) -> st
     entry = json.dumps({spec.task: {"labels": renamed}}, ensure_ascii=False)
     return (
         f"did you mean the data's {old!r}? Name it as the expert does: python -m tools data convert ... "
-        f"--structures {shlex.quote(f'{new}=<value>')}, "
+        f"{shown_option('structures', f'{new}=<value>')}, "
         f'or "tasks": {entry} in collection.json, in every task that has it'
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ..command_words import shown
 from ..errors import ExpertError, LabelError
 from ..labels import LabelSpace
 from ..literals import check_name, odd_in
@@ -130,7 +130,7 @@ def train_hint(task: str) -> str:
     """The command that trains the expert of a task."""
     return (
         "train it: python -m monai.bundle run --config_file bundles/ka2er_expert/configs/train.json"
-        f" --dataset_dir <collection>/{shlex.quote(task) if task else '<dataset>'}"
+        f" --dataset_dir <collection>/{shown(task) if task else '<dataset>'}"
     )
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..command_words import shown_place
 from ..errors import ExpertError
 
 __all__ = ["WEIGHTS", "check_trusted", "code_hash"]
@@ -82,6 +82,6 @@ def check_trusted(bundle: str | Path, trusted: str, *, where: object, weights: s
             got=f"code {found[:12]}...",
             expected=f"code {trusted[:12]}..." if trusted else None,
             hint="files that running it left there (__pycache__, eval) count: remove them, or look at it with "
-            f"python -m tools bundle check {shlex.quote(str(bundle))}, then describe it (again): "
+            f"python -m tools bundle check {shown_place(bundle)}, then describe it (again): "
             "python -m tools experts describe",
         )

@@ -16,8 +16,9 @@ from tests.architecture.tree import CODE, ROOT, imports, shown, sources
 ORDER = {
     "": "common | tools",
     "common": "errors intensity_range name_words | vocabulary | modalities"
-    " | atomic channel_order contract_form figure_text geometry pages plain_json plain_yaml prompts visible_output"
-    " | channel_doubt integrity literals | labels tables | card | weights | contract | data | layers | backbones losses"
+    " | atomic channel_order command_words contract_form figure_text geometry pages plain_json plain_yaml prompts"
+    " visible_output | channel_doubt integrity literals | bundle_words labels tables | card | weights | contract | data"
+    " | layers | backbones losses"
     " | engine experts | methods",
     "common.data": "dicom phantom pictures remarks volumes | io | datasets | samples store"
     " | intensity prompts requests transforms"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from pathlib import Path
 
 import pytest
 
-from tests.architecture.tree import shown, sources, tree
+from tests.architecture.tree import ROOT, shown, sources, tree
 
 # who may call what others reach through them
 DOORS = {
@@ -94,7 +95,9 @@ def test_a_word_that_opens_a_door_is_found(tmp_path: Path) -> None:
     assert [w.split()[1] for w in words(file)] == ["allow_pickle=True", "shell=True"]
 
 
-QUOTING = {"shlex.quote", "shlex.join", "word", "files_word"}
+DOOR = "common/command_words.py"  # alone makes options with values, and quotes for a shell
+QUOTING = {"shown", "shown_option", "shown_place", "shown_knob"}
+WORDS_OF_OPTIONS = {"option", "knob", "place", "shown_option", "shown_knob", "shown_place"}
 # what stands in a printed command as it is: words of our own, numbers, and what was quoted where it was made
 OWN_WORDS = {
     ("tools/__main__.py", "close[0]"),
@@ -104,6 +107,7 @@ OWN_WORDS = {
     ("tools/bundle/docs.py", "key.upper()"),
     ("tools/bundle/docs.py", "COMMANDS"),
     ("tools/chain/experts.py", "own"),
+    ("tools/chain/experts.py", "shown_option('task', task) if task else '--external True'"),
     ("tools/experts/describe.py", "bool(external)"),
     ("tools/experts/describe.py", "use"),
     ("tools/predict/dicom_results.py", "kind"),
@@ -114,6 +118,7 @@ OWN_WORDS = {
     ("common/methods/samora/stage_two/start.py", "words"),
     ("tools/chain/command.py", "words"),
 }
+_BEGUN = re.compile(r"--(?:[\w:-]+[ =][\"']?)?$")
 _COMMAND = re.compile(r"(?:python -m |pip install |torchrun )(?:(?![;,:(]\s|\n).)*$|--[\w:-]+[ =][\"']?$", re.DOTALL)
 
 
@@ -130,7 +135,8 @@ def unquoted(file: Path) -> list[str]:
                 before += str(part.value)
                 continue
             assert isinstance(part, ast.FormattedValue)
-            if _COMMAND.search(before) and not safe(part.value, file):
+            begun = _BEGUN.search(before) is not None and before[-2:] != "--"  # an option that lacks its value alone
+            if _COMMAND.search(before) and not (own(part.value, file) if begun else safe(part.value, file)):
                 found.append(f"{shown(file)}:{node.lineno} {before[-40:]!r} {ast.unparse(part.value)}")
             before += "X"
     return found
@@ -143,23 +149,125 @@ def quotes(node: ast.AST) -> bool:
 def safe(node: ast.expr, file: Path) -> bool:
     if isinstance(node, ast.IfExp):
         return ((shown(file), ast.unparse(node)) in OWN_WORDS) or (safe(node.body, file) and safe(node.orelse, file))
-    return isinstance(node, ast.Constant) or quotes(node) or (shown(file), ast.unparse(node)) in OWN_WORDS
+    return quotes(node) or own(node, file)
+
+
+def own(node: ast.expr, file: Path) -> bool:
+    return isinstance(node, ast.Constant) or (shown(file), ast.unparse(node)) in OWN_WORDS
+
+
+def split_options(file: Path) -> list[str]:
+    """Options that stand apart from a value that is no constant, or are put together with it by other means."""
+    found = []
+    for node in ast.walk(tree(file)):
+        entries: list[ast.expr] = []
+        if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
+            entries = node.elts
+        elif isinstance(node, ast.Call):
+            entries = node.args
+            text = node.func.value if isinstance(node.func, ast.Attribute) and node.func.attr == "format" else None
+            if isinstance(text, ast.Constant) and re.search(r"--[\w:-]*[ =]?[\"']?\{", str(text.value)):
+                found.append(f"{shown(file)}:{node.lineno} {ast.unparse(node)}")
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Mod)):
+            start, sign = _text(node.left), r"$" if isinstance(node.op, ast.Add) else r"%"
+            if re.search(rf"(?:^|[\s\"'])--(?:[\w:-]+[ =][\"']?)?{sign}", start):
+                found.append(f"{shown(file)}:{node.lineno} {ast.unparse(node)}")
+        for before, after in itertools.pairwise(entries):
+            if re.fullmatch(r"--?[a-zA-Z][\w:-]*|--X", _text(before)) and _text(before) not in ("-c", "-m"):
+                made = isinstance(after, ast.Call) and ast.unparse(after.func) in WORDS_OF_OPTIONS
+                if not made and not isinstance(after, ast.Constant):
+                    found.append(f"{shown(file)}:{before.lineno} {ast.unparse(before)}, {ast.unparse(after)}")
+    return found
+
+
+def _text(node: ast.expr) -> str:
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(p.value) if isinstance(p, ast.Constant) else "X" for p in node.values)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _text(node.left) + _text(node.right)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def quoters(file: Path) -> list[str]:
+    """Where a module quotes for a shell by itself."""
+    names = {"quote", "join", "list2cmdline"}
+    plain = {a.asname or a.name for n in ast.walk(tree(file)) if isinstance(n, ast.ImportFrom)
+             and n.module in ("shlex", "subprocess", "pipes") for a in n.names if a.name in names}  # fmt: skip
+    return [
+        f"{shown(file)}:{node.lineno} {ast.unparse(node)}"
+        for node in ast.walk(tree(file))
+        if (isinstance(node, ast.Name) and node.id in plain)
+        or (isinstance(node, ast.Attribute) and node.attr in names
+            and ast.unparse(node.value) in ("shlex", "subprocess", "pipes"))
+    ]  # fmt: skip
+
+
+def test_one_module_makes_options_of_values_and_quotes_for_shells() -> None:
+    files = [p for p in sources("common", "tools") if shown(p) != DOOR]
+    wrong = [w for path in files for w in (*split_options(path), *quoters(path))]
+    assert not wrong, "common.command_words and common.bundle_words make the words of commands:\n" + "\n".join(wrong)
+    assert quoters(ROOT / DOOR), "the door is where it was"
+
+
+@pytest.mark.parametrize(
+    "text, count",
+    [
+        ("['run', '--name', name]", 1),
+        ("w += ['--name', word(name)]", 1),
+        ("w += [f'--{key}', str(value)]", 1),
+        ("f('--name', name)", 1),
+        ("['-i', str(path)]", 1),
+        ("['--name', '1', '-m', x, '-c', y]", 0),
+        ("['-i', place(path), option('name', name), '--quiet', knob('a', b)]", 0),
+        ("'--name ' + name", 1),
+        ("'--' + key", 1),
+        ("'a --name=' + name", 1),
+        ("'--name=%s' % name", 1),
+        ("'--name {}'.format(name)", 1),
+        ("'--{}={}'.format(key, name)", 1),
+        ("'a -- ' + name", 0),
+    ],
+)
+def test_an_option_apart_from_its_value_is_found(text: str, count: int, tmp_path: Path) -> None:
+    file = tmp_path / "a.py"
+    file.write_text(text)
+    assert len(split_options(file)) == count
+
+
+@pytest.mark.parametrize(
+    "text, count",
+    [
+        ("import shlex\nshlex.quote(a) + shlex.join(b)", 2),
+        ("from shlex import quote as q\nq(a)", 1),
+        ("import shlex\nshlex.split(a)\n','.join(b)", 0),
+    ],
+)
+def test_a_quoter_is_found(text: str, count: int, tmp_path: Path) -> None:
+    file = tmp_path / "a.py"
+    file.write_text(text)
+    assert len(quoters(file)) == count
 
 
 def test_printed_commands_are_quoted_for_a_shell() -> None:
-    wrong = [w for path in sources("common", "tools") for w in unquoted(path)]
-    assert not wrong, "quote it with shlex, or say in OWN_WORDS that it is no text from data:\n" + "\n".join(wrong)
+    wrong = [w for path in sources("common", "tools") if shown(path) != DOOR for w in unquoted(path)]
+    assert not wrong, "take shown_option and shown_place, or say in OWN_WORDS that it is none from data:\n" + "\n".join(
+        wrong
+    )
 
 
 @pytest.mark.parametrize(
     "text, count",
     [
         ("f'next: python -m tools data check {out}'", 1),
-        ("f'next: python -m tools data check {shlex.quote(out)}, then {out}'", 0),
+        ("f'next: python -m tools data check {shown_place(out)}, then {out}'", 0),
+        ("f'next: python -m tools data check {shlex.quote(out)}'", 1),
+        ("f'python -m tools x {shown_option(key, out)}'", 0),
+        ("f'--name {shown(name)}'", 1),
+        ("f'--{key} {name}'", 1),
         ("f'--name {name}'", 1),
         ("f'--name \"{name}\"'", 1),
-        ("f'--name={quote(name)} --other {shlex.quote(name)}'", 1),
-        ("f'python -m tools x {shlex.join([a, f\"--b {c}\"])} {d}'", 1),
+        ("f'--name={quote(name)} --other {shown(name)}'", 2),
+        ("f'python -m tools x {shown(a, f\"--b {c}\")} {d}'", 1),
         ("f'add --force True: {name}'", 0),
     ],
 )

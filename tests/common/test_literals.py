@@ -9,6 +9,7 @@ from monai.bundle import ConfigParser
 from common.errors import ConfigError, DataError, LabelError
 from common.labels import LabelSpace
 from common.literals import (
+    check_channel,
     check_file_name,
     check_name,
     disk_name,
@@ -27,11 +28,11 @@ from common.literals import (
 HOSTILE = (
     "$__import__('os').system('touch PWN')", "@network", "%train.json", "a$b", "50%", "me@home", "a#b", "a::b", "../x",
     "a/b", "a\\b", "..", ".", "", "  ", " liver", "liver ", "a\nb", "a\tb", "a\x00b", "a\x1b[31mb", "a\u202eb",
-    "a\u200bb", "a\u2028b", "x" * 129, "a\x85b", "\ud800",
+    "a\u200bb", "a\u2028b", "x" * 129, "a\x85b", "-", "-x", "--seed", "--", "\ud800",
 )  # fmt: skip
 FRIENDLY = (
     "liver", "liver (whole)", "GTV+", "left kidney", "T1w", "T2-FLAIR", "12345", "2024_01", "a,b", "[x]", "{'a': 1}",
-    "True", "None", "1e5", "-x", "--seed", "Größe", "肝臓", "it's", 'say "x"', "a;b", "a|b", "a&b", "`id`", "x" * 128,
+    "True", "None", "1e5", "x-", "x --seed", "Größe", "肝臓", "it's", 'say "x"', "a;b", "a|b", "a&b", "`id`", "x" * 128,
     "=1+2", "a.b", "C:", "~", "*", "?", "<b>x", "[red]x",
 )  # fmt: skip
 TEXTS = (*HOSTILE[:-1], *FRIENDLY, "$import os", "$@x", "@", "@a::b", "%", "%::x", "a@::b", "a%::b", "a @#b", "##",
@@ -55,6 +56,14 @@ def test_what_a_configuration_or_a_path_could_obey_is_no_name(name):
 def test_ordinary_names_pass_unchanged(name):
     assert check_name(name, "structure") == name == check_file_name(name, "case")
     assert LabelSpace((name,)).names == (name,)
+
+
+@pytest.mark.parametrize("name", ["CT|MR", "|", "CT | ", " | CT", "CT | a|b", "CT | $x", *HOSTILE])
+def test_a_channel_of_data_is_one_name(name):
+    with pytest.raises(DataError, match="cannot be the name of a channel"):
+        check_channel(name, where="dataset.json", error=DataError)
+    for good in ("T1 (post)", "CT | T2 MR", " | ".join(["x" * 128] * 2)):
+        assert check_channel(good) == good
 
 
 @pytest.mark.parametrize("given", [None, 3, ["a"], {"_target_": "os.system"}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 from monai.bundle import ConfigParser
 
+from tests.hostile import VALUES
+from tests.monai_words import arguments_of, told_by
 from tests.tools.empty_dataset import empty_dataset
 from tools.__main__ import main
 from tools.chain.plan import plan
 from tools.chain.step import ChainSettings
-from tools.command_line import guessed
 
 RUNS = "__import__('os').system('touch PWN')"
 NAMES = (
@@ -27,6 +29,7 @@ NAMES = (
     "../../outside",
     "a\x1b[2Jb",
     "a\u202eb",
+    "--device",
 )
 # what file systems allow and configurations or command lines would obey
 FILES = (
@@ -125,12 +128,10 @@ def test_collections_and_given_names_pass_the_same_gate(name: str, capsys: pytes
     for option in ({"labels": {"liver": name}}, {"modality": name}):
         Path("data/collection.json").write_text(json.dumps({"datasets": ["ct"], "tasks": {"ct": option}}))
         assert "cannot be the name of a" in refused(["data", "list", "data"], capsys)
-    for option in (["--name", name], ["--structures", f"{name}=1"], ["--channels", name]):
-        words = ["data", "convert", f"{folder}/imagesTr", "new", "--labels", f"{folder}/labelsTr", *option]
-        if "--structures" not in option:
-            words += ["--structures", "liver=1"]
-        if "--channels" not in option:
-            words += ["--channels", "CT"]
+    given = {"structures": "liver=1", "channels": "CT", "name": "new"}
+    for option in ({"name": name}, {"structures": f"{name}=1"}, {"channels": name}):
+        words = ["data", "convert", f"{folder}/imagesTr", "new", "--labels", f"{folder}/labelsTr"]
+        words += [f"--{key}={value}" for key, value in {**given, **option}.items()]
         assert "cannot be the name of a" in refused(words, capsys)
         assert not Path("new/dataset.json").exists()
 
@@ -147,8 +148,8 @@ def test_a_case_cannot_lead_out_of_a_folder(identity: str, capsys: pytest.Captur
 
 def run_as_monai(argv: tuple[str, ...]) -> dict[str, Any]:
     """The knobs of a printed command, as Fire and MONAI's configuration read them."""
-    words = list(argv[argv.index("--config_file") :])
-    found = {key[2:]: guessed(value) for key, value in zip(words[::2], words[1::2], strict=True)}
+    found = arguments_of(argv[argv.index("monai.bundle") + 1 :])
+    assert set(found) == {key[2:] for key in told_by(argv)}
     files = found.pop("config_file")
     assert all(Path(f).is_file() for f in ([files] if isinstance(files, str) else files))
     parser = ConfigParser(dict(found))
@@ -157,7 +158,7 @@ def run_as_monai(argv: tuple[str, ...]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("bundle", ["ka2er", "m4oe", "sam_med3d_moe"])
 @pytest.mark.parametrize(
-    "name", [*(f for f in FILES if "::" not in f and f[0] not in "$@%" and "#" not in f), "liver+", "a (b)"]
+    "name", [*(f for f in FILES if "::" not in f and f[0] not in "$@%-" and "#" not in f), "liver+", "a (b)"]
 )
 def test_ordinary_but_odd_names_reach_every_step_of_a_chain_as_they_are(bundle: str, name: str) -> None:
     """The task, its folder, its structure and its modality all have the name; the output folder, too."""
@@ -182,7 +183,31 @@ def test_ordinary_but_odd_names_reach_every_step_of_a_chain_as_they_are(bundle: 
         assert [name] in [k.get("structures") for k in seen]
 
 
-@pytest.mark.parametrize("name", ["@x", "%x", "a#b", f"${RUNS}", "50% of me@home"])
+CHAINS = sorted(p.parent.parent.name for p in Path(__file__).resolve().parents[2].glob("bundles/*/configs/chain.json"))
+
+
+@pytest.mark.parametrize("bundle", CHAINS)
+def test_a_name_that_passed_the_gate_would_be_no_option_either(bundle: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind the gate, which refuses many of these, stand the words: the gate is open here."""
+    monkeypatch.setattr("common.literals._checked", lambda text, *rest, **more: str(text))
+    root, content = Path("-data"), json.loads(Path(f"bundles/{bundle}/configs/chain.json").read_text())
+    made = edited(empty_dataset(root / "--one", {"liver": 1}), dim=content.get("dim", 3))
+    edited(empty_dataset(root / "-two", {"liver": 1}), channel_names={"0": "MR"}, dim=content.get("dim", 3))
+    structures, phase1 = bundle[:3] == "sam" and bundle != "samora", "separate" if bundle == "m4oe" else None
+    told = {"ka2er": "name", "m4oe": "modality", "sam_med3d_moe": "structures"}.get(bundle)
+    for name in [v for v in VALUES if v.startswith("-")][:: 1 if told else 6]:
+        edited(made, name=name, labels={"background": 0, name: 1, "other": 2}, channel_names={"0": name})
+        steps = plan(ChainSettings(bundle, root, Path("-out"), preset="smoke", phase1=phase1,
+                                   structures=(name,) if structures else ()))  # fmt: skip
+        seen = [run_as_monai(s.argv) for s in steps if s.argv]
+        assert {k["output_dir"] for k in seen} <= {str(s.output_dir) for s in steps}
+        assert all(k["dataset_dir"] in ("-data", "-data/--one", "-data/-two") for k in seen)
+        assert all(shlex.split(s.command)[1:] == list(s.argv[1:]) for s in steps if s.argv)
+        if told is not None:
+            assert ([name] if told == "structures" else name) in [k.get(told) for k in seen], name
+
+
+@pytest.mark.parametrize("name", ["@x", "%x", "a#b", f"${RUNS}", "50% of me@home", "-x", "--dry_run", "-"])
 def test_folders_may_be_called_as_they_like(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     root = Path(name)
     empty_dataset(root / "ct", {"liver": 1})

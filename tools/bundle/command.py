@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
+from common.command_words import shown_place
 from common.errors import ConfigError
 
 from ..bundle_files import Configuration, bundle_folders, configurations, find_bundle, read_json, walk
@@ -71,7 +71,7 @@ class Bundle:
 
     @staticmethod
     def _show(configuration: Configuration) -> None:
-        say(f"{configuration.name}: {' + '.join(shlex.quote(str(f)) for f in configuration.files)}")
+        say(f"{configuration.name}: {' + '.join(map(shown_place, configuration.files))}")
         content = merged(configuration)
         for where, value in walk(content):
             if isinstance(value, dict) and "_target_" in value:
@@ -152,7 +152,7 @@ class Bundle:
             max_bytes: bytes, unpacked, that are accepted.
         """
         folder = unpack(file, out, max_files=max_files, max_bytes=max_bytes)
-        say(f"{folder}: look at it with python -m tools bundle check {shlex.quote(str(folder))} before you run it")
+        say(f"{folder}: look at it with python -m tools bundle check {shown_place(folder)} before you run it")
 
     def push(self, folder: str, repo: str, *, private: bool = True, latest: bool = False, yes: bool = False) -> None:
         """Send a packed folder to a Hugging Face repository, as ``monai.bundle.push_to_hf_hub`` does.

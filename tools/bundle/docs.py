@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
+from common.bundle_words import shown_knob
 from common.errors import ConfigError
 from common.tables import markdown_text
 
@@ -136,7 +136,7 @@ This folder needs nothing but the packages of `configs/metadata.json`: the code 
 and lists `test`, `training` and `validation` of `{{"image": ..., "label": ...}}`; `DATASETS` is a folder of such
 folders.
 
-From anywhere else, add `--bundle_root {shlex.quote(bundle)}` and name the files by their paths. Results go to `eval/`,
+From anywhere else, add `{shown_knob("bundle_root", bundle)}` and name the files by their paths. Results go to `eval/`,
 weights to `models/`. In Python, `sys.path.insert(0, "{bundle}")` comes before `monai.bundle.load("{bundle}",
 bundle_dir=".", workflow_type="inference")`. Several packed bundles of the collection work in one process; two versions
 of one do not.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from common.command_words import shown_place
 from common.errors import ConfigError
 
 from ..bundle_files import read_json
@@ -54,7 +54,7 @@ def push_bundle(folder: Path, repo: str, *, private: bool, latest: bool, confirm
     wrong = [f for f in check_bundle(folder) if f.severity == "error"]
     if wrong:
         raise ConfigError("the bundle does not pass the checks", where=folder, got=f"{len(wrong)} errors",
-                          hint=f"python -m tools bundle check {shlex.quote(str(folder))}")  # fmt: skip
+                          hint=f"python -m tools bundle check {shown_place(folder)}")  # fmt: skip
     files = packed_files(folder, str(record["package"]))
     version = str(read_json(folder / "configs" / "metadata.json")["version"])
     size = sum((folder / f).stat().st_size for f in files)

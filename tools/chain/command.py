@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.command_words import shown_option, shown_place
 from common.errors import ConfigError
 from common.integrity import verify
 
@@ -140,7 +141,7 @@ def _words(value: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _describe(folder: str, run: str) -> str:
-    words = shlex.join([folder, f"{run}.json", "--task", run])
+    words = f"{shown_place(folder)} {shown_place(f'{run}.json')} {shown_option('task', run)}"
     return f"a folder is described first: python -m tools experts describe {words}"
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from common.command_words import shown_place
 from common.data.datasets.datalist import Collection, read_collection
 from common.data.datasets.dataset import Dataset
 from common.data.datasets.naming import check_names
@@ -31,7 +31,7 @@ def check_split(settings: ChainSettings, collection: Collection) -> None:
     split, datasets = settings.split, collection.datasets
     bare = [f"{d.name}: {c.id}" for d in datasets for c in d.cases(split) if c.label is None]
     unfit = [d for d in datasets if any(c.label is None for c in d.cases(split))] or list(datasets)
-    hint = f"python -m tools data split {shlex.quote(str(unfit[0].root))} --test 0.2"
+    hint = f"python -m tools data split {shown_place(unfit[0].root)} --test 0.2"
     hint += f", likewise {', '.join(d.name for d in unfit[1:])}" if unfit[1:] else ""
     hint += "" if split == "validation" else "; or --split validation"
     if bare:
@@ -68,7 +68,7 @@ def _given_tasks(
     return [entry for entry in found if entry[0].cases(settings.split)]
 
 
-def evaluation(settings: ChainSettings, of: Step, bundle: str, dataset_dir: str | Path) -> Step:
+def evaluation(settings: ChainSettings, of: Step, bundle: str, dataset_dir: str | Path | list[str]) -> Step:
     """The evaluation of a trained model by its own bundle."""
     config = config_argument(settings, bundle, ("inference.json", "evaluate.json"))
     overrides = {

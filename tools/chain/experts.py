@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.bundle_words import as_typed
+from common.command_words import shown_option, shown_place
 from common.data.datasets.datalist import Collection, read_collection, task_modalities
 from common.data.starts import check_start
 from common.errors import ConfigError
@@ -17,8 +17,6 @@ from common.experts.spec import read_manifest
 from common.literals import folder_names
 from common.weights import read_card
 
-from ..command_line import as_typed
-from ..train import typed
 from .overlays import ordered_files
 from .step import ChainSettings, Step, config_argument, data_files, own_data, run_words
 
@@ -201,8 +199,9 @@ def _shared_experts(
 
 
 def _start_hint(settings: ChainSettings) -> str:
-    own = ["--pretrained", str(settings.given[0][1]), "--dataset_dir", str(settings.dataset_dir)]
-    return f"train the second stage from it: python -m tools {shlex.join(['train', settings.bundle, *own])}"
+    file, data = settings.given[0][1], settings.dataset_dir
+    own = f"{shown_option('pretrained', file)} {shown_option('dataset_dir', data)}"
+    return f"train the second stage from it: python -m tools train {shown_place(settings.bundle)} {own}"
 
 
 def _experts(settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection) -> Iterable[Step]:
@@ -253,8 +252,8 @@ def _check_description(path: Path, task: str | None, collection: Collection, ign
     specs = read_manifest(path)
     found = [spec.task or spec.role for spec in specs]
     if found != [task or "external"]:
-        own = f"--task {shlex.quote(task)}" if task else "--external True"
-        hint = f"python -m tools experts describe <expert> {shlex.quote(str(path))} {own} --overwrite True"
+        own = shown_option("task", task) if task else "--external True"
+        hint = f"python -m tools experts describe <expert> {shown_place(path)} {own} --overwrite True"
         problem = "this is not the description of " + ("the task's expert" if task else "a task-agnostic expert")
         raise ConfigError(problem, where=path, got=", ".join(found), expected=task or "external", hint=hint)
     data = collection.dataset(task) if task else collection.datasets[0]
@@ -262,8 +261,8 @@ def _check_description(path: Path, task: str | None, collection: Collection, ign
     check_expert(specs[0], data.channels, collection.labels, modalities=names[data.name], ignore_card=ignore_card)
     if task is None and not ignore_card:
         check_reads_any(specs[0], [d.channels for d in collection.datasets], list(names.values()))
-    again = typed([sys.executable, "-m", "tools", "experts", "describe", specs[0].path, str(path),
-                   *(["--task", task] if task else ["--external", "True"]), "--overwrite", "True"])  # fmt: skip
+    again = f"python -m tools experts describe {shown_place(specs[0].path)} {shown_place(path)}"
+    again += f" {shown_option('task', task) if task else '--external True'} --overwrite True"
     check_unchanged(specs[0], f"put its files back; or, where the change is meant, describe it again: {again}")
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.bundle_words import as_typed
 from common.data.datasets.datalist import Collection, read_collection
 from common.data.datasets.naming import check_names
 from common.errors import ConfigError
 from common.plain_json import read_object
 
-from ..command_line import as_typed
 from .evaluate import check_split, evaluation, given_evaluations, together
 from .experts import expert_steps, given_expert, several, stage_one_runs, taken
 from .overlays import ordered_files

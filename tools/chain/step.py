@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.bundle_words import FILES, guessed, knobs, with_files
+from common.command_words import option
 from common.data.datasets.dataset import Dataset, read_dataset
 from common.errors import ConfigError, visible
 from common.integrity import file_hash
 from common.literals import is_plain
 from common.plain_json import read_object
 
-from ..command_line import files_word, word
 from ..train import typed
 
 __all__ = [
@@ -155,7 +155,7 @@ def experiment_of(settings: ChainSettings) -> str:
 
 
 def config_argument(settings: ChainSettings, bundle: str, names: Iterable[str]) -> str:
-    """The value of ``--config_file`` for a bundle's files.
+    """``--config_file=...`` for a bundle's files.
 
     Raises:
         ConfigError: for a file that there is not.
@@ -164,21 +164,18 @@ def config_argument(settings: ChainSettings, bundle: str, names: Iterable[str]) 
     for file in files:
         if not file.is_file():
             raise ConfigError("the configuration file does not exist", where=file)
-    return files_word(files)
+    return with_files(files)
 
 
 def run_words(settings: ChainSettings, config: str, overrides: Mapping[str, object], run_name: str) -> tuple[str, ...]:
-    """The command of a run, tracked as the chain is."""
-    words = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config]
+    """The command of a run, tracked as the chain is; ``config`` is of :func:`config_argument`."""
     tracked: dict[str, object] = {}
     if settings.tracking != "none" and run_name:
         tracked = {"tracking": settings.tracking, "tracking_uri": settings.tracking_uri,
                    "experiment_name": experiment_of(settings), "run_name": run_name}  # fmt: skip
         if "output_dir" in overrides and not is_plain(str(overrides["output_dir"])):
             tracked["save_execute_config"] = False  # MONAI would put its name together from the text of output_dir
-    for key, value in {**overrides, **tracked}.items():
-        words += [f"--{key}", word(value)]
-    return tuple(words)
+    return (sys.executable, "-m", "monai.bundle", "run", config, *knobs({**overrides, **tracked}))
 
 
 def data_files(dataset: Dataset) -> tuple[Path, ...]:
@@ -188,23 +185,25 @@ def data_files(dataset: Dataset) -> tuple[Path, ...]:
     return (dataset.root / "dataset.json", *sorted(files))
 
 
-def own_data(settings: ChainSettings, dataset: Dataset) -> tuple[str, tuple[Path, ...]]:
+def own_data(settings: ChainSettings, dataset: Dataset) -> tuple[str | list[str], tuple[Path, ...]]:
     """The ``dataset_dir`` of a run on one task, and every file that this consists of.
 
-    It is the dataset's folder, or that task of the collection where the collection gives it names of its own.
+    It is the dataset's folder, or that task of the collection where the collection gives it names of its own: as a list
+    of one where commas would make it several.
     """
     if read_dataset(dataset.root) == dataset:
         return str(dataset.root), data_files(dataset)
     place = settings.dataset_dir
     listing = place if place.is_file() else place / "collection.json"
-    return f"{place}::{dataset.name}", (listing, *data_files(dataset))
+    own = f"{place}::{dataset.name}"
+    return [own] if "," in own else own, (listing, *data_files(dataset))
 
 
 def fingerprint(step: Step) -> str:
     """Hash of the command, the configuration files that it names and the content of its inputs."""
     digest = hashlib.sha256()
     for argument in step.argv[1:]:
-        digest.update(argument.encode() + b"\0")
+        digest.update(argument.replace("=", "\0", argument.startswith("--")).encode() + b"\0")  # as chains keep it
     for path in sorted({*step_files(step.argv), *step.inputs}):
         digest.update(path.name.encode() + b"\0")
         digest.update(_content(path))
@@ -217,9 +216,7 @@ def _content(path: Path) -> bytes:
 
 def step_files(argv: Sequence[str]) -> list[Path]:
     """The configuration files that a command names, in the order of merging."""
-    words = list(argv)
-    if "--config_file" not in words:
-        return []
-    value = words[words.index("--config_file") + 1]
-    named = ast.literal_eval(value) if value.startswith("[") and value.endswith("]") else [value]
-    return [Path(name) for name in named]
+    start = option(FILES, "")
+    value = next((w.removeprefix(start) for w in argv if w.startswith(start)), None)
+    named = [] if value is None else guessed(value)
+    return [Path(name) for name in ([named] if isinstance(named, str) else named)]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.command_words import shown_option, shown_place
 from common.engine.evaluation.score_record import earlier_scores_file, scores_file
 from common.errors import ConfigError, DataError, WeightError
 from common.integrity import copy_sealed, file_hash, keep_previous, verify
@@ -51,7 +51,7 @@ def install_model(steps: Sequence[Step], settings: ChainSettings, *, install: bo
     source = next(s for s in steps if s.kind == "amalgamated").output_dir / "model.pt"
     target = settings.bundles / settings.bundle / "models" / "model.pt"
     if not install:
-        return f"The model was not installed: use --weights {shlex.quote(str(source))}, or add --install True"
+        return f"The model was not installed: use {shown_option('weights', source)}, or add --install True"
     verify(source)
     if target.is_file() and file_hash(target) == file_hash(source):
         return f"The model is installed already, as {target}"
@@ -81,11 +81,11 @@ def found_models(bundle: str, runs: Path = Path("runs")) -> list[Path]:
 def model_hint(bundle: str, runs: Path = Path("runs")) -> str:
     """What to type where a bundle has no model: with one of those that there are, or to train one."""
     models = found_models(bundle, runs)
-    train = f"python -m tools chain run {shlex.quote(bundle)} --dataset_dir <collection>"
+    train = f"python -m tools chain run {shown_place(bundle)} --dataset_dir <collection>"
     if not models:
         return f"train one: {train} (with --install True, where a --preset is given)"
     more = f" ({len(models)} in all)" if len(models) > _SHOWN else ""
-    listed = " or ".join(f"--weights {shlex.quote(str(p))}" for p in models[:_SHOWN])
+    listed = " or ".join(shown_option("weights", p) for p in models[:_SHOWN])
     return f"add {listed}{more}; or make one the bundle's own with --install True in its chain's command"
 
 

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.bundle_words import FILES, TypedText, knob, with_files
+from common.command_words import option
 from common.errors import ConfigError
 
 from ..chain.step import Step, step_files
-from ..command_line import TypedText, files_word, word
 from ..workflow import read_config
 
 __all__ = ["Budget", "measured", "with_words"]
@@ -95,16 +96,17 @@ def _config(step: Step) -> Mapping[str, Any]:
 
 def with_words(step: Step, knobs: Mapping[str, object] | None = None, files: Sequence[Path] = ()) -> Step:
     """The same command with further overrides (the last one counts) and configuration files."""
-    words = list(step.argv)
-    at = words.index("--config_file") + 1
-    words[at] = files_word([*step_files(words), *(Path(_short(f)) for f in files)])
+    words = _replaced(step.argv, FILES, with_files([*step_files(step.argv), *(Path(_short(f)) for f in files)]))
     for name, value in (knobs or {}).items():
-        given = word(TypedText(value) if isinstance(value, str) else value)
-        if f"--{name}" in words:
-            words[words.index(f"--{name}") + 1] = given
-        else:
-            words += [f"--{name}", given]
-    return dataclasses.replace(step, argv=tuple(words))
+        words = _replaced(words, name, knob(name, TypedText(value) if isinstance(value, str) else value))
+    return dataclasses.replace(step, argv=words)
+
+
+def _replaced(words: Sequence[str], key: str, new: str) -> tuple[str, ...]:
+    """The words with one of them in the place of those for its key, or at the end."""
+    old = [n for n, w in enumerate(words) if w.startswith(option(key, ""))]
+    at = old[0] if old else len(words)
+    return (*words[:at], new, *words[at + 1 :])
 
 
 def _short(file: Path) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from common.command_words import shown_option
 from common.data.datasets.datalist import read_collection
 from common.errors import ConfigError
 from common.plain_json import read_object
@@ -152,7 +152,7 @@ def preset_of(presets: Mapping[str, str], bundle: str) -> str:
         "no preset for this bundle",
         where="preset",
         got=bundle,
-        hint=f"--preset {shlex.quote(f'laptop,{bundle}=smoke')}",
+        hint=shown_option("preset", f"laptop,{bundle}=smoke"),
     )
 
 

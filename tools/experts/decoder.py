@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
+from common.bundle_words import shown_knob
 from common.card import ModelCard, save_weights
 from common.errors import ExpertError, WeightError
 from common.experts.sources import hash_files
@@ -155,5 +155,5 @@ def _report(
         f"{proof.prompts} random prompts: every one is answered by whom it was; the {proof.general} that the general "
         f"decoder answers alone have the same bits, the others differ by {proof.largest:.3g} at most (rounding).\n"
         f"Nobody asks {new.name} yet. Train the gate further: python -m monai.bundle run --config_file "
-        f"bundles/sam_med3d_moe/configs/train.json --start_from {shlex.quote(str(target))}",
+        f"bundles/sam_med3d_moe/configs/train.json {shown_knob('start_from', target)}",
     )

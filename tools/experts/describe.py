@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from common.atomic import atomic_write
+from common.command_words import shown_option
 from common.errors import ConfigError
 from common.experts.describe import describe_expert, kind_of
 from common.experts.spec import ExpertSpec
@@ -52,7 +52,7 @@ def describe(
         ExpertError: when the expert cannot be opened.
     """
     if external == bool(task):
-        got = f"--task {shlex.quote(task or 'None')} --external {bool(external)}"
+        got = f"{shown_option('task', task or None)} --external {bool(external)}"
         raise ConfigError("whose expert is it?", where=path, got=got,
                           expected="--task with the name of its data set, or --external True")  # fmt: skip
     structures = read_structures(labels)
@@ -69,7 +69,7 @@ def describe(
     if silent:
         console().print(f"channel {', '.join(silent)} tells no modality, and is compared by its name alone: "
                         "--channels CT or what else it is", soft_wrap=True)  # fmt: skip
-    use = f"--external {shlex.quote(str(target))}" if external else f"--given {shlex.quote(f'{task}={target}')}"
+    use = shown_option("external", target) if external else shown_option("given", f"{task}={target}")
     console().print(f"{target}: now  python -m tools chain run ka2er --dataset_dir <collection> {use}", soft_wrap=True)
     return spec
 

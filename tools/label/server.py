@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.command_words import option
 from common.errors import ConfigError, DataError, few
 from common.modalities import DICOM_KINDS, meanings
 from common.plain_json import LARGEST, parse_object
@@ -100,8 +101,8 @@ class Server:
     ) -> None:  # fmt: skip
         # not the shell wrapper "monailabel": it breaks on spaces and puts the environment's parent on the path
         self.command = [
-            str(python), "-m", "monailabel.main", "start_server", "--app", str(app), "--studies", studies,
-            "--host", host, "--port", str(port), "--conf", "models", ",".join(models),
+            str(python), "-m", "monailabel.main", "start_server", option("app", app), option("studies", studies),
+            option("host", host), option("port", port), "--conf", "models", ",".join(models),
             "--conf", "zoo_source", "local", "--conf", "sam2", "false",
             # MONAI Label lets the pages of any web site ask and read; its own setting for that ends version 0.8.5
             "--uvicorn_app", "label_checks.guard:app",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from monai.data import MetaTensor
 
 from common.atomic import atomic_write
+from common.command_words import shown_option
 from common.contract import OVERRIDE, Contract
 from common.data.pictures import read_picture
 from common.errors import DataError
@@ -69,7 +69,7 @@ class Comparison:
         if self.modality and kind and same(kind, self.modality) is False and not self.ignore:
             hint = f"choose another, or add {OVERRIDE}"
             raise DataError("DICOM says that the scan is something else", where=where, got=tag,
-                            expected=f"--modality {shlex.quote(self.modality)}", hint=hint)  # fmt: skip
+                            expected=shown_option("modality", self.modality), hint=hint)  # fmt: skip
         fit = self.contract.fit(None, self.modality, tag=tag, where=where, ignore=self.ignore)
         told, names = [*self._grey(scan), *fit.notes], fit.modalities
         sure = bool(self.modality or kind)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...command_words import shown_option
 from ...errors import WeightError
 from ...labels import LabelSpace
 from ...literals import check_file_name
@@ -282,9 +282,9 @@ def _other_weights(here: list[Path], fold: int | str, checkpoint: str) -> str | 
     folds = [p.parts[0].removeprefix("fold_") for p in here if p.name == checkpoint]
     files = [p.name for p in here if p.parts[0] == f"fold_{fold}"]
     every = [(p.parts[0].removeprefix("fold_"), p.name) for p in here]
-    options = [f"--fold {shlex.quote(name)}" for name in folds]
-    options = options or [f"--checkpoint {shlex.quote(name)}" for name in files]
-    options = options or [f"--fold {shlex.quote(f)} --checkpoint {shlex.quote(n)}" for f, n in every]
+    options = [shown_option("fold", name) for name in folds]
+    options = options or [shown_option("checkpoint", name) for name in files]
+    options = options or [f"{shown_option('fold', f)} {shown_option('checkpoint', n)}" for f, n in every]
     return "take what is there: " + " or ".join(options) if options else None
 
 

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import re
-import shlex
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ import ignite.distributed as idist
 import numpy as np
 
 from ...atomic import atomic_write
+from ...bundle_words import shown_knob
 from ...data.datasets.datalist import read_collection
 from ...data.datasets.dataset import Dataset
 from ...errors import ConfigError, DataError
@@ -203,7 +203,7 @@ def _single(dataset_dir: str | Path) -> Dataset:
             where=dataset_dir,
             got=", ".join(d.name for d in datasets),
             expected="the folder of one of them",
-            hint=f"--dataset_dir {shlex.quote(str(datasets[0].root))}",
+            hint=shown_knob("dataset_dir", datasets[0].root),
         )
     if not datasets[0].cases("training"):
         raise DataError("the dataset has no training cases", where=dataset_dir)

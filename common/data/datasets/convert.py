@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...command_words import shown_option, shown_place
 from ...errors import DataError, few
 from ...labels import BACKGROUND, LabelSpace
 from ..io import read_volume
@@ -127,7 +127,7 @@ def convert_nnunet(
             got=f"none of the names {few(bare)}",
             expected=f"one file per case, such as {bare[0]}.nii.gz",
             hint="correct the names, or convert with --labels: python -m tools data convert "
-            f"{shlex.join([str(raw / 'imagesTr'), str(out), '--labels', str(raw / 'labelsTr')])}",
+            f"{shown_place(raw / 'imagesTr')} {shown_place(out)} {shown_option('labels', raw / 'labelsTr')}",
         )
     held_maps = label_maps(raw / "labelsTs") if (raw / "labelsTs").is_dir() else {}
     held = paired(raw / "imagesTs", held_maps, channels) if (raw / "imagesTs").is_dir() else []

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...command_words import shown_option
 from ...errors import DataError, few
 from ...modalities import DICOM_KINDS, of_dicom, same
 from ..dicom.slices import is_dicom, modality_tag
@@ -49,7 +49,7 @@ def _check_tags(case: Case, given: Sequence[str], where: str | Path) -> None:
     if len(tags) == len(given) and any(dicom_differs(t, (c,)) for t, c in zip(tags, given, strict=True)):
         told = ",".join(t or c for t, c in zip(tags, given, strict=True))
         raise DataError("DICOM says that the scan is something else", where=f"{where}, case {case.id}", got=told,
-                        expected=", ".join(given), hint=f"--channels {shlex.quote(told)}")  # fmt: skip
+                        expected=", ".join(given), hint=shown_option("channels", told))  # fmt: skip
 
 
 def dicom_differs(tag: str, channels: Sequence[str]) -> bool:

@@ -21,6 +21,7 @@ __all__ = [
     "items",
     "label_space",
     "modalities",
+    "places",
     "read_collection",
     "structures",
     "task_channels",
@@ -87,7 +88,8 @@ def read_collection(path: str | Path | Sequence[str | Path] | Collection) -> Col
         path: a folder with ``dataset.json`` (collection of one), a folder of such folders, a folder with (or a file)
             ``collection.json`` ``{"name", "datasets": [paths], "tasks": {name: {"labels": {name: new name},
             "modality": new name}}}``, a list of folders, or the same separated by commas. ``<path>::<task>`` is that
-            task of a collection alone, with the names that the collection gives it.
+            task of a collection alone, with the names that the collection gives it. What is there as it stands, commas
+            and all, is not taken apart; nor are the entries of a list.
 
     Raises:
         DataError: when there is nothing to read, names repeat or channel counts differ.
@@ -99,10 +101,10 @@ def read_collection(path: str | Path | Sequence[str | Path] | Collection) -> Col
 
 def _read(path: str | Path | Sequence[str | Path], within: tuple[Path, ...] = ()) -> Collection:
     """As :func:`read_collection`, for what the listings ``within``, outer first, name."""
-    if isinstance(path, str) and "," in path and not Path(path).exists():
-        path = [p.strip() for p in path.split(",") if p.strip()]
+    if isinstance(path, str):
+        path = places(path)
     if not isinstance(path, (str, Path)):
-        found = [d for p in path for d in read_collection(p).datasets]
+        found = [d for p in path for d in (p.datasets if isinstance(p, Collection) else _read(Path(str(p))).datasets)]
         return _collection("+".join(d.name for d in found), Path(str(path[0])).parent if path else Path(), found)
     path = Path(path)
     place, sign, task = str(path).rpartition("::")
@@ -126,6 +128,21 @@ def _read(path: str | Path | Sequence[str | Path], within: tuple[Path, ...] = ()
             hint=PHANTOM_HINT,
         )
     return _collection(path.resolve().name, path, [read_dataset(f) for f in folders])
+
+
+def places(text: str) -> Path | list[Path]:
+    """The place that a text names, or those that it names with commas between them.
+
+    Raises:
+        DataError: when the text stands for a task of a collection that cannot be read.
+    """
+    whole = Path(text)
+    place, sign, task = text.rpartition("::")
+    if "," not in text or whole.exists():
+        return whole
+    if sign and Path(place).exists() and ("," not in task or task in _read(Path(place)).tasks):
+        return whole
+    return [Path(p.strip()) for p in text.split(",") if p.strip()]
 
 
 def items(

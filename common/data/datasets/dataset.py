@@ -100,9 +100,20 @@ def read_dataset(path: str | Path, report: Callable[[DataError], None] | None = 
     if not splits["validation"]:
         splits = _with_hashed_validation(name, splits)
     dataset = Dataset(name, root, names, labels, splits, dim, about=about(data))
+    _report_joined(dataset, file, report)
     _report_repeats(dataset, file, report)
     _report_leakage(dataset, file, report)
     return dataset
+
+
+def _report_joined(dataset: Dataset, file: Path, report: Callable[[DataError], None]) -> None:
+    """A channel with several names is one whose cases differ, as ``data merge`` writes it: each says what it is."""
+    joined = [name for name in dataset.channels if " | " in name]
+    bare = [case.id for case in dataset.cases() if case.modality is None] if joined else []
+    if bare:
+        report(DataError("a channel has several names, joined by '|', and cases do not say which they are", where=file,
+                         got=f"{joined[0]!a}; {few(bare)}", expected='one name, or "modality" in each entry',
+                         hint="rename the channel; data convert has --channels"))  # fmt: skip
 
 
 def _split(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...channel_order import order_of
 from ...errors import DataError
-from ...literals import check_file_name, check_name
+from ...literals import check_channel, check_file_name, check_name
 from ...modalities import meanings, same
 from ...plain_json import read_object
 
@@ -143,7 +143,7 @@ def channel_names(data: Mapping[str, Any], where: Path) -> tuple[str, ...]:
         found = [found[k] for k in sorted(numbers, key=numbers.__getitem__)]
     if not isinstance(found, Sequence) or not found:
         raise DataError("the dataset names no channels", where=where, got=f"{found!a:.100}", expected=expected)
-    names = tuple(check_name(n, "channel", where=where) for n in found)
+    names = tuple(check_channel(n, where=where) for n in found)
     return names if len(set(names)) == len(names) else tuple(f"{n} {i}" for i, n in enumerate(names))
 
 

@@ -17,7 +17,7 @@ from ...geometry import PLAUSIBLE_SPACING_MM, Grid
 from ...intensity_range import Range, range_of
 from ..io import read_volume
 from ..volumes.nifti import open_nifti
-from .datalist import read_collection
+from .datalist import places, read_collection
 from .dataset import Dataset, read_dataset
 from .dataset_json import SPLITS, Case, read_json
 from .naming import name_doubts
@@ -233,9 +233,9 @@ def _leniently(dataset_dir: str | Path, problems: list[Problem]) -> Iterator[Dat
 
 
 def _folders(dataset_dir: str | Path) -> list[Path]:
-    parts = [p.strip() for p in str(dataset_dir).split(",")] if not Path(dataset_dir).exists() else [str(dataset_dir)]
+    found = places(str(dataset_dir))
     result: list[Path] = []
-    for part in map(Path, parts):
+    for part in [found] if isinstance(found, Path) else found:
         listing = part if part.is_file() else part / "collection.json"
         if (part / "dataset.json").is_file() or part.name == "dataset.json":
             result.append(part.parent if part.name == "dataset.json" else part)

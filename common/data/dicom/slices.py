@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pydicom
 from pydicom.filereader import read_file_meta_info
 
+from ...command_words import shown_place
 from ...errors import DataError, GeometryError
 
 __all__ = [
@@ -212,7 +212,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
             "a DICOM data set without the preamble that files have",
             where=path,
             expected="128 bytes and DICM before it",
-            hint=f"store it as a file: dcmconv {shlex.quote(str(path.absolute()))} NEW_FILE",
+            hint=f"store it as a file: dcmconv {shown_place(path.absolute())} NEW_FILE",
         )
     return DataError(
         f"not a readable DICOM file ({type(error).__name__}: {str(error)[:120]})",

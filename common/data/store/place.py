@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import shutil
 import tempfile
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...atomic import atomic_write, free_bytes, process_alive
+from ...command_words import shown_option
 from ...errors import ConfigError, DataError
 from ...literals import file_name
 from ...plain_json import read_object
@@ -114,7 +114,7 @@ class Store:
             DataError: above the limit, or when the disk has not that much.
         """
         place = self.writable()
-        hint = f"see what is there with: python -m tools data store list --store_dir {shlex.quote(str(place))}"
+        hint = f"see what is there with: python -m tools data store list {shown_option('store_dir', place)}"
         if self.limit_gb is not None:
             there = folder_bytes(place)
             if there + needed > self.limit_gb * _GB:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import NamedTuple
 
+from ...command_words import place, shown, shown_option, shown_place
 from ...errors import DataError
 
 __all__ = ["AGAIN", "EXPORT", "VOLUMES", "cut_off", "held", "refuse_other"]
@@ -70,17 +70,17 @@ def refuse_other(path: Path) -> None:
 def _way_out(path: Path, found: Held) -> str:
     name = path.name
     if found.words.startswith("a pointer"):
-        return f"fetch the file itself: git lfs pull --include {shlex.quote(name)}"
+        return f"fetch the file itself: git lfs pull {shown_option('include', name)}"
     if found.suffix == ".html":
         return "download it again: what came was a page, perhaps one that asks for a login"
     if found.suffix == ".zip":
-        return f"unzip -- {shlex.quote(str(path))}"
+        return f"unzip -- {shown_place(path)}"
     if found == _GZIP and path.suffix.lower() != ".nii":
-        return f"mv -- {shlex.join([str(path), f'{path}.gz'])} && gunzip -- {shlex.quote(f'{path}.gz')}"
+        return f"mv -- {shown(place(path), place(f'{path}.gz'))} && gunzip -- {shown_place(f'{path}.gz')}"
     if found == _GZIP:
-        return f"mv -- {shlex.join([str(path), f'{path}.gz'])}"
+        return f"mv -- {shown(place(path), place(f'{path}.gz'))}"
     stem = next((name[: -len(s)] for s in VOLUMES if name.lower().endswith(s)), path.stem)
-    return f"mv -- {shlex.join([str(path), str(path.with_name(stem + found.suffix))])}"
+    return f"mv -- {shown(place(path), place(path.with_name(stem + found.suffix)))}"
 
 
 def cut_off(path: Path, got: object, expected: object) -> DataError:

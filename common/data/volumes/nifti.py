@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import zlib
 from functools import cache
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from monai.data import MetaTensor
 from monai.transforms import LoadImage
 
+from ...command_words import place, shown
 from ...errors import DataError, GeometryError
 from ...geometry import PLAUSIBLE_SPACING_MM, Grid
 from .contents import AGAIN, EXPORT, cut_off, refuse_other
@@ -146,7 +146,7 @@ def _loader() -> LoadImage:
 def _command(work: str, result: str, path: Path) -> str:
     """A line to type: the file's name is an argument, never a part of the program."""
     code = f"import sys, nibabel as n, numpy as np; i = n.load(sys.argv[1]); {work}"
-    return shlex.join(["python", "-c", code, str(path), result])
+    return shown("python", "-c", code, str(path), result)
 
 
 def _unreadable(path: Path, error: BaseException) -> DataError:
@@ -159,12 +159,12 @@ def _unreadable(path: Path, error: BaseException) -> DataError:
     if early or isinstance(error, zlib.error) or "CRC" in words:
         return DataError(f"the file is cut off or damaged ({words})", where=path, hint=AGAIN)
     if "invalid intercept" in words:
-        edit = ["nifti_tool", "-mod_hdr", "-mod_field", "scl_inter", "0", "-infiles", str(path), "-prefix", "new.nii"]
+        edit = ["nifti_tool", "-mod_hdr", "-mod_field", "scl_inter", "0", "-infiles", place(path), "-prefix", "new.nii"]
         return DataError(
             "the header's scaling is impossible: scl_slope is a number and scl_inter is none",
             where=path,
             got="scl_inter NaN or infinite",
             expected="the offset that belongs to scl_slope, 0 when there is none",
-            hint=f"ask whoever wrote it; when the offset is 0: {shlex.join(edit)}",
+            hint=f"ask whoever wrote it; when the offset is 0: {shown(*edit)}",
         )
     return DataError(f"not a readable NIfTI file ({words})", where=path, hint=EXPORT)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ...command_words import place, shown
 from ...errors import DataError, GeometryError
 from .contents import EXPORT, cut_off
 from .detached import Stored, named_files, refuse_damaged
@@ -176,7 +176,7 @@ def _refuse_placeless(header: _Header, kinds: list[str], path: Path) -> None:
             got=f"space: {space}" if space else "no space",
             expected="space: left-posterior-superior, right-anterior-superior or left-anterior-superior",
             hint="compare it with the original scan in 3D Slicer; when its space is left-posterior-superior, write "
-            f"that down: {shlex.join(['python', '-c', lines, str(path), 'told.nii.gz'])}",
+            f"that down: {shown('python', '-c', lines, str(path), 'told.nii.gz')}",
         )
     places = [p for p, kind in zip(_directions(header), kinds, strict=False) if kind in _SPATIAL]
     vectors = [_numbers(p) for p in places]
@@ -216,9 +216,9 @@ def _stored(header: _Header, path: Path) -> Stored:
         raise DataError("the voxels are no numbers that are read", where=path, got=f"type: {kind}",
                         expected="uchar, short, int, float, ...", hint=EXPORT)  # fmt: skip
     if encoding not in _PACKINGS:
-        again = ["unu", "save", "-f", "nrrd", "-e", "gzip", "-i", str(path), "-o", "new.nrrd"]
+        again = ["unu", "save", "-f", "nrrd", "-e", "gzip", "-i", place(path), "-o", "new.nrrd"]
         raise DataError("this encoding of the voxels is not read", where=path, got=f"encoding: {encoding}",
-                        expected="raw, gzip, hex or ascii", hint=shlex.join(again))  # fmt: skip
+                        expected="raw, gzip, hex or ascii", hint=shown(*again))  # fmt: skip
     if encoding == "raw" and _BYTES[kind] > 1 and "endian" not in fields:
         raise DataError("the header does not say in which order the bytes are", where=path,
                         expected="endian: little (all usual computers) or endian: big",

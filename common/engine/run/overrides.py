@@ -137,7 +137,7 @@ def _did_you_mean(parts: Sequence[str], depth: int, choices: Sequence[str], conf
     if not close and depth == 0:
         close = [c for c in choices if parts[0].lower() in c.lower()][:1]
     if close:
-        return "did you mean --" + SEPARATOR.join([*parts[:depth], close[0], *parts[depth + 1 :]]) + "?"
+        return f"did you mean --{SEPARATOR.join([*parts[:depth], close[0], *parts[depth + 1 :]])}?"
     knobs = [k for k, v in config.items() if not isinstance(v, (dict, list))]
     return "the knobs are: " + ", ".join(knobs)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from ...bundle_words import shown_knob
 from ...card import ModelCard
 from ...data.starts import check_start
 from ...errors import ConfigError, WeightError
@@ -135,7 +135,7 @@ def _continued(
     for key, value in {**shape, "spacing": spacing}.items():
         if value is not None and value != own[key]:
             problem = "the mixture was trained with another value"
-            hint = f"--{key} {shlex.quote(str(own[key]))} goes on as {path} was trained"
+            hint = f"{shown_knob(key, own[key])} goes on as {path} was trained"
             raise ConfigError(problem, where=key, got=value, expected=own[key], hint=hint)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from common.errors import AmalgamationError, ConfigError, ExpertError
+from tests.monai_words import told_by
 from tests.tools.empty_dataset import empty_dataset
 from tools.chain import run as chain_run
 from tools.chain.command import Chain, _overrides
@@ -53,7 +54,7 @@ def test_external_dataset_becomes_a_task_agnostic_expert(settings: ChainSettings
     general = empty_dataset(tmp_path / "general", {"liver": 1})
     steps = plan(dataclasses.replace(settings, external=general))
     step = next(s for s in steps if s.kind == "external")
-    assert "external" in step.argv and "evaluate:external:general" not in [s.id for s in steps]
+    assert "--role=external" in step.argv and "evaluate:external:general" not in [s.id for s in steps]
 
 
 def test_without_an_external_expert_the_student_asks_its_task_expert_only(
@@ -257,4 +258,4 @@ def test_the_tracking_store_is_there_before_the_runs_that_share_it(settings: Cha
     prepare_tracking(settings)
     client = MlflowClient(tracking_uri=settings.tracking_uri)
     assert client.get_experiment_by_name(settings.output_dir.name) is not None
-    assert all("--tracking_uri" in s.argv for s in plan(settings) if s.kind in ("expert", "amalgamated"))
+    assert all("--tracking_uri" in told_by(s.argv) for s in plan(settings) if s.kind in ("expert", "amalgamated"))

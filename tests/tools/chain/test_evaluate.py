@@ -1,7 +1,6 @@
 """A chain evaluates where there are cases, says where there are none, and believes no evaluation without scores."""
 
 import dataclasses
-import itertools
 import json
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from common.data.datasets.datalist import read_collection
 from common.engine.evaluation.score_summary import write_case_csv, write_summary_json
 from common.engine.evaluation.scores import MEASURES
 from common.errors import AmalgamationError, ConfigError, DataError
+from tests.monai_words import told_by
 from tools.chain import run as chain_run
 from tools.chain.command import Chain
 from tools.chain.evaluate import unscored
@@ -107,17 +107,17 @@ def test_a_given_expert_is_evaluated_on_its_own_task(settings, described):
     settings = dataclasses.replace(settings, given=(given,))
     steps = {s.id: s for s in plan(settings)}
     step = steps["evaluate:expert:b"]
-    words = dict(itertools.pairwise(step.argv))
+    words = told_by(step.argv)
     assert "evaluate_ensemble.json" in words["--config_file"] and words["--experts"] == str(given[1])
     assert words["--dataset_dir"] == str(settings.dataset_dir / "b") and words["--split"] == "test"
     assert not step.needs and given[1] in step.inputs and step.output_dir.name == "b" and not unscored(settings)
-    assert "ka2er_expert" in dict(itertools.pairwise(steps["evaluate:expert:a"].argv))["--config_file"]
+    assert "ka2er_expert" in told_by(steps["evaluate:expert:a"].argv)["--config_file"]
     listing = {"datasets": ["a", "b"], "tasks": {"b": {"labels": {"spleen": "Spleen"}}}}
     (settings.dataset_dir / "collection.json").write_text(json.dumps(listing))
     renamed = described("b2", {"background": 0, "liver": 1, "Spleen": 2})[1]
     renamed.write_text(renamed.read_text().replace('"task": "b2"', '"task": "b"'))
     step = next(s for s in plan(dataclasses.replace(settings, given=(("b", renamed),))) if s.subject == "expert:b")
-    place = dict(itertools.pairwise(step.argv))["--dataset_dir"]
+    place = told_by(step.argv)["--dataset_dir"]
     assert read_collection(place).labels.names == ("liver", "Spleen")
 
 
@@ -164,7 +164,7 @@ def test_the_card_is_ignored_where_the_chain_says_so(settings):
     """Every training and evaluation gets the override; the record keeps it."""
     for told in (False, True):
         steps = plan(dataclasses.replace(settings, ignore_card=told))
-        having = {s.id for s in steps if "--ignore_card" in s.argv}
+        having = {s.id for s in steps if "--ignore_card" in told_by(s.argv)}
         assert having == ({s.id for s in steps if "monai.bundle" in s.argv} if told else set())
         record = Record.open(settings.output_dir, dataclasses.replace(settings, ignore_card=told), steps)
         assert record.data["ignore_card"] is told

@@ -13,6 +13,7 @@ from common.data.datasets.datalist import read_collection
 from common.errors import AmalgamationError, ConfigError, DataError, ExpertError, WeightError
 from common.experts.spec import read_manifest
 from common.labels import LabelSpace
+from tests.monai_words import told_by
 from tools.chain.command import Chain, _given
 from tools.chain.plan import plan
 from tools.chain.record import write_manifest
@@ -47,7 +48,7 @@ def _with(settings, out):
 
 
 def _words(step):
-    return dict(itertools.pairwise(step.argv))
+    return told_by(step.argv)
 
 
 def test_a_chain_trains_the_other_experts_only(settings, described, tmp_path):

@@ -35,7 +35,7 @@ def test_one_run_for_all_modalities_comes_first(settings):
     ]  # fmt: skip
     model = settings.output_dir / "experts" / "joint" / "model.pt"
     assert steps["amalgamated:seed0"].needs == ("expert:joint",) and model in steps["amalgamated:seed0"].inputs
-    assert f"--pretrained {model}" in steps["amalgamated:seed0"].command
+    assert f"--pretrained={model}" in steps["amalgamated:seed0"].command
     assert not steps["alone:seed0"].needs and "--pretrained" not in steps["alone:seed0"].command
     assert "no_experts.json" in steps["alone:seed0"].command
 
@@ -43,9 +43,9 @@ def test_one_run_for_all_modalities_comes_first(settings):
 def test_one_run_per_modality_is_merged_by_the_next_phase(settings):
     steps = {s.id: s for s in plan(replace(settings, phase1="separate", alone=False))}
     assert list(steps)[:3] == ["expert:CT", "expert:LGE_MR", "expert:T2_MR"]
-    assert "--modality 'LGE MR'" in steps["expert:LGE_MR"].command
+    assert "--modality='LGE MR'" in steps["expert:LGE_MR"].command
     given = ",".join(str(settings.output_dir / "experts" / n / "model.pt") for n in ("CT", "LGE_MR", "T2_MR"))
-    assert f"--pretrained {given}" in steps["amalgamated:seed0"].command
+    assert f"--pretrained={given}" in steps["amalgamated:seed0"].command
 
 
 def test_variants_are_trained_on_request(settings):

@@ -32,17 +32,17 @@ def test_the_general_model_comes_first_and_does_not_know_the_experts_structures(
         "evaluate:amalgamated:seed0",
     ]  # fmt: skip
     general = steps["expert:general"].command
-    assert "--exclude \"['liver tumour', 'gallbladder']\"" in general
+    assert "--exclude=\"['liver tumour', 'gallbladder']\"" in general
     assert "general.json" in general and "tiny_general.json" in general and "--general" not in general.split()
     for name, structure in (("liver_tumour", "liver tumour"), ("gallbladder", "gallbladder")):
         step = steps[f"expert:{name}"]
-        assert step.needs == ("expert:general",) and f"--general {experts / 'general' / 'model.pt'}" in step.command
-        assert f"--structures \"['{structure}']\"" in step.command and structure in step.title
+        assert step.needs == ("expert:general",) and f"--general={experts / 'general' / 'model.pt'}" in step.command
+        assert f"--structures=\"['{structure}']\"" in step.command and structure in step.title
         assert experts / "general" / "model.pt" in step.inputs and "general.json" not in step.command
     main = steps["amalgamated:seed0"]
     assert set(main.needs) == {"expert:general", "expert:liver_tumour", "expert:gallbladder"}
     given = ",".join(str(experts / n) for n in ("liver_tumour", "gallbladder"))
-    assert f"--experts {given}" in main.command and f"--general {experts / 'general' / 'model.pt'}" in main.command
+    assert f"--experts={given}" in main.command and f"--general={experts / 'general' / 'model.pt'}" in main.command
     assert experts / "gallbladder" / "model.pt" in main.inputs
 
 
@@ -50,10 +50,10 @@ def test_structures_are_chosen(settings):
     steps = by_id(replace(settings, structures=("spleen", "left kidney", "aorta")))
     experts = [s for s in steps if s.startswith("expert:")]
     assert experts == ["expert:general", "expert:spleen", "expert:left_kidney", "expert:aorta"]
-    assert "--exclude \"['spleen', 'left kidney', 'aorta']\"" in steps["expert:general"].command
+    assert "--exclude=\"['spleen', 'left kidney', 'aorta']\"" in steps["expert:general"].command
     assert "left_kidney" in steps["amalgamated:seed0"].command
     only = by_id(replace(settings, structures=("spleen",)))
-    assert f"--experts {settings.output_dir / 'experts' / 'spleen'} " in only["amalgamated:seed0"].command + " "
+    assert f"--experts={settings.output_dir / 'experts' / 'spleen'} " in only["amalgamated:seed0"].command + " "
 
 
 def test_the_paper_s_preset_needs_to_be_told_structures(settings):
@@ -73,7 +73,7 @@ def test_a_user_s_general_model_takes_the_place_of_its_run(settings, tmp_path):
     steps = by_id(given)
     assert "expert:general" not in steps and steps["expert:gallbladder"].needs == ()
     for step in ("expert:gallbladder", "amalgamated:seed0"):
-        assert f"--general {file}" in steps[step].command and file in steps[step].inputs
+        assert f"--general={file}" in steps[step].command and file in steps[step].inputs
     before = {i: fingerprint(s) for i, s in steps.items()}
     file.write_bytes(b"two")
     changed = {i for i, s in by_id(given).items() if fingerprint(s) != before[i]}
@@ -130,7 +130,7 @@ def test_the_command_takes_structures_and_files(phantom_dir, tmp_path, monkeypat
     file.write_bytes(b"x")
     text = Chain().run("sam_med3d_moe", str(phantom_dir), str(tmp_path / "o"), preset="smoke", dry_run=True,
                        structures="spleen, left kidney", given=f"general={file}", variants="avg")  # fmt: skip
-    for part in ("Decoder of spleen", "Decoder of left kidney", "Average of both masks", f"--general {file}"):
+    for part in ("Decoder of spleen", "Decoder of left kidney", "Average of both masks", f"--general={file}"):
         assert part in text
     assert "General model" not in text
 

@@ -31,12 +31,12 @@ def test_teachers_come_before_their_students(settings):
         "amalgamated:seed0", "alone:seed0", "evaluate:amalgamated:seed0", "evaluate:alone:seed0",
     ]  # fmt: skip
     assert steps["expert:image"].needs == ("expert:teacher_image",)
-    assert f"--teacher_weights {experts / 'teacher_image' / 'model.pt'}" in steps["expert:image"].command
+    assert f"--teacher_weights={experts / 'teacher_image' / 'model.pt'}" in steps["expert:image"].command
     assert "--teacher_weights" not in steps["expert:pixel"].command and not steps["expert:pixel"].needs
     main = steps["amalgamated:seed0"]
     assert main.needs == ("expert:image", "expert:patch", "expert:pixel")
     for level in ("image", "patch", "pixel"):
-        assert f"--{level}_expert {experts / level}" in main.command
+        assert f"--{level}_expert={experts / level}" in main.command
         assert experts / level / "model.pt" in main.inputs
     assert not steps["alone:seed0"].needs and "_expert " not in steps["alone:seed0"].command
 
@@ -44,7 +44,7 @@ def test_teachers_come_before_their_students(settings):
 def test_without_teachers(settings):
     steps = by_id(replace(settings, phase1="scratch"))
     assert [s for s in steps if s.startswith("expert")] == ["expert:image", "expert:patch", "expert:pixel"]
-    assert all("--ssl scratch" in steps[f"expert:{level}"].command for level in ("image", "patch"))
+    assert all("--ssl=scratch" in steps[f"expert:{level}"].command for level in ("image", "patch"))
 
 
 def test_a_variant_waits_for_its_own_experts_only(settings):

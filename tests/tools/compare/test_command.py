@@ -3,7 +3,6 @@
 Also the test of ``tools.compare.run``.
 """
 
-import itertools
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from ignite.engine import Engine
 from common.data.datasets.datalist import read_collection
 from common.engine.run.length import RunLength
 from common.errors import AmalgamationError, ConfigError, ExpertError
+from tests.monai_words import told_by
 from tests.tools.empty_dataset import empty_dataset
 from tests.warm_python import python
 from tools.chain import run as chain_run
@@ -118,22 +118,22 @@ def test_the_methods_are_listed_with_their_reasons(phantom_2d_dir):
 
 
 def _settings_of(argv):
-    return dict(itertools.pairwise(argv))
+    return told_by(argv)
 
 
 @pytest.mark.parametrize("budget", [{"budget_steps": 12}, {"budget_minutes": 1.5}])
 def test_every_training_of_every_bundle_gets_the_budget_alone(phantom_dir, phantom_2d_dir, tmp_path, budget):
     found = set()
-    option = "--max_steps 12" if "budget_steps" in budget else "--max_minutes 1.5"
+    option = "--max_steps=12" if "budget_steps" in budget else "--max_minutes=1.5"
     for folder in (phantom_dir, phantom_2d_dir):
         text = Compare().run(str(folder), preset="smoke", output_dir=str(tmp_path), external="none", dry_run=True,
                              structures="" if folder is phantom_2d_dir else "gallbladder", **budget)  # fmt: skip
         for line in text.splitlines():
             if "configs/train.json" in line:
-                files = line.split(" --config_file ")[1].split(']"')[0].lstrip('"[').split(",")
+                files = line.split(" --config_file=")[1].split(']"')[0].lstrip('"[').split(",")
                 found.add(files[0].strip("'"))
                 assert option in line and "max_epochs" not in line and "per_epoch" not in line, line
-                assert ("--patience None" in line) == ("m4oe/configs" in line), "smoke validates after each epoch"
+                assert ("--patience=None" in line) == ("m4oe/configs" in line), "smoke validates after each epoch"
                 assert "tools/compare/costs_train.json" in line
             elif "monai.bundle" in line:
                 assert "tools/compare/costs_evaluate.json" in line and "max_" not in line
@@ -172,8 +172,8 @@ def test_a_bundle_that_takes_no_budget_is_refused(collection, tmp_path):
     path = bundles / "m4oe_expert" / "configs" / "train.json"
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "max_minutes"}))
     step = plan(ChainSettings("m4oe", collection, tmp_path, preset="smoke", bundles=bundles))[0]
-    assert (
-        "--max_steps" in measured(step, Budget(steps=3)).argv and "--max_minutes" not in measured(step, Budget()).argv
+    assert told_by(measured(step, Budget(steps=3)).argv)["--max_steps"] == "3" and "--max_minutes" not in told_by(
+        measured(step, Budget()).argv
     )
     with pytest.raises(ConfigError, match=r"takes no budget[\s\S]*no knob max_minutes"):
         measured(step, Budget(minutes=3))
@@ -193,7 +193,7 @@ def test_experts_alone_and_together_need_no_student(collection, tmp_path, calls)
     folders = [str(folder.relative_to(tmp_path / "out" / "ka2er")) for folder, _ in calls]
     assert sorted(folders) == ["ensemble", *["experts/a"] * 2, *["experts/b"] * 2]
     together = next(argv for folder, argv in calls if folder.name == "ensemble")
-    assert "experts.json" in together[together.index("--experts") + 1] and "--seed" not in together
+    assert "experts.json" in _settings_of(together)["--experts"] and "--seed" not in _settings_of(together)
 
 
 def test_everyone_is_evaluated_on_the_same_data_and_split(collection, tmp_path, calls):
@@ -257,7 +257,7 @@ def test_presets_knobs_and_seeds(collection, tmp_path, calls):
             _seeds(wrong_seeds)
     _run(collection, tmp_path, methods="swin_unet", knobs="m4oe.learning_rate=0.5")
     training, evaluation = (argv for _, argv in calls)
-    assert _settings_of(training)["--learning_rate"] == "0.5" and "--learning_rate" not in evaluation
+    assert _settings_of(training)["--learning_rate"] == "0.5" and "--learning_rate" not in _settings_of(evaluation)
     with pytest.raises(ConfigError, match="no training here"):
         _run(collection, tmp_path, methods="swin_unet", knobs="ka2er.learning_rate=0.5")
     with pytest.raises(ConfigError, match="reference"):

@@ -208,7 +208,7 @@ def test_a_server_that_says_nothing_is_ended(environment, tmp_path):
 def test_the_settings_that_work_offline(environment, tmp_path):
     found = server(environment("exit 0"), tmp_path)
     words = " ".join(found.command)
-    for wanted in ("zoo_source local", "sam2 false", "--host 127.0.0.1", "models a_segmentation"):
+    for wanted in ("zoo_source local", "sam2 false", "--host=127.0.0.1", "models a_segmentation"):
         assert wanted in words
     assert (
         found.environment["PYTHONPATH"].startswith(str(tmp_path))

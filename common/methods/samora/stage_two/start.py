@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ....backbones.sam.weights import load_sam
 # isort: split
 from ....backbones.sam2.network import Sam2
 from ....backbones.sam2.weights import load_sam2
+from ....bundle_words import shown_knob
 from ....card import ModelCard
 from ....data.datasets.datalist import Collection
 from ....data.starts import check_start
@@ -33,8 +33,8 @@ _CARD = "card.json"  # which the first stage writes beside PEFT's files
 
 
 def _hint(level: str) -> str:
-    words = shlex.join(["--config_file", "bundles/samora_expert/configs/train.json", "--level", level])
-    return f"train it: python -m monai.bundle run {words}"
+    start = "python -m monai.bundle run --config_file bundles/samora_expert/configs/train.json"
+    return f"train it: {start} {shown_knob('level', level)}"
 
 
 def load_base(network: Sam | HSam | Sam2, weights: str | Path, *, interpolation: str = "bilinear") -> None:

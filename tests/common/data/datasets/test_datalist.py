@@ -29,6 +29,19 @@ def test_items_are_plain(make_dataset):
     assert (found[0]["case"], found[0]["task"], found[0]["modality"]) == ("c0", "d", "CT")
 
 
+def test_a_channel_with_several_names_needs_cases_that_say_which(make_dataset, edit_json):
+    folder = make_dataset(modality={"0": "CT | MR"})
+    with pytest.raises(DataError, match=r"(?s)several names.*CT \| MR.*c0, c1.*modality"):
+        read_dataset(folder)
+    assert [p.got[-21:] for p in check(folder) if p.severity == "error"] == ["'CT | MR'; c0, c1, c2"]
+    for split, number in (("training", 0), ("training", 1)):
+        edit_json(folder, lambda d, s=split, n=number: d[s][n].update(modality="CT"))
+    with pytest.raises(DataError, match=r"c2"):
+        read_dataset(folder)
+    edit_json(folder, lambda d: d["validation"][0].update(modality="MR"))
+    assert read_dataset(folder).channels == ("CT | MR",)
+
+
 def test_modalities(make_dataset, edit_json, tmp_path):
     folder = make_dataset()
     assert datalist.modalities(folder) == ("CT",)
@@ -266,6 +279,34 @@ class TestCollections:
         (tmp_path / "collection.json").write_text(json.dumps(listing))
         with pytest.raises(DataError, match=word):
             read_collection(tmp_path)
+
+    @pytest.mark.parametrize("folder, task", [("cc", "ct,other"), ("x,y", "ct"), ("x,y", "ct,other"), ("a::b", "c,d")])
+    def test_commas_take_no_task_of_a_collection_apart(self, make_dataset, tmp_path, monkeypatch, folder, task):
+        """Neither where the parts are folders, nor in a list, which is never taken apart."""
+        monkeypatch.chdir(tmp_path)
+        for name in ("other", "d", "y"):
+            make_dataset(name)
+        for name, own in (("one", task), ("two", "ct2")):
+            file = make_dataset(f"{folder}/{name}") / "dataset.json"
+            file.write_text(json.dumps({**json.loads(file.read_text()), "name": own}))
+        listing = {"datasets": ["one", "two"], "tasks": {task: {"labels": {"liver": "Leber"}}}}
+        (tmp_path / folder / "collection.json").write_text(json.dumps(listing))
+        for place in (f"{folder}::{task}", [f"{folder}::{task}"], (f"{folder}::{task}",)):
+            found = read_collection(place)
+            assert found.tasks == (task,) and "Leber" in found.labels.names
+        assert read_collection([f"{folder}::{task}", "other"]).tasks == (task, "other")
+        with pytest.raises(DataError, match="does not exist"):
+            read_collection(["other,d"])
+
+    def test_several_places_are_told_apart_where_they_are_no_one_place(self, pair, make_dataset, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "collection.json").write_text(json.dumps({"datasets": ["ct"]}))
+        make_dataset("other")
+        assert read_collection("mr, other").tasks == ("mr", "other")
+        assert read_collection(f"{tmp_path}::ct,other").tasks == ("ct", "other")
+        assert read_collection(f"other,{tmp_path}::ct").tasks == ("other", "ct")
+        (tmp_path / "other" / "dataset.json").write_text("{")
+        assert {p.file for p in check("mr, other") if p.severity == "error"} == {"other/dataset.json"}
 
     def test_refuses_different_channels_and_dimensions(self, make_dataset, tmp_path):
         make_dataset("a")
