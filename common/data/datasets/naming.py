@@ -11,7 +11,8 @@ from ...channel_order import order_of, other_phase
 from ...contract import OVERRIDE
 from ...errors import DataError, LabelError, few
 from ...labels import LabelSpace
-from ...modalities import meanings, plain, same
+from ...modalities import meanings, same
+from ...name_words import plain
 from .datalist import Collection
 from .dataset import Dataset
 
