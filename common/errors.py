@@ -5,6 +5,7 @@ Every message says what was got, what was expected, which file, case or expert i
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -19,8 +20,15 @@ __all__ = [
     "PromptError",
     "WeightError",
     "few",
+    "is_hidden",
     "visible",
 ]
+
+_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, direction and invisible characters, lone surrogates, line ends
+_BLANK = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
+    "\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffc\ufffe\uffff\U000e0000-\U000e0fff]"
+)  # Unicode's Default_Ignorable_Code_Point, the empty Braille cell, and what is no character
 
 
 def few(names: Sequence[str]) -> str:
@@ -28,12 +36,14 @@ def few(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f", ... ({len(names)})" if len(names) > 5 else "")
 
 
+def is_hidden(character: str) -> bool:
+    """Whether a character cannot be seen, or moves what stands around it."""
+    return unicodedata.category(character) in _CATEGORIES or _BLANK.match(character) is not None
+
+
 def visible(message: str) -> str:
-    """The message with control and direction characters, which a terminal would obey, spelt out."""
-    return "".join(
-        c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else ascii(c)[1:-1]
-        for c in message
-    )
+    """The message with control, direction and invisible characters, which a terminal would obey or hide, spelt out."""
+    return "".join(c if c == "\n" or not is_hidden(c) else ascii(c)[1:-1] for c in message)
 
 
 class AmalgamationError(Exception):

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from .atomic import atomic_write
-from .errors import AmalgamationError, ConfigError, LabelError
+from .errors import AmalgamationError, ConfigError, LabelError, is_hidden
 from .plain_json import parse, read_object
 
 __all__ = [
-    "DEVICES",
     "check_channel",
     "check_file_name",
     "check_name",
@@ -30,6 +29,7 @@ __all__ = [
     "file_names",
     "folder_names",
     "inert",
+    "is_device",
     "is_plain",
     "literal",
     "odd_in",
@@ -41,15 +41,18 @@ __all__ = [
 ]
 
 LONGEST = 128
+_LONGEST_BYTES = 180
 _CODE = ("$", "@", "%", "#", "::")
 _PATHS = ("/", "\\")
-_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, direction and invisible characters, lone surrogates, line ends
+_JOINING = re.compile("[\u200c\u200d\ufe00-\ufe0f]")  # parts of words and of emoji, which files are called by
 _PLAIN_START = ("$", "@", "%")
-DEVICES = {
+_DEVICES = {
     "con",
     "prn",
     "aux",
     "nul",
+    "conin$",
+    "conout$",
     *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10)),
 }  # no files on Windows
 _FORMULA = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20")  # the last four are the wide forms of the first
@@ -68,7 +71,8 @@ def odd_in(text: str, *, file_name: bool = False) -> str | None:
         return "it is empty" if not text.strip() else "it begins or ends with a space"
     if len(text) > LONGEST and not file_name:
         return f"it has {len(text)} characters, more than {LONGEST}"
-    hidden = next((c for c in text if unicodedata.category(c) in _HIDDEN), None)
+    seen = _JOINING.sub("", text) if file_name else text
+    hidden = next(filter(is_hidden, seen), None) if seen else text[0]
     if hidden is not None:
         return f"it holds the invisible character U+{ord(hidden):04X}"
     signs = _PATHS if file_name else (*_CODE, *_PATHS)
@@ -257,8 +261,8 @@ def folder_names(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, s
     used, found = {disk_name(t) for t in taken}, dict[str, str]()
     for name in sorted(listed, key=lambda n: (slugs[n] != n, listed.index(n))):
         slug = slugs[name]
-        if not slug or len(slug) > LONGEST or disk_name(slug) in used or slug.casefold() in DEVICES:
-            slug = f"{slug[:LONGEST]}_{_digest(name)}".strip("_")
+        if not slug or _cut(slug) != slug or disk_name(slug) in used or is_device(slug):
+            slug = f"{_cut(slug)}_{_digest(name)}".strip("_")
         used.add(disk_name(slug))
         found[name] = slug
     return {name: found[name] for name in listed}
@@ -273,9 +277,15 @@ def file_name(*texts: str) -> str:
     text = "_".join(texts)
     plain = re.sub(r"[^\w.+-]+", "_", text).lstrip(".-")
     clear = plain == text == unicodedata.normalize("NFC", text) and not any("_" in part for part in texts[:-1])
-    if text and clear and len(plain) <= LONGEST and plain.split(".")[0].casefold() not in DEVICES:
+    if text and clear and _cut(plain) == plain and not is_device(plain):
         return plain
-    return f"{plain[:LONGEST]}_{_digest(chr(10).join(texts))}"
+    made = f"{_cut(plain)}_{_digest(chr(10).join(texts))}"
+    return f"_{made}" if is_device(made) else made
+
+
+def _cut(text: str) -> str:
+    """As much of a text as leaves room for an ending in a file's name, of which disks take 255 bytes."""
+    return text[:LONGEST].encode("utf-8", "replace")[:_LONGEST_BYTES].decode("utf-8", "ignore")
 
 
 def _digest(text: str) -> str:
@@ -295,6 +305,11 @@ def disk_name(text: str) -> str:
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return folded.rstrip(" .")
+
+
+def is_device(name: str) -> bool:
+    """Whether Windows takes a file's name for a device, whatever its ending: ``con``, ``NUL.txt``, ``COM\u00b9``."""
+    return disk_name(disk_name(name).split(".")[0]) in _DEVICES
 
 
 def same_on_disk(names: Iterable[str]) -> list[tuple[str, ...]]:

@@ -20,10 +20,11 @@ TableError = csv.Error
 _MARKUP = re.compile(
     r"[\\`*\[\]|~!$@]"
     r"|(?<![^\W_])_|_(?![^\W_])"  # an underscore between letters is just that
-    r"|:(?=\S)|(?<=www)\.|\B#(?=\w)"  # addresses without brackets, emoji, numbers of issues
-    r"|^[-+=#:]|(?<=^\d)[.)]|(?<=^\d\d)[.)]|(?<=^\d\d\d)[.)]",  # what begins a list or a heading
+    r"|:(?=\S)|(?<=www)\.|#(?=\w)|(?<=\bGH)-(?=\d)"  # addresses without brackets, emoji, numbers of issues
+    r"|^[-+=#:]",  # what begins a list or a heading
     re.IGNORECASE,
 )
+_NUMBERED = re.compile(r"^\d{1,9}(?=[.)])", re.ASCII)  # what begins a list of numbers
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
@@ -70,6 +71,7 @@ def markdown_text(text: object) -> str:
     """
     line = visible(" ".join(str(text).split()))
     escaped = _MARKUP.sub(lambda found: "\\" + found.group(), line.replace("&", "&amp;"))
+    escaped = _NUMBERED.sub(lambda found: found.group() + "\\", escaped)
     return escaped.replace("<", "&lt;").replace(">", "&gt;") if line.startswith(">") else escaped.replace("<", "&lt;")
 
 

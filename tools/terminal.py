@@ -58,13 +58,13 @@ def console(*, stderr: bool = False) -> Console:
 def visible_output() -> Iterator[None]:
     """All that a command prints and logs meanwhile is visible, whoever prints it.
 
-    The stream of errors itself stays: libraries' progress bars move on it. Our messages there are made visible where
-    they are made (:mod:`common.errors`), those of loggers here.
+    Progress bars still move on the stream of errors; warnings, of which a network may make its own, do not.
     """
     before = logging.getLogRecordFactory()
     logging.setLogRecordFactory(visible_records(before))
     try:
-        with contextlib.redirect_stdout(VisibleStream(sys.stdout)):
+        errors = VisibleStream(sys.stderr, moves=True)
+        with contextlib.redirect_stdout(VisibleStream(sys.stdout)), contextlib.redirect_stderr(errors):
             yield
     finally:
         logging.setLogRecordFactory(before)

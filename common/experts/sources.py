@@ -25,9 +25,10 @@ from ..backbones.nnunet.network import (
 from ..errors import AmalgamationError, ExpertError
 from ..integrity import file_hash
 from ..labels import LabelSpace
+from ..literals import inert
 from ..plain_json import read_object
-from ..plain_yaml import check_plain_yaml
 from ..weights import load_weights
+from .bundle_config import bundle_parser
 from .frame import Frame, nnunet_order
 from .normalise import Normalise, of_plans
 from .script import check_script
@@ -181,15 +182,11 @@ def _normalise_of_spec(spec: ExpertSpec, channels: int) -> tuple[Normalise, ...]
 
 
 def _open_bundle(spec: ExpertSpec) -> Opened:
-    from monai.bundle.config_parser import ConfigParser
-
     config, weights = _bundle_files(spec)
     weights_name = spec.checkpoint or WEIGHTS
     check_trusted(spec.path, spec.trusted, where=f"expert {spec.name!r}, {spec.path}", weights=weights_name)
-    check_plain_yaml(config)
-    parser = ConfigParser()
-    parser.read_config(str(config))
-    parser["bundle_root"] = str(spec.path)
+    parser = bundle_parser(config, Path(spec.path))
+    parser["bundle_root"] = inert(str(spec.path))
     with _no_leftovers():
         network = parser.get_parsed_content("network_def" if parser.get("network_def") is not None else "network")
     load_weights(network, weights, where=spec.name)

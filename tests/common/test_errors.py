@@ -29,3 +29,9 @@ def test_geometry_and_labels_are_data_errors():
 def test_few_names():
     assert errors.few([]) == "" and errors.few(list("abcde")) == "a, b, c, d, e"
     assert errors.few(list("abcdef")) == "a, b, c, d, e, ... (6)"
+
+
+def test_what_cannot_be_seen_is_spelt_out():
+    hidden = "\x1b\u00ad\u034f\u115f\u2800\u3164\ufe0f\uffff\U000e0100\u202e\ud800"
+    assert errors.visible(f"liver\n{hidden}") == "liver\n" + "".join(ascii(c)[1:-1] for c in hidden)
+    assert errors.visible("Größe 肝臓 e\u0301 \u0645 \u2014 |\u00a0x") == "Größe 肝臓 e\u0301 \u0645 \u2014 |\u00a0x"

@@ -17,6 +17,7 @@ from common.literals import (
     file_names,
     folder_names,
     inert,
+    is_device,
     is_plain,
     literal,
     odd_in,
@@ -29,6 +30,8 @@ HOSTILE = (
     "$__import__('os').system('touch PWN')", "@network", "%train.json", "a$b", "50%", "me@home", "a#b", "a::b", "../x",
     "a/b", "a\\b", "..", ".", "", "  ", " liver", "liver ", "a\nb", "a\tb", "a\x00b", "a\x1b[31mb", "a\u202eb",
     "a\u200bb", "a\u2028b", "x" * 129, "a\x85b", "-", "-x", "--seed", "--", "\ud800",
+    *(f"a{chr(c)}b" for c in (0xAD, 0x34F, 0x61C, 0x115F, 0x1160, 0x17B4, 0x180B, 0x200D, 0x2065, 0x2800, 0x3164,
+                              0xFDD0, 0xFE0F, 0xFFA0, 0xFFF0, 0xFFFC, 0xFFFF, 0xE0100, 0xE0FFF)), "\u3164", "\u2800",
 )  # fmt: skip
 FRIENDLY = (
     "liver", "liver (whole)", "GTV+", "left kidney", "T1w", "T2-FLAIR", "12345", "2024_01", "a,b", "[x]", "{'a': 1}",
@@ -75,7 +78,9 @@ def test_what_is_no_text_is_no_name(given):
 @pytest.mark.parametrize("name", ["$x", "@x", "%x", "a#b", "a::b", "50% of me@home"])
 def test_files_may_be_called_as_they_like_within_a_folder(name):
     assert check_file_name(name, "case") == name
-    for wrong in (f"../{name}", f"{name}\\x", f"{name}\n", ".."):
+    joined = f"\u0645\u06cc\u200c\u062e {name} \U0001f468\u200d\u2695\ufe0f"
+    assert check_file_name(joined, "case") == joined
+    for wrong in ("\u200d\ufe0f", f"{name}\u3164", f"{name}\u200b", f"../{name}", f"{name}\\x", f"{name}\n", ".."):
         with pytest.raises(LabelError):
             check_file_name(wrong, "case")
 
@@ -212,3 +217,18 @@ def test_several_texts_make_one_name_of_their_own():
 @pytest.mark.parametrize("text", ["con", "NUL", "aux.x", "COM1", "lpt9.nii", "cafe\u0301", "\u212b"])
 def test_a_file_is_no_device_and_no_spelling(text):
     assert file_name(text) != text and file_name(text) == file_name(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["con", "NUL.txt", "COM\u00b9", "LPT\u00b3.json", "\uff23ON", "aux .tar.gz", "CONIN$", "con."]
+)
+def test_devices_of_windows_however_they_are_spelt(text):
+    assert is_device(text) and not is_device(text[:2]) and not is_device(f"x{text}")
+    assert not is_device(file_name(text)) and not is_device(folder_names([text])[text])
+
+
+@pytest.mark.parametrize("text", ["\u809d" * 128, "\U0001f9e0" * 128, "\u00e4" * 128])
+def test_a_long_name_leaves_room_for_an_ending(text, tmp_path):
+    for name in (file_name(text), file_name(text + "x"), *folder_names([text, text + "x"]).values()):
+        (tmp_path / f".{name}.some.hosts.name.123456.tmp").write_text("fits")
+    assert file_name(text) != file_name(text + "x") and len(set(folder_names([text, text + "x"]).values())) == 2

@@ -117,6 +117,20 @@ def test_the_forgetting_report_keeps_names_in_their_cells() -> None:
     assert "| **a\\|b** (1) | 1 |" in text and "| &lt;i>\\| | 1 |" in text
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("1234567. x", "1234567\\. x"),
+        ("GH-12", "GH\\-12"),
+        ("a/b#1", "a/b\\#1"),
+        ("a-12 1.5", "a-12 1.5"),
+        ("C# x", "C# x"),
+    ],
+)
+def test_numbers_of_lists_and_issues_are_text(text: str, shown: str) -> None:
+    assert markdown_text(text) == shown
+
+
 def test_a_terminal_shows_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     console().print("[red]x[/red] [link=http://y]z[/link] :smile:")
     assert capsys.readouterr().out == "[red]x[/red] [link=http://y]z[/link] :smile:\n"
@@ -135,7 +149,8 @@ def test_a_reader_of_markdown_finds_text_alone() -> None:
     reader = markdown_it.MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
     for text in (
         "http://x.org <http://x.org> <a@x.org> [x](http://y) ![x](y) [^1] <!-- c --> <b>",
-        "# a", "> a", "- a", "+ a", "* a", "1. a", "12) a", "=== a", "    a", "```a", "~~a~~ **a** _a_ `a`",
+        "# a", "> a", "- a", "+ a", "* a", "1. a", "12) a", "1234567. x", "123456789) x", "1234567890. x",
+        "=== a", "    a", "```a", "~~a~~ **a** _a_ `a`",
         "&lt;b&gt;", "a\\", "|a|b|", "[a]: http://x", "<a href='x'>", "a\n---", "---", "a  \nb",
     ):  # fmt: skip
         tokens = reader.parse(markdown_text(text))

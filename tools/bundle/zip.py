@@ -5,14 +5,13 @@ from __future__ import annotations
 import shutil
 import stat
 import tempfile
-import unicodedata
 import zipfile
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from common.atomic import atomic_write
 from common.errors import ConfigError
-from common.literals import DEVICES, odd_in
+from common.literals import disk_name, is_device, odd_in
 from common.plain_yaml import read_config
 
 __all__ = ["MAX_BYTES", "MAX_FILES", "MAX_RATIO", "unpack", "zip_folder"]
@@ -89,15 +88,14 @@ def _checked(file: Path, entries: list[zipfile.ZipInfo], max_files: int, max_byt
         raise ConfigError("the zip is empty", where=file)
     if len(entries) > max_files:
         raise ConfigError("too many files", where=file, got=len(entries), expected=f"at most {max_files}")
-    seen: set[str] = set()
+    seen, spelt = set[str](), dict[str, str]()
     for entry in entries:
         problem = _path_problem(entry)
         if problem:
             raise ConfigError(problem, where=file, got=repr(entry.filename)[:200])
-        key = unicodedata.normalize("NFKC", entry.filename.rstrip("/")).casefold()
-        if key in seen:
-            raise ConfigError("two files of one name", where=file, got=repr(entry.filename)[:200])
-        seen.add(key)
+        if entry.filename.rstrip("/") in seen or not _spelt_alike(entry.filename, spelt):
+            raise ConfigError("two files of one name", where=file, got=ascii(entry.filename)[:200])
+        seen.add(entry.filename.rstrip("/"))
     total, packed = sum(e.file_size for e in entries), file.stat().st_size
     if total > max_bytes or (total > _FREE and total > MAX_RATIO * max(packed, 1)):
         raise ConfigError("unpacks to more than is accepted", where=file, got=f"{total} bytes from {packed}",
@@ -106,6 +104,13 @@ def _checked(file: Path, entries: list[zipfile.ZipInfo], max_files: int, max_byt
     if len(tops) != 1 or any(len(PurePosixPath(e.filename).parts) == 1 and not e.is_dir() for e in entries):
         raise ConfigError("a bundle's zip holds one folder", where=file, got=", ".join(sorted(tops)[:5]))
     return tops.pop()
+
+
+def _spelt_alike(name: str, spelt: dict[str, str]) -> bool:
+    """Whether a path and its folders are spelt as before, where a disk could take them for ones that were there."""
+    parts = name.rstrip("/").split("/")
+    places = ("/".join(parts[: i + 1]) for i in range(len(parts)))
+    return all(spelt.setdefault("/".join(map(disk_name, p.split("/"))), p) == p for p in places)
 
 
 def _path_problem(entry: zipfile.ZipInfo) -> str | None:
@@ -124,8 +129,7 @@ def _path_problem(entry: zipfile.ZipInfo) -> str | None:
 
 
 def _odd_part(part: str) -> str | None:
-    stem = part.split(".")[0].rstrip(" ").casefold()
-    if stem in DEVICES:
+    if is_device(part):
         return "it is a device on Windows"
     if part.endswith(".") or any(c in '<>"|?*' for c in part):
         return "Windows has no such name"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from common.bundle_words import FILES, guessed, knobs, with_files
 from common.command_words import option
@@ -83,8 +84,17 @@ class ChainSettings:
 
     @property
     def tracking_uri(self) -> str:
-        """The chain's own MLflow store."""
-        return f"sqlite:///{(self.output_dir / 'mlruns.db').resolve()}"
+        """The chain's own MLflow store.
+
+        Raises:
+            ConfigError: for a folder whose name an address misreads, so that the store would lie elsewhere.
+        """
+        path = str((self.output_dir / "mlruns.db").resolve())
+        if "?" in path or unquote(path) != path:
+            hint = "choose another --output_dir, or --tracking none"
+            raise ConfigError("MLflow would keep its records elsewhere: it misreads the folder's name", where=path,
+                              expected="a folder without ? and % codes in its path", hint=hint)  # fmt: skip
+        return f"sqlite:///{path}"
 
 
 @dataclass(frozen=True)

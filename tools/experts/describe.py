@@ -12,14 +12,13 @@ from rich.table import Table
 from common.atomic import atomic_write
 from common.command_words import shown_option
 from common.errors import ConfigError
+from common.experts.bundle_config import bundle_parser, calls_of
 from common.experts.describe import describe_expert, kind_of
 from common.experts.spec import ExpertSpec
 from common.experts.trust import WEIGHTS, code_hash
 from common.labels import LabelSpace
 from common.modalities import meanings
-from common.plain_yaml import read_config
 
-from ..bundle_files import walk
 from ..data import read_structures
 from ..question import ask
 from ..terminal import console
@@ -98,19 +97,14 @@ def agreed(bundle: Path, trust: bool, weights: str = WEIGHTS) -> str:
 
 
 def foreign_calls(bundle: Path) -> list[str]:
-    """What a bundle's inference configuration would import, call and evaluate, read as plain data."""
+    """What a bundle's inference configuration would import, call and evaluate, with nothing evaluated.
+
+    Raises:
+        ConfigError: for a configuration that cannot be read.
+        ExpertError: for one that reads files from outside of the bundle.
+    """
     files = [bundle / "configs" / f"inference.{suffix}" for suffix in ("json", "yaml", "yml")]
-    config = next(f for f in files if f.is_file())
-    content = read_config(config)
-    found = []
-    for _, value in walk(content):
-        if isinstance(value, dict) and "_target_" in value:
-            found.append(f"call      {ascii(value['_target_'])[1:-1]}")
-        elif isinstance(value, str) and value.startswith("$"):
-            found.append(f"evaluate  {ascii(value[1:])[1:-1]}")
-        elif isinstance(value, str) and value.startswith("%"):
-            found.append(f"read      {ascii(value[1:])[1:-1]}")
-    return list(dict.fromkeys(found))
+    return calls_of(bundle_parser(next(f for f in files if f.is_file()), bundle))
 
 
 def _table(spec: ExpertSpec) -> Table:

@@ -26,7 +26,9 @@ __all__ = [
 ]
 
 _SIGNS = ("$", "@", "%", "#", "::", "/", "\\")
-_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2060-\u206f\u2800\u3164\ufdd0-\ufdef\ufe00-\ufe0f"
+                    "\uffa0\ufff0-\ufffc\ufffe\uffff\U000e0000-\U000e0fff]")  # fmt: skip
+_JOINING = re.compile("[\u200c\u200d\ufe00-\ufe0f]")  # parts of words and of emoji, which files are called by
 _LONGEST = 128
 _MOST = 10_000
 _RANGES: dict[str, tuple[float, float]] = {"overlap": (0, 0.99), "val_split": (-1, 0.99), "max_epochs": (1, 100_000)}
@@ -106,20 +108,24 @@ def is_inert(text: str) -> bool:
     return not text.startswith(("$", "@", "%")) and not any(s in text for s in ("#", "@::", "%::"))
 
 
+def _hidden(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") or _BLANK.match(character) is not None
+
+
 def check_name(key: str, value: object, *, empty: bool = False) -> str:
     """Refuse what is no plain name: signs of configurations and paths, invisible characters, or nothing at all."""
     if empty and value in ("", None):
         return ""
     if not isinstance(value, str) or not value.strip(". ") or len(value) > _LONGEST:
         raise RequestError(key, value, f"a name of at most {_LONGEST} characters")
-    if any(s in value for s in _SIGNS) or any(unicodedata.category(c) in _HIDDEN for c in value):
+    if any(s in value for s in _SIGNS) or any(map(_hidden, value)):
         raise RequestError(key, value, f"a name without {' '.join(_SIGNS)} and invisible characters")
     return value
 
 
 def check_place(key: str, value: object, folders: Iterable[str | Path]) -> str:
     """Refuse a path that lies in none of the folders, wherever its links and dots lead; uploads pass."""
-    if not isinstance(value, str) or not value or any(unicodedata.category(c) in _HIDDEN for c in value):
+    if not isinstance(value, str) or not value or any(map(_hidden, _JOINING.sub("", value))):
         raise RequestError(key, value, "the id of a study")
     path, temporary = Path(value).resolve(), Path(tempfile.gettempdir()).resolve()
     uploaded = path.parent == temporary and _UPLOADED.fullmatch(path.name) is not None
@@ -280,7 +286,7 @@ def _entry(key: str, entry: Any, depth: int) -> None:
         for part in entry.values() if isinstance(entry, dict) else entry:
             _entry(key, part, depth + 1)
     elif isinstance(entry, str):
-        if any(unicodedata.category(c) in _HIDDEN for c in entry) or not is_inert(entry) or len(entry) > 1000:
+        if any(map(_hidden, entry)) or not is_inert(entry) or len(entry) > 1000:
             if re.fullmatch(r"#[0-9A-Fa-f]{3,8}", entry) is None:  # a colour
                 raise RequestError(key, entry, "plain text")
     elif not (entry is None or isinstance(entry, bool) or _plain(entry)):

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from common.contract import contract_of
 from common.data.dicom.series import SeriesOptions
@@ -14,20 +14,18 @@ from common.data.io import read_volume
 from common.data.pictures import is_picture, read_picture
 from common.errors import ConfigError, DataError, GeometryError
 from common.geometry import Grid
-from common.literals import file_name
 
 from ..bundle_files import find_bundle
 from ..chain.trained import require_model
 from ..terminal import say
 from ..workflow import config_files, read_config, run_bundle
 from .check import Comparison, write_records
+from .delivery import deliver, pages_of, seg_beside, stale, suffix_of, targets_of
 from .dicom_results import check_results, result_kind, series_options, structure_names, write_results
 from .prompt_options import GivenPrompts, given_prompts, prompt_entries, reads
 from .scans import Scan, find_scans, readable
 
 __all__ = ["predict"]
-
-RESULTS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".dcm")
 
 
 def predict(
@@ -64,7 +62,8 @@ def predict(
         output: folder of the results, or a file name when there is one scan.
         weights: a ``model.pt`` other than the bundle's own.
         task: the task (dataset name) that the scans belong to, for bundles that ask.
-        overwrite: replace results of the same names; without it they are refused.
+        overwrite: replace results and pages of the same names, once the new ones are complete; without it they are
+            refused.
         points: for promptable bundles, points inside objects of each scan: ``"{'liver': [[120, 80, 40]]}"``.
         outside: points that do not belong to them, written alike.
         box: boxes around them, low corner first: ``"{'liver': [[90, 50, 20], [170, 120, 60]]}"``.
@@ -93,7 +92,7 @@ def predict(
     ).values():  # fmt: skip
         print(target)
         if result == "both":
-            print(_beside(target))
+            print(seg_beside(target))
     if page is not None:
         print(page)
 
@@ -130,9 +129,12 @@ def segment(
     if any(len(s.files) > 1 for s in scans):  # channels of one scan, or scans that are numbered so
         scans = find_scans(source, len(comparison.contract.channels) or None)
     kind = result_kind(result, Path(output), dicom=all(s.dicom for s in scans))
-    pages = {} if page is None else _pages(scans, Path(page), read_config(files).get(), bundle)
+    if page is not None and "page_dir" not in read_config(files).get():
+        raise ConfigError("this bundle has no session to show", where=bundle, got="--page",
+                          expected="a promptable bundle")  # fmt: skip
+    pages = {} if page is None else pages_of(scans, Path(page), overwrite)
     require_model(root, read_config(files).get(), weights, overrides or {})
-    targets = _targets(scans, Path(source), Path(output), overwrite, kind)
+    targets = targets_of(scans, Path(source), Path(output), overwrite, kind)
     folder = next(iter(targets.values())).path.parent
     folder.mkdir(parents=True, exist_ok=True)
     hidden = Path(tempfile.mkdtemp(prefix=".predicting-", dir=folder)).resolve()  # nibabel would expand a "~"
@@ -146,8 +148,7 @@ def segment(
             prompts or GivenPrompts(), inputs, reads(read_config(files).get()), hidden / "prompts", bundle
         )
         own = {s.name: comparison.entry(s, found[s.name][1]) for s in scans}
-        for note in comparison.notes:
-            say(note, error=True)
+        _say(comparison.notes)
         more = {name: {**entry, **own[name]} for name, entry in more.items()}
         literals = _literals(files, root, inputs, more, hidden / "out", weights, task)
         if "ignore_card" in read_config(files).get():
@@ -161,9 +162,10 @@ def segment(
         if kind != "dicom_seg":
             _print_names(structure_names(config, root))
         segs = {} if kind == "nifti" else write_results(results, sources, config, root, hidden / "seg")
-        delivered = _deliver(
+        delivered = deliver(
             segs if kind == "dicom_seg" else results, targets, segs if kind == "both" else {}, pages, hidden
         )
+        _say(stale(delivered, targets, both=kind == "both"))
         write_records(delivered, comparison, {"bundle": root.resolve().name, "weights": comparison.contract.origin})
         return delivered
     finally:
@@ -180,55 +182,15 @@ def _comparison(
     return Comparison(contract_of(path), ignore, str(modality or ""), masks)
 
 
+def _say(notes: Sequence[str]) -> None:
+    for note in notes:
+        say(note, error=True)
+
+
 def _print_names(names: Sequence[str]) -> None:
     """Which number of a label map is which structure."""
     if names:
         print(", ".join(f"{i} {name}" for i, name in enumerate(names, start=1)))
-
-
-def _deliver(
-    results: Mapping[str, Path],
-    targets: Mapping[str, Target],
-    beside: Mapping[str, Path],
-    pages: Mapping[str, Path],
-    hidden: Path,
-) -> dict[str, Path]:
-    """Give complete files their final names."""
-    delivered = {name: targets[name].of(_suffix(path)) for name, path in results.items()}
-    for name, path in beside.items():
-        path.replace(targets[name].seg)
-    for name, path in results.items():
-        path.replace(delivered[name])
-    for name, path in pages.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(hidden / "pages" / f"{file_name(name)}.html", path)
-    return delivered
-
-
-class Target(NamedTuple):
-    """Where a scan's result will lie.
-
-    Args:
-        path: a file, or without its suffix inside a folder: the scan's name, whatever that ends with.
-        named: whether the user named the file.
-    """
-
-    path: Path
-    named: bool
-
-    def of(self, suffix: str) -> Path:
-        """The result as a file of this kind."""
-        return self.path if self.named else self.path.with_name(self.path.name + suffix)
-
-    @property
-    def seg(self) -> Path:
-        """The DICOM SEG that lies beside a volume file."""
-        return _beside(self.of(".nii.gz"))
-
-
-def _beside(volume: Path) -> Path:
-    """The DICOM SEG that lies beside a volume file."""
-    return volume.with_name(volume.name[: len(volume.name) - len(_suffix(volume))] + ".dcm")
 
 
 def _literals(
@@ -253,50 +215,9 @@ def _literals(
     return values
 
 
-def _pages(scans: Sequence[Scan], page: Path, config: Mapping[str, Any], bundle: str) -> dict[str, Path]:
-    """Where each scan's page will lie."""
-    if "page_dir" not in config:
-        raise ConfigError("this bundle has no session to show", where=bundle, got="--page",
-                          expected="a promptable bundle")  # fmt: skip
-    if page.suffix.lower() != ".html":
-        return {s.name: page / f"{file_name(s.name)}.html" for s in scans}
-    if len(scans) > 1:
-        raise DataError("several scans need a folder for their pages", where=page, got=f"{len(scans)} scans")
-    return {scans[0].name: page}
-
-
-def _suffix(path: Path) -> str:
-    return next((s for s in RESULTS if path.name.lower().endswith(s)), "")
-
-
-def _targets(scans: Sequence[Scan], source: Path, output: Path, overwrite: bool, kind: str) -> dict[str, Target]:
-    """Where each result will lie (without suffix inside a folder); what is there already is refused or removed."""
-    if _suffix(output):
-        if len(scans) > 1:
-            raise DataError("several scans need a folder for their results", where=output, got=f"{len(scans)} scans")
-        targets = {scans[0].name: Target(output, named=True)}
-    else:
-        targets = {s.name: Target(output / s.name, named=False) for s in scans}
-    inputs = {f.resolve() for s in scans for f in s.files} | {source.resolve()}
-    for target in targets.values():
-        present = [target.path] if target.named else [target.of(s) for s in RESULTS]
-        present += [target.seg] if kind == "both" and target.named else []
-        for path in (p for p in present if p.exists()):
-            if path.resolve() in inputs:
-                raise DataError("a result would overwrite its scan", where=path, hint="choose another output folder")
-            if not overwrite:
-                raise DataError(
-                    "there is a result of this name already",
-                    where=path,
-                    hint="choose another output folder, or add --overwrite True",
-                )
-            path.unlink()
-    return targets
-
-
 def _result(scan: Scan, folder: Path, scans: Container[str]) -> Path:
     """The file that is called as the scan; else as the scan with an ending, and not as another scan."""
-    files = {p: p.name[: -len(_suffix(p))] for p in sorted(folder.rglob("*")) if p.is_file() and _suffix(p)}
+    files = {p: p.name[: -len(suffix_of(p))] for p in sorted(folder.rglob("*")) if p.is_file() and suffix_of(p)}
     found = [p for p, name in files.items() if name == scan.name]
     found = found or [p for p, name in files.items() if name not in scans and name in _endings(scan.name)]
     if len(found) != 1:

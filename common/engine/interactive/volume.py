@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...data.prompts.click_protocol import ClickProtocol, click_protocol
 from ...data.prompts.clicks import click_generator
 from ...errors import ConfigError, DataError, PromptError
-from ...literals import file_name
+from ...literals import disk_name, file_name
 from ...plain_json import parse_object
 from ...prompts import boxes_from_label
 from .page import write_session_page
@@ -76,6 +76,7 @@ class PromptedVolume(nn.Module):
         self.session: Session | None = None
         self._mark: tuple[Any, ...] = ()
         self._told: list[_Prompt] = []
+        self._paged: dict[str, str] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -171,9 +172,14 @@ class PromptedVolume(nn.Module):
         truth = {} if label is None else {n: self._target(session, label, n) for n in known}
         experts = getattr(self.network, "names", None)
         write_session_page(
-            Path(str(self.pages)) / f"{file_name(case)}.html", session, targets=truth, title=case,
+            Path(str(self.pages)) / f"{self._page_name(case)}.html", session, targets=truth, title=case,
             experts=None if experts is None else ("general", *experts),
         )  # fmt: skip
+
+    def _page_name(self, case: str) -> str:
+        """A page of its own for each scan, where scans of several tasks have one name, too."""
+        name, scan = file_name(case), hashlib.sha256(repr(self._mark[:4]).encode()).hexdigest()[:8]
+        return name if self._paged.setdefault(disk_name(name), scan) == scan else f"{name}_{scan}"
 
     def _label_map(self, session: Session, image: MetaTensor) -> Tensor:
         found = torch.zeros(1, *image.shape[2:])

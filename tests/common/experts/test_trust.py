@@ -13,6 +13,7 @@ from common.errors import ConfigError, ExpertError
 from common.experts.describe import describe_expert
 from common.experts.expert_set import load_experts
 from common.experts.script import check_script
+from common.experts.sources import open_source
 from common.experts.spec import ExpertSpec, read_manifest
 from common.experts.trust import check_trusted, code_hash
 from common.labels import LabelSpace
@@ -206,3 +207,32 @@ def test_torchscript_of_a_network_is_opened(tmp_path):
     (tmp_path / "net.ts").write_bytes(b"nothing")
     with pytest.raises(ExpertError, match="cannot read this TorchScript"):
         check_script(tmp_path / "net.ts")
+
+
+def test_code_that_lies_outside_of_the_bundle_never_runs(bundle, tmp_path, monkeypatch, capsys):
+    root, ran = bundle
+    config = root / "configs" / "inference.json"
+    (tmp_path / "outside.json").write_text(config.read_text())
+    config.write_text(json.dumps({"network_def": "%outside.json::network_def", "ran": "%outside.json::ran"}))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ExpertError, match=r"(?s)outside\.json|does not have"):
+        experts_describe.agreed(root, trust=True)
+    with pytest.raises(ExpertError, match="a file that the bundle does not have"):
+        describe_expert(root, name="zoo", task="ct", trusted=code_hash(root), **GIVEN)
+    (root / "outside.json").write_text((tmp_path / "outside.json").read_text())
+    (tmp_path / "outside.json").write_text("{}")
+    trusted = experts_describe.agreed(root, trust=True)
+    assert "call      UNet" in capsys.readouterr().out and not ran.exists()
+    assert describe_expert(root, name="zoo", task="ct", trusted=trusted, **GIVEN).trusted == trusted and ran.exists()
+
+
+def test_a_folders_name_is_no_code_in_the_bundle(bundle, tmp_path, monkeypatch):
+    root, ran = bundle
+    config = json.loads((root / "configs" / "inference.json").read_text())
+    config["network_def"]["_requires_"] = "$print(@bundle_root)"
+    (root / "configs" / "inference.json").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    named = root.rename("$__import__('os').mkdir('ran') #x")
+    describe = ExpertSpec("zoo", "bundle", str(named), GIVEN["labels"], ("CT",), task="ct", features="model.0",
+                          trusted=code_hash(named), extra={"divisor": 4})  # fmt: skip
+    assert open_source(describe).network is not None and not ran.exists()

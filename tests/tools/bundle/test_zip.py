@@ -48,6 +48,14 @@ def entry(name: str, data: str = "x", mode: int = 0) -> Callable[[zipfile.ZipFil
     return write
 
 
+def folders(*names: str) -> Callable[[zipfile.ZipFile], None]:
+    def write(archive: zipfile.ZipFile) -> None:
+        for name in names:
+            entry(name)(archive)
+
+    return write
+
+
 def bomb(archive: zipfile.ZipFile) -> None:
     archive.writestr("toy/zeros", b"\0" * 60_000_000, zipfile.ZIP_DEFLATED)
 
@@ -74,6 +82,12 @@ HOSTILE = {
     "final dot": (entry("toy/LICENSE."), "misreads"),
     "reserved": (entry("toy/configs/NUL.json"), "misreads"),
     "reserved port": (entry("toy/com1 .txt"), "misreads"),
+    "reserved port in small figures": (entry("toy/COM\u00b9.json"), "misreads"),
+    "reserved name in wide letters": (entry("toy/\uff23on"), "misreads"),
+    "invisible letter": (entry("toy/a\u3164.json"), "misreads"),
+    "folders that differ in capitals": (folders("toy/docs/x", "toy/Docs/y"), "one name"),
+    "folders that differ in capitals above": (folders("toy/docs/x", "Toy/y"), "one name"),
+    "a file and a folder": (folders("toy/docs", "toy/Docs/y"), "one name"),
     "wildcard": (entry("toy/a*b"), "misreads"),
     "long name": (entry("toy/" + "x" * 300), "misreads"),
     "same name in wide letters": (entry("toy/\uff2cICENSE"), "one name"),

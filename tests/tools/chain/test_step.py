@@ -5,12 +5,14 @@ import hashlib
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from common.data.datasets.datalist import read_collection
 from common.data.datasets.dataset import read_dataset
+from common.errors import ConfigError
 from tests.monai_words import arguments_of
 from tests.tools.empty_dataset import empty_dataset
 from tools.chain.record import Record
@@ -55,3 +57,17 @@ def test_a_finished_step_is_known_by_what_its_command_says(tmp_path):
     step = Step("a", "expert", "A", tmp_path, argv)
     assert fingerprint(step) == digest.hexdigest()
     assert fingerprint(dataclasses.replace(step, argv=(*argv, "--more=1"))) != fingerprint(step)
+
+
+@pytest.mark.parametrize("name", ["run?x=1", "a%41b", "a%2Fb", "%00"])
+def test_a_folder_that_an_address_misreads_is_refused_where_it_is_tracked(name, tmp_path):
+    settings = ChainSettings("ka2er", tmp_path, tmp_path / name / "out")
+    with pytest.raises(ConfigError, match="keep its records elsewhere"):
+        run_words(settings, "x.json", {}, "run")
+    assert run_words(replace(settings, tracking="none"), "x.json", {}, "run") and not list(tmp_path.iterdir())
+
+
+def test_other_folders_are_tracked_where_they_are(tmp_path):
+    for name in ("50% of me@home", "a b#1", "ü", "a+b", "~"):
+        path = tmp_path / name / "mlruns.db"
+        assert ChainSettings("ka2er", tmp_path, path.parent).tracking_uri == f"sqlite:///{path}"

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import is_hidden
+from tools.label import requests
 from tools.label.requests import (
     Offer,
     RequestError,
@@ -181,3 +183,17 @@ def test_a_study_that_is_not_what_the_request_says_is_refused(asked):
         check_study("MR", [], free, BOTH)
     check_study("UNK", ["CT", "MR"], asked, BOTH)
     check_study("MR", ["CT", "MR"], asked, None)
+
+
+def test_the_server_hides_what_the_product_hides(tmp_path):
+    """Two lists, since the server's file stands alone."""
+    kinds = [c for c in map(chr, range(0x110000)) if not c.isalnum() or c in "\u115f\u1160\u3164\uffa0\u17b4"]
+    assert [c for c in kinds if requests._hidden(c) != is_hidden(c)] == []
+    assert sum(map(is_hidden, kinds)) > 4000
+    joined = str(tmp_path / "\U0001f468\u200d\u2695\ufe0f.nii.gz")
+    assert check_place("image", joined, [tmp_path]) == joined
+    for wrong in ("a\u3164", "a\ufe0f"):
+        with pytest.raises(RequestError):
+            check_name("tag", wrong)
+    with pytest.raises(RequestError):
+        check_place("image", str(tmp_path / "a\u3164.nii.gz"), [tmp_path])

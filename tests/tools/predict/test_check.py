@@ -56,7 +56,10 @@ def test_dicoms_tag_is_compared(toy_bundle, dicom_series, body, tmp_path, capsys
     assert record["ignore_card"] is True and "T2 MR" in record["expected"] and record["weights"] == str(model)
     weights(toy_bundle / "models" / "model.pt", "CTA")
     segment(toy_bundle, tmp_path / "ct", tmp_path / "out", overwrite=True, result="nifti")
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["ct.nii.gz"] and capsys.readouterr().err == ""
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["ct.dcm", "ct.nii.gz"]
+    assert capsys.readouterr().err.splitlines() == [
+        f"{tmp_path / 'out' / 'ct.dcm'}: stays, but is not of this run, whose result is ct.nii.gz"
+    ]
 
 
 def test_the_override_is_part_of_a_dicom_seg(toy_bundle, dicom_series, body, tmp_path):

@@ -168,13 +168,35 @@ def test_nothing_looks_done_after_an_error(toy_bundle, tmp_path):
     assert files(tmp_path / "out") == []
 
 
-def test_an_error_in_the_middle_of_the_run_removes_the_stale_result(toy_bundle, tmp_path):
+def test_an_error_in_the_middle_of_the_run_loses_nothing(toy_bundle, tmp_path, capsys):
     scan(tmp_path / "in" / "a.nii.gz")
+    scan(tmp_path / "in" / "b.nii.gz")
     segment(toy_bundle, tmp_path / "in", tmp_path / "out")
-    (toy_bundle / "models" / "model.pt").write_bytes(b"no weights")
-    with pytest.raises(AmalgamationError):
-        segment(toy_bundle, tmp_path / "in", tmp_path / "out", overwrite=True)
-    assert files(tmp_path / "out") == []
+    first = (tmp_path / "out" / "a.nii.gz").read_bytes()
+    for name in ("a.png", "a.dcm", "b.nii"):
+        (tmp_path / "out" / name).write_text("the user's own")
+    (tmp_path / "out" / "a.mha").symlink_to("nowhere")
+    there = sorted(p.name for p in (tmp_path / "out").iterdir())
+    whole = (tmp_path / "in" / "b.nii.gz").read_bytes()
+    (tmp_path / "in" / "b.nii.gz").write_bytes(whole[:200])
+    weights = (toy_bundle / "models" / "model.pt").read_bytes()
+    for _ in range(2):
+        with pytest.raises(AmalgamationError):
+            segment(toy_bundle, tmp_path / "in", tmp_path / "out", overwrite=True)
+        assert sorted(p.name for p in (tmp_path / "out").iterdir()) == there
+        assert (tmp_path / "out" / "a.nii.gz").read_bytes() == first
+        (tmp_path / "in" / "b.nii.gz").write_bytes(whole)
+        (toy_bundle / "models" / "model.pt").write_bytes(b"no weights")
+    (toy_bundle / "models" / "model.pt").write_bytes(weights)
+    capsys.readouterr()
+    (tmp_path / "out" / "a.nii.gz").write_text("old")
+    segment(toy_bundle, tmp_path / "in", tmp_path / "out", overwrite=True)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == there
+    assert (tmp_path / "out" / "a.nii.gz").read_bytes() == first
+    assert (tmp_path / "out" / "b.nii").read_text() == "the user's own"
+    said = capsys.readouterr().err
+    assert all(f"{name}: stays, but is not of this run" in said for name in ("a.png", "a.dcm", "a.mha", "b.nii"))
+    assert "nii.gz: stays" not in said
 
 
 def test_without_a_model_nothing_is_touched(toy_bundle, tmp_path):

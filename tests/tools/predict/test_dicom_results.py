@@ -48,7 +48,7 @@ def test_the_seg_is_what_the_nifti_is(toy_bundle, dicom_series, tmp_path, turn):
     found = segment(toy_bundle, series, tmp_path / "out")
     assert found == {"my series": tmp_path / "out" / "my series.dcm"} and files(tmp_path / "out") == ["my series.dcm"]
     nifti = nib.load(segment(toy_bundle, series, tmp_path / "out", result="nifti", overwrite=True)["my series"])
-    assert files(tmp_path / "out") == ["my series.nii.gz"]
+    assert files(tmp_path / "out") == ["my series.dcm", "my series.nii.gz"]  # of another kind, and no less somebody's
     expected = np.asarray(nifti.dataobj)
     both = segment(toy_bundle, series, tmp_path / "both", result="both")["my series"]
     assert files(tmp_path / "both") == ["my series.dcm", "my series.nii.gz"] and both.name == "my series.nii.gz"

@@ -15,6 +15,7 @@ from common.engine.interactive.rehearse import rehearse
 from common.engine.interactive.session import Session
 from common.engine.interactive.volume import PromptedVolume
 from common.errors import ConfigError, DataError, PromptError
+from common.literals import file_name
 
 AFFINE = torch.tensor([[-1.8, 0.0, 0.0, 30.0], [0.0, 1.2, 0.0, -9.0], [0.0, 0.0, 2.4, 4.0], [0.0, 0.0, 0.0, 1.0]])
 SHAPE = (30, 40, 20)
@@ -148,3 +149,15 @@ def test_prompts_survive_a_loader(growing):
     batch = next(iter(DataLoader([chain({"image": image[0], "case": "x"})], batch_size=1)))
     found = asked(growing())(batch["image"], case=batch["case"])
     assert torch.equal(found.as_tensor(), asked(growing())(told(prompts), case="x").as_tensor())
+
+
+def test_scans_of_one_name_have_a_page_each():
+    volume = PromptedVolume(network=None, structures=("liver",))
+    volume._mark = (b"one", (1, 4, 4, 4), b"", "torch.float32", (1, 2))
+    assert volume._page_name("case 1") == volume._page_name("case 1") == file_name("case 1")
+    volume._mark = (b"one", (1, 4, 4, 4), b"", "torch.float32", (3, 4))  # the same scan under other weights
+    assert volume._page_name("case 1") == file_name("case 1")
+    volume._mark = (b"two", (1, 4, 4, 4), b"", "torch.float32", (1, 2))
+    other = volume._page_name("case 1")
+    assert other.startswith(file_name("case 1") + "_") and volume._page_name("case 1") == other
+    assert volume._page_name("CASE 2") == file_name("CASE 2")
