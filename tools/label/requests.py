@@ -11,19 +11,12 @@ import re
 import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = [
-    "Offer",
-    "RequestError",
-    "check_name",
-    "check_place",
-    "check_plain",
-    "checked_infer",
-    "checked_train",
-    "is_inert",
-]
+__all__ = ["Offer", "RequestError", "check_name", "check_place", "check_plain", "check_study", "checked_infer"]
+__all__ += ["checked_train", "is_inert"]
 
 _SIGNS = ("$", "@", "%", "#", "::", "/", "\\")
 _BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2060-\u206f\u2800\u3164\ufdd0-\ufdef\ufe00-\ufe0f"
@@ -213,12 +206,16 @@ def _option(key: str, value: Any, default: Any) -> Any:
 
 
 def _number(key: str, value: Any, low: float, high: float, *, whole: bool = False) -> Any:
-    wanted = f"a {'whole ' if whole else ''}number from {low:g} to {high:g}"
     if isinstance(value, str) and re.fullmatch(r"-?\d{1,9}(\.\d{1,17})?(e-?\d{1,2})?", value, re.ASCII):
         value = float(value) if not whole else int(value) if re.fullmatch(r"-?\d+", value) else value
-    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not plain or not low <= value <= high or not math.isfinite(value) or (whole and value != int(value)):
-        raise RequestError(key, value, wanted)
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not low <= value <= high
+        or not math.isfinite(value)
+        or (whole and value != int(value))
+    ):
+        raise RequestError(key, value, f"a {'whole ' if whole else ''}number from {low:g} to {high:g}")
     return int(value) if whole else value
 
 
@@ -245,6 +242,10 @@ def _numbers(key: str, value: Any) -> list[Any]:
 
 def _finite(number: Any) -> bool:
     return isinstance(number, (int, float)) and not isinstance(number, bool) and abs(number) < 1e7
+
+
+def _slice(key: str, value: Any) -> Any:
+    return None if value is None else _number(key, value, -1, 1e6)
 
 
 def _plain(number: Any) -> bool:
@@ -302,13 +303,6 @@ def _one_of(*choices: str) -> Callable[[str, Any], Any]:
     return check
 
 
-def _between(low: float, high: float, *, whole: bool = False) -> Callable[[str, Any], Any]:
-    def check(key: str, value: Any) -> Any:
-        return _number(key, value, low, high, whole=whole)
-
-    return check
-
-
 def _matching(pattern: re.Pattern[str], words: str) -> Callable[[str, Any], Any]:
     def check(key: str, value: Any) -> Any:
         if not isinstance(value, str) or pattern.fullmatch(value) is None:
@@ -318,8 +312,8 @@ def _matching(pattern: re.Pattern[str], words: str) -> Callable[[str, Any], Any]
     return check
 
 
-def _slice(key: str, value: Any) -> Any:
-    return None if value is None else _number(key, value, -1, 1e6)
+def _between(low: float, high: float, *, whole: bool = False) -> Callable[[str, Any], Any]:
+    return partial(_number, low=low, high=high, whole=whole)
 
 
 _GPUS = _matching(re.compile(r"all|\d{1,2}(,\d{1,2}){0,15}"), "all, or numbers with commas")
