@@ -40,7 +40,7 @@ KINDS = ("segmentation", "deepgrow", "deepedit")
 # the server brings data, loop and files of its own
 _OWN = frozenset((
     "dataset", "dataloader", "evaluator", "handlers", "progress_handler", "start", "run", "weights", "network",
-    "evaluate", "dataset_dir", "ignore_card", "split", "output_dir", "num_workers", "quiet", "amp", "prompts",
+    "evaluate", "dataset_dir", "split", "output_dir", "num_workers", "quiet", "amp", "prompts",
 ))  # fmt: skip
 
 
