@@ -15,6 +15,7 @@ from ..data.datasets.naming import is_general, is_nameless
 from ..errors import AmalgamationError, DataError, ExpertError
 from ..labels import LabelSpace
 from ..modalities import meanings, same
+from ..name_words import coloured
 from ..weights import read_card
 from .spec import ExpertSpec
 from .trust import WEIGHTS
@@ -148,7 +149,7 @@ def _other_modality(spec: ExpertSpec, card: Contract, channels: Sequence[str] | 
         card.fit(channels, modality)
     except DataError:
         return card.told()
-    told = [{m.kind for m in meanings(c)} for c in spec.channels]
+    told = [{m.kind for m in meanings(c)} for c in coloured(spec.channels)]
     if not all(told) or any("photo" in kinds for kinds in told):  # pictures in colours may show anything
         return ""
     kinds = {m.kind for m in meanings(modality)}

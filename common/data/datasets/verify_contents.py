@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ...errors import few
 from ...intensity_range import Range, odd_beside, odd_ct
 from ...modalities import is_ct, meanings
+from ...name_words import coloured
 from ..dicom.slices import is_dicom, modality_tag
 from .convert_channels import dicom_differs
 from .dataset import Dataset
@@ -37,7 +38,7 @@ class Doubtful(NamedTuple):
 def doubtful_channels(dataset: Dataset) -> Iterator[Doubtful]:
     """Channels whose name tells no modality, so that nothing can compare them with a model."""
     told = all(meanings(dataset.modality_of(c)) for c in dataset.cases())
-    unknown = [c for c in dataset.channels if not meanings(c)]
+    unknown = [c for c, read in zip(dataset.channels, coloured(dataset.channels), strict=True) if not meanings(read)]
     if unknown and not (told and len(dataset.channels) == 1):
         got = f"channel {', '.join(unknown)} tells no modality, and is compared with no model"
         hint = 'name it in dataset.json ("channel_names"), or the task\'s "modality" in collection.json'

@@ -33,7 +33,8 @@ BY_NAME = {task.name: task for task in TASKS}
 
 
 def digest(folder: Path) -> dict[str, str]:
-    files = sorted(f for f in folder.rglob("*") if f.is_file())
+    """Contents by name, without what trainings prepared beside them."""
+    files = sorted(f for f in folder.rglob("*") if f.is_file() and ".prepared" not in f.parts)
     return {f.relative_to(folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
