@@ -80,8 +80,8 @@ class Weights:
             raise WeightError("the file has no card, and so no names", where=old)
         unused = [ascii(before) for before, after in names.items() if json.dumps(str(after)) not in card.to_json()]
         if unused:
-            raise WeightError("the card names nothing so", where=old, got=", ".join(unused),
-                              expected=", ".join((*card.labels.names, *card.channels)))  # fmt: skip
+            expected = ", ".join((*card.labels.names, *card.channels))
+            raise WeightError("the card names nothing so", where=old, got=", ".join(unused), expected=expected)
         say(f"wrote {save_weights(target, tensors, card)}: {', '.join(card.labels.names)}")
 
 

@@ -77,9 +77,10 @@ def _compare(contract: Contract, dataset: Dataset, name: str, ignore: bool, told
     fit = contract.fit(dataset.channels, name, where=where, ignore=ignore)
     straight = tuple(range(len(dataset.channels)))
     if fit.order not in (straight, ()) and not ignore:
-        raise DataError("the weights were taught the channels in another order", where=where,
-                        got=", ".join(dataset.channels), expected=", ".join(dataset.channels[i] for i in fit.order),
-                        hint=f"list the channels, and each case's files, in this order; or add {OVERRIDE}")  # fmt: skip
+        problem = "the weights were taught the channels in another order"
+        expected = ", ".join(dataset.channels[i] for i in fit.order)
+        hint = f"list the channels, and each case's files, in this order; or add {OVERRIDE}"
+        raise DataError(problem, where=where, got=", ".join(dataset.channels), expected=expected, hint=hint)
     told.update(dict.fromkeys(fit.notes))
 
 

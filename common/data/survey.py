@@ -259,8 +259,9 @@ def _taught(
     for name, found in result.items():
         never = [n for n in declared[name] if n not in found]
         if never:
-            logger.warning("no label map of %s has %s: the card says that it was not taught there", name,
-                           ", ".join(never))  # fmt: skip
+            logger.warning(
+                "no label map of %s has %s: the card says that it was not taught there", name, ", ".join(never)
+            )
     return {name: [n for n in declared[name] if n in found] for name, found in result.items()}
 
 

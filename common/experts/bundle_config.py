@@ -54,8 +54,8 @@ def _whole(node: Any, file: Path, root: Path, budget: list[int]) -> Any:
     if isinstance(node, Mapping):
         for key in node:
             if _split(str(key))[0]:
-                raise ExpertError("a key of the configuration is a file's name, and %-words could read that file",
-                                  where=file, got=f"{key!a:.100}", hint="give the key another name")  # fmt: skip
+                problem = "a key of the configuration is a file's name, and %-words could read that file"
+                raise ExpertError(problem, where=file, got=f"{key!a:.100}", hint="give the key another name")
         return {key: _whole(value, file, root, budget) for key, value in node.items()}
     if isinstance(node, list):
         return [_whole(value, file, root, budget) for value in node]
@@ -69,12 +69,13 @@ def _inside(name: str, word: str, file: Path, root: Path) -> Path:
     """The file of a bundle that a word names."""
     found = (root / name).resolve()
     if not found.is_relative_to(root):
-        raise ExpertError("the bundle's configuration reads a file that lies outside of the bundle", where=file,
-                          got=f"{word!a:.200}", expected="files of the bundle, by paths from its folder",
-                          hint="copy the file into the bundle, look at it, and describe the bundle again")  # fmt: skip
+        problem = "the bundle's configuration reads a file that lies outside of the bundle"
+        expected = "files of the bundle, by paths from its folder"
+        hint = "copy the file into the bundle, look at it, and describe the bundle again"
+        raise ExpertError(problem, where=file, got=f"{word!a:.200}", expected=expected, hint=hint)
     if not found.is_file():
-        raise ExpertError("the bundle's configuration reads a file that the bundle does not have", where=file,
-                          got=f"{word!a:.200}", expected="a path from the bundle's folder")  # fmt: skip
+        problem = "the bundle's configuration reads a file that the bundle does not have"
+        raise ExpertError(problem, where=file, got=f"{word!a:.200}", expected="a path from the bundle's folder")
     return found
 
 
@@ -82,8 +83,8 @@ def _part(path: Path, place: str, word: str, file: Path, budget: list[int]) -> A
     """What lies at a place of a file that names no further files."""
     budget[0] -= path.stat().st_size
     if budget[0] < 0:
-        raise ExpertError("the bundle's configuration reads too much", where=file, got=f"{word!a:.200}",
-                          expected=f"at most {_LARGEST} bytes in all")  # fmt: skip
+        problem = "the bundle's configuration reads too much"
+        raise ExpertError(problem, where=file, got=f"{word!a:.200}", expected=f"at most {_LARGEST} bytes in all")
     node: Any = read_config(path)
     for key in place.split(_CUT) if place else []:
         try:
@@ -96,8 +97,8 @@ def _part(path: Path, place: str, word: str, file: Path, budget: list[int]) -> A
 
 def _refuse_files(node: Any, path: Path) -> None:
     if isinstance(node, str) and node.startswith("%") and _split(node[1:])[0]:
-        raise ExpertError("a file that the bundle's configuration reads names a further one", where=path,
-                          got=f"{node!a:.200}", hint="write that part out")  # fmt: skip
+        problem = "a file that the bundle's configuration reads names a further one"
+        raise ExpertError(problem, where=path, got=f"{node!a:.200}", hint="write that part out")
     children = dict(enumerate(node)) if isinstance(node, list) else node if isinstance(node, Mapping) else {}
     for key, value in children.items():
         if _split(str(key))[0]:

@@ -110,11 +110,12 @@ def _check_answer(spec: ExpertSpec, source: Opened) -> None:
     count = len(spec.labels) + spec.labels.exclusive
     if answer.shape[1] != count:
         raise ExpertError(
-            "the network answers for another number of structures", where=f"expert {spec.name!r} ({spec.path})",
+            "the network answers for another number of structures",
+            where=f"expert {spec.name!r} ({spec.path})",
             got=f"{answer.shape[1]} channels of output",
             expected=f"{count}: background, {', '.join(spec.labels.names)}",
             hint="--labels name every structure of its output, in order",
-        )  # fmt: skip
+        )
 
 
 def _check_regions(spec: ExpertSpec, labels: LabelSpace | None) -> None:

@@ -58,9 +58,10 @@ def check_expert(
     card = _own_card(spec)
     for modality in modalities:
         if not ignore_card and (reason := _other_modality(spec, card, channels, modality)):
-            raise ExpertError("the expert was taught on another modality", where=f"expert {spec.name!r}", got=reason,
-                              expected=f"{modality}, the modality of {spec.task}",
-                              hint=f"correct the task's modality, leave the expert out, or add {OVERRIDE}")  # fmt: skip
+            problem = "the expert was taught on another modality"
+            expected = f"{modality}, the modality of {spec.task}"
+            hint = f"correct the task's modality, leave the expert out, or add {OVERRIDE}"
+            raise ExpertError(problem, where=f"expert {spec.name!r}", got=reason, expected=expected, hint=hint)
     if labels is not None:
         _check_labels(spec, labels)
         _check_meant(spec, card, ignore_card)

@@ -132,8 +132,8 @@ def bench(
     size = sizes["size"] = sizes["size"] if size is None else size
     experts = way.experts if experts is None else experts
     if size % 32 or size < 64 or repeats < 1 or experts < 1:
-        raise ConfigError("size is a multiple of 32 from 64 on, repeats and experts at least 1", where="bench",
-                          got=f"size {size}, repeats {repeats}, experts {experts}")  # fmt: skip
+        got = f"size {size}, repeats {repeats}, experts {experts}"
+        raise ConfigError("size is a multiple of 32 from 64 on, repeats and experts at least 1", where="bench", got=got)
     known = (*way.parts, "growth")
     wanted = only.split(",") if isinstance(only, str) else list(only or known)
     unknown = set(wanted) - set(known)

@@ -107,8 +107,9 @@ class Pair:
 
 def _pair(size: int, embed: int, depth: int, *, cache_gb: float = 0.0) -> Pair:
     library = library_encoder(size, embed, depth).eval().requires_grad_(False)
-    encoders = ExpertEncoders(encoder=SamEncoder(encoder=copy.deepcopy(library)), adapter_init="default",
-                              cache_gb=cache_gb)  # fmt: skip
+    encoders = ExpertEncoders(
+        encoder=SamEncoder(encoder=copy.deepcopy(library)), adapter_init="default", cache_gb=cache_gb
+    )
     assert encoders.semantic is not None
     with torch.no_grad():
         for parameter in encoders.semantic.parameters():  # the same as the basic expert's could not be wrong

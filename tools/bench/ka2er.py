@@ -221,10 +221,7 @@ def _steps(size: int, feature_size: int, features: Sequence[int], count: int, go
         pairs = zip(*[n.parameters() for n in networks], strict=True)
         return max(relative(b.grad, a.grad) for a, b in pairs if a.grad is not None and bool(a.grad.any()))
 
-    return Case(
-        f"KA2ER step (the paper's), {count} experts: routed vs all",
-        runs[0], runs[1], difference, 1e-6, goals,
-    )  # fmt: skip
+    return Case(f"KA2ER step (the paper's), {count} experts: routed vs all", runs[0], runs[1], difference, 1e-6, goals)
 
 
 def cases(

@@ -182,8 +182,9 @@ def step(size: int, embed: int, count: int) -> Callable[[], None]:
 
 
 def _of_layer(size: int, embed: int, count: int, part: str) -> Case:
-    fast, tokens = _layer(size, embed, count, TRAINING_BATCH if part == "layer_training" else BATCH,
-                          top_k=1 if part == "top_k" else None)  # fmt: skip
+    fast, tokens = _layer(
+        size, embed, count, TRAINING_BATCH if part == "layer_training" else BATCH, top_k=1 if part == "top_k" else None
+    )
     ways = ExpertLoop(fast), fast, [tokens]
     if part == "layer":
         return _inference("mixture of the first stage vs loop over experts", *ways, {"faster": 1.4, "tensors": 0.4})
@@ -193,8 +194,9 @@ def _of_layer(size: int, embed: int, count: int, part: str) -> Case:
 
 
 def _of_network(size: int, embed: int, count: int, part: str) -> Case:
-    fast, inputs = _network(size, embed, count, TRAINING_BATCH if part == "training" else BATCH,
-                            gate="none" if part == "hard" else "expert")  # fmt: skip
+    fast, inputs = _network(
+        size, embed, count, TRAINING_BATCH if part == "training" else BATCH, gate="none" if part == "hard" else "expert"
+    )
     ways = LoopedNetwork(fast), fast, inputs
     if part == "inference":
         return _inference("network inference vs loop over experts", *ways, {"faster": 1.4, "tensors": 0.4})

@@ -66,8 +66,8 @@ def pipeline(method: str | None = None, *, small: bool = False, samples: int = 4
     """
     wanted = list(PIPELINES) if method is None else [method]
     if not set(wanted) <= set(PIPELINES) or samples < 1:
-        raise ConfigError("there is no such data path", where="bench pipeline", got=f"{method}, {samples} samples",
-                          expected=", ".join(PIPELINES))  # fmt: skip
+        got = f"{method}, {samples} samples"
+        raise ConfigError("there is no such data path", where="bench pipeline", got=got, expected=", ".join(PIPELINES))
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

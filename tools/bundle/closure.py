@@ -89,16 +89,17 @@ def imports(path: Path, module: str, source: Path = SOURCE) -> Iterator[Import]:
 
 
 def _imports(tree: ast.AST, path: Path, module: str) -> Iterator[Import]:
-    inside = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef)
-              for n in ast.walk(f)}  # fmt: skip
+    inside = {
+        id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)
+    }
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(tree):
         early = id(node) not in inside
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.split(".")[0] == ROOT and alias.asname is None:
-                    raise ConfigError("cannot be vendored: write 'from common.x import y' or 'import common.x as x'",
-                                      where=f"{path}:{node.lineno}", got=ast.unparse(node))  # fmt: skip
+                    problem = "cannot be vendored: write 'from common.x import y' or 'import common.x as x'"
+                    raise ConfigError(problem, where=f"{path}:{node.lineno}", got=ast.unparse(node))
                 yield Import(alias.name, early)
         elif isinstance(node, ast.ImportFrom):
             parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
@@ -161,6 +162,6 @@ def _read_beside(path: Path, read: Read, source: Path) -> Iterator[str]:
     beside = [p for p in sorted(path.parent.iterdir()) if p.is_file() and p.suffix not in (".py", ".pyc")]
     found = [p for p in beside if p.name in read.texts or p.stem == path.stem]
     if not found and read.beside:
-        raise ConfigError("reads files beside itself that cannot be told from its code", where=path,
-                          hint="give the files the module's name, or name them in full")  # fmt: skip
+        hint = "give the files the module's name, or name them in full"
+        raise ConfigError("reads files beside itself that cannot be told from its code", where=path, hint=hint)
     yield from (p.relative_to(source).as_posix() for p in found)

@@ -82,8 +82,9 @@ def write_documents(folder: Path, *, bundle: str, package: str, weights: Weights
     text = readme.read_text(encoding="utf-8")
     missing = missing_sections(text)
     if missing or COMMANDS not in text:
-        raise ConfigError("the document lacks sections that the zoo wants", where=readme.name,
-                          got=", ".join(missing) or "no Commands")  # fmt: skip
+        raise ConfigError(
+            "the document lacks sections that the zoo wants", where=readme.name, got=", ".join(missing) or "no Commands"
+        )
     added = [_commands(folder, bundle, package), _weights(weights)]
     if torchscript:
         added.append(f"## TorchScript file\n`models/model.ts`: {torchscript}.\n")
@@ -95,8 +96,9 @@ def write_documents(folder: Path, *, bundle: str, package: str, weights: Weights
     if weights is not None:
         terms = licence.read_text(encoding="utf-8")
         if NOTHING_SHIPPED not in terms:
-            raise ConfigError("the licence of the data does not begin as expected", where=licence.name,
-                              expected=NOTHING_SHIPPED)  # fmt: skip
+            raise ConfigError(
+                "the licence of the data does not begin as expected", where=licence.name, expected=NOTHING_SHIPPED
+            )
         where = f"fetched from {weights.url}" if weights.url else "models/model.pt"
         told = (
             f"No data is shipped with this bundle. Its weights ({where},\nsha256 {weights.sha256}): {weights.licence}\n"

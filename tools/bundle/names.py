@@ -100,9 +100,8 @@ def spots(tree: ast.AST, text: str, source: Path, roots: tuple[str, ...] = (ROOT
                 at = quote.end() if quote and raw.startswith(node.value.encode(), quote.end()) else None
                 yield Spot(node, at, node.value)
         elif isinstance(node, ast.JoinedStr | ast.BinOp) and id(node) in called and _root(_start(node)) in roots:
-            raise ConfigError("the name of a module is put together while the code runs: it cannot be renamed",
-                              where=f"line {node.lineno}", got=ast.unparse(node),
-                              hint="write the whole name")  # fmt: skip
+            problem = "the name of a module is put together while the code runs: it cannot be renamed"
+            raise ConfigError(problem, where=f"line {node.lineno}", got=ast.unparse(node), hint="write the whole name")
 
 
 def parsed_expression(text: str) -> ast.AST:

@@ -90,8 +90,8 @@ def pack_bundle(
     name = origin.resolve().name
     version = str(read_json(origin / "configs" / "metadata.json").get("version"))
     if not name.isidentifier():
-        raise ConfigError("a bundle that is packed becomes a package of Python", where=origin, got=ascii(name),
-                          expected="a folder's name of letters, digits and _")  # fmt: skip
+        problem = "a bundle that is packed becomes a package of Python"
+        raise ConfigError(problem, where=origin, got=ascii(name), expected="a folder's name of letters, digits and _")
     if (origin / "docs" / "VENDORED.json").exists():
         raise ConfigError("this is a packed bundle already", where=origin)
     given = Path(weights) if weights else origin / MODEL

@@ -53,8 +53,8 @@ def push_bundle(folder: Path, repo: str, *, private: bool, latest: bool, confirm
     record = verify_vendored(folder)
     wrong = [f for f in check_bundle(folder) if f.severity == "error"]
     if wrong:
-        raise ConfigError("the bundle does not pass the checks", where=folder, got=f"{len(wrong)} errors",
-                          hint=f"python -m tools bundle check {shown_place(folder)}")  # fmt: skip
+        hint = f"python -m tools bundle check {shown_place(folder)}"
+        raise ConfigError("the bundle does not pass the checks", where=folder, got=f"{len(wrong)} errors", hint=hint)
     files = packed_files(folder, str(record["package"]))
     version = str(read_json(folder / "configs" / "metadata.json")["version"])
     size = sum((folder / f).stat().st_size for f in files)

@@ -54,14 +54,15 @@ def renamed_code(text: str, package: str, source: Path, where: object = "code") 
     found = list(spots(tree, text, source))
     for node in ast.walk(tree):
         if isinstance(node, ast.Import) and any(a.name.split(".")[0] == ROOT and not a.asname for a in node.names):
-            raise ConfigError("an import binds the name 'common' itself", where=f"{where}:{node.lineno}",
-                              got=ast.unparse(node),
-                              expected="from common.x import y, or import common.x as x")  # fmt: skip
+            problem = "an import binds the name 'common' itself"
+            expected = "from common.x import y, or import common.x as x"
+            raise ConfigError(problem, where=f"{where}:{node.lineno}", got=ast.unparse(node), expected=expected)
     result = _in_docstrings(_edited(text, found, package, where), package, source)
     _mean(tree, found, package, source)
     if ast.dump(ast.parse(result)) != ast.dump(tree):
-        raise ConfigError("the names of our modules in this code cannot be told from the rest", where=where,
-                          got=", ".join(s.name for s in found), hint="write each as one plain text")  # fmt: skip
+        problem = "the names of our modules in this code cannot be told from the rest"
+        got = ", ".join(s.name for s in found)
+        raise ConfigError(problem, where=where, got=got, hint="write each as one plain text")
     return result
 
 
@@ -85,8 +86,9 @@ def _edited(text: str, found: Iterable[Spot], package: str, where: object) -> st
     raw = text.encode()
     for at, name in sorted({(s.at, s.name) for s in found}, key=lambda p: -1 if p[0] is None else p[0], reverse=True):
         if at is None or not raw.startswith(ROOT.encode(), at):
-            raise ConfigError("the name of a module cannot be reached here", where=where, got=name,
-                              hint="write it as one plain text")  # fmt: skip
+            raise ConfigError(
+                "the name of a module cannot be reached here", where=where, got=name, hint="write it as one plain text"
+            )
         raw = raw[:at] + f"{package}.".encode() + raw[at:]
     return raw.decode()
 

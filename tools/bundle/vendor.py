@@ -194,16 +194,17 @@ def verify_vendored(folder: Path) -> dict[str, Any]:
         ConfigError: when the folder was not packed, or code was changed, removed or added since.
     """
     if not (folder / VENDORED).is_file():
-        raise ConfigError("this folder was not packed", where=folder, expected=VENDORED,
-                          hint="python -m tools bundle pack NAME, then use the folder that it writes")  # fmt: skip
+        hint = "python -m tools bundle pack NAME, then use the folder that it writes"
+        raise ConfigError("this folder was not packed", where=folder, expected=VENDORED, hint=hint)
     record = read_json(folder / VENDORED)
     known = record.get("sha256", {})
     there = {p.relative_to(folder).as_posix(): p for p in sorted((folder / str(record.get("package"))).rglob("*"))
              if p.is_file() and "__pycache__" not in p.parts}  # fmt: skip
     other = [n for n in sorted(set(known) | set(there)) if n not in there or _sha256(there[n]) != known.get(n)]
     if other:
-        raise ConfigError("the code is not what the packer wrote", where=folder, got=", ".join(other[:5]),
-                          hint="pack it again")  # fmt: skip
+        raise ConfigError(
+            "the code is not what the packer wrote", where=folder, got=", ".join(other[:5]), hint="pack it again"
+        )
     return record
 
 

@@ -98,8 +98,9 @@ def _checked(file: Path, entries: list[zipfile.ZipInfo], max_files: int, max_byt
         seen.add(entry.filename.rstrip("/"))
     total, packed = sum(e.file_size for e in entries), file.stat().st_size
     if total > max_bytes or (total > _FREE and total > MAX_RATIO * max(packed, 1)):
-        raise ConfigError("unpacks to more than is accepted", where=file, got=f"{total} bytes from {packed}",
-                          expected=f"at most {max_bytes} bytes and {MAX_RATIO} times the zip")  # fmt: skip
+        got = f"{total} bytes from {packed}"
+        expected = f"at most {max_bytes} bytes and {MAX_RATIO} times the zip"
+        raise ConfigError("unpacks to more than is accepted", where=file, got=got, expected=expected)
     tops = {PurePosixPath(e.filename).parts[0] for e in entries}
     if len(tops) != 1 or any(len(PurePosixPath(e.filename).parts) == 1 and not e.is_dir() for e in entries):
         raise ConfigError("a bundle's zip holds one folder", where=file, got=", ".join(sorted(tops)[:5]))
@@ -163,8 +164,9 @@ def _check_large_files(folder: Path, file: Path) -> None:
             entries = read_config(path).get("large_files")
         except ConfigError as error:
             got = f"{error.problem}: {error.got}"
-            raise ConfigError("the list of large files cannot be read", where=where, got=got,
-                              expected=error.expected, hint=error.hint) from error  # fmt: skip
+            raise ConfigError(
+                "the list of large files cannot be read", where=where, got=got, expected=error.expected, hint=error.hint
+            ) from error
         if not isinstance(entries, list):
             raise ConfigError("the list of large files cannot be read", where=where, got=ascii(entries)[:200])
         for entry in entries:
@@ -175,12 +177,13 @@ def _check_large_file(entry: object, where: str) -> None:
     told = entry if isinstance(entry, dict) else {}
     plain = all(isinstance(value, str) or (value is None and key in _LARGE[2:]) for key, value in told.items())
     if not {*_LARGE[:2]} <= set(told) <= set(_LARGE) or not plain:
-        raise ConfigError("the list of large files cannot be read", where=where, got=ascii(entry)[:200],
-                          expected=", ".join(_LARGE))  # fmt: skip
+        raise ConfigError(
+            "the list of large files cannot be read", where=where, got=ascii(entry)[:200], expected=", ".join(_LARGE)
+        )
     path, url = str(told["path"]), str(told["url"])
     if ":" in path or any(map(_odd_part, path.split("/"))):
-        raise ConfigError("a large file lies outside of the bundle", where=where, got=ascii(path),
-                          expected="a relative path such as models/model.pt")  # fmt: skip
+        expected = "a relative path such as models/model.pt"
+        raise ConfigError("a large file lies outside of the bundle", where=where, got=ascii(path), expected=expected)
     if not url.isprintable() or urlsplit(url).scheme != "https" or not urlsplit(url).hostname:
-        raise ConfigError("a large file comes from elsewhere than the web", where=where, got=ascii(url),
-                          expected="an address that begins with https://")  # fmt: skip
+        problem = "a large file comes from elsewhere than the web"
+        raise ConfigError(problem, where=where, got=ascii(url), expected="an address that begins with https://")

@@ -166,8 +166,9 @@ def _given(value: str | Sequence[str]) -> tuple[tuple[str, Path], ...]:
     for run, _, file in pairs:
         if not run or not Path(file).is_file():
             folder = Path(file).is_dir()
-            raise ConfigError("a given result is no file", where="given", got=f"{run}={file}", expected="<run>=<file>",
-                              hint=_describe(file, run) if folder else None)  # fmt: skip
+            got = f"{run}={file}"
+            hint = _describe(file, run) if folder else None
+            raise ConfigError("a given result is no file", where="given", got=got, expected="<run>=<file>", hint=hint)
         verify(Path(file))
     return tuple((run, Path(file)) for run, _, file in pairs)
 

@@ -35,11 +35,13 @@ def check_split(settings: ChainSettings, collection: Collection) -> None:
     hint += f", likewise {', '.join(d.name for d in unfit[1:])}" if unfit[1:] else ""
     hint += "" if split == "validation" else "; or --split validation"
     if bare:
-        raise ConfigError("cases of the split to evaluate on have no label map", where=f"split {split!r}", hint=hint,
-                          got=", ".join(bare[:5]) + (", ..." if bare[5:] else ""))  # fmt: skip
+        where = f"split {split!r}"
+        got = ", ".join(bare[:5]) + (", ..." if bare[5:] else "")
+        raise ConfigError("cases of the split to evaluate on have no label map", where=where, hint=hint, got=got)
     if not any(d.cases(split) for d in datasets):
-        raise ConfigError("the split to evaluate on is empty", where=f"split {split!r}", hint=hint,
-                          got=", ".join(f"{d.name}: no case" for d in datasets))  # fmt: skip
+        problem = "the split to evaluate on is empty"
+        where = f"split {split!r}"
+        raise ConfigError(problem, where=where, hint=hint, got=", ".join(f"{d.name}: no case" for d in datasets))
 
 
 def unscored(settings: ChainSettings) -> list[str]:
@@ -53,8 +55,9 @@ def unscored(settings: ChainSettings) -> list[str]:
     for dataset, spec, _ in _given_tasks(settings, recipe(settings), collection):
         odd = sorted(set(dataset.labels.names) ^ set(spec.labels.names))
         if odd:
-            said.append(f"the given expert of {dataset.name} is not measured: of it and the data only one has "
-                        + ", ".join(odd))  # fmt: skip
+            said.append(
+                f"the given expert of {dataset.name} is not measured: of it and the data only one has " + ", ".join(odd)
+            )
     return said
 
 
@@ -101,8 +104,9 @@ def together(
     """A run of stage 2 that trains nothing: the evaluation of the experts together."""
     folder = settings.output_dir / run["id"]
     overrides = {"dataset_dir": settings.dataset_dir, **own, "output_dir": folder, "split": settings.split}
-    return Step(run["id"], "variant", run["title"], folder, _asked(settings, run, overrides), inputs, needs,
-                produces=SCORES)  # fmt: skip
+    return Step(
+        run["id"], "variant", run["title"], folder, _asked(settings, run, overrides), inputs, needs, produces=SCORES
+    )
 
 
 def _asked(settings: ChainSettings, run: Mapping[str, Any], overrides: Mapping[str, object]) -> tuple[str, ...]:

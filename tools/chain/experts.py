@@ -36,12 +36,13 @@ def expert_steps(settings: ChainSettings, recipe: Mapping[str, Any], collection:
     choices = recipe["stage1"].get("phase1")
     if choices is None:
         if settings.phase1 is not None:
-            raise ConfigError(f"the experts of {settings.bundle} are trained in one way", where="phase1",
-                              got=settings.phase1, expected="no --phase1")  # fmt: skip
+            problem = f"the experts of {settings.bundle} are trained in one way"
+            raise ConfigError(problem, where="phase1", got=settings.phase1, expected="no --phase1")
         return _experts(settings, recipe, collection)
     if settings.external is not None:
-        raise ConfigError(f"{settings.bundle} has no task-agnostic expert", where="external", got=settings.external,
-                          expected="none")  # fmt: skip
+        raise ConfigError(
+            f"{settings.bundle} has no task-agnostic expert", where="external", got=settings.external, expected="none"
+        )
     wanted = settings.phase1 or next(iter(choices))
     if wanted not in choices:
         raise ConfigError("unknown way to train stage 1", where="phase1", got=wanted, expected=", ".join(choices))
@@ -63,8 +64,8 @@ def _no_experts(settings: ChainSettings) -> Iterable[Step]:
     asked = ("external", "phase1", "structures", "given", "stage1")
     given = [name for name in asked if getattr(settings, name)]
     if given:
-        raise ConfigError(f"{settings.bundle} has no stage 1: its experts are trained together", where=given[0],
-                          got=getattr(settings, given[0]), expected=f"no --{given[0]}")  # fmt: skip
+        problem = f"{settings.bundle} has no stage 1: its experts are trained together"
+        raise ConfigError(problem, where=given[0], got=getattr(settings, given[0]), expected=f"no --{given[0]}")
     return ()
 
 
@@ -98,8 +99,8 @@ def stage_one_runs(
             runs.append(_filled(run, name, names, "" if name is None else folders[name]))
     unknown = {run for run, _ in settings.given} - {run["id"] for run in runs}
     if unknown:
-        raise ConfigError("a result is given for a run that there is not", where="given", got=", ".join(unknown),
-                          expected=", ".join(run["id"] for run in runs))  # fmt: skip
+        problem = "a result is given for a run that there is not"
+        raise ConfigError(problem, where="given", got=", ".join(unknown), expected=", ".join(run["id"] for run in runs))
     return runs if also_given else [run for run in runs if run["id"] not in dict(settings.given)]
 
 
@@ -175,8 +176,8 @@ def _shared_experts(
 ) -> Iterable[Step]:
     if settings.given:
         got = ", ".join(f"{name}={path}" for name, path in settings.given)
-        raise ConfigError(f"no result of stage 1 can be given to {settings.bundle}", where="given", got=got,
-                          expected="none", hint=_start_hint(settings))  # fmt: skip
+        problem = f"no result of stage 1 can be given to {settings.bundle}"
+        raise ConfigError(problem, where="given", got=got, expected="none", hint=_start_hint(settings))
     stage1 = recipe["stage1"]
     config = config_argument(settings, stage1["bundle"], ["train.json", *recipe["presets"][settings.preset]["stage1"]])
     data = tuple(f for d in collection.datasets for f in data_files(d))
@@ -213,8 +214,9 @@ def _experts(settings: ChainSettings, recipe: Mapping[str, Any], collection: Col
     if unknown:
         hint = ("tasks are called as their dataset.json says, python -m tools data list <collection> shows the names; "
                 "describe the expert with --task <name>, or convert the data with --name <name>")  # fmt: skip
-        raise ConfigError("an expert is given for a task that the collection does not have", where="given", hint=hint,
-                          got=", ".join(unknown), expected=", ".join(d.name for d in collection.datasets))  # fmt: skip
+        problem = "an expert is given for a task that the collection does not have"
+        expected = ", ".join(d.name for d in collection.datasets)
+        raise ConfigError(problem, where="given", hint=hint, got=", ".join(unknown), expected=expected)
     for task, path in own.items():
         _check_description(path, task, collection, settings.ignore_card)
     for path in given_expert(settings):
@@ -225,8 +227,9 @@ def _experts(settings: ChainSettings, recipe: Mapping[str, Any], collection: Col
         members += [(d, "external") for d in others]
         both = sorted(set(collection.tasks) & {d.name for d in others})
         if both:
-            raise ConfigError("a task-agnostic expert's data set is called like a task", where=settings.external,
-                              got=", ".join(both), hint='change "name" in its dataset.json')  # fmt: skip
+            problem = "a task-agnostic expert's data set is called like a task"
+            hint = 'change "name" in its dataset.json'
+            raise ConfigError(problem, where=settings.external, got=", ".join(both), hint=hint)
     folders = folder_names(collection.tasks)
     folders |= folder_names((d.name for d, role in members if role != "task"), folders.values())
     for dataset, role in members:

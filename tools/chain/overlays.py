@@ -47,9 +47,10 @@ def ordered_files(
     for name in preset:
         other = {k for k, v in _content(folder / name).items() if k in said and v != said[k]}
         if other - SIZES and other & SIZES:
-            raise ConfigError("a preset changes what a run is, and its sizes, in one file", where=folder / name,
-                              got=", ".join(sorted(other)), expected=f"only sizes, or nothing of {', '.join(overlays)}",
-                              hint="split the file in two and list both in the preset")  # fmt: skip
+            problem = "a preset changes what a run is, and its sizes, in one file"
+            expected = f"only sizes, or nothing of {', '.join(overlays)}"
+            hint = "split the file in two and list both in the preset"
+            raise ConfigError(problem, where=folder / name, got=", ".join(sorted(other)), expected=expected, hint=hint)
         (before if other - SIZES else after).append(name)
     return ["train.json", *before, *overlays, *after, *own]
 

@@ -76,8 +76,9 @@ def _check_dimensions(settings: ChainSettings, recipe: Mapping[str, Any], collec
     wanted, found = recipe.get("dim"), collection.datasets[0].dim
     if wanted not in (None, found):
         folder = "data/phantom_2d" if wanted == 2 else "data/phantom"
-        raise ConfigError(f"{settings.bundle} takes {wanted}-D images", where=settings.dataset_dir, got=f"{found}-D",
-                          hint=f"for example the phantom's: --dataset_dir {folder}")  # fmt: skip
+        where = settings.dataset_dir
+        hint = f"for example the phantom's: --dataset_dir {folder}"
+        raise ConfigError(f"{settings.bundle} takes {wanted}-D images", where=where, got=f"{found}-D", hint=hint)
 
 
 def takes_external(bundle: str, bundles: Path = Path("bundles")) -> bool:
@@ -143,9 +144,10 @@ def _given(
         knobs, files, needs = taken(settings, run, stage_one_runs(settings, recipe, collection, also_given=True))
         absent = [n for n in needs if n not in {s.id for s in stage1}]
         if absent:
-            raise ConfigError("a run takes from experts that this way of stage 1 does not train", where=run["id"],
-                              got=", ".join(absent), expected=", ".join(s.id for s in stage1),
-                              hint=f"look at phase1 in the chain.json of {settings.bundle}")  # fmt: skip
+            problem = "a run takes from experts that this way of stage 1 does not train"
+            expected = ", ".join(s.id for s in stage1)
+            hint = f"look at phase1 in the chain.json of {settings.bundle}"
+            raise ConfigError(problem, where=run["id"], got=", ".join(absent), expected=expected, hint=hint)
         return dict(knobs), files, needs
     if ways is not None:
         files = tuple(s.output_dir / "model.pt" for s in stage1)
@@ -158,7 +160,8 @@ def _wanted(settings: ChainSettings, recipe: Mapping[str, Any]) -> list[dict[str
     known = [run["id"] for run in recipe["stage2"] if run.get("optional")]
     unknown = [v for v in settings.variants if v not in known]
     if unknown:
-        raise ConfigError("unknown variants", where=settings.bundle, got=", ".join(unknown),
-                          expected=", ".join(known) or "none")  # fmt: skip
+        raise ConfigError(
+            "unknown variants", where=settings.bundle, got=", ".join(unknown), expected=", ".join(known) or "none"
+        )
     chosen = {*settings.variants, "amalgamated", *(["alone"] if settings.alone else [])}
     return [run for run in recipe["stage2"] if run["id"] in chosen]

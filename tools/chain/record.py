@@ -49,8 +49,9 @@ class Record:
             return None
         problem = "the chain's record cannot be read"
         hint = "choose another --output_dir: nothing else says which results in this folder belong to the chain"
-        data = read_object(path, error=CheckpointError, problem=problem, expected="what a chain wrote", hint=hint,
-                           finite=False)  # fmt: skip
+        data = read_object(
+            path, error=CheckpointError, problem=problem, expected="what a chain wrote", hint=hint, finite=False
+        )
         try:
             wrong = [row for row in data["steps"] if not {"id", "status", "kind", "output_dir"} <= set(row)]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

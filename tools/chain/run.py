@@ -210,8 +210,9 @@ def _check_result(step: Step) -> None:
     if wrong:
         log = _log(step)
         last = f"; its last words: {_reason(log)}" if log.is_file() else ""
-        raise AmalgamationError("the command ended well but left no result", where=step.title, got=f"{wrong}{last}",
-                                expected=step.output_dir / step.produces, hint=f"read {log}")  # fmt: skip
+        problem = "the command ended well but left no result"
+        expected = step.output_dir / step.produces
+        raise AmalgamationError(problem, where=step.title, got=f"{wrong}{last}", expected=expected, hint=f"read {log}")
 
 
 def _log(step: Step) -> Path:

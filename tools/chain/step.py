@@ -92,8 +92,8 @@ class ChainSettings:
         path = str((self.output_dir / "mlruns.db").resolve())
         if "?" in path or unquote(path) != path:
             hint = "choose another --output_dir, or --tracking none"
-            raise ConfigError("MLflow would keep its records elsewhere: it misreads the folder's name", where=path,
-                              expected="a folder without ? and % codes in its path", hint=hint)  # fmt: skip
+            problem = "MLflow would keep its records elsewhere: it misreads the folder's name"
+            raise ConfigError(problem, where=path, expected="a folder without ? and % codes in its path", hint=hint)
         return f"sqlite:///{path}"
 
 

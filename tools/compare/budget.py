@@ -82,8 +82,9 @@ def measured(step: Step, budget: Budget) -> Step:
         knobs = {"max_minutes": budget.minutes}
     unknown = [k for k in knobs if k not in config]
     if unknown:
-        raise ConfigError("this bundle takes no budget", where=step_files(step.argv)[0], got=f"no knob {unknown[0]}",
-                          expected="max_steps and max_minutes, for common.engine.run.length.RunLength")  # fmt: skip
+        got = f"no knob {unknown[0]}"
+        expected = "max_steps and max_minutes, for common.engine.run.length.RunLength"
+        raise ConfigError("this bundle takes no budget", where=step_files(step.argv)[0], got=got, expected=expected)
     if knobs and config.get("patience") is not None:
         knobs["patience"] = None
     return with_words(step, knobs, (HERE / "costs_train.json",))

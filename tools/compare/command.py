@@ -103,8 +103,9 @@ class Compare:
         unfinished = run_parts(plan, settings, left_out, default_jobs() if jobs == "auto" else int(jobs))
         page = self.report(output_dir, dataset_dir=dataset_dir) if report else output_dir
         if unfinished:
-            raise AmalgamationError("not every method could be measured", where=output_dir, got="\n".join(unfinished),
-                                    hint=f"mend the cause and type the command again; the others: {page}")  # fmt: skip
+            got = "\n".join(unfinished)
+            hint = f"mend the cause and type the command again; the others: {page}"
+            raise AmalgamationError("not every method could be measured", where=output_dir, got=got, hint=hint)
         return f"The page is {page}" if report else f"Everything is in {output_dir}"
 
     def report(
@@ -141,8 +142,9 @@ class Compare:
 def _reference(wanted: str | None, members: Sequence[Member]) -> str:
     names = [m.name for m in members]
     if wanted is not None and wanted not in names:
-        raise ConfigError("the reference is not compared", where="reference", got=wanted,
-                          expected="one of " + ", ".join(names))  # fmt: skip
+        raise ConfigError(
+            "the reference is not compared", where="reference", got=wanted, expected="one of " + ", ".join(names)
+        )
     return wanted or next(iter(names), "")
 
 
@@ -161,8 +163,8 @@ def _presets(value: Words, bundles: Collection[str]) -> dict[str, str]:
     found = {bundle: preset for bundle, _, preset in (word.rpartition("=") for word in _words(value))}
     strange = set(found) - {"", *bundles}
     if strange:
-        raise ConfigError("a preset is of a bundle", where="preset", got=", ".join(sorted(strange)),
-                          expected="one of " + ", ".join(sorted(bundles)))  # fmt: skip
+        expected = "one of " + ", ".join(sorted(bundles))
+        raise ConfigError("a preset is of a bundle", where="preset", got=", ".join(sorted(strange)), expected=expected)
     return found
 
 

@@ -80,8 +80,8 @@ def parts(settings: CompareSettings) -> list[Part]:
     trained = {_bundle(s) for part in found for s in part.steps if trains(s)}
     strange = {bundle for bundle, _, _ in settings.knobs} - trained
     if strange:
-        raise ConfigError("no training here is of this bundle", where="knobs", got=", ".join(sorted(strange)),
-                          expected=", ".join(sorted(trained)))  # fmt: skip
+        problem = "no training here is of this bundle"
+        raise ConfigError(problem, where="knobs", got=", ".join(sorted(strange)), expected=", ".join(sorted(trained)))
     return found
 
 

@@ -196,8 +196,8 @@ def _settings(card: ModelCard | None, source: Path) -> dict[str, Any]:
     stored = None if card is None else card.extra.get("settings")
     if card is None or card.bundle != "m4oe" or not isinstance(stored, Mapping):
         got = "no card" if card is None else f"a card of {card.bundle or 'an unknown bundle'}"
-        raise WeightError("these are no weights of a trained M4oE", where=source, got=got,
-                          expected="a model.pt that the m4oe bundle wrote")  # fmt: skip
+        expected = "a model.pt that the m4oe bundle wrote"
+        raise WeightError("these are no weights of a trained M4oE", where=source, got=got, expected=expected)
     missing = [k for k in _SETTINGS if k not in stored]
     if missing:
         raise WeightError("the weights' card lacks settings", where=source, got=sorted(stored), expected=missing)
@@ -230,15 +230,18 @@ def _new_dataset(
     )
     for kind, found, known in kinds:
         if len(found) != 1:
-            raise DataError(f"one {kind} is added at a time", where=collection.root, got=", ".join(found) or "none",
-                            hint="name the folder of one data set, or split it by modality")  # fmt: skip
+            got = ", ".join(found) or "none"
+            hint = "name the folder of one data set, or split it by modality"
+            raise DataError(f"one {kind} is added at a time", where=collection.root, got=got, hint=hint)
         if found[0] in known or (kind == "modality" and any(one_modality(found[0], k) for k in known)):
-            raise DataError(f"the model has this {kind} already", where=collection.root, got=found[0],
-                            expected=f"none of {', '.join(known)}",
-                            hint='rename it in a collection.json, or continue the training instead')  # fmt: skip
+            problem = f"the model has this {kind} already"
+            expected = f"none of {', '.join(known)}"
+            hint = "rename it in a collection.json, or continue the training instead"
+            raise DataError(problem, where=collection.root, got=found[0], expected=expected, hint=hint)
     if len(collection.channels) != len(card.channels):
-        raise DataError("the data set has another number of channels than the model", where=collection.root,
-                        got=", ".join(collection.channels), expected=", ".join(card.channels))  # fmt: skip
+        problem = "the data set has another number of channels than the model"
+        where = collection.root
+        raise DataError(problem, where=where, got=", ".join(collection.channels), expected=", ".join(card.channels))
     return collection, collection.datasets[0]
 
 
@@ -265,11 +268,11 @@ def _difference(before: M4oE, after: M4oE, size: int, seed: int) -> _Change:
 def _prove(change: _Change, hard: bool, same: bool, target: Path) -> None:
     got = f"probabilities differ by up to {change.largest:.3g}"
     if hard and not change.identical:
-        raise WeightError("the new expert changed the others' outputs; nothing was written", where=target, got=got,
-                          expected="the same bits")  # fmt: skip
+        problem = "the new expert changed the others' outputs; nothing was written"
+        raise WeightError(problem, where=target, got=got, expected="the same bits")
     if same and not change.largest <= _ROUNDING:
-        raise WeightError("a copied expert changed the mixture; nothing was written", where=target, got=got,
-                          expected=f"rounding, at most {_ROUNDING}")  # fmt: skip
+        problem = "a copied expert changed the mixture; nothing was written"
+        raise WeightError(problem, where=target, got=got, expected=f"rounding, at most {_ROUNDING}")
 
 
 def _report(

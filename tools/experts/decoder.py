@@ -83,15 +83,16 @@ def compare(before: list[MoELogits], after: list[MoELogits]) -> Proof:
 
 def _refuse_repeated(new: DecoderExpert, found: Mixture, path: Path) -> None:
     if new.name in found.network.names:
-        raise ExpertError("the mixture has an expert of that name", where=path, got=new.name,
-                          expected=f"none of {', '.join(found.network.names)}", hint="give another --name")  # fmt: skip
+        problem = "the mixture has an expert of that name"
+        expected = f"none of {', '.join(found.network.names)}"
+        raise ExpertError(problem, where=path, got=new.name, expected=expected, hint="give another --name")
     owners = {structure: name for name, own in zip(found.network.names, found.structures) for structure in own}
     twice = [s for s in new.structures if s in owners]
     if twice:
-        raise ExpertError("the mixture has an expert of that structure", where=path,
-                          got=", ".join(f"{s} (of {owners[s]})" for s in twice),
-                          expected="structures that no expert knows",
-                          hint="the gate would not know whom to ask")  # fmt: skip
+        problem = "the mixture has an expert of that structure"
+        got = ", ".join(f"{s} (of {owners[s]})" for s in twice)
+        hint = "the gate would not know whom to ask"
+        raise ExpertError(problem, where=path, got=got, expected="structures that no expert knows", hint=hint)
 
 
 @torch.no_grad()

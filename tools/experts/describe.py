@@ -53,8 +53,8 @@ def describe(
     """
     if external == bool(task):
         got = f"{shown_option('task', task or None)} --external {bool(external)}"
-        raise ConfigError("whose expert is it?", where=path, got=got,
-                          expected="--task with the name of its data set, or --external True")  # fmt: skip
+        expected = "--task with the name of its data set, or --external True"
+        raise ConfigError("whose expert is it?", where=path, got=got, expected=expected)
     structures = read_structures(labels)
     given = None if structures is None else LabelSpace.from_json(structures, where="--labels")
     order = [c.strip() for c in channels.split(",")] if isinstance(channels, str) else channels
@@ -91,9 +91,9 @@ def agreed(bundle: Path, trust: bool, weights: str = WEIGHTS) -> str:
     more = f"\n  ... and {len(lines) - _SHOWN} more: python -m tools bundle check DIR" if len(lines) > _SHOWN else ""
     console().print(f"{bundle}: a MONAI bundle is code. Opening it may run:\n{shown}{more}", soft_wrap=True)
     if not trust and not ask(f"run the code of this bundle ({found[:12]}...)?"):
-        raise ConfigError("the bundle's code was not run, and nothing was written", where=bundle,
-                          got=f"code {found[:12]}...", expected="a yes",
-                          hint="look at the list above; add --trust True if you trust those who made it")  # fmt: skip
+        problem = "the bundle's code was not run, and nothing was written"
+        hint = "look at the list above; add --trust True if you trust those who made it"
+        raise ConfigError(problem, where=bundle, got=f"code {found[:12]}...", expected="a yes", hint=hint)
     return found
 
 

@@ -88,8 +88,9 @@ def export_bundle(
     network, example = inference_network(bundle, weights)
     form = for_file(network, modality=modality, head=head)
     if form.refusal:
-        raise CheckpointError(f"there can be no such file: {form.refusal}", where=find_bundle(bundle).resolve().name,
-                              hint="run the bundle itself; docs/README.md of the bundle says more")  # fmt: skip
+        where = find_bundle(bundle).resolve().name
+        hint = "run the bundle itself; docs/README.md of the bundle says more"
+        raise CheckpointError(f"there can be no such file: {form.refusal}", where=where, hint=hint)
     if format == "torchscript":
         done = export_torchscript(form.module, example, path, method=method, slices=form.slices, extra=extra)
     else:

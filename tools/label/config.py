@@ -88,12 +88,11 @@ def read_model(bundle: Path, weights: str | Path | None = None) -> Model:
     """
     path = bundle / "models" / "model.pt" if weights is None else Path(weights)
     if not path.is_file():
-        raise WeightError("there are no weights to serve", where=path,
-                          hint=model_hint(bundle.resolve().name))  # fmt: skip
+        raise WeightError("there are no weights to serve", where=path, hint=model_hint(bundle.resolve().name))
     card = read_card(path)
     if card is None or not isinstance(card.extra.get("settings"), Mapping):
-        raise WeightError("the weights do not say how they were trained", where=path,
-                          expected="a model.pt written by this collection's training")  # fmt: skip
+        expected = "a model.pt written by this collection's training"
+        raise WeightError("the weights do not say how they were trained", where=path, expected=expected)
     return Model(bundle, path, card)
 
 
@@ -126,8 +125,9 @@ def choices(model: Model, given: Mapping[str, str | None]) -> list[Choice]:
         if key not in config or (len(names) < 2 and default is None):
             continue
         if default is None:
-            raise ConfigError(f"say which {key} the studies are", where=model.weights, expected=", ".join(names),
-                              hint=f"add --{key} NAME; each request may still choose another")  # fmt: skip
+            expected = ", ".join(names)
+            hint = f"add --{key} NAME; each request may still choose another"
+            raise ConfigError(f"say which {key} the studies are", where=model.weights, expected=expected, hint=hint)
         if default not in names:
             raise ConfigError(f"the model has no such {key}", where=f"--{key}", got=default, expected=", ".join(names))
         for name in names:  # a viewer sends one of them back
@@ -152,8 +152,9 @@ def served_inference(model: Model, kind: str, given: Mapping[str, str | None]) -
     """
     known = kinds_of(model.bundle)
     if kind not in known:
-        raise ConfigError("the bundle cannot be offered as this", where=model.bundle.name, got=kind,
-                          expected=", ".join(known))  # fmt: skip
+        raise ConfigError(
+            "the bundle cannot be offered as this", where=model.bundle.name, got=kind, expected=", ".join(known)
+        )
     overlay = [f"inference_{kind}"] if (model.bundle / "configs" / f"inference_{kind}.json").is_file() else []
     config: dict[str, Any] = copy.deepcopy(read_config(config_files(model.bundle, "inference", *overlay)).get())
     config = {k: v for k, v in config.items() if k not in _OWN}

@@ -37,8 +37,8 @@ def folder_name(model: Model, kind: str, name: str | None = None) -> str:
         )
     wrong = [k for k in (*KINDS, "detection", "classification") if k in base.lower() and k != kind]
     if wrong:
-        raise ConfigError("the server would take the model for something else", where="name", got=base,
-                          expected=f"a name without {', '.join(wrong)}")  # fmt: skip
+        problem = "the server would take the model for something else"
+        raise ConfigError(problem, where="name", got=base, expected=f"a name without {', '.join(wrong)}")
     return base if kind in base.lower() else f"{base}_{kind}"
 
 

@@ -133,8 +133,8 @@ class Server:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             if self.process.poll() is not None:
-                raise ConfigError("the server ended", where=self.log or self.app,
-                                  got=f"status {self.process.returncode}\n{self._last_words()}")  # fmt: skip
+                got = f"status {self.process.returncode}\n{self._last_words()}"
+                raise ConfigError("the server ended", where=self.log or self.app, got=got)
             info = self._info()
             if info is not None:
                 return self._complete(info)
@@ -171,8 +171,9 @@ class Server:
         if missing:
             self.stop()
             found = ", ".join(info.get("models", {})) or "none"
-            raise ConfigError("the server left models out", where=self.app, got=found, expected=", ".join(missing),
-                              hint=f"look for warnings in {self.log or 'what it said'}")  # fmt: skip
+            expected = ", ".join(missing)
+            hint = f"look for warnings in {self.log or 'what it said'}"
+            raise ConfigError("the server left models out", where=self.app, got=found, expected=expected, hint=hint)
         return info
 
     def _last_words(self, lines: int = 15) -> str:
@@ -195,9 +196,10 @@ def dicomweb(app: Path, modality: str | None, names: Sequence[str]) -> dict[str,
     told = {tag for name in names for tag in _tags(name)} if modality is None else {str(modality).strip().upper()}
     if len(told) != 1 or not told <= set(DICOM_KINDS):
         got = ", ".join(names) or "nothing" if modality is None else modality
-        raise ConfigError("say which series to look for", where="--dicom_modality", got=got,
-                          expected="DICOM's name of one modality, such as CT or MR",
-                          hint=f"one of {', '.join(DICOM_KINDS)}")  # fmt: skip
+        where = "--dicom_modality"
+        expected = "DICOM's name of one modality, such as CT or MR"
+        hint = f"one of {', '.join(DICOM_KINDS)}"
+        raise ConfigError("say which series to look for", where=where, got=got, expected=expected, hint=hint)
     return {"MONAI_LABEL_DICOMWEB_SEARCH_FILTER": json.dumps({"Modality": told.pop()}),
             "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(app / "dicomweb")}  # fmt: skip
 

@@ -68,8 +68,8 @@ class Comparison:
         kind = of_dicom(tag, [self.modality])
         if self.modality and kind and same(kind, self.modality) is False and not self.ignore:
             hint = f"choose another, or add {OVERRIDE}"
-            raise DataError("DICOM says that the scan is something else", where=where, got=tag,
-                            expected=shown_option("modality", self.modality), hint=hint)  # fmt: skip
+            problem = "DICOM says that the scan is something else"
+            raise DataError(problem, where=where, got=tag, expected=shown_option("modality", self.modality), hint=hint)
         fit = self.contract.fit(None, self.modality, tag=tag, where=where, ignore=self.ignore)
         told, names = [*self._grey(scan), *fit.notes], fit.modalities
         sure = bool(self.modality or kind)

@@ -130,8 +130,9 @@ def segment(
         scans = find_scans(source, len(comparison.contract.channels) or None)
     kind = result_kind(result, Path(output), dicom=all(s.dicom for s in scans))
     if page is not None and "page_dir" not in read_config(files).get():
-        raise ConfigError("this bundle has no session to show", where=bundle, got="--page",
-                          expected="a promptable bundle")  # fmt: skip
+        raise ConfigError(
+            "this bundle has no session to show", where=bundle, got="--page", expected="a promptable bundle"
+        )
     pages = {} if page is None else pages_of(scans, Path(page), overwrite)
     require_model(root, read_config(files).get(), weights, overrides or {})
     targets = targets_of(scans, Path(source), Path(output), overwrite, kind)
@@ -205,8 +206,7 @@ def _literals(
     """What the run gets of the user's files: as values, since the name of a file is no part of a configuration."""
     known = read_config(files).get()
     more = {} if task is None else {"task": task}
-    items = [{"image": p[0] if len(p) == 1 else p, "case": name, **more, **entries[name]}
-             for name, p in inputs.items()]  # fmt: skip
+    items = [{"image": p[0] if len(p) == 1 else p, "case": name, **more, **entries[name]} for name, p in inputs.items()]
     values: dict[str, Any] = {"dataset::data": items, "output_dir": str(out.resolve())}
     if "bundle_root" in known:
         values["bundle_root"] = str(root.resolve())

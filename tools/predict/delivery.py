@@ -105,8 +105,9 @@ def _check_folder(folder: Path) -> None:
     """Refuse a folder that cannot be made, since a file has its name."""
     taken = next((p for p in (folder, *folder.parents) if p.exists()), None)
     if taken is not None and not taken.is_dir():
-        raise DataError("a file lies where the folder of the results would be", where=taken,
-                        hint="choose another output folder")  # fmt: skip
+        raise DataError(
+            "a file lies where the folder of the results would be", where=taken, hint="choose another output folder"
+        )
 
 
 def _check_place(path: Path, overwrite: bool, inputs: set[Path]) -> None:
@@ -115,8 +116,9 @@ def _check_place(path: Path, overwrite: bool, inputs: set[Path]) -> None:
     if path.resolve() in inputs:
         raise DataError("a result would overwrite its scan", where=path, hint="choose another output folder")
     if path.is_dir():
-        raise DataError("a folder lies where a result would be written", where=path,
-                        hint="choose another output folder")  # fmt: skip
+        raise DataError(
+            "a folder lies where a result would be written", where=path, hint="choose another output folder"
+        )
     if not overwrite:
         hint = "choose another output folder, or add --overwrite True"
         raise DataError("there is a result of this name already", where=path, hint=hint)

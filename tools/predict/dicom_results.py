@@ -82,11 +82,11 @@ def result_kind(asked: str | None, output: Path, *, dicom: bool) -> str:
         raise ConfigError("unknown kind of result", where="--result", got=asked, expected=", ".join(RESULT_KINDS))
     kind = asked or named or ("dicom_seg" if dicom else "nifti")
     if (kind == "dicom_seg" and named == "nifti") or (kind != "dicom_seg" and named == "dicom_seg"):
-        raise ConfigError("the file's name contradicts --result", where=output, got=f"--result {kind}",
-                          hint="name a folder, or leave --result out")  # fmt: skip
+        hint = "name a folder, or leave --result out"
+        raise ConfigError("the file's name contradicts --result", where=output, got=f"--result {kind}", hint=hint)
     if kind != "nifti" and not dicom:
-        raise ConfigError("a DICOM SEG refers to DICOM slices, and the input is not DICOM", got=kind,
-                          expected="a result as NIfTI", hint="leave --result out")  # fmt: skip
+        problem = "a DICOM SEG refers to DICOM slices, and the input is not DICOM"
+        raise ConfigError(problem, got=kind, expected="a result as NIfTI", hint="leave --result out")
     return kind
 
 

@@ -114,15 +114,17 @@ def prompt_entries(
     if not given:
         return {name: {} for name in scans}
     if kind is None:
-        raise PromptError("this bundle reads no prompts", where=bundle, got="points or boxes",
-                          expected="images alone", hint="leave out --points, --outside, --box, --prompts")  # fmt: skip
+        got = "points or boxes"
+        hint = "leave out --points, --outside, --box, --prompts"
+        raise PromptError("this bundle reads no prompts", where=bundle, got=got, expected="images alone", hint=hint)
     folder.mkdir(parents=True, exist_ok=True)
     entries: dict[str, dict[str, str]] = {}
     for number, (name, files) in enumerate(scans.items()):
         own = given.of(name)
         if not own and (kind == "prompts" or not given.single.keys() & scans.keys()):
-            raise PromptError("there are no prompts for this scan", where=name, got=", ".join(given.single),
-                              expected="an entry of this name, or prompts for all scans")  # fmt: skip
+            problem = "there are no prompts for this scan"
+            expected = "an entry of this name, or prompts for all scans"
+            raise PromptError(problem, where=name, got=", ".join(given.single), expected=expected)
         content = own if kind == "prompts" else _boxes(own, files, name, bundle)
         path = folder / f"{number}.json"
         path.write_text(json.dumps(content), encoding="utf-8")
@@ -134,8 +136,8 @@ def _named(given: Any, flag: str) -> dict[str, Any]:
     if given is None:
         return {}
     if not isinstance(given, Mapping):
-        raise PromptError("prompts are named after their objects", where=flag, got=given,
-                          expected=f"{flag} \"{{'liver': [[120, 80, 40]]}}\"")  # fmt: skip
+        expected = f"{flag} \"{{'liver': [[120, 80, 40]]}}\""
+        raise PromptError("prompts are named after their objects", where=flag, got=given, expected=expected)
     return {str(k): v for k, v in given.items()}
 
 
@@ -181,8 +183,8 @@ def _checked(own: Mapping[str, Any], space: str, where: str) -> dict[str, Any]:
     """An object's prompts with their space, all numbers."""
     unknown = sorted(set(own) - {*KINDS, "space"})
     if unknown or not any(own.get(k) for k in KINDS):
-        raise PromptError("an object's prompts are not understood", where=where, got=", ".join(unknown) or "nothing",
-                          expected=_EXAMPLE)  # fmt: skip
+        got = ", ".join(unknown) or "nothing"
+        raise PromptError("an object's prompts are not understood", where=where, got=got, expected=_EXAMPLE)
     checked: dict[str, Any] = {"space": own.get("space", space)}
     if checked["space"] not in SPACES:
         raise PromptError("unknown space", where=where, got=checked["space"], expected=", ".join(SPACES))
@@ -210,8 +212,9 @@ def _boxes(own: Objects, files: Sequence[str], scan: str, bundle: object) -> dic
     for name, prompts in own.items():
         where = f'{scan}, object "{name}"'
         if grid is None or "box" not in prompts or prompts.get("inside") or prompts.get("outside"):
-            raise PromptError("this bundle reads boxes, not points", where=where, got=", ".join(sorted(prompts)),
-                              hint=f"give --box; {bundle} has no use for points")  # fmt: skip
+            got = ", ".join(sorted(prompts))
+            hint = f"give --box; {bundle} has no use for points"
+            raise PromptError("this bundle reads boxes, not points", where=where, got=got, hint=hint)
         box = torch.tensor(prompts["box"], dtype=torch.float64)[None]
         if prompts["space"] == "world":
             moved = move_boxes(box, torch.eye(4), torch.from_numpy(grid.affine.copy()))

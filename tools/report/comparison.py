@@ -113,8 +113,8 @@ def read_comparison(folder: Path) -> Comparison:
     """
     path = folder / "compare.json"
     if not path.is_file():
-        raise DataError("there is no comparison here", where=folder, expected="compare.json",
-                        hint="python -m tools compare run makes one")  # fmt: skip
+        hint = "python -m tools compare run makes one"
+        raise DataError("there is no comparison here", where=folder, expected="compare.json", hint=hint)
     record = read_record(path, COMPARISON)
     entries = record["members"]
     runs: dict[str, list[Run]] = {}

@@ -113,8 +113,8 @@ def convert_nnunet(
         value = dict(zip(labels.names, labels.values, strict=True))[_IGNORE]
         hint = (f"take {_IGNORE!r} out of its labels, and move the cases whose maps hold {value} to another folder or "
                 "annotate them: python -m tools data check <dataset> then names those that are left")  # fmt: skip
-        raise DataError("voxels without annotation, nnU-Net's ignore label, cannot be left out", hint=hint,
-                        where=raw / "dataset.json", got=f'"{_IGNORE}": {value}')  # fmt: skip
+        problem = "voxels without annotation, nnU-Net's ignore label, cannot be left out"
+        raise DataError(problem, hint=hint, where=raw / "dataset.json", got=f'"{_IGNORE}": {value}')
     if "dataset" in data:
         training = listed(data["dataset"], raw, channels)
     else:
@@ -153,8 +153,9 @@ def _renamed(data: dict[str, Any], names: Mapping[str, str], where: Path) -> dic
             changed[key] = {other(k): other(v) for k, v in data[key].items()}
     unknown = sorted(set(names) - used)
     if unknown:
-        raise DataError("there is nothing of this name to rename", where=where, got=few([ascii(n) for n in unknown]),
-                        expected="a name of its labels or channels")  # fmt: skip
+        got = few([ascii(n) for n in unknown])
+        expected = "a name of its labels or channels"
+        raise DataError("there is nothing of this name to rename", where=where, got=got, expected=expected)
     return changed
 
 

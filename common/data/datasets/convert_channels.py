@@ -48,8 +48,9 @@ def _check_tags(case: Case, given: Sequence[str], where: str | Path) -> None:
     tags = [modality_tag(p) if is_dicom(p) else "" for p in case.images]
     if len(tags) == len(given) and any(dicom_differs(t, (c,)) for t, c in zip(tags, given, strict=True)):
         told = ",".join(t or c for t, c in zip(tags, given, strict=True))
-        raise DataError("DICOM says that the scan is something else", where=f"{where}, case {case.id}", got=told,
-                        expected=", ".join(given), hint=shown_option("channels", told))  # fmt: skip
+        problem = "DICOM says that the scan is something else"
+        hint = shown_option("channels", told)
+        raise DataError(problem, where=f"{where}, case {case.id}", got=told, expected=", ".join(given), hint=hint)
 
 
 def dicom_differs(tag: str, channels: Sequence[str]) -> bool:

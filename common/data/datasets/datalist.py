@@ -166,8 +166,8 @@ def items(
     """
     collection = read_collection(dataset_dir)
     if modality is not None and modality not in collection.modalities:
-        raise DataError("the collection has no such modality", where=collection.root, got=modality,
-                        expected=", ".join(collection.modalities))  # fmt: skip
+        expected = ", ".join(collection.modalities)
+        raise DataError("the collection has no such modality", where=collection.root, got=modality, expected=expected)
     if isinstance(tasks, str):
         tasks = [tasks] if tasks in collection.tasks else [t.strip() for t in tasks.split(",")]
     wanted = tasks
@@ -223,12 +223,13 @@ def _read_listing(file: Path, within: tuple[Path, ...]) -> Collection:
     data = read_json(file)
     folders = data.get("datasets")
     if not isinstance(folders, list) or not folders or not all(is_path(f) for f in folders):
-        raise DataError("the collection lists no datasets", where=file, got=f'"datasets": {folders!a:.100}',
-                        expected='"datasets": [folders]')  # fmt: skip
+        got = f'"datasets": {folders!a:.100}'
+        raise DataError("the collection lists no datasets", where=file, got=got, expected='"datasets": [folders]')
     inside = (*within, file.resolve())
     if file.resolve() in within or len(inside) > DEEPEST:
-        raise DataError("a collection lists itself", where=file, got=" > ".join(str(p.parent) for p in inside[:5]),
-                        expected="folders of data sets")  # fmt: skip
+        problem = "a collection lists itself"
+        expected = "folders of data sets"
+        raise DataError(problem, where=file, got=" > ".join(str(p.parent) for p in inside[:5]), expected=expected)
     datasets = [d for f in folders for d in _read(file.parent / f, inside).datasets]
     options = _options(data.get("tasks"), datasets, file)
     renamed = [_renamed(d, options.get(d.name, {}).get("labels", {}), file) for d in datasets]
@@ -254,8 +255,9 @@ def _options(given: Any, datasets: Sequence[Dataset], file: Path) -> dict[str, d
         where = f"{file}, task {task}"
         names = option.get("labels", {}) if isinstance(option, dict) else None
         if not isinstance(names, dict) or set(option) - {"labels", "modality"}:
-            raise DataError("the options of a task cannot be read", where=where, got=f"{option!a:.100}",
-                            expected=expected)  # fmt: skip
+            raise DataError(
+                "the options of a task cannot be read", where=where, got=f"{option!a:.100}", expected=expected
+            )
         for new in names.values():
             check_name(new, "structure", where=where)
         if "modality" in option:

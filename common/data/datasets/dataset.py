@@ -78,8 +78,8 @@ def read_dataset(path: str | Path, report: Callable[[DataError], None] | None = 
     data, root = read_json(file), file.parent
     given, folder = data.get("name"), root.resolve().name
     if given in (None, "") and odd_in(folder):
-        raise DataError("the folder's name cannot be that of its task", where=file, got=ascii(folder),
-                        hint='give the task a name there: "name": "liver_ct"')  # fmt: skip
+        hint = 'give the task a name there: "name": "liver_ct"'
+        raise DataError("the folder's name cannot be that of its task", where=file, got=ascii(folder), hint=hint)
     name = check_name(folder if given in (None, "") else given, "task", where=file)
     if not isinstance(data.get("labels"), Mapping):
         raise LabelError("the dataset names no labels", where=file, expected='"labels": {"background": 0, "liver": 1}')

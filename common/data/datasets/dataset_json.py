@@ -138,8 +138,8 @@ def channel_names(data: Mapping[str, Any], where: Path) -> tuple[str, ...]:
     if isinstance(found, Mapping):
         numbers = {k: int(k) for k in found if _INDEX.fullmatch(str(k))}
         if len(set(numbers.values())) != len(found):
-            raise DataError("the channels are not numbered, each by its own number", where=where,
-                            got=", ".join(map(ascii, found)), expected=expected)  # fmt: skip
+            problem = "the channels are not numbered, each by its own number"
+            raise DataError(problem, where=where, got=", ".join(map(ascii, found)), expected=expected)
         found = [found[k] for k in sorted(numbers, key=numbers.__getitem__)]
     if not isinstance(found, Sequence) or not found:
         raise DataError("the dataset names no channels", where=where, got=f"{found!a:.100}", expected=expected)
@@ -163,13 +163,15 @@ def read_case(entry: Any, root: Path, channels: tuple[str, ...], where: object) 
     """
     entry = {"image": entry} if isinstance(entry, str) else entry
     if not isinstance(entry, Mapping) or not entry.get("image"):
-        raise DataError("an entry names no image", where=where, got=f"{entry!a:.200}",
-                        expected='{"image": path, "label": path}')  # fmt: skip
+        raise DataError(
+            "an entry names no image", where=where, got=f"{entry!a:.200}", expected='{"image": path, "label": path}'
+        )
     image = entry["image"]
     files = [image] if isinstance(image, str) else list(image.values() if isinstance(image, Mapping) else _list(image))
     if not files or not all(is_path(f) for f in files):
-        raise DataError("an entry's image is a path, a list of paths or paths by channel", where=where,
-                        got=f"{image!a:.200}", expected='"image": path, [path, ...] or {"CT": path}')  # fmt: skip
+        problem = "an entry's image is a path, a list of paths or paths by channel"
+        expected = '"image": path, [path, ...] or {"CT": path}'
+        raise DataError(problem, where=where, got=f"{image!a:.200}", expected=expected)
     first = str(files[0])
     name = check_file_name(_text(entry, "id", where) or case_id(first), "case", where=where)
     place = f"{where}, case {name}"

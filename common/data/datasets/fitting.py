@@ -114,9 +114,10 @@ def _meant(dataset: Dataset, split: str, contract: Contract, ignore: bool) -> li
     whose = f" ({', '.join(sorted(known))})" if known else ""
     entry = json.dumps({dataset.name: {"labels": {doubtful[0]: "<organ> " + doubtful[0]}}}, ensure_ascii=False)
     if nameless and known and not ignore:
-        raise DataError("the model learned from another data set, and nobody gave these structures names",
-                        where=dataset.name, got=", ".join(nameless), expected=f"structures of one of{whose}",
-                        hint=f'if they differ: "tasks": {entry} in collection.json; or add {OVERRIDE}')  # fmt: skip
+        problem = "the model learned from another data set, and nobody gave these structures names"
+        expected = f"structures of one of{whose}"
+        hint = f'if they differ: "tasks": {entry} in collection.json; or add {OVERRIDE}'
+        raise DataError(problem, where=dataset.name, got=", ".join(nameless), expected=expected, hint=hint)
     return [f"{dataset.name}: {', '.join(doubtful)}: nobody says whether these are the same as in the data that the "
             f"model learned from{whose}; if they differ: \"tasks\": {entry} in collection.json"]  # fmt: skip
 

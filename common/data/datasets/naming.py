@@ -194,11 +194,12 @@ def known_part(labels: LabelSpace, own: LabelSpace, *, where: object) -> LabelSp
     others = [(n, free.get(_key(n)) or free.get(plain(n))) for n in labels.names if n not in own.names]
     near = next(((n, o) for n, o in others if o is not None), None)
     if near is not None:
-        raise LabelError("the model spells a structure in another way", where=where, got=near[0], expected=near[1],
-                         hint=f"if they are one: {_renaming(str(where), *near)} in collection.json")  # fmt: skip
+        problem = "the model spells a structure in another way"
+        hint = f"if they are one: {_renaming(str(where), *near)} in collection.json"
+        raise LabelError(problem, where=where, got=near[0], expected=near[1], hint=hint)
     if not shared:
-        raise LabelError("the model has no structure of these data", where=where, got=", ".join(labels.names),
-                         expected=", ".join(own.names))  # fmt: skip
+        problem = "the model has no structure of these data"
+        raise LabelError(problem, where=where, got=", ".join(labels.names), expected=", ".join(own.names))
     return LabelSpace(tuple(n for n, _ in shared), tuple(v for _, v in shared), labels.exclusive)
 
 

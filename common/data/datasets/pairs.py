@@ -101,8 +101,8 @@ def listed(table: Any, raw: Path, channels: tuple[str, ...]) -> list[Case]:
     """
     where = raw / "dataset.json"
     if not isinstance(table, Mapping) or not table:
-        raise DataError('the key "dataset" names no cases', where=where, got=f"{table!a:.200}",
-                        expected='{"case": {"images": [path], "label": path}}')  # fmt: skip
+        expected = '{"case": {"images": [path], "label": path}}'
+        raise DataError('the key "dataset" names no cases', where=where, got=f"{table!a:.200}", expected=expected)
     cases = []
     for name, entry in table.items():
         found = entry if isinstance(entry, Mapping) else {}
@@ -111,8 +111,9 @@ def listed(table: Any, raw: Path, channels: tuple[str, ...]) -> list[Case]:
             raise DataError('a case of the key "dataset" has no label map', where=f"{where}, case {case.id}")
         absent = [p for p in (*case.images, case.label) if not p.exists()]
         if absent:
-            raise DataError("the key \"dataset\" names a file that is not there", where=f"{where}, case {case.id}",
-                            got=absent[0], hint="correct the path; $VARIABLES are not expanded")  # fmt: skip
+            problem = 'the key "dataset" names a file that is not there'
+            hint = "correct the path; $VARIABLES are not expanded"
+            raise DataError(problem, where=f"{where}, case {case.id}", got=absent[0], hint=hint)
         cases.append(case)
     return cases
 

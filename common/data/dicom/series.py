@@ -218,10 +218,11 @@ def _one_stack(slices: Sequence[Slice], number: int | None, folder: Path) -> lis
         return parts[(number or 1) - 1][1]
     mixed = len({(s.size, s.spacing, s.orientation) for _, part in parts for s in part[:1]}) > 1
     raise GeometryError(
-        "the series mixes slices of different size, orientation or spacing" if mixed
+        "the series mixes slices of different size, orientation or spacing"
+        if mixed
         else "slices have one position: the series holds several phases",
         where=folder,
         got=listing,
         expected="one stack of slices",
         hint=f"give each stack its own folder; {predict_takes('--stack 1')}, by its number",
-    )  # fmt: skip
+    )

@@ -97,8 +97,8 @@ def window_of(bounds: Sequence[float]) -> dict[str, float]:
         ConfigError: for a window without width.
     """
     if len(bounds) != 2 or not bounds[0] < bounds[1]:
-        raise ConfigError("a window has a lower and an upper bound", where="ct_window", got=list(bounds),
-                          expected="for example [-125, 275]")  # fmt: skip
+        problem = "a window has a lower and an upper bound"
+        raise ConfigError(problem, where="ct_window", got=list(bounds), expected="for example [-125, 275]")
     low, high = (float(b) for b in bounds)
     return {"mean": (low + high) / 2, "std": (high - low) / 4, "percentile_00_5": low, "percentile_99_5": high}
 
@@ -123,9 +123,10 @@ def _foreground(collection: Collection, modality: str, seed: int) -> dict[str, f
     values = np.concatenate(drawn) if drawn else np.empty(0)
     if not values.size:
         place = f"{collection.root}, {modality}"
-        raise DataError("no annotated voxel to learn the intensities of a CT from", where=place,
-                        got=f"{len(drawn)} training cases", expected="label maps with structures",
-                        hint="or choose bounds, for example --ct_window [-125,275]")  # fmt: skip
+        problem = "no annotated voxel to learn the intensities of a CT from"
+        got = f"{len(drawn)} training cases"
+        hint = "or choose bounds, for example --ct_window [-125,275]"
+        raise DataError(problem, where=place, got=got, expected="label maps with structures", hint=hint)
     low, high = np.percentile(values, (0.5, 99.5))
     result = {"mean": values.mean(dtype=np.float64), "std": values.std(dtype=np.float64)}
     result = {k: float(v) for k, v in {**result, "percentile_00_5": low, "percentile_99_5": high}.items()}
@@ -158,16 +159,17 @@ class ByModalityd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         self.schemes, self.change, self.default = {k: dict(v) for k, v in schemes.items()}, change, default
         if default is not None and default not in self.schemes:
-            raise ConfigError("there is no normalisation for this modality", where="modality", got=default,
-                              expected=", ".join(self.schemes) or "a trained model's card")  # fmt: skip
+            problem = "there is no normalisation for this modality"
+            expected = ", ".join(self.schemes) or "a trained model's card"
+            raise ConfigError(problem, where="modality", got=default, expected=expected)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy with changed float32 images, and the modality that was taken."""
         result = dict(data)
         modality = data.get("modality") or self.default
         if modality not in self.schemes:
-            raise DataError("there is no normalisation for the case's modality", where=f"case {case_name(data)}",
-                            got=modality, expected=", ".join(self.schemes))  # fmt: skip
+            problem = "there is no normalisation for the case's modality"
+            raise DataError(problem, where=f"case {case_name(data)}", got=modality, expected=", ".join(self.schemes))
         result["modality"] = modality
         scheme = self.schemes[str(modality)]
         for key in self.key_iterator(result):
@@ -175,8 +177,8 @@ class ByModalityd(MapTransform):
             plain = image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
             array: NDArray[np.float32] = plain.cpu().numpy().astype(np.float32)
             if not np.isfinite(array).all():
-                raise DataError("the image holds NaN or infinite voxels", where=f"case {case_name(data)}",
-                                expected="finite intensities")  # fmt: skip
+                where = f"case {case_name(data)}"
+                raise DataError("the image holds NaN or infinite voxels", where=where, expected="finite intensities")
             try:
                 normal = torch.from_numpy(np.stack([self.change(c, scheme) for c in array])).to(plain.device)
             except DataError as error:

@@ -74,9 +74,9 @@ def _bounds(channel: NDArray[np.float32], scheme: Mapping[str, Any]) -> tuple[fl
     if name == "CTNormalization":
         return float(scheme["percentile_00_5"]), float(scheme["percentile_99_5"])
     if name == "RGBTo01Normalization" and channel.max() > _WHITE:
-        raise DataError("the picture is brighter than 8 bits allow", got=f"values up to {channel.max():g}",
-                        expected=f"at most {_WHITE}",
-                        hint="export it with 8 bits per channel, or train with --intensity percentiles")  # fmt: skip
+        got = f"values up to {channel.max():g}"
+        hint = "export it with 8 bits per channel, or train with --intensity percentiles"
+        raise DataError("the picture is brighter than 8 bits allow", got=got, expected=f"at most {_WHITE}", hint=hint)
     if name in ("RGBTo01Normalization", "NoNormalization"):
         return 0.0, float(_WHITE) if name.startswith("RGB") else 1.0
     values = channel[channel != 0]

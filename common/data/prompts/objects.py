@@ -70,8 +70,9 @@ class ClampModalityd(MapTransform):
         result = dict(data)
         modality = data.get("modality") or self.default
         if modality is None and any(map(self._bounds_of, self.modalities)):
-            raise DataError("nobody says which modality this is", where=f"case {case_name(data)}",
-                            expected=", ".join(self.modalities), hint="add --modality")  # fmt: skip
+            where = f"case {case_name(data)}"
+            expected = ", ".join(self.modalities)
+            raise DataError("nobody says which modality this is", where=where, expected=expected, hint="add --modality")
         pair = self._bounds_of(str(modality))
         for key in self.key_iterator(result):
             result[key] = result[key] if pair is None else result[key].clamp(*pair)
@@ -213,8 +214,9 @@ class ObjectCrops(Dataset[dict[str, Any]]):
     def _objects(self, i: int, wanted: Sequence[int], least: int) -> list[_Object]:
         volume = self.volumes[i]
         if len(volume["image"]) != 1:
-            raise DataError("a promptable network reads one channel", where=case_name(volume),
-                            got=f"{len(volume['image'])} channels", hint="make a data set of one of them")  # fmt: skip
+            got = f"{len(volume['image'])} channels"
+            hint = "make a data set of one of them"
+            raise DataError("a promptable network reads one channel", where=case_name(volume), got=got, hint=hint)
         there = volume["places"]
         return [_Object(i, k, tuple(there[k][1:])) for k in wanted if k in there and there[k][0] >= max(1, least)]
 
@@ -222,8 +224,9 @@ class ObjectCrops(Dataset[dict[str, Any]]):
         chosen = self.labels.names if structures is None else tuple(structures)
         unknown = sorted({*chosen, *exclude} - set(self.labels.names))
         if unknown:
-            raise ConfigError("the data have no such structures", where="structures", got=", ".join(unknown),
-                              expected=", ".join(self.labels.names))  # fmt: skip
+            got = ", ".join(unknown)
+            expected = ", ".join(self.labels.names)
+            raise ConfigError("the data have no such structures", where="structures", got=got, expected=expected)
         return [int(k) for k in self.labels.indices([n for n in chosen if n not in exclude])]
 
     def _experts(self, experts: Sequence[Sequence[str]]) -> dict[int, int]:
@@ -236,8 +239,8 @@ class ObjectCrops(Dataset[dict[str, Any]]):
                 if name in self.labels.names:
                     index = int(self.labels.indices([name])[0])
                     if index in found:
-                        raise ConfigError("a structure has two experts", where="experts", got=name,
-                                          hint="the gate needs to know whose it is")  # fmt: skip
+                        hint = "the gate needs to know whose it is"
+                        raise ConfigError("a structure has two experts", where="experts", got=name, hint=hint)
                     found[index] = number
         return found
 

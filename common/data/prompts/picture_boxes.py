@@ -77,8 +77,8 @@ class PictureBoxd(Transform):
 def _checked(given: Any, size: tuple[int, ...], where: str) -> Tensor:
     expected = f"[[x, y], [x, y]], low corner first, below {list(size)}"
     if given is None:
-        raise PromptError("the network was trained with boxes and the case has none", where=where, expected=expected,
-                          hint="for example --box [[10,20],[200,180]]")  # fmt: skip
+        problem = "the network was trained with boxes and the case has none"
+        raise PromptError(problem, where=where, expected=expected, hint="for example --box [[10,20],[200,180]]")
     box = torch.as_tensor(given, dtype=torch.float32)
     if box.shape != (2, 2) or not bool(torch.isfinite(box).all()):
         raise PromptError("a box has two corners of x, y", where=where, got=given, expected=expected)

@@ -115,8 +115,9 @@ def _read_prompts(given: Any) -> dict[str, Any]:
     if given is None:
         return {}
     if not isinstance(given, Mapping) or not all(isinstance(v, Mapping) for v in given.values()):
-        raise PromptError("prompts are objects by name", got=given,
-                          expected='such as {"liver": {"inside": [[120, 80, 40]]}}')  # fmt: skip
+        raise PromptError(
+            "prompts are objects by name", got=given, expected='such as {"liver": {"inside": [[120, 80, 40]]}}'
+        )
     return {str(k): dict(v) for k, v in given.items()}
 
 

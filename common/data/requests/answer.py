@@ -34,8 +34,8 @@ class AskedObjectd(Transform):
         """Return a copy with the mask."""
         name = structure_named(data.get("label"), self.structures)
         if name is None:
-            raise LabelError("the network has no such structure", where="label", got=data.get("label"),
-                             expected=", ".join(self.structures))  # fmt: skip
+            problem = "the network has no such structure"
+            raise LabelError(problem, where="label", got=data.get("label"), expected=", ".join(self.structures))
         found = data[self.key]
         return {**data, self.key: (found == self.structures.index(name) + 1).to(found)}
 

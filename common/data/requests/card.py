@@ -47,8 +47,8 @@ class CompareWithCardd(Transform):
         image = np.asarray(data[self.key])
         wanted = self.contract.channels
         if wanted and len(image) != len(wanted) and not self.flat:
-            raise DataError("the scan has other channels than the model was taught on", where=self.key,
-                            got=f"{len(image)} channels", expected=", ".join(wanted))  # fmt: skip
+            problem = "the scan has other channels than the model was taught on"
+            raise DataError(problem, where=self.key, got=f"{len(image)} channels", expected=", ".join(wanted))
         known = [self.modality] if self.modality in self.contract.modalities else []
         said = remarks(image, self.contract, [str(name) for name in known], flat=self.flat)
         if not said:

@@ -80,9 +80,10 @@ class ServerLabeld(Transform):
         wrong = [v for v in values if v not in table or not self.known[table[v]]]
         if wrong:
             names = ("background", *self.labels.names)
-            raise LabelError("the label map holds what the network does not learn here", where=where, got=wrong,
-                             expected={v: names[i] for v, i in table.items() if self.known[i]},
-                             hint="remove these segments in the viewer, and submit again")  # fmt: skip
+            problem = "the label map holds what the network does not learn here"
+            expected = {v: names[i] for v, i in table.items() if self.known[i]}
+            hint = "remove these segments in the viewer, and submit again"
+            raise LabelError(problem, where=where, got=wrong, expected=expected, hint=hint)
         numbered = torch.zeros_like(plain)
         for value in values:
             numbered[plain == value] = table[value]
@@ -134,5 +135,6 @@ def _same_grid(image: MetaTensor, label: MetaTensor, where: str) -> None:
     given = Grid(tuple(int(n) for n in np.ravel(shape)[:3]), np.asarray(affine, dtype=np.float64))
     difference = given.difference(Grid.of(label))
     if difference:
-        raise GeometryError(f"image and label map do not lie on one grid: {difference}", where=where,
-                            got=Grid.of(label), expected=given)  # fmt: skip
+        raise GeometryError(
+            f"image and label map do not lie on one grid: {difference}", where=where, got=Grid.of(label), expected=given
+        )

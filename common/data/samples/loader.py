@@ -51,11 +51,12 @@ class SampleLoader(DataLoader):
         **kwargs: Any,
     ) -> None:
         if not isinstance(sampler, DrawSampler):
-            raise ConfigError("samples are numbered by a DrawSampler", where="sampler", got=type(sampler).__name__,
-                              expected="common.data.samples.sampler.DrawSampler")  # fmt: skip
+            got = type(sampler).__name__
+            expected = "common.data.samples.sampler.DrawSampler"
+            raise ConfigError("samples are numbered by a DrawSampler", where="sampler", got=got, expected=expected)
         if num_workers != "auto" and (not isinstance(num_workers, int) or num_workers < 0):
-            raise ConfigError("samples are made by 0 or more processes", where="num_workers", got=num_workers,
-                              expected="auto, or a number")  # fmt: skip
+            problem = "samples are made by 0 or more processes"
+            raise ConfigError(problem, where="num_workers", got=num_workers, expected="auto, or a number")
         count = cores() if num_workers == "auto" else int(num_workers)
         given = {"persistent_workers": count > 0, "pin_memory": torch.cuda.is_available(), **kwargs}
         super().__init__(

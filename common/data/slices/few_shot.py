@@ -38,11 +38,12 @@ def labelled(names: Sequence[str], *, fraction: float = 1.0, count: int | None =
         ConfigError: for an impossible fraction, or more names than there are.
     """
     if not 0 < fraction <= 1 or (count is not None and fraction != 1):
-        raise ConfigError("a part of the labelled data", where="labelled_fraction", got=fraction,
-                          expected="a share above 0 and up to 1, and 1 where a count is given")  # fmt: skip
+        expected = "a share above 0 and up to 1, and 1 where a count is given"
+        raise ConfigError("a part of the labelled data", where="labelled_fraction", got=fraction, expected=expected)
     if count is not None and not 1 <= count <= len(names):
-        raise ConfigError("a part of the labelled data", where="labelled_count", got=count,
-                          expected=f"1 .. {len(names)}")  # fmt: skip
+        raise ConfigError(
+            "a part of the labelled data", where="labelled_count", got=count, expected=f"1 .. {len(names)}"
+        )
     wanted = max(1, math.floor(fraction * len(names) + 0.5)) if count is None else count
     order = sorted(range(len(names)), key=lambda i: (hash_fraction(str(seed), names[i]), names[i]))
     return sorted(order[:wanted])

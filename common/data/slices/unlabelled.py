@@ -67,8 +67,8 @@ def unlabelled_images(
     collection = read_collection(dataset_dir)
     found = [item for split in splits for item in items(collection, split, modality=modality)]
     if not found:
-        raise DataError("there are no images to learn from", where=collection.root, got=f"splits {list(splits)}",
-                        expected="cases in one of them")  # fmt: skip
+        problem = "there are no images to learn from"
+        raise DataError(problem, where=collection.root, got=f"splits {list(splits)}", expected="cases in one of them")
     plain = [{k: v for k, v in item.items() if k != "label"} for item in found]
     known = intensities(collection, ct_window=ct_window, store=store)
     used = {item["modality"]: known[item["modality"]] for item in plain if item["modality"] in known}
@@ -93,16 +93,17 @@ def _plain_folder(folder: Path, modality: str | None, ct_window: Sequence[float]
         raise DataError("there are no images to learn from", where=folder, expected="NIfTI, NRRD, MHA or PNG files")
     if volumes and pictures:
         kinds = f"{len(volumes)} and {len(pictures)}"
-        raise DataError("the folder holds volumes and pictures", where=folder, got=kinds,
-                        hint="name a folder that holds one kind")  # fmt: skip
+        raise DataError(
+            "the folder holds volumes and pictures", where=folder, got=kinds, hint="name a folder that holds one kind"
+        )
     if modality is None:
-        raise DataError("a folder without dataset.json does not say what its images are", where=folder,
-                        hint="name their modality, for example --modality CT or --modality 'T2 MR'")  # fmt: skip
+        hint = "name their modality, for example --modality CT or --modality 'T2 MR'"
+        raise DataError("a folder without dataset.json does not say what its images are", where=folder, hint=hint)
     scheme = {"scheme": scheme_of(modality, dim=3 if volumes else 2).__name__}
     if scheme["scheme"] == "CTNormalization":
         if ct_window is None:
-            raise DataError("without labels there are no statistics to normalise a CT by", where=folder,
-                            hint="choose bounds in HU, for example --ct_window [-125,275]")  # fmt: skip
+            hint = "choose bounds in HU, for example --ct_window [-125,275]"
+            raise DataError("without labels there are no statistics to normalise a CT by", where=folder, hint=hint)
         scheme |= window_of(ct_window)
     chosen = volumes or pictures
     names = ["/".join((*p.relative_to(folder).parts[:-1], case_id(p))) for p in chosen]

@@ -105,8 +105,9 @@ class StoredCases(Dataset[Any]):
                 return read_entry(folder, sources)
             except (DamagedEntryError, FileNotFoundError) as error:
                 self._spoilt(folder, error)
-        raise DataError("a prepared volume is damaged again and again", where=self._folder(position),
-                        got=f"case {case_name(item)}", hint="check the disk, or name another --store_dir")  # fmt: skip
+        problem = "a prepared volume is damaged again and again"
+        hint = "check the disk, or name another --store_dir"
+        raise DataError(problem, where=self._folder(position), got=f"case {case_name(item)}", hint=hint)
 
     def _folder(self, position: int) -> Path:
         """Where a case lies; it is prepared when it is not there."""

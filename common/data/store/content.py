@@ -55,10 +55,10 @@ def encoded(value: Any, keep: Keep, where: str = "") -> Any:
     if isinstance(value, Mapping):
         pairs = [[encoded(k, keep, where), encoded(v, keep, f"{where}::{k}")] for k, v in value.items()]
         return {"kind": "mapping", "entries": pairs}
-    raise DataError(
-        "this cannot be kept among the prepared volumes", where=where, got=type(value).__name__,
-        expected="numbers, text, arrays, lists and mappings", hint="move the transform that makes it behind the store",
-    )  # fmt: skip
+    problem = "this cannot be kept among the prepared volumes"
+    expected = "numbers, text, arrays, lists and mappings"
+    hint = "move the transform that makes it behind the store"
+    raise DataError(problem, where=where, got=type(value).__name__, expected=expected, hint=hint)
 
 
 def decoded(found: Any, find: Find) -> Any:

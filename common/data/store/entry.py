@@ -207,8 +207,9 @@ def read_entry(folder: Path, sources: Mapping[str, str] | None = None) -> dict[A
                 raise DamagedEntryError("a prepared volume lies elsewhere", where=folder, got=ascii(array["name"]))
             size = (folder / array["name"]).stat().st_size
             if size != array["bytes"]:
-                raise DamagedEntryError("a prepared volume was cut off", where=folder / array["name"],
-                                        got=f"{size} bytes", expected=f"{array['bytes']} bytes")  # fmt: skip
+                problem = "a prepared volume was cut off"
+                expected = f"{array['bytes']} bytes"
+                raise DamagedEntryError(problem, where=folder / array["name"], got=f"{size} bytes", expected=expected)
 
         def find(number: int, found: Mapping[str, Any]) -> StoredArray:
             return StoredArray(folder / text["arrays"][number]["name"], text["arrays"][number], found)

@@ -228,8 +228,9 @@ def _told(error: Exception, place: Path, case: str | None = None) -> None:
                         hint=f"free some space, or name another folder with --store_dir or {VARIABLE}; then run the "
                              "same command again: it goes on from here") from error  # fmt: skip
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error) and "pid" in str(error):
-        raise DataError("a process that prepared volumes was killed, most often for want of memory", where=place,
-                        got=str(error)[:200], hint="run it again with --store_workers 1") from error  # fmt: skip
+        problem = "a process that prepared volumes was killed, most often for want of memory"
+        hint = "run it again with --store_workers 1"
+        raise DataError(problem, where=place, got=str(error)[:200], hint=hint) from error
 
 
 def _workers(given: int | None, count: int) -> int:

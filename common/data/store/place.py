@@ -78,8 +78,9 @@ class Store:
             if problem is None:
                 return place
             problems.append(f"{place}: {problem}")
-        raise DataError("prepared volumes cannot be kept anywhere", where=self.readable[0], got="; ".join(problems),
-                        hint=f"name a folder that can be written with --store_dir or {VARIABLE}")  # fmt: skip
+        got = "; ".join(problems)
+        hint = f"name a folder that can be written with --store_dir or {VARIABLE}"
+        raise DataError("prepared volumes cannot be kept anywhere", where=self.readable[0], got=got, hint=hint)
 
     def sources(self) -> Sources:
         """Hashes of source files as they are remembered beside the volumes."""

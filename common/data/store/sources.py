@@ -77,8 +77,9 @@ class Sources:
                 return self._hash(path)
             parts = [[f.relative_to(path).as_posix(), self._hash(f)] for f in _files(path)]
         except OSError as error:
-            raise DataError(f"the file cannot be read ({error.strerror or error})", where=f"{where}, {path}",
-                            hint="list all such cases with: python -m tools data check") from error  # fmt: skip
+            problem = f"the file cannot be read ({error.strerror or error})"
+            hint = "list all such cases with: python -m tools data check"
+            raise DataError(problem, where=f"{where}, {path}", hint=hint) from error
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def _hash(self, path: Path) -> str:

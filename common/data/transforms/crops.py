@@ -82,8 +82,8 @@ class RandomCropsd(Randomizable, MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
         """Return ``num_samples`` dictionaries."""
         if not data.get(self.positions):
-            raise DataError("the case has no positions to crop around", where=f"case {case_name(data)}",
-                            hint="end the preprocessing with ForegroundPositionsd")  # fmt: skip
+            hint = "end the preprocessing with ForegroundPositionsd"
+            raise DataError("the case has no positions to crop around", where=f"case {case_name(data)}", hint=hint)
         rest = {k: v for k, v in data.items() if k != self.positions and k not in self.keys}
         return [{**rest, **self._crop(data)} for _ in range(self.num_samples)]
 

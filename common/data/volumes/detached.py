@@ -121,10 +121,8 @@ def _unpack(path: Path, stored: Stored, _state: tuple[int, int]) -> None:
         try:
             count = _gzip(handle) if stored.packing == "gzip" else _zlib(handle, stored.length)
         except (OSError, EOFError, zlib.error) as error:
-            raise DataError(
-                f"the compressed voxels are cut off or damaged ({error})", where=path, expected="a right checksum",
-                hint=AGAIN,
-            ) from error  # fmt: skip
+            problem = f"the compressed voxels are cut off or damaged ({error})"
+            raise DataError(problem, where=path, expected="a right checksum", hint=AGAIN) from error
     if len(stored.files) == 1 and count < stored.voxels:
         raise cut_off(path, f"{count} bytes of voxels", f"{stored.voxels} bytes")
 

@@ -41,8 +41,9 @@ def check_metaimage(path: Path) -> None:
     header = _read(path)
     fields = header.fields
     if fields.get("BinaryData", "True").lower()[:1] not in ("t", "1"):
-        raise DataError("voxels written as text are not read", where=path, got=f"BinaryData = {fields['BinaryData']}",
-                        expected="BinaryData = True", hint=EXPORT)  # fmt: skip
+        got = f"BinaryData = {fields['BinaryData']}"
+        expected = "BinaryData = True"
+        raise DataError("voxels written as text are not read", where=path, got=got, expected=expected, hint=EXPORT)
     scaling = _numbers(header, ("ElementToIntensityFunctionSlope",), path) or [1.0]
     scaling += _numbers(header, ("ElementToIntensityFunctionOffset",), path) or [0.0]
     if scaling != [1.0, 0.0]:
@@ -96,8 +97,9 @@ def _numbers(header: _Header, names: tuple[str, ...], path: Path) -> list[float]
     except ValueError:
         numbers = [math.nan]
     if not numbers or not all(map(math.isfinite, numbers)):
-        raise GeometryError("the header's numbers cannot be read", where=path, got=f"{name} = {header.fields[name]}",
-                            expected="finite numbers", hint=EXPORT)  # fmt: skip
+        got = f"{name} = {header.fields[name]}"
+        expected = "finite numbers"
+        raise GeometryError("the header's numbers cannot be read", where=path, got=got, expected=expected, hint=EXPORT)
     return numbers
 
 
@@ -121,8 +123,9 @@ def _refuse_placeless(header: _Header, path: Path) -> None:
         )
     unit = header.fields.get("DistanceUnits", "mm")
     if unit.lower() not in ("mm", "?", ""):
-        raise GeometryError("the space is not in millimetres", where=path, got=f"DistanceUnits = {unit}",
-                            expected="mm", hint="write spacing and offset in mm, and DistanceUnits = mm")  # fmt: skip
+        got = f"DistanceUnits = {unit}"
+        hint = "write spacing and offset in mm, and DistanceUnits = mm"
+        raise GeometryError("the space is not in millimetres", where=path, got=got, expected="mm", hint=hint)
     told = header.fields.get("AnatomicalOrientation", "RAI").upper()
     if not turn and told != "RAI" and "?" not in told:
         raise GeometryError(
@@ -135,8 +138,9 @@ def _refuse_placeless(header: _Header, path: Path) -> None:
     matrix = np.array(turn or np.eye(axes).ravel()).reshape(axes, axes)
     lengths = np.linalg.norm(matrix, axis=1)
     if not np.allclose(lengths, 1, atol=_UNIT) or abs(np.linalg.det(matrix)) < 1e-6:
-        raise GeometryError("the TransformMatrix is no rotation", where=path, got=header.fields.get(_TURNS[0], turn),
-                            expected="unit vectors, and the spacing in ElementSpacing alone", hint=EXPORT)  # fmt: skip
+        problem = "the TransformMatrix is no rotation"
+        expected = "unit vectors, and the spacing in ElementSpacing alone"
+        raise GeometryError(problem, where=path, got=header.fields.get(_TURNS[0], turn), expected=expected, hint=EXPORT)
     if axes > 3 and (np.abs(matrix[3:, :3]).max() > _UNIT or np.abs(matrix[:3, 3:]).max() > _UNIT):
         raise GeometryError("the fourth axis is mixed with those in space", where=path, got=turn, hint=EXPORT)
 
@@ -145,9 +149,9 @@ def _sizes(header: _Header, path: Path) -> list[int]:
     text = header.fields["DimSize"]
     sizes = [int(n) for n in text.split()] if text.replace(" ", "").isdigit() else []
     if not 1 < len(sizes) <= 4 or str(len(sizes)) != header.fields["NDims"] or min(sizes) < 1:
-        raise DataError("the header contradicts itself about its size", where=path,
-                        got=f"NDims = {header.fields['NDims']}, DimSize = {text}",
-                        expected="two, three or four sizes", hint=EXPORT)  # fmt: skip
+        problem = "the header contradicts itself about its size"
+        got = f"NDims = {header.fields['NDims']}, DimSize = {text}"
+        raise DataError(problem, where=path, got=got, expected="two, three or four sizes", hint=EXPORT)
     return sizes
 
 
@@ -155,8 +159,8 @@ def _stored(header: _Header, path: Path) -> Stored:
     fields = header.fields
     kind = fields["ElementType"]
     if kind not in _BYTES:
-        raise DataError("the voxels are no numbers that are read", where=path, got=f"ElementType = {kind}",
-                        expected=", ".join(_BYTES), hint=EXPORT)  # fmt: skip
+        problem = "the voxels are no numbers that are read"
+        raise DataError(problem, where=path, got=f"ElementType = {kind}", expected=", ".join(_BYTES), hint=EXPORT)
     counts = ("ElementNumberOfChannels", "HeaderSize", "CompressedDataSize")
     texts = [fields.get(name, default) for name, default in zip(counts, ("1", "0", "0"), strict=True)]
     if not all(t.lstrip("-").isdigit() for t in texts):
@@ -173,8 +177,8 @@ def _stored(header: _Header, path: Path) -> Stored:
                             expected=f"{path.stat().st_size - start}, when nothing follows them",
                             hint="write that line into the header, above ElementDataFile")  # fmt: skip
         if skip < 0:
-            raise DataError("the header does not say where its compressed voxels begin", where=path,
-                            got=f"HeaderSize = {skip}", expected="a number of bytes", hint=EXPORT)  # fmt: skip
+            problem = "the header does not say where its compressed voxels begin"
+            raise DataError(problem, where=path, got=f"HeaderSize = {skip}", expected="a number of bytes", hint=EXPORT)
         return Stored(files, start, packed or None, "zlib", voxels)
     there = sum(f.stat().st_size for f in files) - start
     if skip >= 0 and (there >= 2 * voxels or (local and skip > 0)):

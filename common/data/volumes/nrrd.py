@@ -16,9 +16,7 @@ from .detached import Stored, named_files, refuse_damaged
 __all__ = ["check_nrrd"]
 
 _MOST_HEADER = 2**22
-_SPACES = {
-    "right-anterior-superior", "ras", "left-anterior-superior", "las", "left-posterior-superior", "lps",
-}  # fmt: skip
+_SPACES = {"right-anterior-superior", "ras", "left-anterior-superior", "las", "left-posterior-superior", "lps"}
 _MM = {"mm", "millimeter", "millimeters", "millimetre", "millimetres", "???", ""}
 _SPATIAL = {"domain", "space"}
 _SEVERAL = {"list", "vector", "2-vector", "3-vector", "4-vector", "point", "covariant-vector", "normal", "scalar",
@@ -150,11 +148,9 @@ def _refuse_kinds(kinds: list[str], space: str, path: Path) -> None:
         if any(part in kind for kind in others):
             words, ways = name, way
             break
-    raise DataError(
-        f"the file holds {words}", where=path, got=f"kinds: {' '.join(kinds)}",
-        expected="three axes in space, and at most one of values that stand beside each other (list, vector)",
-        hint=ways,
-    )  # fmt: skip
+    got = f"kinds: {' '.join(kinds)}"
+    expected = "three axes in space, and at most one of values that stand beside each other (list, vector)"
+    raise DataError(f"the file holds {words}", where=path, got=got, expected=expected, hint=ways)
 
 
 def _refuse_placeless(header: _Header, kinds: list[str], path: Path) -> None:
@@ -213,16 +209,17 @@ def _stored(header: _Header, path: Path) -> Stored:
     fields = header.fields
     kind, encoding = fields["type"].lower(), fields["encoding"].lower()
     if kind not in _BYTES:
-        raise DataError("the voxels are no numbers that are read", where=path, got=f"type: {kind}",
-                        expected="uchar, short, int, float, ...", hint=EXPORT)  # fmt: skip
+        problem = "the voxels are no numbers that are read"
+        raise DataError(problem, where=path, got=f"type: {kind}", expected="uchar, short, int, float, ...", hint=EXPORT)
     if encoding not in _PACKINGS:
         again = ["unu", "save", "-f", "nrrd", "-e", "gzip", "-i", place(path), "-o", "new.nrrd"]
-        raise DataError("this encoding of the voxels is not read", where=path, got=f"encoding: {encoding}",
-                        expected="raw, gzip, hex or ascii", hint=shown(*again))  # fmt: skip
+        problem = "this encoding of the voxels is not read"
+        got = f"encoding: {encoding}"
+        raise DataError(problem, where=path, got=got, expected="raw, gzip, hex or ascii", hint=shown(*again))
     if encoding == "raw" and _BYTES[kind] > 1 and "endian" not in fields:
-        raise DataError("the header does not say in which order the bytes are", where=path,
-                        expected="endian: little (all usual computers) or endian: big",
-                        hint="write that line below encoding: raw")  # fmt: skip
+        problem = "the header does not say in which order the bytes are"
+        expected = "endian: little (all usual computers) or endian: big"
+        raise DataError(problem, where=path, expected=expected, hint="write that line below encoding: raw")
     try:
         sizes = [int(n) for n in fields["sizes"].split()]
         skips = [int(fields.get(name, "0")) for name in ("byteskip", "lineskip")]

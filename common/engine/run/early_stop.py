@@ -58,8 +58,8 @@ class StopEarly:
 
     def _validated(self, engine: Engine) -> None:
         if self._stopping is None:
-            raise ConfigError("early stopping does not know the training", where="train::handlers",
-                              expected="the stop handler among the trainer's handlers, too")  # fmt: skip
+            expected = "the stop handler among the trainer's handlers, too"
+            raise ConfigError("early stopping does not know the training", where="train::handlers", expected=expected)
         self._stopping(engine)
         if self._stopping.counter >= self._stopping.patience:
             logger.info("training ends: no better validation for %d times", self._stopping.counter)

@@ -64,9 +64,10 @@ class ProveFrozen:
         }
         for problem, names in wrong.items():
             if names:
-                raise ConfigError(f"parameters are {problem}", where="train::optimizer::params", got=names[:4],
-                                  expected="the parameters of network.trainable()",
-                                  hint=f"{len(names)} parameters are concerned")  # fmt: skip
+                where = "train::optimizer::params"
+                expected = "the parameters of network.trainable()"
+                hint = f"{len(names)} parameters are concerned"
+                raise ConfigError(f"parameters are {problem}", where=where, got=names[:4], expected=expected, hint=hint)
         self._before = self._frozen()
 
     def compare(self, _engine: Engine | None = None) -> None:

@@ -58,8 +58,9 @@ class RunLength:
         if epochs < 1:
             raise ConfigError("a training has at least one epoch", where="max_epochs", got=epochs, expected=">= 1")
         if steps is not None and minutes is not None:
-            raise ConfigError("a training has one budget", where="max_steps, max_minutes", got=(steps, minutes),
-                              expected="one of them, the other None")  # fmt: skip
+            where = "max_steps, max_minutes"
+            expected = "one of them, the other None"
+            raise ConfigError("a training has one budget", where=where, got=(steps, minutes), expected=expected)
         whole = isinstance(steps, int) and not isinstance(steps, bool)
         if steps is not None and not (whole and steps >= 1):
             raise ConfigError("a training takes whole steps", where="max_steps", got=steps, expected=">= 1, or None")

@@ -69,8 +69,8 @@ class StepSchedule(LRScheduler):
         ):
             raise ConfigError("a factor >= 0 for each of ascending shares", where=where, got=(list(at), list(factors)))
         if warmup_steps < 0 or warmup_share < 0 or (warmup_steps and warmup_share):
-            raise ConfigError("a warm-up has one length", where=where, got=(warmup_steps, warmup_share),
-                              expected="steps >= 0, or a share >= 0")  # fmt: skip
+            got = (warmup_steps, warmup_share)
+            raise ConfigError("a warm-up has one length", where=where, got=got, expected="steps >= 0, or a share >= 0")
         self.length, self.shape, self.power = length, shape, power
         self.at, self.factors = tuple(at), tuple(factors)
         self.warmup_steps, self.warmup_share = warmup_steps, warmup_share

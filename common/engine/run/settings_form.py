@@ -30,8 +30,8 @@ class CardSettings(dict[str, Any]):
         self.place = place
 
     def __missing__(self, key: str) -> Any:
-        raise WeightError("the weights' card lacks settings", where=self.place, got=", ".join(map(str, self)),
-                          expected=key, hint=_HINT)  # fmt: skip
+        got = ", ".join(map(str, self))
+        raise WeightError("the weights' card lacks settings", where=self.place, got=got, expected=key, hint=_HINT)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CardSettings, (dict(self), self.place)
@@ -120,5 +120,6 @@ def _check_entries(stored: Mapping[str, Any], defaults: Mapping[str, Any], path:
 
 
 def _refusal(value: Any, expected: str, where: str) -> WeightError:
-    return WeightError("the card is damaged", where=where, got=f"{value!r:.60} ({type(value).__name__})",
-                       expected=expected, hint=_HINT)  # fmt: skip
+    return WeightError(
+        "the card is damaged", where=where, got=f"{value!r:.60} ({type(value).__name__})", expected=expected, hint=_HINT
+    )
