@@ -47,7 +47,7 @@ def test_what_was_taught_on_something_else_is_refused(
 ) -> None:  # fmt: skip
     if not problem:
         check_start(own, "w.pt", data, structures=structures)
-        assert not caplog.text
+        assert not caplog.text or "tells nothing" in caplog.text  # "image" is remarked on
         return
     with pytest.raises(DataError, match=problem) as caught:
         check_start(own, "w.pt", data, structures=structures)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from common.errors import ConfigError
 from tests.warm_python import python
@@ -68,14 +69,14 @@ def test_the_paper_s_preset_needs_to_be_told_structures(settings):
 
 def test_a_user_s_general_model_takes_the_place_of_its_run(settings, tmp_path):
     file = tmp_path / "sam_med3d_turbo.pth"
-    file.write_bytes(b"one")
+    torch.save({"w": torch.zeros(1)}, file)
     given = replace(settings, given=_given(f"general={file}"))
     steps = by_id(given)
     assert "expert:general" not in steps and steps["expert:gallbladder"].needs == ()
     for step in ("expert:gallbladder", "amalgamated:seed0"):
         assert f"--general={file}" in steps[step].command and file in steps[step].inputs
     before = {i: fingerprint(s) for i, s in steps.items()}
-    file.write_bytes(b"two")
+    torch.save({"w": torch.ones(1)}, file)
     changed = {i for i, s in by_id(given).items() if fingerprint(s) != before[i]}
     assert changed >= {"expert:gallbladder", "expert:liver_tumour", "amalgamated:seed0"}
 
@@ -83,7 +84,7 @@ def test_a_user_s_general_model_takes_the_place_of_its_run(settings, tmp_path):
 def test_a_trained_expert_takes_the_place_of_its_run(settings, tmp_path):
     file = tmp_path / "gall" / "model.pt"
     file.parent.mkdir()
-    file.write_bytes(b"x")
+    torch.save({"w": torch.zeros(1)}, file)
     steps = by_id(replace(settings, given=(("gallbladder", file),)))
     assert "expert:gallbladder" not in steps
     assert steps["amalgamated:seed0"].needs == ("expert:general", "expert:liver_tumour")
@@ -127,7 +128,7 @@ def test_given_results_are_files(tmp_path):
 def test_the_command_takes_structures_and_files(phantom_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     file = tmp_path / "general.pth"
-    file.write_bytes(b"x")
+    torch.save({"w": torch.zeros(1)}, file)
     text = Chain().run("sam_med3d_moe", str(phantom_dir), str(tmp_path / "o"), preset="smoke", dry_run=True,
                        structures="spleen, left kidney", given=f"general={file}", variants="avg")  # fmt: skip
     for part in ("Decoder of spleen", "Decoder of left kidney", "Average of both masks", f"--general={file}"):

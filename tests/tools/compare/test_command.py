@@ -330,9 +330,9 @@ def test_no_answer_is_cleaned_and_no_training_ends_early(collection, tmp_path, c
                 budget_minutes=1, dry_run=True)  # fmt: skip
     lines = [line for line in text.splitlines() if "monai.bundle" in line]
     evaluations = [line for line in lines if "ka2er" in line and "inference.json" in line]
-    assert len(evaluations) == 3 and all("--keep_largest False" in line for line in evaluations)
+    assert len(evaluations) == 3 and all("--keep_largest=False" in line for line in evaluations)
     swin = next(line for line in lines if "m4oe/configs/train.json" in line)
-    assert "--patience None" in swin and not any("--patience" in line for line in lines if line is not swin)
+    assert "--patience=None" in swin and not any("--patience" in line for line in lines if line is not swin)
 
 
 def test_everyone_competes_for_the_structures_of_the_cases_task_only():

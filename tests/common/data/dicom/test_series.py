@@ -4,7 +4,6 @@ Also the test of ``common.data.dicom.pixels``.
 """
 
 import random
-import shlex
 import shutil
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from monai.transforms import LoadImage
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
+from common.command_words import shown_place
 from common.data.dicom.series import list_series, read_series
 from common.data.dicom.slices import is_dicom
 from common.data.io import read_volume
@@ -174,7 +174,7 @@ def test_a_data_set_without_preamble_is_told_from_a_damaged_file(implicit, tmp_p
         pydicom.filewriter.write_dataset(stream, data)
     with pytest.raises(DataError, match="without the preamble") as refusal:
         read_series(path)
-    assert f"dcmconv {shlex.quote(str(path))} NEW_FILE" in refusal.value.hint
+    assert f"dcmconv {shown_place(path)} NEW_FILE" in refusal.value.hint
     path.write_bytes(Path(get_testdata_file("MR_small.dcm")).read_bytes()[:100])
     with pytest.raises(DataError, match=r"(?s)not a readable DICOM file.*cut off"):
         read_series(path)
