@@ -46,6 +46,11 @@ def visible(message: str) -> str:
     return "".join(c if c == "\n" or not is_hidden(c) else ascii(c)[1:-1] for c in message)
 
 
+def _within(part: object) -> str:
+    """A part of a message whose further lines stand below its own, so that no text from data begins another part."""
+    return str(part).replace("\n", "\n            ")
+
+
 class AmalgamationError(Exception):
     """Base of all errors that a user can act on.
 
@@ -68,13 +73,14 @@ class AmalgamationError(Exception):
         hint: str | None = None,
     ) -> None:
         self.problem, self.where, self.got, self.expected, self.hint = problem, where, got, expected, hint
-        lines = [problem if where is None else f"{where}: {problem}"]
+        place = "" if where is None else str(where).replace("\n", "\\n") + ": "
+        lines = [place + _within(problem)]
         if got is not None:
-            lines.append(f"  got:      {got}")
+            lines.append(f"  got:      {_within(got)}")
         if expected is not None:
-            lines.append(f"  expected: {expected}")
+            lines.append(f"  expected: {_within(expected)}")
         if hint is not None:
-            lines.append(f"  next:     {hint}")
+            lines.append(f"  next:     {_within(hint)}")
         super().__init__(visible("\n".join(lines)))
 
 

