@@ -124,7 +124,7 @@ def details(name: str) -> frozenset[str]:
                 else {"post"}
                 if re.match(r"c[ec]|contrast|angio|.*cta", word)
                 else {"synthetic"}
-                if word == "sct"
+                if word.rstrip("0123456789") == "sct"
                 else set()
             )
         elif word in _TELLING or not (
@@ -224,7 +224,7 @@ def tracers(one: str, other: str) -> str:
 
 def is_cone_beam(name: str) -> bool:
     """Whether a name tells cone-beam CT, whose HU are not those of a fan-beam CT."""
-    found = set(words(name))
+    found = {word.rstrip("0123456789") for word in words(name)}
     return bool(_CONE_BEAM & found) or {"cone", "beam"} <= found
 
 

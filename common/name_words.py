@@ -103,6 +103,8 @@ def words(name: str) -> list[str]:
     """
     bare = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
     text = re.sub(r"t2\s*\*", "t2star", bare.casefold())
+    text = re.sub(r"(?<=[a-z0-9])\*", " star", text)
+    text = re.sub(r"(?<=\d)['\u2032\u2019]", " prime", text)
     for long, short in _SPELT_OUT.items():
         text = re.sub(long, short, text)
     text = re.sub(r"(?<![a-z])x[\s_-]?ray", "xray", text)

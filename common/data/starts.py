@@ -56,7 +56,7 @@ def check_start(
     for dataset in collection.datasets:
         names = [n for n in _modalities(dataset) if modalities is None or n in modalities]
         for name in names:
-            _compare(contract, dataset, name, ignore_card, told)
+            _compare(contract, dataset, name, ignore_card, told, structures)
     problem = _untaught(contract, structures)
     if problem is not None and not ignore_card:
         raise problem
@@ -71,7 +71,9 @@ def _modalities(dataset: Dataset) -> list[str]:
     return list(dict.fromkeys(map(dataset.modality_of, cases)))
 
 
-def _compare(contract: Contract, dataset: Dataset, name: str, ignore: bool, told: dict[str, None]) -> None:
+def _compare(
+    contract: Contract, dataset: Dataset, name: str, ignore: bool, told: dict[str, None], structures: Sequence[str] = ()
+) -> None:
     where = f"{dataset.name}, for {contract.origin}"
     contract.check_dim(dataset.dim, where=where)
     fit = contract.fit(dataset.channels, name, where=where, ignore=ignore)
@@ -82,6 +84,10 @@ def _compare(contract: Contract, dataset: Dataset, name: str, ignore: bool, told
         hint = f"list the channels, and each case's files, in this order; or add {OVERRIDE}"
         raise DataError(problem, where=where, got=", ".join(dataset.channels), expected=expected, hint=hint)
     told.update(dict.fromkeys(fit.notes))
+    taught = contract.taught_on(fit.modalities)
+    left = [s for s in structures if s in dataset.labels.names and taught is not None and s not in taught]
+    if left:
+        told[f"{where}: never taught on {' or '.join(fit.modalities)}: {', '.join(left)}"] = None
 
 
 def _untaught(contract: Contract, structures: Sequence[str]) -> DataError | None:

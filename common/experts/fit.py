@@ -147,9 +147,16 @@ def _own_card(spec: ExpertSpec) -> Contract:
 def _other_modality(spec: ExpertSpec, card: Contract, channels: Sequence[str] | None, modality: str) -> str:
     """What the expert was taught on, where that is surely none of what the data call their modality."""
     try:
-        card.fit(channels, modality)
+        found = card.fit(channels, modality)
     except DataError:
         return card.told()
+    for note in found.notes:
+        logger.warning("expert %r: %s", spec.name, note)
+    taught = card.taught_on(found.modalities)
+    left = [n for n in spec.labels.names if taught is not None and n not in taught]
+    if left:
+        names = " or ".join(found.modalities)
+        logger.warning("expert %r: its card says that it was never taught on %s: %s", spec.name, names, ", ".join(left))
     told = [{m.kind for m in meanings(c)} for c in coloured(spec.channels)]
     if not all(told) or any("photo" in kinds for kinds in told):  # pictures in colours may show anything
         return ""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.modalities import DICOM_KINDS, Modality, is_ct, kind_of, meanings, of_dicom, same, tracers
+from common.modalities import DICOM_KINDS, Modality, is_cone_beam, is_ct, kind_of, meanings, of_dicom, same, tracers
 from common.name_words import plain
 
 
@@ -99,3 +99,8 @@ def test_further_kinds_and_languages(one: str, other: str, answer: bool | None) 
 
 def test_a_map_of_iodine_is_in_no_hu() -> None:
     assert not is_ct("iodine CT") and not is_ct("CT CBV") and kind_of("iodine CT") == "CT" and is_ct("CT perfusion")
+
+
+def test_numbers_and_signs_behind_a_word_hide_nothing() -> None:
+    assert is_cone_beam("CBCT1") and is_cone_beam("CBCT_02") and not is_cone_beam("CT1")
+    assert plain("FLAIR*") != plain("FLAIR") and plain("T1*") != plain("T1") and plain("T2'") != plain("T2")

@@ -73,3 +73,13 @@ def test_a_plain_folder_is_compared_by_its_modality(tmp_path: Path) -> None:
     check_start(card("CT"), "w.pt", tmp_path, modalities=["CTA"])
     with pytest.raises(DataError, match="not what the model was trained on"):
         check_start(card("CT"), "w.pt", tmp_path, modalities=["T1"])
+
+
+def test_a_structure_of_another_modality_alone_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    entry = {"modalities": {"CT": {"channels": ["CT"]}, "T2 MR": {"channels": ["T2 MR"]}},
+             "taught": {"CT": ["liver"], "T2 MR": ["liver", "tumor"]}}  # fmt: skip
+    both = ModelCard(LABELS, ("CT | T2 MR",), extra={"contract": entry})
+    check_start(both, "w.pt", collection("CT"), structures=["liver"])
+    assert "never taught" not in caplog.text
+    check_start(both, "w.pt", collection("CT"), structures=["tumor"])
+    assert "never taught on CT: tumor" in caplog.text
