@@ -118,15 +118,7 @@ def details(name: str) -> frozenset[str]:
         elif told_of(word) != word:
             found.add(told_of(word))
         elif CT_WORD.match(word):
-            found |= (
-                {"pre"}
-                if re.match(r"n|plain", word)
-                else {"post"}
-                if re.match(r"c[ec]|contrast|angio|.*cta", word)
-                else {"synthetic"}
-                if word.rstrip("0123456789") == "sct"
-                else set()
-            )
+            found |= _told_by_ct(word)
         elif word in _TELLING or not (
             word in FILLERS or word in KIND_OF or is_sequence(word) or re.fullmatch(r"\d+(?:mm|d|t)", word)
         ):
@@ -220,6 +212,15 @@ def tracers(one: str, other: str) -> str:
     """
     told = [{m.sequence for m in meanings(n) if m.kind == "PT"} for n in (one, other)]
     return next(iter((told[0] | told[1]) - {""}), "") if all(told) and sum(t == {""} for t in told) == 1 else ""
+
+
+def _told_by_ct(word: str) -> set[str]:
+    """What a word that means CT says beside it."""
+    if re.match(r"n|plain", word):
+        return {"pre"}
+    if re.match(r"c[ec]|contrast|angio|.*cta", word):
+        return {"post"}
+    return {"synthetic"} if word.rstrip("0123456789") == "sct" else set()
 
 
 def is_cone_beam(name: str) -> bool:

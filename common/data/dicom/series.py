@@ -217,10 +217,9 @@ def _one_stack(slices: Sequence[Slice], number: int | None, folder: Path) -> lis
     if number is not None or len(parts) == 1:
         return parts[(number or 1) - 1][1]
     mixed = len({(s.size, s.spacing, s.orientation) for _, part in parts for s in part[:1]}) > 1
+    several = "slices have one position: the series holds several phases"
     raise GeometryError(
-        "the series mixes slices of different size, orientation or spacing"
-        if mixed
-        else "slices have one position: the series holds several phases",
+        "the series mixes slices of different size, orientation or spacing" if mixed else several,
         where=folder,
         got=listing,
         expected="one stack of slices",

@@ -30,15 +30,16 @@ KEYS = ("image", "label")
 class StoredCases(Dataset[Any]):
     """Cases as a deterministic chain makes them, prepared once and read from disk.
 
-    An item is what the chain returns, its large arrays as :class:`~common.data.store.entry.StoredArray`; ``transform``
-    takes crops of them. Images lose what :func:`~common.data.store.quantised.pack` says, labels nothing.
+    An item is what the chain returns, its large arrays as :class:`~common.data.store.entry.StoredArray`;
+    ``transform`` takes crops of them. Images lose what
+    :func:`~common.data.store.quantised.pack` says, labels nothing.
 
     Args:
         data: dictionaries of files, as :func:`~common.data.datasets.datalist.items` lists them.
         preprocessing: without random parts.
         store: where the volumes lie.
-        reading: the size of the crops that will be taken, or :class:`~common.data.store.layout.Reading`; slices when
-            None.
+        reading: the size of the crops that will be taken, or
+            :class:`~common.data.store.layout.Reading`; slices when None.
         transform: random parts, of one item.
         keys: entries that hold paths.
 

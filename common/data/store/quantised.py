@@ -53,20 +53,21 @@ def pack(values: NDArray[Any]) -> tuple[NDArray[Any], dict[str, Any]]:
     return kept.reshape(values.shape), {**how, "low": low.tolist(), "step": step.tolist()}
 
 
-def unpack(kept: NDArray[Any], how: Mapping[str, Any], channels: slice = slice(None)) -> Tensor:
+def unpack(kept: NDArray[Any], how: Mapping[str, Any], channels: slice | None = None) -> Tensor:
     """The numbers of an array, or of a part of it, in their former type.
 
     Args:
         kept: what :func:`pack` made, or a part ``[c, ...]`` of it.
         how: as :func:`pack` gave it.
-        channels: which leading indices the part has.
+        channels: which leading indices the part has; all when None.
     """
+    chosen = slice(None) if channels is None else channels
     dtype = getattr(torch, str(how["dtype"]))
     found = torch.from_numpy(np.ascontiguousarray(kept))
     if "step" not in how:
         return found.to(dtype)
     shape = (-1, *[1] * (found.ndim - 1)) if found.ndim > 1 else (-1,)
-    step, low = (torch.tensor(how[k][channels] if found.ndim > 1 else how[k], dtype=dtype) for k in ("step", "low"))
+    step, low = (torch.tensor(how[k][chosen] if found.ndim > 1 else how[k], dtype=dtype) for k in ("step", "low"))
     return found.to(dtype).mul_(step.reshape(shape)).add_(low.reshape(shape))
 
 

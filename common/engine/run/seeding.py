@@ -27,8 +27,8 @@ def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
 class SeedEachEpoch:
     """Seeds torch, numpy, python and the dataset's random transforms at the start of every epoch.
 
-    A :class:`~common.data.samples.loader.SampleLoader` numbers its samples instead and is told the epoch only: its
-    samples do not depend on the process, the number of workers or what was drawn before.
+    A :class:`~common.data.samples.loader.SampleLoader` numbers its samples instead and is told
+    the epoch only: its samples do not depend on the process, the number of workers or what was drawn before.
 
     Epoch ``n`` then draws the same shuffling, augmentation and dropout whether or not the run was interrupted before.
     The data iterator is renewed each epoch, also when an epoch is shorter than the dataset.
