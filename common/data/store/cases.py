@@ -30,8 +30,8 @@ KEYS = ("image", "label")
 class StoredCases(Dataset[Any]):
     """Cases as a deterministic chain makes them, prepared once and read from disk.
 
-    An item is what the chain returns, its large arrays as :class:`~common.data.store.entry.StoredArray`;
-    ``transform`` takes crops of them. Images lose what
+    An item is what the chain returns, its large arrays as
+    :class:`~common.data.store.entry.StoredArray`; ``transform`` takes crops of them. Images lose what
     :func:`~common.data.store.quantised.pack` says, labels nothing.
 
     Args:
