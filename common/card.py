@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .contract_form import RENAME, check_card_names
 from .errors import LabelError, WeightError
 from .integrity import sealed_write
 from .labels import LabelSpace
@@ -115,10 +116,10 @@ class ModelCard:
             data = _with_newer(data, where)
             card = cls(**{**data, "labels": LabelSpace.from_dict(data.get("labels", {}))})
         except (LabelError, WeightError) as error:
-            hint = "give it other names: python -m tools weights rename OLD.pt NEW.pt --names \"{'old': 'new'}\""
             raise WeightError(f"{problem}: {error.problem}", where=where or error.where, got=error.got,
-                              expected=error.expected, hint=hint) from error  # fmt: skip
+                              expected=error.expected, hint=RENAME) from error  # fmt: skip
         _check_settings(card.extra, where)
+        check_card_names(card.extra, where or "the card")
         return card
 
 

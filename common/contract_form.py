@@ -6,10 +6,14 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from .errors import WeightError
+from .literals import LONGEST, check_name
 
-__all__ = ["checked_contract", "checked_names"]
+__all__ = ["RENAME", "check_card_names", "checked_contract", "checked_names"]
+
+RENAME = "give it other names: python -m tools weights rename OLD.pt NEW.pt --names \"{'old': 'new'}\""
 
 _LARGEST = 1e30
+_NAMED = {"modalities": "modality", "structures": "structure", "heads": "structure", "expert_structures": "structure"}
 _HINT = "write the card anew, or ask whoever made the weights"
 
 
@@ -23,7 +27,7 @@ def checked_contract(
         origin: the weights file.
 
     Raises:
-        WeightError: naming file and key, when something has another form.
+        WeightError: naming file and key, when something has another form, or a name is none.
     """
     said = _mapping(said, "contract", origin)
     modalities = {}
@@ -44,7 +48,77 @@ def checked_contract(
     data = said.get("data", ())
     if not isinstance(data, list | tuple):
         raise _refusal("contract.data", data, "a list", origin)
-    return modalities, names, tuple(_mapping(d, f"contract.data[{i}]", origin) for i, d in enumerate(data))
+    sets = tuple(_checked_set(d, f"contract.data[{i}]", origin) for i, d in enumerate(data))
+    check_card_names({"contract": said}, origin)
+    return modalities, names, sets
+
+
+def check_card_names(extra: Mapping[str, Any], origin: object) -> None:
+    """Refuse what no configuration, path or command may take for its own among the names of ``contract`` and
+    ``settings``: modalities, their kinds and channels, structures, heads, and the model's own name.
+
+    Whether they have the form that is written is not looked at. A name may be empty where nobody gave one.
+
+    Args:
+        extra: of the card.
+        origin: the weights file.
+
+    Raises:
+        WeightError: for the first that is no name; ``weights rename`` gives it another.
+    """
+    contract, settings = _entries(extra.get("contract")), _entries(extra.get("settings"))
+    found = [("contract.modalities", "modality", n) for n in _entries(contract.get("modalities"))]
+    for name, entry in _entries(contract.get("modalities")).items():
+        own, key = _entries(entry), f"contract.modalities.{name}"
+        found += [(f"{key}.kind", "modality", own.get("kind"))]
+        found += [(f"{key}.channels", "channel", n) for n in _texts(own.get("channels"))]
+    for name, entry in _entries(contract.get("taught")).items():
+        found += [("contract.taught", "modality", name)]
+        found += [(f"contract.taught.{name}", "structure", n) for n in _texts(entry)]
+    found += [("settings.intensities", "modality", n) for n in _entries(settings.get("intensities"))]
+    for key, what in _NAMED.items():
+        found += [(f"settings.{key}", what, n) for n in _texts(settings.get(key))]
+    long = settings.get("name")  # the names of structures, joined by "+"
+    step = LONGEST // 2
+    pieces = [long] if not isinstance(long, str) or len(long) <= LONGEST else [
+        f"x{long[i : i + LONGEST - 2]}x" for i in range(0, len(long), step)]  # fmt: skip
+    found += [("settings.name", "model", n) for n in pieces]
+    for key, what, text in found:
+        if text in (None, ""):
+            continue
+        try:
+            for part in text.split(" | ") if isinstance(text, str) else [text]:
+                check_name(part, what, where=f"{origin}, {ascii(key)[1:-1]}", error=WeightError)
+        except WeightError as error:
+            raise WeightError(f"the card cannot be read: {error.problem}", where=error.where, got=error.got,
+                              expected=error.expected, hint=RENAME) from error  # fmt: skip
+
+
+def _entries(said: Any) -> Mapping[Any, Any]:
+    return said if isinstance(said, Mapping) else {}
+
+
+def _texts(said: Any) -> list[str]:
+    """All text in nested lists, and the keys and values of mappings."""
+    if isinstance(said, Mapping):
+        return [t for pair in said.items() for part in pair for t in _texts(part)]
+    if isinstance(said, list | tuple):
+        return [t for part in said for t in _texts(part)]
+    return [said] if isinstance(said, str) else []
+
+
+def _checked_set(said: Any, key: str, origin: object) -> Mapping[str, Any]:
+    """Of one data set: its name, the names of its modalities, and numbers of cases by split."""
+    data = _mapping(said, key, origin)
+    if not isinstance(data.get("name") or "", str):
+        raise _refusal(f"{key}.name", data["name"], "text", origin)
+    if data.get("modalities") is not None:
+        checked_names(data["modalities"], f"{key}.modalities", origin)
+    for split, entry in _mapping(data.get("cases") or {}, f"{key}.cases", origin).items():
+        number = _mapping(entry, f"{key}.cases.{split}", origin).get("number", 0)
+        if type(number) is not int or not 0 <= number <= _LARGEST:
+            raise _refusal(f"{key}.cases.{split}.number", number, "a number of cases", origin)
+    return data
 
 
 def checked_names(said: Any, key: str, origin: object) -> list[str]:

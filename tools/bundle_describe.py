@@ -9,8 +9,13 @@ from typing import Any
 from common.card import ModelCard
 from common.contract import Contract
 from common.data.datasets.dataset_json import SPLITS
+from common.engine.evaluation.score_form import checked_evaluation
+from common.errors import ConfigError
+from common.literals import is_plain
 
-__all__ = ["conditions", "data_lines", "describe_weights", "score_lines", "trained_on"]
+from .bundle_files import walk
+
+__all__ = ["check_metadata_text", "conditions", "data_lines", "describe_weights", "score_lines", "trained_on"]
 
 UNKNOWN = "not recorded by the training of these weights"
 UNSTATED = "licence not stated"
@@ -28,6 +33,11 @@ def describe_weights(meta: dict[str, Any], card: ModelCard, scores: Sequence[Map
         meta: content of ``metadata.json``, changed in place.
         card: of the weights.
         scores: evaluations of just these weights, from :func:`common.engine.evaluation.score_record.read_scores`.
+
+    Raises:
+        WeightError: when the card's contract has another form than is written.
+        DataError: for such scores.
+        ConfigError: when something in the metadata is no plain text.
     """
     contract = Contract.of_card(card)
     meta["data_source"] = trained_on(contract)
@@ -44,6 +54,30 @@ def describe_weights(meta: dict[str, Any], card: ModelCard, scores: Sequence[Map
     kinds = [str(m.get("kind") or name) for name, m in contract.modalities.items()] if contract.complete else []
     if kinds:
         image["modality"] = ", ".join(dict.fromkeys(kinds))
+    check_metadata_text(meta)
+
+
+def check_metadata_text(meta: Mapping[str, Any], where: object = "metadata.json") -> None:
+    """Refuse text in metadata that MONAI, which evaluates them as it does any configuration, would not take for itself.
+
+    Whatever writes a ``metadata.json`` asks this first.
+
+    Args:
+        meta: its content.
+        where: the file.
+
+    Raises:
+        ConfigError: naming the entry, for an expression, a reference, a macro or a component to build.
+    """
+    for place, node in walk(meta):
+        texts = [node] if isinstance(node, str) else []
+        keys = list(node) if isinstance(node, dict) else []
+        built = [k for k in keys if not isinstance(k, str) or (k.startswith("_") and k.endswith("_"))]
+        odd = [t for t in (*texts, *map(str, keys)) if not is_plain(t.replace("#", "::"))]  # as MONAI reads "#"
+        if odd or built:
+            raise ConfigError("metadata hold plain text alone", where=f"{where}, {ascii(place)[1:-1]}",
+                              got=f"{[*odd, *built][0]!a:.100}", expected="words that no configuration evaluates",
+                              hint="change that text in the bundle, the card, the scores or the licence")  # fmt: skip
 
 
 def trained_on(contract: Contract) -> str:
@@ -63,10 +97,9 @@ def score_lines(scores: Sequence[Mapping[str, Any]]) -> list[str]:
     if chosen is None:
         return []
     rows = [*chosen["structures"].items(), ("mean of structures", chosen["mean"])]
-    tasks = ", ".join(map(_said, chosen["tasks"]))
-    head = (
-        f"Measured on the split {chosen['split'] or '?'} of {tasks}: {chosen['cases']} cases, means with 95 % bootstrap"
-    )
+    tasks = ", ".join(map(_said, chosen.get("tasks", ())))
+    split, cases = chosen.get("split") or "?", chosen.get("cases", "?")
+    head = f"Measured on the split {split} of {tasks}: {cases} cases, means with 95 % bootstrap"
     lines = [f"{head} intervals.", "", "| structure | Dice | HD95 (mm) |", "|---|---|---|"]
     return lines + [f"| {_said(n)} | {_interval(r['dice'], 3)} | {_interval(r['hd95'], 1)} |" for n, r in rows]
 
@@ -78,7 +111,7 @@ def data_lines(contract: Contract) -> list[str]:
     lines = ["| data set | modality | cases | licence | sha256 of the training images |", "|---|---|---|---|---|"]
     for data in contract.data:
         cases = _cases(data)
-        counts = ", ".join(f"{c.get('number')} {s}" for s, c in cases.items())
+        counts = ", ".join(f"{_said(c.get('number'))} {s}" for s, c in cases.items())
         digest = str(cases.get("training", {}).get("sha256", ""))
         shown = f"`{digest}`" if re.fullmatch("[0-9a-f]{64}", digest) else ""
         names = ", ".join(map(_said, data.get("modalities") or ()))
@@ -91,12 +124,13 @@ def data_lines(contract: Contract) -> list[str]:
 
 def _cases(data: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Numbers and hashes by split, in the splits' order."""
-    found = dict(data.get("cases") or {})
+    said = data.get("cases")
+    found = said if isinstance(said, Mapping) else {}
     return {s: found[s] for s in SPLITS if isinstance(found.get(s), Mapping)}
 
 
 def _data_set(data: Mapping[str, Any]) -> str:
-    counts = ", ".join(f"{c.get('number')} {s}" for s, c in _cases(data).items())
+    counts = ", ".join(f"{_said(c.get('number'))} {s}" for s, c in _cases(data).items())
     names = ", ".join(map(_said, data.get("modalities") or ()))
     return f"{_said(data.get('name'))} ({'; '.join(t for t in (names, f'cases: {counts}' if counts else '') if t)})"
 
@@ -119,7 +153,8 @@ def _said(value: Any) -> str:
 
 def _chosen(scores: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The newest evaluation on the most independent split; none on data that the model was not made for."""
-    fair = [s for s in scores if not s.get("ignore_card") and s.get("structures") and s.get("mean")]
+    sound = [checked_evaluation(s, f"the scores, evaluations[{i}]") for i, s in enumerate(scores)]
+    fair = [s for s in sound if not s.get("ignore_card") and s.get("structures") and s.get("mean")]
     for split in _PREFERRED:
         own: list[Mapping[str, Any]] = [s for s in reversed(fair) if s.get("split") == split]
         if own:
@@ -135,7 +170,7 @@ def _metrics(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     chosen = _chosen(scores)
     if chosen is None:
         return {}
-    found: dict[str, Any] = {"split": chosen["split"], "cases": chosen["cases"]}
+    found: dict[str, Any] = {"split": chosen.get("split", ""), "cases": chosen.get("cases", 0)}
     for name, row in [("mean", chosen["mean"]), *chosen["structures"].items()]:
         for measure in ("dice", "hd95"):
             value = row[measure]

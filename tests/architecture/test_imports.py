@@ -16,8 +16,9 @@ from tests.architecture.tree import CODE, ROOT, imports, shown, sources
 ORDER = {
     "": "common | tools",
     "common": "errors intensity_range name_words | vocabulary | modalities"
-    " | atomic channel_order command_words contract_form figure_text geometry pages plain_json plain_yaml prompts"
-    " visible_output | channel_doubt integrity literals | bundle_words labels tables | card | weights | contract | data"
+    " | atomic channel_order command_words figure_text geometry pages plain_json plain_yaml prompts"
+    " visible_output | channel_doubt integrity literals | bundle_words contract_form labels tables"
+    " | card | weights | contract | data"
     " | layers | backbones losses"
     " | engine experts | methods",
     "common.data": "dicom phantom pictures remarks volumes | io | datasets | samples store"
@@ -29,7 +30,7 @@ ORDER = {
     "common.engine": "inference run | monitor | evaluation | interactive | training",
     "common.methods": "ic_moe ka2er m4oe sam_med3d_moe samora",
     "common.methods.samora": "base unchanged | stage_one stage_two",
-    "tools": "bench bundle_describe bundle_files command_line phantom question run_files terminal workflow | report"
+    "tools": "bench bundle_files command_line phantom question run_files terminal workflow | bundle_describe report"
     " | data doctor export train weights | chain experts | compare evaluate predict | label | bundle | __main__",
 }
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "misc", "scripts", "common_utils"}

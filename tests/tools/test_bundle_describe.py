@@ -1,17 +1,22 @@
 """Metadata, documents and viewers say what weights were trained on, by their card, and name no phantom that was not."""
 
+import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from monai.bundle import ConfigParser
 
 from common.card import ModelCard
 from common.contract import Contract
 from common.engine.evaluation.score_record import scores_file
+from common.errors import AmalgamationError, ConfigError, DataError, WeightError
 from common.labels import LabelSpace
+from tools.bundle.checks import check_metadata
 from tools.bundle.pack import pack_bundle
-from tools.bundle_describe import conditions, data_lines, describe_weights, score_lines, trained_on
+from tools.bundle_describe import check_metadata_text, conditions, data_lines, describe_weights, score_lines, trained_on
 from tools.label.config import Model, served_metadata
 
 from .bundle.test_pack import ROOT, toy, trained
@@ -111,3 +116,87 @@ def test_viewers_are_told(tmp_path: Path) -> None:
     model = Model(ROOT / "bundles" / "ka2er", tmp_path / "model.pt", card(settings={}, contract=CONTRACT))
     meta = served_metadata(model)
     assert meta["data_source"].startswith("btcv") and "phantom" not in meta["description"]
+
+
+EVIL = "$import evilmod"
+
+
+@pytest.fixture
+def evilmod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a statement in metadata would run; gives the file that it would leave."""
+    (tmp_path / "evilmod.py").write_text(f"open({str(tmp_path / 'PWN')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "evilmod", raising=False)
+    return tmp_path / "PWN"
+
+
+def run_all(meta: dict[str, Any]) -> None:
+    """What MONAI makes of a bundle's metadata."""
+    parser = ConfigParser(json.loads(json.dumps(meta)))
+    parser.parse()
+    parser.get_parsed_content("version")
+
+
+def ours() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ROOT / "bundles" / "ka2er" / "configs" / "metadata.json").read_text())
+    return found
+
+
+def test_metadata_that_run_code_do_so(evilmod: Path) -> None:
+    """Otherwise the tests below would prove nothing."""
+    run_all({**ours(), "eval_metrics": {"split": EVIL}})
+    assert evilmod.exists()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{"name": EVIL}, {"name": "", "modalities": [EVIL]}, {"name": "", "cases": {"test": {"number": EVIL}}},
+     {"name": "x", "licence": EVIL, "reference": "@network"}, {"name": "%x.json", "cases": {EVIL: {"number": 1}}},
+     {"name": "x", "cases": 5}, {"name": "x", "modalities": 5}, {"name": "x", "cases": {"test": {"number": [1]}}}],
+)  # fmt: skip
+def test_a_card_runs_nothing_through_metadata(evilmod: Path, data: dict[str, Any]) -> None:
+    meta = ours()
+    with contextlib.suppress(AmalgamationError):
+        describe_weights(meta, card(contract={**CONTRACT, "data": [data]}), SCORES)
+        run_all(meta)
+        assert meta["data_source"] != trained_on(Contract())
+    for told in ({EVIL: {"channels": ["CT"]}}, {"CT": {"channels": ["CT"], "kind": EVIL}}):
+        with pytest.raises(WeightError, match="weights rename"):
+            describe_weights(ours(), card(contract={"modalities": told}))
+    assert not evilmod.exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"split": EVIL}, {"cases": EVIL}, {"cases": [EVIL]}, {"tasks": 5}, {"structures": {EVIL: {}}},
+               {"mean": {"dice": measured(None) | {"mean": EVIL}, "hd95": measured(None)}}, {"mean": 5}],
+)  # fmt: skip
+def test_scores_run_nothing_through_metadata(evilmod: Path, change: dict[str, Any]) -> None:
+    bad = [{**entry("test", 0.5), **change}]
+    for use in (lambda: describe_weights(ours(), card(), bad), lambda: score_lines(bad)):
+        with pytest.raises(DataError, match="evaluations"):
+            use()
+    assert not evilmod.exists()
+
+
+@pytest.mark.parametrize(
+    "text", [EVIL, "$1+1", "@version", "%x.json::a", "see @::version", "see @##version", {"_target_": "os.getcwd"}],
+)  # fmt: skip
+def test_metadata_hold_plain_text_alone(text: Any) -> None:
+    for meta in ({"a": text}, {"a": [{"b": text}]}, {"a": {"_target_": 1}}, *([{text: 1}] if text == EVIL else [])):
+        with pytest.raises(ConfigError, match="plain text alone"):
+            check_metadata_text(meta)
+    with pytest.raises(ConfigError, match="plain text alone"):
+        describe_weights({**ours(), "changelog": {"1": text}}, card())
+    check_metadata_text({"a": "costs 5 $, 50 % off # me@home", "b": [1, None, 0.5]})
+
+
+def test_viewers_and_packed_bundles_ask_the_gate(tmp_path: Path, toy: Path) -> None:
+    copied = tmp_path / "evil" / "configs"
+    copied.mkdir(parents=True)
+    (copied / "metadata.json").write_text(json.dumps({**ours(), "copyright": EVIL}))
+    with pytest.raises(ConfigError, match="copyright"):
+        served_metadata(Model(copied.parent, tmp_path / "model.pt", card(settings={}, contract=CONTRACT)))
+    with pytest.raises(ConfigError, match="licenses::weights"):
+        pack_bundle(toy, tmp_path / "out", weights=trained(tmp_path / "w.pt"), weights_licence=EVIL)
+    assert list((tmp_path / "out").iterdir()) == []
+    assert any(f.problem.startswith("metadata hold plain") for f in check_metadata(copied.parent))

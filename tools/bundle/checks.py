@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from common.errors import ConfigError, WeightError
 from common.integrity import SUFFIX, verify
 
+from ..bundle_describe import check_metadata_text
 from ..bundle_files import Configuration, configurations, read_json, walk
 from .docs import missing_sections
 from .lookup import NotFoundError, libraries_only, library_signature
@@ -105,6 +106,10 @@ def check_metadata(folder: Path) -> Iterator[Finding]:
     changelog = meta.get("changelog", {})
     if not isinstance(changelog, dict) or str(meta.get("version")) not in changelog:
         yield Finding("metadata", "changelog", f"says nothing of version {meta.get('version')!r}")
+    try:
+        check_metadata_text(meta)
+    except ConfigError as error:
+        yield Finding("metadata", str(error.where), f"{error.problem}: {error.got}")
     named = [meta.get(f"{kind}_packages_version", {}) for kind in ("required", "optional")]
     packages = {name: version for part in named if isinstance(part, dict) for name, version in part.items()}
     packages |= {k: meta.get(k) for k in ("monai_version", "pytorch_version", "numpy_version")}

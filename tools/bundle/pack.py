@@ -21,7 +21,7 @@ from common.labels import BACKGROUND
 from common.literals import inert
 from common.weights import read_state_dict
 
-from ..bundle_describe import conditions, data_lines, describe_weights, score_lines, trained_on
+from ..bundle_describe import check_metadata_text, conditions, data_lines, describe_weights, score_lines, trained_on
 from ..bundle_files import find_bundle, read_json
 from ..label.refine import SERVED_TARGETS
 from ..workflow import config_files, read_config
@@ -156,6 +156,7 @@ def _add_weights(folder: Path, file: Path, licence: str, url: str | None) -> Wei
         raise cause or error from None
     meta = read_json(folder / "configs" / "metadata.json")
     meta["licenses"] = {**meta.get("licenses", {}), "weights": licence}
+    check_metadata_text(meta)
     write_json(folder / "configs" / "metadata.json", meta)
     structures = () if card is None else card.labels.names
     trained = "" if card is None else f", trained by {card.bundle} {card.version}"

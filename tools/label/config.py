@@ -15,7 +15,7 @@ from common.literals import check_name, inert
 from common.modalities import DICOM_KINDS, kind_of, of_dicom
 from common.weights import read_card
 
-from ..bundle_describe import describe_weights
+from ..bundle_describe import check_metadata_text, describe_weights
 from ..bundle_files import read_json
 from ..chain.trained import model_hint
 from ..predict.prompt_options import reads
@@ -231,4 +231,5 @@ def served_metadata(model: Model) -> dict[str, Any]:
     describe_weights(meta, model.card, read_scores(model.weights))
     data["inputs"] = {"image": next(iter(data["inputs"].values()))}
     data["outputs"] = {"pred": first}
+    check_metadata_text(meta)
     return meta

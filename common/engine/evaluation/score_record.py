@@ -15,13 +15,13 @@ from ...atomic import atomic_write
 from ...errors import AmalgamationError, DataError
 from ...integrity import file_hash
 from ...plain_json import read_object
+from .score_form import MEASURES, checked_evaluation
 
 __all__ = ["KeepScores", "earlier_scores_file", "read_scores", "scores_file"]
 
 logger = logging.getLogger(__name__)
 
 _FORMAT = 1
-_MEASURES = ("dice", "hd95")
 
 
 def scores_file(weights: str | Path) -> Path:
@@ -37,16 +37,28 @@ def earlier_scores_file(weights: str | Path) -> Path:
 def read_scores(weights: str | Path) -> list[dict[str, Any]]:
     """The evaluations of just these weights, the newest last; none of other weights that lay there before.
 
+    A file with an evaluation of another form than is written is passed over with a warning.
+
     Args:
         weights: the file.
     """
+    try:
+        return _own(weights)
+    except DataError as error:
+        logger.warning("the scores beside %s are passed over: %s", weights, str(error).replace("\n", "; "))
+        return []
+
+
+def _own(weights: str | Path) -> list[dict[str, Any]]:
     for path in (scores_file(weights), earlier_scores_file(weights)):
         try:
             data = read_object(path, error=DataError, finite=False)
-            if data["weights_sha256"] == file_hash(Path(weights)):
-                return [e for e in data["evaluations"] if isinstance(e, dict)]
+            if data["weights_sha256"] != file_hash(Path(weights)):
+                continue
+            found = list(data["evaluations"])
         except (OSError, KeyError, TypeError, AmalgamationError):
             continue
+        return [checked_evaluation(e, f"{path}, evaluations[{i}]") for i, e in enumerate(found)]
     return []
 
 
@@ -79,8 +91,8 @@ class KeepScores:
             return
         try:
             summary = read_object(self.folder / "summary.json", error=DataError, finite=False)
-            entry = self._entry(summary)
-            kept = [e for e in read_scores(self.weights) if _subject(e) != _subject(entry)]
+            entry = checked_evaluation(self._entry(summary), self.folder / "summary.json")
+            kept = [e for e in _own(self.weights) if _subject(e) != _subject(entry)]
             content = {"format": _FORMAT, "weights_sha256": file_hash(self.weights), "evaluations": [*kept, entry]}
             with atomic_write(scores_file(self.weights)) as temporary:
                 temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -94,8 +106,8 @@ class KeepScores:
             "split": self.split,
             "ignore_card": self.ignore_card,
             "cases": whole["cases"],
-            "mean": {m: whole["mean"][m] for m in _MEASURES},
-            "structures": {n: {m: s[m] for m in _MEASURES} for n, s in whole["structures"].items()},
+            "mean": {m: whole["mean"][m] for m in MEASURES},
+            "structures": {n: {m: s[m] for m in MEASURES} for n, s in whole["structures"].items()},
             **{k: summary[k] for k in ("prompt_source", "targets") if k in summary},
         }
 
