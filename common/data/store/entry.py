@@ -24,7 +24,7 @@ from .content import decoded, encoded, in_kind
 from .layout import Reading, pieces
 from .quantised import pack, unpack
 
-__all__ = ["DamagedEntryError", "StoredArray", "read_entry", "remove_unfinished", "write_entry"]
+__all__ = ["DamagedEntryError", "StoredArray", "read_entry", "write_entry"]
 
 TEXT = "entry.json"
 _MAPPED = {} if os.name == "nt" else {"mmap_mode": "r"}
@@ -221,11 +221,3 @@ def read_entry(folder: Path, sources: Mapping[str, str] | None = None) -> dict[A
         if isinstance(content.get(key), StoredArray):
             content[key].source = source
     return content
-
-
-def remove_unfinished(folder: Path, alive: Any) -> None:
-    """Delete what killed writers left in a folder; entries of living processes and other hosts stay."""
-    for aside in folder.glob(".*.tmp"):
-        host, _, pid = aside.name.removesuffix(".tmp").rpartition(".")
-        if host.endswith(f".{socket.gethostname()}") and pid.isdigit() and not alive(int(pid)):
-            shutil.rmtree(aside, ignore_errors=True)

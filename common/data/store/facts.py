@@ -11,7 +11,8 @@ from ...atomic import atomic_write
 from ...errors import AmalgamationError, DataError
 from ...plain_json import parse, read_object
 from .chain import digest
-from .place import FACTS, Store
+from .owned import FACTS
+from .place import Store
 
 __all__ = ["remembered"]
 

@@ -23,8 +23,9 @@ from tqdm import tqdm
 from ...atomic import process_alive
 from ...errors import AmalgamationError, DataError
 from ..datasets.dataset_json import case_name
-from .entry import TEXT, remove_unfinished, write_entry
+from .entry import TEXT, write_entry
 from .layout import Reading
+from .owned import LOCKS, refuse_link, remove_unfinished
 from .place import VARIABLE, Store, size_text
 
 __all__ = ["Job", "fill", "prepare"]
@@ -96,9 +97,11 @@ def prepare(job: Job, chain: Callable[..., Any], place: Path, reading: Reading) 
         AmalgamationError: as the chain does.
     """
     folder = place / job.chain / job.key
+    lock = place / LOCKS / f"{job.chain[:8]}{job.key}.lock"
+    refuse_link(place, folder.parent, folder, lock.parent, lock)
     if (folder / TEXT).is_file():
         return 0
-    with _alone(place / "locks" / f"{job.chain[:8]}{job.key}.lock") as alone:
+    with _alone(lock) as alone:
         if not alone:
             return None
         if (folder / TEXT).is_file():  # the other run finished it just now

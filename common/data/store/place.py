@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Container, Mapping, Sequence
@@ -18,15 +17,28 @@ from ...errors import ConfigError, DataError
 from ...literals import file_name
 from ...plain_json import read_object
 from .chain import names
-from .entry import TEXT, remove_unfinished
+from .entry import TEXT
+from .owned import (
+    CHAIN,
+    FACTS,
+    LOCKS,
+    MEMORY,
+    chains,
+    entries,
+    need_tag,
+    refuse_link,
+    refuse_links_below,
+    remove_all_unfinished,
+    remove_chain,
+    remove_memories,
+    write_tag,
+)
 from .sources import Sources
 
 __all__ = ["VARIABLE", "Kept", "Store", "clear", "listed", "places", "size_text"]
 
 VARIABLE = "AMALGAM_STORE"
 FOLDER = ".prepared"
-CHAIN = "chain.json"
-FACTS = "facts"
 _GB = 10**9
 _RESERVE = _GB  # is left free on the disk
 
@@ -47,7 +59,7 @@ class Store:
 
     Raises:
         ConfigError: for an impossible limit or number of processes.
-        DataError: when there is no place that can be written.
+        DataError: when there is no place that can be written, or one is a link.
     """
 
     def __init__(
@@ -64,13 +76,14 @@ class Store:
         if workers is not None and workers < 0:
             raise ConfigError("prepared by 0 or more processes", where="store_workers", got=workers)
         self.readable = places(dataset_dir, store_dir)
+        refuse_link(*self.readable)
         self.limit_gb, self.workers, self.quiet = limit_gb, workers, quiet
 
     def writable(self) -> Path:
         """The place for new volumes, which is made when needed.
 
         Raises:
-            DataError: when none can be written.
+            DataError: when none can be written, or one is or holds a link.
         """
         problems = []
         for place in self.readable:
@@ -91,13 +104,14 @@ class Store:
     def find(self, chain: str, key: str, *, but: Container[Path] = ()) -> Path | None:
         """An entry's folder where there is one that is none of ``but``."""
         found = (place / chain / key for place in self.readable)
-        return next((f for f in found if f not in but and (f / TEXT).is_file()), None)
+        return next((f for f in found if f not in but and (f / TEXT).is_file() and not _linked(f)), None)
 
     def used(self, chain: str, described: Mapping[str, Any]) -> None:
         """Note that a chain's entries are used now, and what the chain is."""
         for place in self.readable:
             file = place / chain / CHAIN
             with contextlib.suppress(OSError, DataError):
+                refuse_link(file.parent, file)
                 if file.is_file():
                     os.utime(file)
                 elif file.parent.is_dir():
@@ -163,20 +177,18 @@ class Kept(NamedTuple):
 def listed(place: Path) -> list[Kept]:
     """What lies in a place, the last used first."""
     found = []
-    for folder in sorted(place.iterdir()) if place.is_dir() else []:
-        entries = [e for e in folder.iterdir() if (e / TEXT).is_file()] if folder.is_dir() else []
-        file = folder / CHAIN
-        if entries or file.is_file():
-            described, used = _read(file), file.stat().st_mtime if file.is_file() else folder.stat().st_mtime
-            abouts = [_read(e / TEXT).get("about", {}) for e in entries]
-            tasks = sorted({str(a.get("task") or "") for a in abouts} - {""})
-            chain = names(described) if "chain" in described else []
-            found.append(Kept(folder, chain, len(entries), folder_bytes(folder), used, tasks))
+    for folder in chains(place):
+        file, kept = folder / CHAIN, entries(folder)
+        used = file.stat().st_mtime if file.is_file() else folder.stat().st_mtime
+        described, abouts = _read(file), [_read(e / TEXT).get("about", {}) for e in kept]
+        tasks = sorted({str(a.get("task") or "") for a in abouts if isinstance(a, Mapping)} - {""})
+        chain = names(described) if isinstance(described.get("chain"), Mapping) else []
+        found.append(Kept(folder, chain, len(kept), folder_bytes(folder), used, tasks))
     return sorted(found, key=lambda k: -k.used)
 
 
 def clear(place: Path, *, unused_days: float = 0.0) -> tuple[int, int]:
-    """Delete prepared volumes; sources are never touched.
+    """Delete prepared volumes; sources are never touched, nor anything that a store did not write.
 
     Args:
         place: where they lie.
@@ -184,21 +196,23 @@ def clear(place: Path, *, unused_days: float = 0.0) -> tuple[int, int]:
 
     Returns:
         Cases and bytes that are gone.
+
+    Raises:
+        DataError: when the place is no store of ours, or is or holds a link; nothing is deleted then.
     """
+    refuse_link(place)
+    if not place.is_dir() or not any(place.iterdir()):
+        return 0, 0
+    need_tag(place)
+    refuse_links_below(place)
     cases = size = 0
+    remove_all_unfinished(place, process_alive)
     for kept in listed(place):
         if time.time() - kept.used >= unused_days * 86400:
-            shutil.rmtree(kept.folder, ignore_errors=True)
+            remove_chain(kept.folder)
             cases, size = cases + kept.cases, size + kept.size
-    for folder in [f for f in place.iterdir() if f.is_dir()] if place.is_dir() else []:
-        remove_unfinished(folder, process_alive)
-    if not listed(place) and place.is_dir():
-        shutil.rmtree(place / FACTS, ignore_errors=True)
-        for file in (place / "sources.json", place / "CACHEDIR.TAG", *(place / "locks").glob("*")):
-            file.unlink(missing_ok=True)
-        for folder in (place / "locks", place):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+    if not chains(place):
+        remove_memories(place, process_alive)
     return cases, size
 
 
@@ -238,16 +252,19 @@ def _data_folder(dataset_dir: Any) -> Path | None:
 
 def _unwritable(place: Path) -> str | None:
     """Why nothing can be written there, None when it can; the folder is made."""
+    refuse_link(place, *(place / name for name in (LOCKS, FACTS, MEMORY)))
     try:
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=place):
             pass
-        tag = place / "CACHEDIR.TAG"  # backup programs leave such folders out
-        if not tag.is_file():
-            tag.write_text("Signature: 8a477f597d28d172789f06886806bc55\n# volumes that can be prepared again\n")
+        write_tag(place)
     except OSError as error:
         return error.strerror or str(error)
     return None
+
+
+def _linked(entry: Path) -> bool:
+    return entry.is_symlink() or entry.parent.is_symlink()
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 from monai.data import MetaTensor
 
 from common.data.store import entry as module
-from common.data.store.entry import DamagedEntryError, StoredArray, read_entry, remove_unfinished, write_entry
+from common.data.store.entry import DamagedEntryError, StoredArray, read_entry, write_entry
 from common.data.store.layout import Reading
 
 
@@ -90,15 +90,3 @@ def test_the_second_writer_leaves_what_is_there(case, stored, tmp_path):
     write_entry(tmp_path / "e", {**case, "case": "other"}, Reading(), {})
     assert (tmp_path / "e" / "0.b2nd").stat().st_ino == before.st_ino
     assert [p.name for p in tmp_path.iterdir()] == ["e"]
-
-
-def test_what_a_killed_writer_left_is_removed(tmp_path):
-    import socket
-
-    dead, alive = (tmp_path / f".k.{socket.gethostname()}.{n}.tmp" for n in (11, 12))
-    foreign = tmp_path / ".k.elsewhere.11.tmp"
-    for folder in (dead, alive, foreign):
-        folder.mkdir()
-        (folder / "0.b2nd").write_bytes(b"half")
-    remove_unfinished(tmp_path, lambda pid: pid == 12)
-    assert not dead.exists() and alive.exists() and foreign.exists()

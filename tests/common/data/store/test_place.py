@@ -56,7 +56,7 @@ def test_what_is_there_is_listed_and_cleared(items, reading, tmp_path):
     other = type(reading)(reading.log, scale=2.0)
     StoredCases(items[:2], other, store=store)
     (old,) = [k for k in listed(tmp_path / "store") if k.cases == 3]
-    os.utime(old.folder / "chain.json", (time.time() - 40 * 86400,) * 2)
+    os.utime(old.folder / "prepared_by.json", (time.time() - 40 * 86400,) * 2)
     new, old = listed(tmp_path / "store")
     assert (new.cases, old.cases) == (2, 3) and old.chain == ["Reading"] and old.tasks == ["liver"]
     assert old.size > 3 * 20 * 18 * 22 and old.used < time.time() - 39 * 86400
@@ -71,7 +71,7 @@ def test_a_run_notes_that_it_used_them(items, reading, tmp_path):
     store = Store(store_dir=tmp_path / "store")
     StoredCases(items, reading, store=store)
     (kept,) = listed(tmp_path / "store")
-    os.utime(kept.folder / "chain.json", (0, 0))
+    os.utime(kept.folder / "prepared_by.json", (0, 0))
     StoredCases(items, reading, store=store)
     assert time.time() - listed(tmp_path / "store")[0].used < 60
 
