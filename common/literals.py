@@ -263,24 +263,24 @@ def folder_names(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, s
         slug = slugs[name]
         if not slug or _cut(slug) != slug or disk_name(slug) in used or is_device(slug):
             slug = f"{_cut(slug)}_{_digest(name)}".strip("_")
-        used.add(disk_name(slug))
-        found[name] = slug
+        found[name] = _free(slug, used)
     return {name: found[name] for name in listed}
 
 
 def file_name(*texts: str) -> str:
     """A part of a file's name that every file system takes, for texts of any kind.
 
-    Where signs had to go, spaces as well, or it would not be told where one of several texts ends, a part of the
-    texts' hash tells it from similar ones.
+    Where signs had to go, spaces as well, or it would not be told where one of several texts ends, or a text ends as
+    such a name does, a part of the texts' hash tells it from similar ones.
     """
     text = "_".join(texts)
     plain = re.sub(r"[^\w.+-]+", "_", text).lstrip(".-")
     clear = plain == text == unicodedata.normalize("NFC", text) and not any("_" in part for part in texts[:-1])
-    if text and clear and _cut(plain) == plain and not is_device(plain):
+    made = re.search("_[0-9a-f]{8}$", disk_name(plain))
+    if text and clear and not made and _cut(plain) == plain and not is_device(plain):
         return plain
-    made = f"{_cut(plain)}_{_digest(chr(10).join(texts))}"
-    return f"_{made}" if is_device(made) else made
+    name = f"{_cut(plain)}_{_digest(chr(10).join(texts))}"
+    return f"_{name}" if is_device(name) else name
 
 
 def _cut(text: str) -> str:
@@ -296,15 +296,21 @@ def file_names(names: Iterable[str]) -> dict[str, str]:
     """:func:`file_name` of each name, each its own also where capitals do not count."""
     listed = list(dict.fromkeys(names))
     twins = {name for group in same_on_disk(listed) for name in group}
-    return {n: file_name(n) if n not in twins else f"{file_name(n)}_{_digest(n)}" for n in listed}
+    used = set[str]()
+    return {n: _free(file_name(n) if n not in twins else f"{file_name(n)}_{_digest(n)}", used) for n in listed}
+
+
+def _free(made: str, used: set[str]) -> str:
+    """A made name, or another where somebody is really called so; it is used then."""
+    while disk_name(made) in used:
+        made = f"{_cut(made)}_{_digest(made)}"
+    used.add(disk_name(made))
+    return made
 
 
 def disk_name(text: str) -> str:
-    """What disks and copies of files may make of a name: capitals, spellings of one sign, and spaces and dots at its
-    end do not count.
-    """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return folded.rstrip(" .")
+    """What disks and copies may make of a name: capitals, spellings, and spaces and dots at its end do not count."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).rstrip(" .")
 
 
 def is_device(name: str) -> bool:

@@ -232,3 +232,29 @@ def test_a_long_name_leaves_room_for_an_ending(text, tmp_path):
     for name in (file_name(text), file_name(text + "x"), *folder_names([text, text + "x"]).values()):
         (tmp_path / f".{name}.some.hosts.name.123456.tmp").write_text("fits")
     assert file_name(text) != file_name(text + "x") and len(set(folder_names([text, text + "x"]).values())) == 2
+
+
+@pytest.mark.parametrize("capitals", [str, str.upper])
+def test_a_made_name_is_nobodys_real_one(capitals):
+    """Whoever knows how names are made may be called so."""
+    made = folder_names(["a_b", "a b"])["a b"]
+    names = ["a_b", "a b", capitals(made)]
+    while len(names) < 6:
+        found = folder_names(names)
+        assert found[names[2]] == names[2] and len({disk_name(f) for f in found.values()}) == len(names)
+        names.append(found["a b"])
+    assert disk_name(folder_names(["a b", "c"], taken=["a_b", made])["a b"]) not in ("a_b", disk_name(made))
+    for text in ("a b", "a/b", "x" * 300, "con"):
+        real = capitals(file_name(text))
+        assert disk_name(file_name(real)) != disk_name(real) and file_name(real) == file_name(real)
+    twins = ["Case", "case"]
+    names = [*twins, *(capitals(f) for f in file_names(twins).values())]
+    assert len({disk_name(f) for f in file_names(names).values()}) == 4
+    assert file_name("case_1234567") == "case_1234567"
+
+
+def test_equal_hashes_make_no_equal_names(monkeypatch):
+    monkeypatch.setattr("common.literals._digest", lambda text: f"{len(text):08x}")
+    for names in (["a b", "a?b", "a*b"], ["A b", "a b", "a?b"]):
+        assert len({disk_name(f) for f in file_names(names).values()}) == 3
+        assert len({disk_name(f) for f in folder_names(names).values()}) == 3

@@ -237,9 +237,10 @@ def _segment_labels(names: Sequence[str]) -> list[str]:
     """Names of at most 64 characters, which DICOM allows, all different."""
     found: list[str] = []
     for name in names:
-        cut = name[:_LONGEST_LABEL].rstrip()  # DICOM gives no space back
-        if cut in found or (cut != name and cut in names):
-            cut = f"{name[: _LONGEST_LABEL - 9]} {hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        cut, told = name[:_LONGEST_LABEL].strip(), name  # DICOM gives no space back
+        while cut in found or (cut != name and cut in names):
+            cut = f"{name[: _LONGEST_LABEL - 9].strip()} {hashlib.sha256(told.encode()).hexdigest()[:8]}"
+            told += "+"  # somebody may really be called so
         found.append(cut)
     return found
 

@@ -7,6 +7,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from common.data.dicom import seg as module
 from common.data.dicom.seg import Algorithm, check_sources, write_seg
 from common.data.dicom.series import SeriesOptions, read_dicom
 from common.engine.monitor.overlays import class_colors
@@ -239,3 +240,11 @@ def test_names_are_one_value_each_and_stay_apart(dicom_series, tmp_path):
     for text in (data.ManufacturerModelName, data.SoftwareVersions, data.SeriesDescription, data.ContentDescription,
                  own.AlgorithmName, own.AlgorithmVersion):  # fmt: skip
         assert isinstance(text, str) and len(text) <= 64 and text.isprintable() and "\\" not in text
+
+
+def test_a_made_label_is_no_other_structures_name():
+    names = ["a" * 63, "a" * 63 + " b"]
+    for _ in range(3):  # a structure that is called as the label was made
+        names = [*names, module._segment_labels(names)[1]]
+        labels = module._segment_labels(names)
+        assert len(set(labels)) == len(names) and labels[2:] == names[2:] and max(map(len, labels)) <= 64
