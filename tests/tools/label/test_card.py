@@ -10,7 +10,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from common.card import ModelCard, save_weights
-from common.errors import ConfigError, LabelError
+from common.errors import ConfigError, LabelError, WeightError
 from common.labels import LabelSpace
 from common.literals import inert, value
 from common.weights import read_state_dict
@@ -53,9 +53,9 @@ def parsed(folder, name):
     [
         ("ka2er", "segmentation", {}),
         ("ka2er", "deepedit", {}),
-        ("samora", "segmentation", {"intensities": {RUN: {"scheme": "ZScoreNormalization"}}}),
+        ("samora", "segmentation", {"intensities": {"T2 MR": {"scheme": "ZScoreNormalization"}}}),
         ("m4oe", "segmentation", {"heads": [["abdomen", ["liver", "spleen"]], ["kidneys", ["left kidney", "liver"]]]}),
-        ("sam_med3d_moe", "deepgrow", {"modalities": [RUN]}),
+        ("sam_med3d_moe", "deepgrow", {"modalities": ["T2 MR"]}),
     ],
 )
 def test_settings_are_data_for_the_server(hostile, tmp_path, bundle, kind, settings):
@@ -70,6 +70,16 @@ def test_settings_are_data_for_the_server(hostile, tmp_path, bundle, kind, setti
         parser.get_parsed_content("preprocessing" if bundle != "sam_med3d_moe" or name == "inference" else "objects")
     card = parser.get_parsed_content("card")
     assert card.extra["settings"] == told and card.labels == model["labels"]
+
+
+@pytest.mark.parametrize(
+    ("bundle", "settings"),
+    [("samora", {"intensities": {RUN: {"scheme": "ZScoreNormalization"}}}), ("sam_med3d_moe", {"modalities": [RUN]})],
+)
+def test_names_in_settings_are_judged_when_the_card_is_read(hostile, bundle, settings):
+    file, _ = hostile(bundle, **settings)
+    with pytest.raises(WeightError, match="cannot be the name of a modality"):
+        read_model(BUNDLES / bundle, file)
 
 
 def test_the_head_that_is_trained(hostile, tmp_path):
@@ -91,7 +101,7 @@ def test_the_head_that_is_trained(hostile, tmp_path):
 @pytest.mark.parametrize("name", [RUN, "@model", "T2#MR", "a::b", "../CT"])
 def test_a_choice_has_a_name_that_a_viewer_can_send_back(hostile, tmp_path, name):
     file, _ = hostile("m4oe", modalities=["CT", name])
-    with pytest.raises(ConfigError, match="cannot be the name of a modality"):
+    with pytest.raises(WeightError, match="cannot be the name of a modality"):
         lay_out(
             read_model(BUNDLES / "m4oe", file), tmp_path, "segmentation", given={"modality": "CT", "head": "abdomen"}
         )
