@@ -27,9 +27,10 @@ from ...geometry import Grid
 from ..spec import ExpertSpec
 from .record import record, record_overlapping
 
-__all__ = ["HomeAnswer", "HomeNNUNet"]
+__all__ = ["HomeAnswer", "HomeNNUNet", "sample"]
 
 _SLAB = 2_000_000
+_SURE = 50.0
 
 
 @dataclass(frozen=True)
@@ -58,30 +59,38 @@ class HomeAnswer:
         Returns:
             ``[5, X, Y, Z]`` uint8 of :func:`~common.experts.answers.record.record`, or ``[K, X, Y, Z]``.
         """
-        parts = [self._slab(points, inside) for points, inside in self._places(grid)]
-        return torch.cat(parts, 1)
+        return torch.cat([self._record(*slab) for slab in sample(self.logits, self.affine, grid)], 1)
 
-    def _places(self, grid: Grid) -> Iterator[tuple[Tensor, Tensor]]:
-        """For slabs along x: where their voxels lie among the logits, and which of them lie inside."""
-        move = torch.from_numpy(np.linalg.inv(self.affine) @ grid.affine)
-        size = torch.tensor(self.logits.shape[1:], dtype=torch.float64)
-        x, y, z = grid.shape
-        step = max(1, _SLAB // (y * z))
-        for start in range(0, x, step):
-            axes = [torch.arange(start, min(start + step, x)), torch.arange(y), torch.arange(z)]
-            voxels = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).double()
-            found = voxels @ move[:3, :3].T + move[:3, 3]
-            yield found, ((found >= -0.5) & (found <= size - 0.5)).all(-1)
+    def _record(self, logits: Tensor, inside: Tensor) -> Tensor:
+        if not self.exclusive:
+            return record_overlapping(logits.masked_fill(~inside, -_SURE))
+        outside = torch.full_like(logits[:, :1, :1, :1], -_SURE)
+        outside[0] = _SURE
+        return record(torch.where(inside, logits, outside))
 
-    def _slab(self, found: Tensor, inside: Tensor) -> Tensor:
-        size = torch.tensor(self.logits.shape[1:], dtype=torch.float64)
+
+def sample(values: Tensor, affine: NDArray[np.float64], grid: Grid) -> Iterator[tuple[Tensor, Tensor]]:
+    """Values of a volume at the voxels of another grid, linear between voxel centres, in slabs along x.
+
+    Args:
+        values: ``[N, a, b, c]``.
+        affine: ``[4, 4]`` index of the volume to world mm (RAS+).
+        grid: where values are wanted.
+
+    Yields:
+        ``[N, x, Y, Z]`` float32, and ``[x, Y, Z]`` bool: whether the place lies in a voxel of the volume.
+    """
+    move = torch.from_numpy(np.linalg.inv(affine) @ grid.affine)
+    size = torch.tensor(values.shape[1:], dtype=torch.float64)
+    x, y, z = grid.shape
+    step = max(1, _SLAB // (y * z))
+    for start in range(0, x, step):
+        axes = [torch.arange(start, min(start + step, x)), torch.arange(y), torch.arange(z)]
+        voxels = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).double()
+        found = voxels @ move[:3, :3].T + move[:3, 3]
         unit = ((2 * found + 1) / size - 1).flip(-1).float()
-        logits = F.grid_sample(self.logits[None].float(), unit[None], padding_mode="border", align_corners=False)[0]
-        if self.exclusive:
-            outside = torch.full_like(logits[:, :1, :1, :1], -50.0)
-            outside[0] = 50.0
-            return record(torch.where(inside, logits, outside))
-        return record_overlapping(logits.masked_fill(~inside, -50.0))
+        inside = ((found >= -0.5) & (found <= size - 0.5)).all(-1)
+        yield F.grid_sample(values[None].float(), unit[None], padding_mode="border", align_corners=False)[0], inside
 
 
 @dataclass
@@ -135,22 +144,41 @@ class HomeNNUNet:
         Raises:
             ExpertError: for another number of channels.
         """
+        data, affine, properties = self._as_read(scan)
+        with quiet(), torch.inference_mode():
+            preprocessor = self._config.preprocessor_class(verbose=False)
+            array, _, properties = preprocessor.run_case_npy(
+                data, None, properties, self._manager, self._config, self._results[0].dataset_json
+            )
+            logits = self._predictor.predict_logits_from_preprocessed_data(torch.from_numpy(array)).cpu()
+        home = _affine(affine, self._manager.transpose_forward, properties, logits.shape[1:])
+        return HomeAnswer(logits.float(), home, self.spec.labels.exclusive)
+
+    def judge(self, scan: MetaTensor) -> MetaTensor:
+        """What nnU-Net's whole pipeline, its export included, makes of the scan: what :meth:`answer` is held against.
+
+        Args:
+            scan: as for :meth:`answer`; it is rewritten to the training orientation, as nnU-Net's readers do not.
+
+        Returns:
+            ``[K+1, X, Y, Z]`` probabilities (``[K, X, Y, Z]`` for overlapping structures) on the rewritten scan's grid.
+        """
+        data, affine, properties = self._as_read(scan)
+        with quiet():
+            _, found = self._predictor.predict_single_npy_array(data, properties, save_or_return_probabilities=True)
+        array = np.ascontiguousarray(np.asarray(found, dtype=np.float32).transpose(0, 3, 2, 1))
+        return MetaTensor(torch.from_numpy(array), affine=torch.from_numpy(affine))
+
+    def _as_read(self, scan: MetaTensor) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
+        """The scan as nnU-Net's readers would give it: ``[C, Z, Y, X]`` in the training orientation, with spacing."""
         channels = len(self.spec.channels)
         if scan.ndim != 4 or scan.shape[0] != channels:
             raise ExpertError("the scan has other channels than the expert", where=self.spec.name,
                               got=tuple(scan.shape), expected=f"[{channels}, X, Y, Z]")  # fmt: skip
         turned = Orientation(axcodes=self.spec.orientation, labels=None)(scan)
-        data = turned.numpy().transpose(0, 3, 2, 1)
         grid = Grid.of(turned)
-        properties: dict[str, Any] = {"spacing": list(reversed(grid.spacing))}
-        with quiet(), torch.inference_mode():
-            preprocessor = self._config.preprocessor_class(verbose=False)
-            array, _, properties = preprocessor.run_case_npy(
-                np.ascontiguousarray(data), None, properties, self._manager, self._config, self._results[0].dataset_json
-            )
-            logits = self._predictor.predict_logits_from_preprocessed_data(torch.from_numpy(array)).cpu()
-        home = _affine(grid.affine, self._manager.transpose_forward, properties, logits.shape[1:])
-        return HomeAnswer(logits.float(), home, self.spec.labels.exclusive)
+        data = np.ascontiguousarray(turned.numpy().transpose(0, 3, 2, 1))
+        return data, grid.affine, {"spacing": list(reversed(grid.spacing))}
 
 
 def _predictor(results: Sequence[NNUNetResults], mirroring: bool, step: float, device: torch.device) -> Any:
