@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -113,7 +113,7 @@ class HomeNNUNet:
     folds: Sequence[int | str] = ()
     mirroring: bool = True
     tile_step: float = 0.5
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: torch.device = torch.device("cpu")
 
     def __post_init__(self) -> None:
         spec = self.spec
