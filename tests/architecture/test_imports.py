@@ -22,7 +22,8 @@ ORDER = {
     "common.layers": "attention channel_norm frozen_features gating image_channels instance_norm lora pixel_decoder"
     " sam_adapters same_weights slice_by_slice window_mask | fusion",
     "common.backbones": "mae nnunet sam skresnet swin_unet swin_unetr | hsam sam2 sam3d",
-    "common.experts": "frame kinds normalise script trust | spec | answers fit sources | expert_set | describe ensemble export",
+    "common.experts": "frame kinds normalise script trust | spec | answers fit sources | expert_set"
+    " | describe ensemble export",
     "common.engine": "inference run | monitor | evaluation | interactive | training",
     "common.methods": "ic_moe ka2er m4oe sam_med3d_moe samora",
     "tools": "bench bundle_describe bundle_files command_line phantom question run_files terminal workflow | report"

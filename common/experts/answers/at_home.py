@@ -113,7 +113,7 @@ class HomeNNUNet:
     folds: Sequence[int | str] = ()
     mirroring: bool = True
     tile_step: float = 0.5
-    device: torch.device = torch.device("cpu")
+    device: torch.device | str = "cpu"
 
     def __post_init__(self) -> None:
         spec = self.spec
@@ -133,7 +133,7 @@ class HomeNNUNet:
             raise ExpertError("a cascade's second stage needs the first one's answer", where=spec.name,
                               got=self._results[0].configuration, expected="3d_fullres, 3d_lowres or 2d",
                               hint="describe another --configuration of the same folder")  # fmt: skip
-        self._predictor = _predictor(self._results, self.mirroring, self.tile_step, self.device)
+        self._predictor = _predictor(self._results, self.mirroring, self.tile_step, torch.device(self.device))
 
     def answer(self, scan: MetaTensor) -> HomeAnswer:
         """Ask about a whole scan.
