@@ -19,10 +19,10 @@ SHA256 = "47b896b77ec4a5be3ef1949c33ad393b6f45629921f326c279000bcf51bdb4af"
 
 
 class Viewer(NamedTuple):
-    """The volumes, as :func:`~.volumes.viewer_volumes` gives them, and the library that shows them, packed."""
+    """The volumes, as :func:`~.volumes.viewer_volumes` gives them, and NiiVue, packed, in this version."""
 
     volumes: Mapping[str, Any]
-    library: str
+    packed: str
     version: str
 
 
