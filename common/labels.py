@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .errors import LabelError
 from .literals import check_name
 
-__all__ = ["BACKGROUND", "LabelSpace", "union"]
+__all__ = ["BACKGROUND", "LabelSpace", "sides", "union"]
 
 BACKGROUND = "background"
 HIGHEST = 2**31 - 1
@@ -27,7 +27,7 @@ _SIDES = {"l": "left", "r": "right", "links": "left", "linke": "left", "rechts":
           "gauche": "left", "droit": "right", "droite": "right", "lt": "left", "rt": "right"}  # fmt: skip
 
 
-def _sides(name: str) -> set[str]:
+def sides(name: str) -> set[str]:
     """Left, right or neither: the near name of a kidney is not that of the other side."""
     words = re.findall(r"[^\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).casefold())
     return {_SIDES.get(w, w) for w in words} & {"left", "right"}
@@ -150,7 +150,7 @@ class LabelSpace:
         if name == BACKGROUND:
             return 0
         if name not in self.names:
-            close = [n for n in difflib.get_close_matches(name, self.names) if _sides(n) == _sides(name)]
+            close = [n for n in difflib.get_close_matches(name, self.names) if sides(n) == sides(name)]
             raise LabelError(
                 f"no structure is called {name!r}",
                 got=name,

@@ -13,7 +13,7 @@ from ..command_words import shown_option
 from ..contract import OVERRIDE, Contract, doubt
 from ..data.datasets.naming import is_general, is_nameless
 from ..errors import AmalgamationError, DataError, ExpertError
-from ..labels import LabelSpace
+from ..labels import LabelSpace, sides
 from ..modalities import meanings, same
 from ..name_words import coloured
 from ..weights import read_card
@@ -208,7 +208,8 @@ def _names_hint(spec: ExpertSpec, unknown: Sequence[str], free: list[str]) -> st
     renamed: dict[str, str] = {}
     for name in unknown:
         folded = {n.casefold(): n for n in free if n not in renamed}
-        near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.8)  # left and right are no near names
+        close = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.8)
+        near = [n for n in close if sides(folded[n]) == sides(name)]
         if near:
             renamed[folded[near[0]]] = name
     if not renamed:

@@ -74,6 +74,16 @@ def test_a_structure_that_the_data_do_not_have_makes_the_expert_task_agnostic(na
     assert "did you mean" not in hint and "--external True" in hint
 
 
+@pytest.mark.parametrize("organ", ["kidney", "adrenal gland"])
+def test_an_organ_of_the_other_side_is_no_near_name(organ):
+    spec = replace(SPEC, labels=LabelSpace((f"left {organ}", "spleen")))
+    hint = refusal(spec, None, LabelSpace((f"right {organ}", "spleen"))).hint
+    assert "did you mean" not in hint and "--external True" in hint
+    near = f"left {organ}s"
+    hint = refusal(spec, None, LabelSpace((f"right {organ}", near, "spleen"))).hint
+    assert f"did you mean the data's {near!r}?" in hint and "right" not in hint
+
+
 def test_overlapping_and_exclusive_structures_are_not_mixed():
     regions = replace(SPEC, labels=LabelSpace(("Liver", "spleen"), exclusive=False))
     error = refusal(regions, None, LABELS)
