@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,9 @@ from .normalise import Normalise, of_plans
 from .script import check_script
 from .spec import ExpertSpec
 from .trust import WEIGHTS, check_trusted
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
 
 __all__ = ["Opened", "bundle_metadata", "files_of", "hash_files", "open_source"]
 
@@ -187,8 +190,7 @@ def _open_bundle(spec: ExpertSpec) -> Opened:
     check_trusted(spec.path, spec.trusted, where=f"expert {spec.name!r}, {spec.path}", weights=weights_name)
     parser = bundle_parser(config, Path(spec.path))
     parser["bundle_root"] = inert(str(spec.path))
-    with _no_leftovers():
-        network = parser.get_parsed_content("network_def" if parser.get("network_def") is not None else "network")
+    network = _built(parser, where=f"expert {spec.name!r} ({config})")
     load_weights(network, weights, where=spec.name)
     check_module_path(network, spec.features or "", where=spec.name)
     labels, channels = bundle_metadata(Path(spec.path) / "configs" / "metadata.json")
@@ -201,6 +203,22 @@ def _open_bundle(spec: ExpertSpec) -> Opened:
         labels,
         channels,
     )
+
+
+def _built(parser: ConfigParser, where: str) -> nn.Module:
+    """The network of a bundle, by the bundle's own code."""
+    key = "network_def" if parser.get("network_def") is not None else "network"
+    problem, expected = "the bundle's network cannot be built", f"{key!r} that is a torch.nn.Module"
+    hint = "install what its metadata.json requires"
+    try:
+        with _no_leftovers():
+            network = parser.get_parsed_content(key)
+    except Exception as error:  # whatever that code raises
+        got = f"{type(error).__name__}: {error!s:.200}"
+        raise ExpertError(problem, where=where, got=got, expected=expected, hint=hint) from error
+    if not isinstance(network, nn.Module):
+        raise ExpertError(problem, where=where, got=type(network).__name__, expected=expected, hint=hint)
+    return network
 
 
 @contextlib.contextmanager

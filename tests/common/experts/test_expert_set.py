@@ -394,6 +394,23 @@ def test_bundle_problems_name_the_expert(bundle):
         load_experts([spec])
 
 
+@pytest.mark.parametrize(
+    ("config", "got"),
+    [
+        ({"network_def": {"_target_": "not_installed.Net"}}, "ModuleNotFoundError: .*not_installed"),
+        ({}, "KeyError: .*network"),
+        ({"network_def": {"_target_": "builtins.dict"}}, "dict"),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_told(bundle, config, got):
+    root, _ = bundle
+    (root / "configs" / "inference.json").write_text(json.dumps(config))
+    spec = ExpertSpec("zoo", "bundle", root, LABELS, ("T1",), task="ct", features="model.0", trusted=code_hash(root))
+    problem = rf"(?s)expert 'zoo' .*inference\.json.*network cannot be built.*got: +{got}.*torch\.nn\.Module.*metadata"
+    with pytest.raises(ExpertError, match=problem):
+        load_experts([spec])
+
+
 def test_torchscript_files_are_experts(tmp_path):
     class Network(nn.Module):
         def __init__(self):
