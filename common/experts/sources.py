@@ -167,10 +167,7 @@ def _open_nnunet(spec: ExpertSpec) -> Opened:
 def _frame_of_spec(spec: ExpertSpec) -> Frame:
     x, y, z = spec.spacing or (None, None, None)
     divisor = spec.extra.get("divisor", 32)
-    sizes = list(divisor) if isinstance(divisor, list | tuple) else [divisor] * 3
-    if len(sizes) != 3 or not all(type(size) is int and 0 < size < 10_000 for size in sizes):
-        expected = "a whole number, or one for each axis"
-        raise ExpertError("cannot read the divisor", where=spec.name, got=ascii(divisor)[:200], expected=expected)
+    sizes = divisor if isinstance(divisor, list | tuple) else [divisor] * 3
     return Frame(spec.orientation, (0, 1, 2), (x, y, z), (sizes[0], sizes[1], sizes[2]))
 
 
