@@ -173,12 +173,18 @@ def _frame_of_spec(spec: ExpertSpec) -> Frame:
 
 def _normalise_of_spec(spec: ExpertSpec, channels: int) -> tuple[Normalise, ...]:
     given = spec.extra.get("normalise", {"scheme": "zscore"})
-    entries = given if isinstance(given, list) else [given] * channels
+    entries = list(given) if isinstance(given, list | tuple) else [given] * channels
+    where = f"expert {spec.name!r}"
+    if len(entries) != channels:
+        problem, expected = "an expert has one normalisation per channel", f"{channels}, or one for all channels"
+        raise ExpertError(problem, where=where, got=len(entries), expected=expected)
     try:
         return tuple(Normalise(**{**e, "out": tuple(e.get("out", (0.0, 1.0)))}) for e in entries)
-    except (TypeError, AttributeError) as error:
+    except TypeError as error:
         expected = "scheme, low, high, mean, std, out, masked"
-        raise ExpertError("cannot read the normalisation", where=spec.name, got=given, expected=expected) from error
+        raise ExpertError("cannot read the normalisation", where=where, got=given, expected=expected) from error
+    except ExpertError as error:
+        raise ExpertError(error.problem, where=where, got=error.got, expected=error.expected) from error
 
 
 def _open_bundle(spec: ExpertSpec) -> Opened:

@@ -385,10 +385,15 @@ def test_bundle_problems_name_the_expert(bundle):
     root, _ = bundle
     spec = ExpertSpec("zoo", "bundle", root, LABELS, ("T1",), task="ct", features="model.0", extra={"divisor": 4},
                       trusted=code_hash(root))  # fmt: skip
-    with pytest.raises(ExpertError, match="unknown normalisation"):
+    with pytest.raises(ExpertError, match=r"(?s)expert 'zoo': unknown normalisation.*magic"):
         load_experts([replace(spec, extra={"normalise": {"scheme": "magic"}})])
-    with pytest.raises(ExpertError, match="cannot read the normalisation"):
+    with pytest.raises(ExpertError, match="expert 'zoo': cannot read the normalisation"):
         load_experts([replace(spec, extra={"normalise": {"scheme": "ct", "middle": 3}})])
+    with pytest.raises(ExpertError, match=r"(?s)expert 'zoo': .*one normalisation per channel.*got: +2.*expected: 1"):
+        load_experts([replace(spec, extra={"normalise": [{"scheme": "zscore"}] * 2})])
+    (expert,) = load_experts([replace(spec, extra={"normalise": ({"scheme": "rgb"},), "divisor": 4})])
+    raw = crop(1, 1, 4, 4, 4)
+    assert torch.equal(expert.normalise(raw, stats_of(raw)), raw / 255)
     (root / "configs" / "inference.json").unlink()
     with pytest.raises(ExpertError, match="no MONAI bundle"):
         load_experts([spec])
