@@ -17,7 +17,7 @@ from ..labels import LabelSpace
 from .claims import check_claims
 from .fit import check_expert
 from .sources import Opened, files_of, hash_files, open_source
-from .spec import ExpertSpec, read_manifest, train_hint
+from .spec import ExpertSpec, named, read_manifest, train_hint
 
 __all__ = ["Expert", "ExpertSet", "check_unchanged", "describe_nnunet", "hash_expert", "load_experts"]
 
@@ -196,17 +196,7 @@ def hash_expert(spec: ExpertSpec) -> str:
     try:
         return hash_files(files_of(spec))
     except AmalgamationError as error:
-        raise _named(spec, error) from error
-
-
-def _named(spec: ExpertSpec, error: AmalgamationError) -> ExpertError:
-    return ExpertError(
-        error.problem,
-        where=f"expert {spec.name!r}" + (f" ({error.where})" if error.where else ""),
-        got=error.got,
-        expected=error.expected,
-        hint=error.hint or train_hint(spec.task),
-    )
+        raise named(spec, error, train_hint(spec.task)) from error
 
 
 def describe_nnunet(path: str | Path, *, name: str, role: str = "task", task: str = "", **given: Any) -> ExpertSpec:
@@ -260,8 +250,8 @@ def load_experts(
         check_unchanged(spec)
         source = open_source(spec)
         check_claims(spec, source)
-        named = (modalities or {}).get(spec.task, ())
-        check_expert(spec, _channels_for(spec, channels), labels, modalities=named, ignore_card=ignore_card)
+        called = (modalities or {}).get(spec.task, ())
+        check_expert(spec, _channels_for(spec, channels), labels, modalities=called, ignore_card=ignore_card)
         loaded.append(Expert(spec=spec, source=source, resample=resample))
         logger.info("expert %r (%s, %s): %s", spec.name, spec.kind, spec.role, ", ".join(spec.labels.names))
     return ExpertSet(loaded)

@@ -32,7 +32,7 @@ from .bundle_config import bundle_parser
 from .frame import Frame, nnunet_order
 from .normalise import Normalise, of_plans
 from .script import check_script
-from .spec import ExpertSpec
+from .spec import ExpertSpec, named
 from .trust import WEIGHTS, check_trusted
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _normalise_of_spec(spec: ExpertSpec, channels: int) -> tuple[Normalise, ...]
         expected = "scheme, low, high, mean, std, out, masked"
         raise ExpertError("cannot read the normalisation", where=where, got=given, expected=expected) from error
     except ExpertError as error:
-        raise ExpertError(error.problem, where=where, got=error.got, expected=error.expected) from error
+        raise named(spec, error) from error
 
 
 def _open_bundle(spec: ExpertSpec) -> Opened:
@@ -287,13 +287,7 @@ def open_source(spec: ExpertSpec) -> Opened:
     except ExpertError:
         raise
     except AmalgamationError as error:
-        raise ExpertError(
-            error.problem,
-            where=f"expert {spec.name!r}: {error.where}" if error.where else f"expert {spec.name!r}",
-            got=error.got,
-            expected=error.expected,
-            hint=error.hint,
-        ) from error
+        raise named(spec, error) from error
 
 
 def files_of(spec: ExpertSpec) -> tuple[Path, ...]:

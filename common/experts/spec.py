@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ..command_words import shown
-from ..errors import ExpertError, LabelError
+from ..errors import AmalgamationError, ExpertError, LabelError
 from ..labels import LabelSpace
 from ..literals import check_name, odd_in
 from ..plain_json import read_object
 from .kinds import check_kinds
 
-__all__ = ["ExpertSpec", "read_manifest", "train_hint", "write_manifest"]
+__all__ = ["ExpertSpec", "named", "read_manifest", "train_hint", "write_manifest"]
 
 KINDS = ("nnunet", "bundle", "torchscript")
 ROLES = ("task", "external")
@@ -124,6 +124,12 @@ def _check_inside(checkpoint: str, name: str) -> None:
         expected = "a relative path below it, such as models/model.pt"
         hint = "copy the file there"
         raise ExpertError(problem, where=f"expert {name!a}", got=ascii(checkpoint), expected=expected, hint=hint)
+
+
+def named(spec: ExpertSpec, error: AmalgamationError, hint: str | None = None) -> ExpertError:
+    """The same refusal with the expert's name before its place; the hint is for an error that has none."""
+    where = f"expert {spec.name!r}" + (f" ({error.where})" if error.where else "")
+    return ExpertError(error.problem, where=where, got=error.got, expected=error.expected, hint=error.hint or hint)
 
 
 def train_hint(task: str) -> str:
