@@ -8,6 +8,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ..atomic import atomic_write
 from ..command_words import shown
 from ..errors import AmalgamationError, ExpertError, LabelError
 from ..labels import LabelSpace
@@ -164,6 +165,6 @@ def write_manifest(path: str | Path, specs: Iterable[ExpertSpec]) -> Path:
         if target.is_relative_to(file.parent.resolve()):
             entry["path"] = target.relative_to(file.parent.resolve()).as_posix()
         entries.append(entry)
-    temporary = file.with_name(file.name + ".tmp")
-    temporary.write_text(json.dumps({"format": FORMAT, "experts": entries}, indent=4) + "\n", encoding="utf-8")
-    return temporary.replace(file)
+    with atomic_write(file) as temporary:
+        temporary.write_text(json.dumps({"format": FORMAT, "experts": entries}, indent=4) + "\n", encoding="utf-8")
+    return file
