@@ -115,8 +115,8 @@ def plan_of_model(model: str | Path, fallback: str | Path | Mapping[str, Any]) -
     path = Path(model)
     if path.is_file():
         card = read_card(path)
-        known = {} if card is None else card.extra.get("settings", {})
-        if "plans" in known:
+        known = {} if card is None else card.extra.get("settings") or {}
+        if known.get("plans"):
             return Plan(known["plans"], known["dataset_json"], known["configuration"], path.parent)
         return read_plan(path.parent)
     if isinstance(fallback, Mapping):

@@ -117,9 +117,11 @@ def test_plan_travels_with_the_model(planned, tmp_path):
     save_weights(tmp_path / "model.pt", {"w": torch.zeros(1)}, card)
     found = plan_of_model(tmp_path / "model.pt", tmp_path / "nothing")
     assert (found.plans, found.configuration) == (planned.plans, planned.configuration)
-    save_weights(tmp_path / "model.pt", {"w": torch.zeros(1)})
-    with pytest.raises(WeightError, match=r"plans\.json"):
-        plan_of_model(tmp_path / "model.pt", planned.folder)
+    empty = [ModelCard(planned.labels, extra={"settings": said}) for said in (None, {}, {"plans": None})]
+    for silent in (None, *empty):
+        save_weights(tmp_path / "model.pt", {"w": torch.zeros(1)}, silent)
+        with pytest.raises(WeightError, match=r"plans\.json"):
+            plan_of_model(tmp_path / "model.pt", planned.folder)
 
 
 def test_names_are_nnunets():
