@@ -145,10 +145,10 @@ class Contract:
         Raises:
             DataError: when the card says that the model learned from the other.
         """
-        known = {m.get("dim") for m in self.modalities.values()}
+        known: set[Any] = {m.get("dim") for m in self.modalities.values()}
         if known and not known & {None, dim}:
             kinds = {2: "pictures", 3: "volumes"}
-            raise DataError(f"the model learned from {' and '.join(kinds[int(str(d))] for d in known)}", where=where,
+            raise DataError(f"the model learned from {' and '.join(kinds[d] for d in known)}", where=where,
                             got=kinds.get(dim, dim), expected=f"{self.told()} ({self.origin})",
                             hint="python -m tools bundle list shows what there is")  # fmt: skip
 
