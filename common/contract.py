@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .card import ModelCard
-from .channel_doubt import remark, remarks
+from .channel_doubt import remarks
 from .channel_order import closest, order_of
 from .contract_form import checked_contract, checked_names
 from .errors import AmalgamationError, DataError
@@ -19,7 +19,7 @@ from .modalities import has_unit, is_ct, meanings, of_dicom, same
 from .name_words import plain
 from .weights import read_card
 
-__all__ = ["OVERRIDE", "Contract", "Fit", "contract_of", "doubt"]
+__all__ = ["OVERRIDE", "Contract", "Fit", "contract_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class Contract:
         tag = "" if modality else tag
         modality = modality or of_dicom(tag, (name for own in candidates for name in (own[0], *own[1]))) or tag
         same_count = [c for c in candidates if channels is None or len(c[1]) == len(channels)]
-        if not candidates or not any(c[1] for c in candidates):
+        if not any(c[1] for c in candidates):
             return Fit(tuple(range(len(channels or ()))))
         if channels is not None and not same_count:
             raise self._refusal(channels, modality, where, counted=True)
@@ -254,16 +254,6 @@ class Contract:
         hint = "give one image per channel that the model reads" if counted else f"{renamed}; or add {OVERRIDE}"
         return DataError(problem, where=where, got=_told(channels, modality), expected=f"{self.told()} ({self.origin})",
                          hint=hint)  # fmt: skip
-
-
-def doubt(own: str, given: str) -> str:
-    """What a user should know of a channel that is taken for one of a model's; empty when both names say the same.
-
-    Args:
-        own: the model's name.
-        given: the data's name.
-    """
-    return remark(own, given)
 
 
 def contract_of(path: str | Path) -> Contract:

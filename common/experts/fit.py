@@ -8,9 +8,10 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..channel_doubt import remark
 from ..channel_order import order_of
 from ..command_words import shown_option
-from ..contract import OVERRIDE, Contract, doubt
+from ..contract import OVERRIDE, Contract
 from ..data.datasets.naming import is_general, is_nameless
 from ..errors import AmalgamationError, DataError, ExpertError
 from ..labels import LabelSpace, sides
@@ -102,7 +103,7 @@ def _check_channels(spec: ExpertSpec, channels: Sequence[str], ignore_card: bool
     straight = order == tuple(range(len(given)))
     alike = straight and all(_is_known_as(g, k) for g, k in zip(given, known, strict=True))
     if len(given) == len(known) and (alike or ignore_card or spec.role != "task"):
-        for said in filter(None, map(doubt, known, given)) if spec.role == "task" else ():
+        for said in filter(None, map(remark, known, given)) if spec.role == "task" else ():
             logger.warning("expert %r: %s", spec.name, said)
         return
     named = json.dumps({str(i): c for i, c in enumerate(spec.channels)}, ensure_ascii=False)
