@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .contract_form import RENAME, check_card_names
+from .contract_form import RENAME, check_card_names, damaged
 from .errors import LabelError, WeightError
 from .integrity import sealed_write
 from .labels import LabelSpace
@@ -134,9 +134,7 @@ def _check_settings(extra: Mapping[str, Any], where: object | None) -> None:
             wrong.append((f"settings.{key}", value, expected))
     if wrong:
         key, value, expected = wrong[0]
-        raise WeightError("the card is damaged", where=f"{where or 'the card'}, {key}",
-                          got=f"{value!a:.60} ({type(value).__name__})", expected=expected,
-                          hint="write the card anew, or ask whoever made the weights")  # fmt: skip
+        raise damaged(key, value, expected, where or "the card")
 
 
 def _with_newer(data: dict[str, Any], where: object | None) -> dict[str, Any]:

@@ -8,13 +8,12 @@ from typing import Any
 from .errors import WeightError
 from .literals import LONGEST, check_name
 
-__all__ = ["RENAME", "check_card_names", "checked_contract", "checked_names"]
+__all__ = ["RENAME", "check_card_names", "checked_contract", "checked_names", "damaged"]
 
 RENAME = "give it other names: python -m tools weights rename OLD.pt NEW.pt --names \"{'old': 'new'}\""
 
 _LARGEST = 1e30
 _NAMED = {"modalities": "modality", "structures": "structure", "heads": "structure", "expert_structures": "structure"}
-_HINT = "write the card anew, or ask whoever made the weights"
 
 
 def checked_contract(
@@ -37,17 +36,17 @@ def checked_contract(
         if "channels" in own:
             checked_names(own["channels"], f"{key}.channels", origin)
         if not isinstance(own.get("intensities", []), list | tuple):
-            raise _refusal(f"{key}.intensities", own["intensities"], "one entry per channel", origin)
+            raise damaged(f"{key}.intensities", own["intensities"], "one entry per channel", origin)
         for number, stored in enumerate(own.get("intensities", ())):
             _check_range(stored, f"{key}.intensities[{number}]", origin)
         if own.get("dim", 3) not in (2, 3) or isinstance(own.get("dim"), bool):
-            raise _refusal(f"{key}.dim", own["dim"], "2 for pictures, 3 for volumes", origin)
+            raise damaged(f"{key}.dim", own["dim"], "2 for pictures, 3 for volumes", origin)
         modalities[str(name)] = own
     taught = _mapping(said.get("taught", {}), "contract.taught", origin)
     names = {str(k): tuple(checked_names(v, f"contract.taught.{k}", origin)) for k, v in taught.items()}
     data = said.get("data", ())
     if not isinstance(data, list | tuple):
-        raise _refusal("contract.data", data, "a list", origin)
+        raise damaged("contract.data", data, "a list", origin)
     sets = tuple(_checked_set(d, f"contract.data[{i}]", origin) for i, d in enumerate(data))
     check_card_names({"contract": said}, origin)
     return modalities, names, sets
@@ -111,13 +110,13 @@ def _checked_set(said: Any, key: str, origin: object) -> Mapping[str, Any]:
     """Of one data set: its name, the names of its modalities, and numbers of cases by split."""
     data = _mapping(said, key, origin)
     if not isinstance(data.get("name") or "", str):
-        raise _refusal(f"{key}.name", data["name"], "text", origin)
+        raise damaged(f"{key}.name", data["name"], "text", origin)
     if data.get("modalities") is not None:
         checked_names(data["modalities"], f"{key}.modalities", origin)
     for split, entry in _mapping(data.get("cases") or {}, f"{key}.cases", origin).items():
         number = _mapping(entry, f"{key}.cases.{split}", origin).get("number", 0)
         if type(number) is not int or not 0 <= number <= _LARGEST:
-            raise _refusal(f"{key}.cases.{split}.number", number, "a number of cases", origin)
+            raise damaged(f"{key}.cases.{split}.number", number, "a number of cases", origin)
     return data
 
 
@@ -133,7 +132,7 @@ def checked_names(said: Any, key: str, origin: object) -> list[str]:
         WeightError: for anything else.
     """
     if isinstance(said, str) or not isinstance(said, Collection) or not all(isinstance(n, str) for n in said):
-        raise _refusal(key, said, "a list of names", origin)
+        raise damaged(key, said, "a list of names", origin)
     return list(said)
 
 
@@ -144,7 +143,7 @@ def _check_range(said: Any, key: str, origin: object) -> None:
         pair = entry.get(name, (0, 0))
         numbers = isinstance(pair, list | tuple) and all(map(_is_number, pair))
         if not numbers or len(pair) != len((0, 0)):
-            raise _refusal(f"{key}.{name}", pair, "the lowest and the highest number", origin)
+            raise damaged(f"{key}.{name}", pair, "the lowest and the highest number", origin)
 
 
 def _is_number(value: Any) -> bool:
@@ -154,10 +153,19 @@ def _is_number(value: Any) -> bool:
 
 def _mapping(said: Any, key: str, origin: object) -> Mapping[str, Any]:
     if not isinstance(said, Mapping):
-        raise _refusal(key, said, "entries by name", origin)
+        raise damaged(key, said, "entries by name", origin)
     return said
 
 
-def _refusal(key: str, said: Any, expected: str, origin: object) -> WeightError:
-    got = f"{said!r:.60} ({type(said).__name__})"
-    return WeightError("the card is damaged", where=f"{origin}, {key}", got=got, expected=expected, hint=_HINT)
+def damaged(key: str, said: Any, expected: str, origin: object) -> WeightError:
+    """The refusal of a card that holds something of another kind than was written.
+
+    Args:
+        key: where in the card.
+        said: what it holds there.
+        expected: what was written.
+        origin: the weights file.
+    """
+    got = f"{said!a:.60} ({type(said).__name__})"
+    hint = "write the card anew, or ask whoever made the weights"
+    return WeightError("the card is damaged", where=f"{origin}, {key}", got=got, expected=expected, hint=hint)
