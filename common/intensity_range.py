@@ -73,14 +73,20 @@ def _is_deep(voxels: NDArray[np.float64]) -> bool:
     below = voxels[voxels < _DEEP]
     if below.size < _SHARE * voxels.size:
         return False
-    return bool(np.sort(np.unique(below, return_counts=True)[1])[-_PADDINGS:].sum() < _ALONE * below.size)
+    return not _is_padding(below)
+
+
+def _is_padding(voxels: NDArray[np.float64]) -> bool:
+    """Whether voxels, or none, are nearly all of a few values; air has noise."""
+    counts = np.sort(np.unique(voxels, return_counts=True)[1])
+    return bool(counts[-_PADDINGS:].sum() >= _ALONE * voxels.size)
 
 
 def _is_shifted(voxels: NDArray[np.float64]) -> bool:
     """Whether what is dense would be soft tissue after 1024 is taken off, and what is below tissue is padding alone."""
     below, rest = voxels[voxels <= _TISSUE], voxels[voxels > _TISSUE]
-    if below.size and np.sort(np.unique(below, return_counts=True)[1])[-_PADDINGS:].sum() < _ALONE * below.size:
-        return False  # air has noise
+    if not _is_padding(below):
+        return False
     dense = rest[rest > -_TISSUE]
     soft = np.count_nonzero((dense > _SOFT[0]) & (dense < _SOFT[1]))
     return bool(dense.size > (1 - _ALONE) * rest.size and soft > dense.size / 2)
