@@ -16,9 +16,11 @@ from ...backbones.sam2.weights import load_sam2
 from ...errors import ConfigError
 from ...layers.lora.files import base_hash
 
-__all__ = ["ENCODERS", "frozen_encoder", "hash_of"]
+__all__ = ["CARD", "ENCODERS", "frozen_encoder", "hash_of"]
 
 ENCODERS = ("sam", "sam2")
+CARD = "card.json"
+# What an expert says of itself; the first stage writes it beside PEFT's files, and the second reads it.
 _PUBLIC_TOKENS = 4  # of the published decoders, so that a public file fits as a whole
 
 

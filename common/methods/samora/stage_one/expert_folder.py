@@ -13,10 +13,9 @@ from ....card import ModelCard
 from ....engine.run.interrupt import interrupts
 from ....engine.run.plain import bare
 from ....layers.lora.files import save_adapter
+from ..base import CARD
 
-__all__ = ["CARD", "KeepExpert"]
-
-CARD = "card.json"
+__all__ = ["KeepExpert"]
 
 
 class KeepExpert:

@@ -20,16 +20,15 @@ from ....bundle_words import shown_knob
 from ....card import ModelCard
 from ....data.datasets.datalist import Collection
 from ....data.starts import check_start
-from ....errors import ConfigError, ExpertError
+from ....errors import ConfigError, ExpertError, WeightError
 from ....layers.lora.files import CONFIG, WEIGHTS, base_hash, load_adapter
 from ....weights import read_card
+from ..base import CARD
 from .network import SAMora
 
 __all__ = ["adapter_folder", "expert_card", "expert_records", "load_base", "started"]
 
 logger = logging.getLogger(__name__)
-
-_CARD = "card.json"  # which the first stage writes beside PEFT's files
 
 
 def _hint(level: str) -> str:
@@ -68,12 +67,24 @@ def adapter_folder(path: str | Path) -> Path:
 
 
 def expert_card(folder: Path) -> ModelCard | None:
-    """What an expert says of itself, by its run's ``model.pt`` or ``card.json``; None for bare files of PEFT."""
+    """What an expert says of itself, by its run's ``model.pt`` or ``card.json``; None for bare files of PEFT.
+
+    Raises:
+        WeightError: when that cannot be read.
+    """
     for path in (folder / "model.pt", folder.parent / "model.pt"):
         if path.is_file():
             return read_card(path)
-    file = folder / _CARD
-    return ModelCard.from_json(file.read_text(encoding="utf-8"), where=file) if file.is_file() else None
+    file = folder / CARD
+    if not file.is_file():
+        return None
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        hint = "copy the expert's folder again from where it came from, or train it again"
+        raise WeightError("the expert's card cannot be read", where=file, got=str(error), expected="JSON in UTF-8",
+                          hint=hint) from error  # fmt: skip
+    return ModelCard.from_json(text, where=file)
 
 
 def expert_records(experts: Mapping[str, str | Path | None]) -> dict[str, str]:

@@ -142,6 +142,15 @@ def test_public_hsam_needs_switches_that_reach_its_decoder():
         base_network("hsam", "tiny", **given, selection="none")
 
 
+def test_a_damaged_card_beside_an_expert_is_told(expert):
+    folder, _ = expert("patch", card=False)
+    file = folder / "adapter" / "card.json"
+    for content, more in ((b"\xff\xfe{", "utf-8.*next: +copy the expert's folder again"), (b"{", "JSON")):
+        file.write_bytes(content)
+        with pytest.raises(WeightError, match=rf"(?s)adapter/card\.json: the .*card cannot be read.*{more}"):
+            expert_card(folder / "adapter")
+
+
 def test_an_expert_that_was_taught_on_something_else_is_refused(expert):
     folder, _ = expert("patch")
     state, card = read_state_dict(folder / "model.pt")
