@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from ....data.starts import check_start
 from ....errors import ConfigError, WeightError
+from ....integrity import file_hash
 from ....weights import read_card
 
 __all__ = ["teacher_of"]
@@ -87,6 +87,4 @@ def teacher_of(
     check_start(card, weights, dataset_dir, modalities=[modality] if modality else None, ignore_card=ignore_card)
     if own:
         plain = {k: settings["teacher"][k] for k in ("sizes", "size")}
-    with Path(weights).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {**plain, "hash": digest, "file": Path(weights).name}
+    return {**plain, "hash": file_hash(weights), "file": Path(weights).name}

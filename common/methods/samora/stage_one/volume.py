@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, interpolate, normalize
 
 from ....errors import ConfigError, WeightError
+from ....integrity import file_hash
 from ....layers.slice_by_slice import slice_by_slice
 from ....layers.window_mask import window_mask
 from ....losses.reconstruction import masked_mse, patches_of
@@ -284,8 +284,7 @@ def load_expert(
         expected = f"base {base_hash[:12]}"
         raise WeightError("the expert was trained on another base", where=path, got=got, expected=expected, hint=hint)
     if teacher_weights is not None and teacher:
-        with Path(teacher_weights).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = file_hash(teacher_weights)
         if digest != teacher.get("hash"):
             problem = "the expert had another teacher"
             expected = f"{teacher.get('file')}, {str(teacher.get('hash'))[:12]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from ....card import ModelCard
 from ....data.datasets.datalist import Collection
 from ....data.starts import check_start
 from ....errors import ConfigError, ExpertError, WeightError
+from ....integrity import file_hash
 from ....layers.lora.files import CONFIG, WEIGHTS, base_hash, load_adapter
 from ....weights import read_card
 from ..base import CARD
@@ -96,8 +96,7 @@ def expert_records(experts: Mapping[str, str | Path | None]) -> dict[str, str]:
     found = {}
     for level, path in experts.items():
         if path is not None:
-            content = (adapter_folder(path) / WEIGHTS).read_bytes()
-            found[level] = hashlib.sha256(content).hexdigest()
+            found[level] = file_hash(adapter_folder(path) / WEIGHTS)
     return found
 
 
