@@ -36,7 +36,6 @@ class ExpertEnsemble(nn.Module):
     ) -> None:
         super().__init__()
         self.experts = nn.ModuleList(experts)
-        self._specs = [e.spec for e in experts]
         self.labels, self.spacing, self.axcodes = labels, tuple(spacing), axcodes
         if not len(experts):
             raise ExpertError("an ensemble needs experts", where="experts", got="none")
@@ -59,11 +58,10 @@ class ExpertEnsemble(nn.Module):
         rows = stats.expand(raw.shape[0], *stats.shape[1:])
         total = raw.new_zeros(raw.shape[0], self.labels.num_classes, *raw.shape[2:])
         count = raw.new_zeros(self.labels.num_classes)
-        experts = cast(Iterable[Expert], self.experts)
-        for expert, spec in zip(experts, self._specs, strict=True):
+        for expert in cast(Iterable[Expert], self.experts):
             answer = expert.logits(raw, rows, self.spacing, self.axcodes)
             p = answer.float().softmax(1)
-            for i, name in enumerate(spec.labels.names, 1):
+            for i, name in enumerate(expert.spec.labels.names, 1):
                 if name in self.labels.names:
                     k = self.labels.names.index(name) + 1
                     total[:, k] += p[:, i] - p[:, 0]

@@ -151,7 +151,7 @@ def _start_from_samed(network: SAMora, samed: str | Path, given: Mapping[str, An
         problem = "SAMed's file is the start of one trainable expert"
         expected = "the overlay lora_one.json, and no expert"
         raise ConfigError(problem, where="samed_weights", got=list(network.levels), expected=expected)
-    load = load_hsam if hasattr(network.base, "mask_decoder2") else load_sam
+    load = load_hsam if isinstance(network.base, HSam) else load_sam
     load(network.base, samed, level=network.levels[0])
 
 
