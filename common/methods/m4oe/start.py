@@ -14,7 +14,7 @@ from ...card import ModelCard
 from ...data.datasets.datalist import Collection
 from ...data.starts import check_start
 from ...errors import ConfigError, WeightError
-from ...weights import load_weights, read_card, read_state_dict
+from ...weights import load_weights, read_state_dict
 from .network import M4oE
 
 __all__ = ["started"]
@@ -22,6 +22,7 @@ __all__ = ["started"]
 _ENCODER = ("backbone.patch_embed.", "backbone.layers.", "backbone.norm.")
 _LATER = ("*.gate.*", "backbone.layers_up.*", "backbone.concat_back_dim.*", "backbone.norm_up.*", "backbone.up.*",
           "heads.*")  # fmt: skip
+_File = tuple[Path, dict[str, Tensor], ModelCard | None]  # weights and their card, as they were read
 
 
 def started(
@@ -58,11 +59,11 @@ def started(
         raise ConfigError("a network starts from one source", where="pretrained, swin_weights, released_weights",
                           got=[pretrained, swin, released], expected="at most one that is not None")  # fmt: skip
     if pretrained is not None:
-        for path in _paths(pretrained):
-            card = read_card(path)
+        files = [(path, *read_state_dict(path)) for path in _paths(pretrained)]
+        for path, _, card in files:
             known = [] if card is None else list((card.extra.get("settings") or {}).get("modalities") or ())
             check_start(card, path, dataset_dir, modalities=known, ignore_card=ignore_card)
-        _from_experts(network, _paths(pretrained))
+        _from_experts(network, files)
     if swin is not None:
         load_swin(network.backbone, swin)
     if released is not None:
@@ -76,19 +77,18 @@ def _paths(given: str | Path | Sequence[str | Path]) -> list[Path]:
     return [given] if isinstance(given, Path) else [Path(p) for p in given]
 
 
-def _from_experts(network: M4oE, paths: Sequence[Path]) -> None:
+def _from_experts(network: M4oE, files: Sequence[_File]) -> None:
     own = network.state_dict()
     stacked = [k for k in own if k.startswith("backbone.layers.") and ".mlp.experts." in k]
     if not stacked:
         problem = "the network has no experts in its encoder to start"
         raise WeightError(problem, where="moe_encoder", got=False, expected=True, hint="train it without --pretrained")
-    files = [(path, *read_state_dict(path)) for path in paths]
     source = {name: _source(name, files) for name in network.modalities}
     encoders = [{k: v for k, v in state.items() if k.startswith(_ENCODER)} for _, state, _ in files]
     for (path, *_), state in zip(files, encoders, strict=True):
         if state.keys() != encoders[0].keys():
             different = sorted(state.keys() ^ encoders[0].keys())[:4]
-            raise WeightError("the first phase's networks differ", where=path, got=different, expected=str(paths[0]))
+            raise WeightError("the first phase's networks differ", where=path, got=different, expected=str(files[0][0]))
     merged: dict[str, Tensor] = {}
     for key in encoders[0]:
         if ".mlp.experts." in key:
@@ -96,10 +96,10 @@ def _from_experts(network: M4oE, paths: Sequence[Path]) -> None:
         else:
             merged[key] = torch.stack([e[key].double() for e in encoders]).mean(0).to(encoders[0][key].dtype)
     allowed = [p for p in _LATER if any(fnmatchcase(n, p) for n in own)]
-    load_weights(network, merged, where=", ".join(map(str, paths)), allow_missing=allowed)
+    load_weights(network, merged, where=", ".join(str(path) for path, *_ in files), allow_missing=allowed)
 
 
-def _source(modality: str, files: Sequence[tuple[Path, dict[str, Tensor], ModelCard | None]]) -> tuple[int, int]:
+def _source(modality: str, files: Sequence[_File]) -> tuple[int, int]:
     """Number of the file that was trained on a modality, and of the expert within it."""
     found = []
     for number, (path, _, card) in enumerate(files):

@@ -13,7 +13,7 @@ from ...bundle_words import shown_knob
 from ...card import ModelCard
 from ...data.starts import check_start
 from ...errors import ConfigError, WeightError
-from ...weights import load_weights, read_card, read_state_dict
+from ...weights import load_weights, read_state_dict
 from .network import SAMMed3DMoE
 from .start import DatasetDir, general_model, mixture, read_decoders, trained_mixture
 
@@ -112,8 +112,9 @@ def start_mixture(
             expected = "it alone, or --general with --experts"
             hint = "python -m tools experts add_decoder appends an expert to it"
             raise ConfigError(problem, where="start_from", got=start_from, expected=expected, hint=hint)
-        check_start(read_card(start_from), str(start_from), dataset_dir, ignore_card=ignore_card)
-        return _continued(start_from, shape, spacing, seed, options)
+        trained = read_mixture(start_from, **options)
+        check_start(trained.card, str(start_from), dataset_dir, ignore_card=ignore_card)
+        return _continued(trained, start_from, shape, spacing, seed)
     data: dict[str, Any] = {"dataset_dir": dataset_dir, "ignore_card": ignore_card}
     base = general_model(general, **data)
     found = read_decoders(() if experts is None else experts, base.network, **data)
@@ -127,9 +128,9 @@ def start_mixture(
 
 
 def _continued(
-    path: str | Path, shape: Mapping[str, Any], spacing: float | None, seed: int | None, options: Mapping[str, Any]
+    trained: TrainedMixture, path: str | Path, shape: Mapping[str, Any], spacing: float | None, seed: int | None
 ) -> Mixture:
-    found, card = read_mixture(path, **options)
+    found, card = trained
     settings = card.extra["settings"]
     own = {**{k: settings["network"][k] for k in _GATE}, "spacing": settings.get("spacing", spacing)}
     for key, value in {**shape, "spacing": spacing}.items():
