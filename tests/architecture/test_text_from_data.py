@@ -39,13 +39,18 @@ WORDS = {"allow_pickle": True, "shell": True, "weights_only": False}
 def called(file: Path) -> list[tuple[str, str, int]]:
     """Module, function and line of each call of one of the doors, however it was imported."""
     names: dict[str, tuple[str, str]] = {}
+    modules: dict[str, str] = {}
     for node in ast.walk(tree(file)):
-        if isinstance(node, ast.ImportFrom) and node.module:
+        if isinstance(node, ast.Import):
+            modules |= {a.asname: a.name for a in node.names if a.asname}
+        elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {a.asname or a.name: (node.module, a.name) for a in node.names}
+            modules |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
     found = []
     for node in (n for n in ast.walk(tree(file)) if isinstance(n, (ast.Attribute, ast.Name))):
         if isinstance(node, ast.Attribute) and node.attr in NAMES:
-            found.append((ast.unparse(node.value), node.attr, node.lineno))
+            first, dot, rest = ast.unparse(node.value).partition(".")
+            found.append((modules.get(first, first) + dot + rest, node.attr, node.lineno))
         elif isinstance(node, ast.Name) and node.id in names:
             found.append((*names[node.id], node.lineno))
     return [f for f in found if f[:2] in DOORS]
@@ -81,6 +86,9 @@ def test_nothing_is_unpickled_and_no_shell_is_asked() -> None:
         ("import json\njson.loads('1')", "loads"),
         ("from json import load as get\nget(1)", "load"),
         ("import os\nos.path.expanduser('~')", "expanduser"),
+        ("import json as j\nj.loads('1')", "loads"),
+        ("from os import path\npath.expanduser('~')", "expanduser"),
+        ("import os.path as p\np.expanduser('~')", "expanduser"),
     ],
 )
 def test_another_door_is_found(text: str, name: str, tmp_path: Path) -> None:
