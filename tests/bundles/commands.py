@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
@@ -68,7 +70,7 @@ def killed_and_resumed(bundle, configs, options, folder, *, outputs=("output_dir
     return folder / "whole", folder / "cut"
 
 
-def parsed(bundle, configs, **given):
+def parsed(bundle: str, configs: Sequence[str], **given: Any) -> ConfigParser:
     parser = ConfigParser()
     parser.read_config([str(ROOT / f"bundles/{bundle}/configs/{c}.json") for c in configs])
     for key, value in given.items():

@@ -11,6 +11,7 @@ import pytest
 
 from common.data.survey import survey
 from common.engine.run.settings import model_card
+from tests.bundles.commands import parsed
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 NAMES = sorted(p.parent.name for p in BUNDLES.glob("*/configs"))
@@ -106,3 +107,19 @@ def test_an_ensemble_of_experts_has_no_card() -> None:
 def test_what_a_training_starts_from_is_compared_with_its_data(bundle: str, start: str) -> None:
     found = read(bundle, "train")[start]
     assert (found["dataset_dir"], found["ignore_card"]) == ("@dataset_dir", "@ignore_card")
+
+
+@pytest.mark.parametrize("bundle", NAMES)
+def test_a_budget_reaches_trainer_and_rate(bundle: str) -> None:
+    train = read(bundle, "train")["train"]
+    budget = {"epochs": "@max_epochs", "steps": "@max_steps", "minutes": "@max_minutes"}
+    assert train["length"] == {"_target_": "common.engine.run.length.RunLength", **budget}
+    assert "@train::length" in train["handlers"] and train["lr_scheduler"]["length"] == "@train::length"
+
+
+@pytest.mark.parametrize("preset", ["train", "smoke"])
+def test_milestones_are_shares_of_the_training(preset: str) -> None:
+    parser = parsed("sam_med3d_moe", ["train", preset])
+    milestones, max_epochs = parser["milestones"], parser["max_epochs"]
+    shares = parser.get_parsed_content("train::lr_scheduler::at")
+    assert shares == [m / max_epochs for m in milestones] and 0 < min(shares) <= max(shares) <= 1

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from monai.bundle import ConfigParser
 
 from common.data.store.entry import StoredArray
 from common.data.store.place import listed
-from tests.bundles.commands import ROOT
+from tests.bundles.commands import ROOT, parsed
 
 
-def parsed(bundle, workers, dataset_dir, store_dir, **overrides):
-    parser = ConfigParser()
-    parser.read_config([str(ROOT / "bundles" / bundle / "configs" / f"{c}.json") for c in ("train", "smoke")])
-    own = {"bundle_root": str(ROOT / "bundles" / bundle), "dataset_dir": str(dataset_dir), "num_workers": workers}
-    for key, value in {**own, "store_dir": str(store_dir), "batch_size": 2, **overrides}.items():
-        parser[key] = value
-    return parser
+def configured(bundle, workers, dataset_dir, store_dir, **overrides):
+    own = {"bundle_root": ROOT / "bundles" / bundle, "dataset_dir": dataset_dir, "num_workers": workers}
+    return parsed(bundle, ["train", "smoke"], **own, store_dir=store_dir, batch_size=2, **overrides)
 
 
 def epochs(parser, count=2):
@@ -39,12 +34,12 @@ def assert_equal(one, other):
 
 @pytest.mark.parametrize("bundle", ["ka2er", "m4oe"])
 def test_workers_change_nothing_and_a_second_start_prepares_nothing(bundle, phantom_dir, tmp_path):
-    first = parsed(bundle, 0, phantom_dir, tmp_path)
+    first = configured(bundle, 0, phantom_dir, tmp_path)
     wanted = epochs(first)
     assert not torch.equal(torch.as_tensor(wanted[0]["image"]), torch.as_tensor(wanted[-1]["image"]))
     (kept,) = listed(tmp_path)
     before = {p: p.stat().st_mtime_ns for p in kept.folder.rglob("*.b2nd")}
-    assert_equal(epochs(parsed(bundle, 2, phantom_dir, tmp_path)), wanted)
+    assert_equal(epochs(configured(bundle, 2, phantom_dir, tmp_path)), wanted)
     assert {p: p.stat().st_mtime_ns for p in kept.folder.rglob("*.b2nd")} == before and len(before) > 0
     validated = next(iter(first.get_parsed_content("validate::dataloader")))
     assert listed(tmp_path)[0].cases > kept.cases and len(listed(tmp_path)) == 1, "validation has the same chain"
@@ -52,7 +47,7 @@ def test_workers_change_nothing_and_a_second_start_prepares_nothing(bundle, phan
 
 
 def test_crops_of_ka2er_are_what_its_network_reads(phantom_dir, tmp_path):
-    parser = parsed("ka2er", 0, phantom_dir, tmp_path, augment=0.0)
+    parser = configured("ka2er", 0, phantom_dir, tmp_path, augment=0.0)
     batch = next(iter(parser.get_parsed_content("train::dataloader")))
     assert batch["image"].shape == batch["raw"].shape == batch["label"].shape == (2, 1, 64, 32, 32)
     assert batch["stats"].shape == (2, 1, 6) and {"task_id", "annotated", "case"} <= batch.keys()

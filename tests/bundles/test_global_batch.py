@@ -17,10 +17,9 @@ from tests.bundles.commands import ENVIRONMENT, ROOT, launched, same_weights, un
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-STILL = {"train::random_transforms::transforms": "[]"}
 CASES = {
-    "m4oe": ("m4oe", ("train", "scratch", "smoke"), STILL),
-    "samora": ("samora", ("train", "decoder_only", "smoke"), {**STILL, "learning_rate": 1e-4}),
+    "m4oe": ("m4oe", ("train", "scratch", "smoke"), {}),
+    "samora": ("samora", ("train", "decoder_only", "smoke"), {"learning_rate": 1e-4}),
     "ic_moe": ("ic_moe", ("train", "adaptive", "smoke"), {}),  # a vote is balanced over each process's own batch
 }
 

@@ -38,7 +38,7 @@ FRIENDLY = (
     "True", "None", "1e5", "x-", "x --seed", "Größe", "肝臓", "it's", 'say "x"', "a;b", "a|b", "a&b", "`id`", "x" * 128,
     "=1+2", "a.b", "C:", "~", "*", "?", "<b>x", "[red]x",
 )  # fmt: skip
-TEXTS = (*HOSTILE[:-1], *FRIENDLY, "$import os", "$@x", "@", "@a::b", "%", "%::x", "a@::b", "a%::b", "a @#b", "##",
+TEXTS = (*HOSTILE, *FRIENDLY, "$import os", "$@x", "@", "@a::b", "%", "%::x", "a@::b", "a%::b", "a @#b", "##",
          "%25", "/data/50% of me@home/x#1/$HOME")  # fmt: skip
 
 

@@ -106,13 +106,14 @@ READERS = {
 }
 
 
-@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
-def test_everybody_reads_so(read, tmp_path):
+@pytest.mark.parametrize("reader", READERS)
+def test_everybody_reads_so(reader, tmp_path):
     file = tmp_path / "x.json"
     for text, problem in ((DEEP, "nested"), (ODD["twice"], "given twice")):
         file.write_text(text)
-        with pytest.raises((AmalgamationError, RequestError), match=f"{problem}|repeated"):
-            read(file)
+        match = "JSON without repeated keys" if reader == "request" else problem  # the label server has one answer
+        with pytest.raises((AmalgamationError, RequestError), match=match):
+            READERS[reader](file)
 
 
 def test_our_own_records_may_hold_no_number(tmp_path):

@@ -20,8 +20,10 @@ def place():
     out, err = io.StringIO(), io.StringIO()
     before = logging.getLogRecordFactory()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        yield out, err
-    logging.setLogRecordFactory(before)
+        try:
+            yield out, err
+        finally:
+            logging.setLogRecordFactory(before)
 
 
 def test_what_is_printed_logged_and_warned_of_is_visible():

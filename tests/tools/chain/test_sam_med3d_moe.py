@@ -34,7 +34,7 @@ def test_the_general_model_comes_first_and_does_not_know_the_experts_structures(
     ]  # fmt: skip
     general = steps["expert:general"].command
     assert "--exclude=\"['liver tumour', 'gallbladder']\"" in general
-    assert "general.json" in general and "tiny_general.json" in general and "--general" not in general.split()
+    assert "general.json" in general and "tiny_general.json" in general and "--general=" not in general
     for name, structure in (("liver_tumour", "liver tumour"), ("gallbladder", "gallbladder")):
         step = steps[f"expert:{name}"]
         assert step.needs == ("expert:general",) and f"--general={experts / 'general' / 'model.pt'}" in step.command

@@ -38,7 +38,7 @@ def test_teachers_come_before_their_students(settings):
     for level in ("image", "patch", "pixel"):
         assert f"--{level}_expert={experts / level}" in main.command
         assert experts / level / "model.pt" in main.inputs
-    assert not steps["alone:seed0"].needs and "_expert " not in steps["alone:seed0"].command
+    assert not steps["alone:seed0"].needs and "_expert=" not in steps["alone:seed0"].command
 
 
 def test_without_teachers(settings):

@@ -126,7 +126,7 @@ def test_models_of_runs_are_found(tmp_path: Path) -> None:
         data = json.loads(away.read_text())
         data["steps"][0]["output_dir"] = place
         away.write_text(json.dumps(data))
-        assert set(found_models("toy", tmp_path)) == {mine, compared}
+        assert sorted(found_models("toy", tmp_path)) == sorted([mine, compared])
     told = model_hint("toy", tmp_path)
     assert f"--weights {shlex.quote(str(mine))}" in told and str(compared) in told and "--install True" in told
 

@@ -42,8 +42,10 @@ def test_the_process_draws_on_as_if_nothing_had_been():
         torch.manual_seed(seed), np.random.seed(seed), random.seed(seed)
         samples[Draw(7, 1)]
         assert (float(torch.rand(())), np.random.rand(), random.random()) == wanted
-    with pytest.raises(ZeroDivisionError), Randomness(1):
-        1 / 0  # the states are put back, the error goes on
+        torch.manual_seed(seed), np.random.seed(seed), random.seed(seed)
+        with pytest.raises(ZeroDivisionError), Randomness(7):
+            1 / 0  # the states are put back, the error goes on
+        assert (float(torch.rand(())), np.random.rand(), random.random()) == wanted
 
 
 def test_samples_carry_no_history_and_others_still_do():

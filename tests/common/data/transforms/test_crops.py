@@ -59,7 +59,7 @@ def test_small_structures_are_met_as_often_as_large_ones(case):
 
 def naive(volume, size, middle, turn, order):
     index = np.stack(np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in size], indexing="ij"))
-    where = np.tensordot(turn, index, 1) + np.array(middle).reshape(3, 1, 1, 1)
+    where = np.tensordot(turn, index, 1) + np.array(middle).reshape(-1, *[1] * len(size))
     return map_coordinates(volume, where, order=order, mode="nearest")
 
 
@@ -98,11 +98,22 @@ def test_a_volume_that_is_too_small_lies_in_the_middle(case):
     assert torch.equal(crop["image"][:, 5:45], case["image"]) and not crop["image"][:, :5].any()
 
 
-def test_two_dimensions(tmp_path):
-    case = ForegroundPositionsd()({"image": torch.rand(1, 30, 20), "label": (torch.rand(1, 30, 20) > 0.9).float()})
+def test_two_dimensions():
+    image, label = torch.rand((2, 1, 30, 20), generator=torch.Generator().manual_seed(0))
+    case = ForegroundPositionsd()({"image": image, "label": (label > 0.9).float()})
+    size = np.array((9, 8))
     for prob in (0.0, 1.0):
-        (crop,) = drawn(RandomCropsd(["image", "label"], (9, 8), prob=prob), case, 1)
-        assert crop["image"].shape == (1, 9, 8)
+        transform = RandomCropsd(["image", "label"], (9, 8), prob=prob)
+        for seed in range(6):
+            set_rnd(transform, seed)
+            middle, turn = transform._middle(case), transform._turn()
+            centre = np.array(transform._within(middle - size // 2, np.array((30, 20)))) + (size - 1) / 2
+            (crop,) = drawn(transform, case, seed)
+            assert crop["image"].shape == crop["label"].shape == (1, 9, 8) and (turn is None) == (prob == 0)
+            turn = np.eye(2) if turn is None else turn
+            wanted = naive(case["image"][0].numpy(), (9, 8), centre, turn, 1)
+            assert np.abs(crop["image"][0].numpy() - wanted).max() < 1e-3
+            assert np.array_equal(crop["label"][0].numpy(), naive(case["label"][0].numpy(), (9, 8), centre, turn, 0))
 
 
 def test_flips_that_would_swap_names_are_left_out():

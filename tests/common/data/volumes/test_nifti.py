@@ -35,8 +35,8 @@ def saved(path, array=ARRAY, edits=(), affine=None):
         ([(SFORM, "<h", 0), (PIXDIM_Z, "<f", 0.0)], "no voxel size"),
         ([(SFORM, "<h", 0), (PIXDIM_Z, "<f", float("nan"))], "no voxel size"),
         ([(SFORM, "<h", 0), (QFORM, "<h", 0)], "which side is left"),
-        ([(XYZT, "<b", 3)], "(?s)not in millimetres.*micrometres"),
-        ([(XYZT, "<b", 1)], "(?s)not in millimetres.*metres"),
+        ([(XYZT, "<b", 3)], r"(?s)not in millimetres.*got: +micrometres"),
+        ([(XYZT, "<b", 1)], r"(?s)not in millimetres.*got: +metres"),
         ([(PIXDIM_Z, "<f", 0.0)], "disagree about the spacing"),
     ],
 )

@@ -13,7 +13,7 @@ from common.data.prompts.targets import UserPromptsd
 from common.engine.evaluation.overlap import dice_of_each
 from common.engine.interactive.rehearse import rehearse
 from common.engine.interactive.session import Session
-from common.engine.interactive.volume import PromptedVolume
+from common.engine.interactive.volume import PromptedVolume, _mark
 from common.errors import ConfigError, DataError, PromptError
 from common.literals import file_name
 
@@ -151,13 +151,20 @@ def test_prompts_survive_a_loader(growing):
     assert torch.equal(found.as_tensor(), asked(growing())(told(prompts), case="x").as_tensor())
 
 
-def test_scans_of_one_name_have_a_page_each():
+def test_scans_of_one_name_have_a_page_each(growing):
+    network, image = growing(), scan()[0][0]
     volume = PromptedVolume(network=None, structures=("liver",))
-    volume._mark = (b"one", (1, 4, 4, 4), b"", "torch.float32", (1, 2))
+    volume._mark = first = _mark(image, network)
     assert volume._page_name("case 1") == volume._page_name("case 1") == file_name("case 1")
-    volume._mark = (b"one", (1, 4, 4, 4), b"", "torch.float32", (3, 4))  # the same scan under other weights
+    with torch.no_grad():
+        network.sharp.add_(1)
+    volume._mark = _mark(image, network)  # the same scan under other weights, which stand last
+    assert volume._mark[:4] == first[:4] and volume._mark[4:] != first[4:]
     assert volume._page_name("case 1") == file_name("case 1")
-    volume._mark = (b"two", (1, 4, 4, 4), b"", "torch.float32", (1, 2))
-    other = volume._page_name("case 1")
-    assert other.startswith(file_name("case 1") + "_") and volume._page_name("case 1") == other
-    assert volume._page_name("CASE 2") == file_name("CASE 2")
+    moved, others = MetaTensor(image.as_tensor(), affine=2 * AFFINE.double()), set()
+    for scanned in (image + 1, moved, image[..., :10], image.half()):
+        volume._mark = _mark(scanned, network)
+        other = volume._page_name("case 1")
+        assert other.startswith(file_name("case 1") + "_") and volume._page_name("case 1") == other
+        others.add(other)
+    assert len(others) == 4 and volume._page_name("CASE 2") == file_name("CASE 2")

@@ -165,12 +165,6 @@ def test_what_is_no_lock_is_refused_and_kept(tmp_path, text) -> None:
     assert "delete run.lock" in str(caught.value) and (tmp_path / "run.lock").read_text() == text
 
 
-def test_a_lock_that_a_crash_left_without_content_is_taken_over(tmp_path) -> None:
-    (tmp_path / "run.lock").write_bytes(bytes(90))
-    os.utime(tmp_path / "run.lock", (0, 0))
-    RunLock(tmp_path).acquire().release()
-
-
 def contender(folder, start: float, hold: float, pause: float = 0.0) -> int:
     """A process that takes the folder's lock, and rests just before it removes a stale one; status 7 is a refusal."""
     pid = os.fork()
