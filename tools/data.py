@@ -157,7 +157,8 @@ class Data:
 
         Args:
             action: ``list`` or ``clear``.
-            dataset_dir: the data whose prepared volumes are meant.
+            dataset_dir: the data whose prepared volumes are meant: those beside them and in the cache folder. A place
+                that ``store_dir`` or ``AMALGAM_STORE`` names is shown and cleared whole, with other data sets' volumes.
             store_dir: another place than beside the data and in the cache folder.
             unused_days: show or delete only what no run has read for so many days.
         """
