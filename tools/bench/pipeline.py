@@ -197,12 +197,23 @@ def _multiplied(few: StoredCases, name: str, many: Path, store: Path, *, small: 
 
 
 def _apart(name: str, data: Path, store: Path, small: bool) -> dict[str, float]:
-    """Start-up and memory in a process of its own."""
+    """Start-up and memory in a process of its own.
+
+    Raises:
+        DataError: when that process ends without an answer.
+    """
     context = multiprocessing.get_context("fork")
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=_started, args=(send, name, data, store, small))
     process.start()
-    found: Mapping[str, float] = receive.recv()
+    send.close()  # the other process alone holds it, so that its end is noticed
+    try:
+        found: Mapping[str, float] = receive.recv()
+    except EOFError as error:
+        process.join()
+        problem = "the process that measures start-up and memory ended without an answer"
+        got = f"exit code {process.exitcode}"
+        raise DataError(problem, where=f"bench pipeline {name}", got=got, hint="it says above why") from error
     process.join()
     return dict(found)
 

@@ -1,9 +1,11 @@
 import json
+import os
 
 import pytest
 
-from common.errors import ConfigError
+from common.errors import ConfigError, DataError
 from tools.bench import command
+from tools.bench import pipeline as bench_pipeline
 from tools.bench.pipeline import PIPELINES, pipeline, waiting
 
 
@@ -19,6 +21,13 @@ def test_a_methods_data_path_is_measured(tmp_path):
     assert row["ms"] > 0 and row["ms_two_workers"] > 0 and row["counts"] == [3, 6]
     assert row["MB"] / row["own_MB"] < 1.1, "a slice reads itself alone"
     assert {f"{k}_{n}" for k in ("start_s", "rss_MB") for n in (3, 6)} <= row.keys()
+
+
+@pytest.mark.timeout(60)
+def test_a_process_that_dies_while_it_measures_is_noticed(monkeypatch, tmp_path):
+    monkeypatch.setattr(bench_pipeline, "_started", lambda *given: os._exit(7))
+    with pytest.raises(DataError, match=r"(?s)without an answer.*exit code 7"):
+        bench_pipeline._apart("m4oe", tmp_path, tmp_path, small=True)
 
 
 def test_unknown_data_paths_are_refused():
