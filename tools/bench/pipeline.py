@@ -25,6 +25,7 @@ from common.data.samples.loader import SampleLoader
 from common.data.samples.sampler import DrawSampler
 from common.data.store.cases import StoredCases
 from common.data.store.entry import StoredArray
+from common.data.store.place import listed
 from common.errors import ConfigError, DataError
 from common.plain_json import read_object
 
@@ -110,7 +111,8 @@ def _measured(name: str, *, small: bool, samples: int) -> dict[str, Any]:
             _multiplied(_cases(loader), name, many, root / "store", small=small)
             row |= {f"{k}_{count}": v for k, v in _apart(name, many, root / "store", small).items()}
         row["counts"] = list(counts)
-        row["cases_MB"] = sum(f.stat().st_size for f in (root / "store").rglob("*.b2nd")) / 1e6 / sum((*counts, 2))
+        kept = sum(f.stat().st_size for f in (root / "store").rglob("*.b2nd"))
+        row["cases_MB"] = kept / 1e6 / sum(k.cases for k in listed(root / "store"))  # data sets share some
     return row
 
 
@@ -242,8 +244,7 @@ def _table(rows: Mapping[str, Mapping[str, Any]]) -> str:
                       f"{row['MB']:.2f}", f"{row['MB'] / max(row['own_MB'], 1e-9):.2f}x", f"{row['prepare_s']:.1f}",
                       *[f"{row[f'start_s_{n}']:.1f}" for n in counts], *[f"{row[f'rss_MB_{n}']:.0f}" for n in counts],
                       *waits])  # fmt: skip
-    told = f"Batches of the paper's size; waiting is computed for {WORKERS} cores that make samples. torch " + str(
-        torch.__version__
-    )
+    waits_for = f"waiting is computed for {WORKERS} cores that make samples"
+    told = f"Batches of the paper's size; {waits_for}. torch {torch.__version__}"
     lines = ["| " + " | ".join(r) + " |" for r in table]
     return "\n".join([told, "", lines[0], "|" + "---|" * len(head), *lines[1:]])

@@ -20,6 +20,7 @@ def test_a_methods_data_path_is_measured(tmp_path):
     assert "| m4oe |" in text and "waiting, step 250 ms" in text
     assert row["ms"] > 0 and row["ms_two_workers"] > 0 and row["counts"] == [3, 6]
     assert row["MB"] / row["own_MB"] < 1.1, "a slice reads itself alone"
+    assert row["cases_MB"] * 1e6 == pytest.approx(64 * 64 * 40 * 2, rel=0.1), "two bytes a voxel, labels hardly any"
     assert {f"{k}_{n}" for k in ("start_s", "rss_MB") for n in (3, 6)} <= row.keys()
 
 
