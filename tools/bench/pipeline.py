@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import blosc2
 import numpy as np
@@ -23,11 +24,12 @@ from monai.data import list_data_collate
 from common.atomic import atomic_write
 from common.data.samples.loader import SampleLoader
 from common.data.samples.sampler import DrawSampler
+from common.data.store import cases
 from common.data.store.cases import StoredCases
 from common.data.store.entry import StoredArray
+from common.data.store.fill import Job
 from common.data.store.place import listed
 from common.errors import ConfigError, DataError
-from common.plain_json import read_object
 
 from .synthetic import CT, MR, PICTURE, TINY, write_synthetic
 
@@ -181,21 +183,20 @@ def _cases(loader: Any) -> StoredCases:
 
 
 def _multiplied(few: StoredCases, name: str, many: Path, store: Path, *, small: bool) -> None:
-    """Give every case of a larger data set the entry of the case whose files it shares."""
-    same = {Path(str(i["image"])).resolve(): n for i, n in zip(few.data, few.names, strict=True)}
-    keys = few.store.sources()
-    listing = read_object(many / "dataset.json", error=DataError)
-    first = {Path(str(i["image"])).resolve(): i for i in few.data}
-    for entry in listing["training"]:
-        file = many / entry["image"]
-        origin = file.resolve()
-        item = {**first[origin], "image": str(file), "case": entry["id"], "task": listing["name"]}
-        if "label" in item:
-            item["label"] = str(many / "labels" / file.name)
-        target = store / few.chain / few.key_of(item, keys)
-        if not target.exists():
-            shutil.copytree(store / few.chain / same[origin], target, copy_function=os.link)
-    keys.save()
+    """Give every case of a larger data set the entry of the case whose files it shares.
+
+    A chain that learns from all cases has another name for more of them: the larger data set's own loader says what it
+    would prepare, and has it linked.
+    """
+    made = {Path(str(i["image"])).resolve(): store / few.chain / n for i, n in zip(few.data, few.names, strict=True)}
+
+    def link(jobs: Sequence[Job], *given: Any) -> None:
+        for job in jobs:
+            origin = made[Path(str(job.item["image"])).resolve()]
+            shutil.copytree(origin, store / job.chain / job.key, copy_function=os.link)
+
+    with mock.patch.object(cases, "fill", link):
+        _loader(name, many, store, small=small)
 
 
 def _apart(name: str, data: Path, store: Path, small: bool) -> dict[str, float]:

@@ -3,10 +3,12 @@ import os
 
 import pytest
 
+from common.data.store import cases
 from common.errors import ConfigError, DataError
 from tools.bench import command
 from tools.bench import pipeline as bench_pipeline
 from tools.bench.pipeline import PIPELINES, pipeline, waiting
+from tools.bench.synthetic import TINY, write_synthetic
 
 
 def test_waiting_is_what_the_cores_do_not_make_in_time():
@@ -22,6 +24,19 @@ def test_a_methods_data_path_is_measured(tmp_path):
     assert row["MB"] / row["own_MB"] < 1.1, "a slice reads itself alone"
     assert row["cases_MB"] * 1e6 == pytest.approx(64 * 64 * 40 * 2, rel=0.1), "two bytes a voxel, labels hardly any"
     assert {f"{k}_{n}" for k in ("start_s", "rss_MB") for n in (3, 6)} <= row.keys()
+
+
+def test_the_cases_of_a_larger_data_set_are_linked_and_not_prepared(monkeypatch, tmp_path):
+    few = write_synthetic(tmp_path / "few", 1, [TINY])
+    many = write_synthetic(tmp_path / "many", 3, [TINY], like=few)
+    loader = bench_pipeline._loader("m4oe", few, tmp_path / "store", small=True)
+    prepared = bench_pipeline._cases(loader)
+    bench_pipeline._multiplied(prepared, "m4oe", many, tmp_path / "store", small=True)
+    asked = []
+    monkeypatch.setattr(cases, "fill", lambda jobs, *given: asked.extend(jobs))
+    more = bench_pipeline._cases(bench_pipeline._loader("m4oe", many, tmp_path / "store", small=True))
+    assert not asked and len(more) == 3
+    assert more.chain != prepared.chain, "the intensities are those of more cases"
 
 
 @pytest.mark.timeout(60)
