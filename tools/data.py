@@ -157,9 +157,10 @@ class Data:
 
         Args:
             action: ``list`` or ``clear``.
-            dataset_dir: the data whose prepared volumes are meant.
+            dataset_dir: the data whose prepared volumes are meant: those beside them and in the cache folder. A place
+                that ``store_dir`` or ``AMALGAM_STORE`` names is shown and cleared whole, with other data sets' volumes.
             store_dir: another place than beside the data and in the cache folder.
-            unused_days: delete only what no run has read for so many days.
+            unused_days: show or delete only what no run has read for so many days.
         """
         if action not in ("list", "clear"):
             raise ConfigError("unknown action", where="data store", got=action, expected="list or clear")
@@ -168,7 +169,7 @@ class Data:
                 cases, size = clear(place, unused_days=unused_days)
                 say(f"{place}: {cases} prepared volumes deleted, {size_text(size)}")
             else:
-                _show_store(place)
+                _show_store(place, unused_days)
 
 
 def _places(dataset_dir: str, store_dir: str | None) -> list[Path]:
@@ -179,12 +180,12 @@ def _places(dataset_dir: str, store_dir: str | None) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _show_store(place: Path) -> None:
-    """Table of a place's prepared volumes."""
-    found = listed(place)
+def _show_store(place: Path, unused_days: float) -> None:
+    """Table of a place's prepared volumes that no run has read for so many days."""
+    found = listed(place, unused_days=unused_days)
     total = size_text(sum(k.size for k in found))
     if not found:
-        say(f"{place}: no prepared volumes")
+        say(f"{place}: no prepared volumes" + (f" unused for {unused_days:g} days" if unused_days else ""))
         return
     table = Table(title=f"{sum(k.cases for k in found)} prepared volumes, {total}", caption=Text(str(place)))
     for column in ("cases", "size", "last used", "tasks", "chain"):

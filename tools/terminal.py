@@ -14,10 +14,10 @@ from rich.segment import Segment
 from common.errors import visible
 from common.visible_output import VisibleStream, visible_records
 
-__all__ = ["console", "say", "shown", "visible_output"]
+__all__ = ["console", "one_line", "say", "visible_output"]
 
 
-def shown(text: object) -> str:
+def one_line(text: object) -> str:
     """Text from data on a terminal: control and direction characters spelt out, line ends too."""
     return visible(str(text)).replace("\n", "\\n")
 
@@ -29,7 +29,7 @@ def say(line: object, *, error: bool = False) -> None:
         line: it stays one line.
         error: print it where errors go.
     """
-    print(shown(line), file=sys.stderr if error else sys.stdout, flush=True)
+    print(one_line(line), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 class _Plain(Console):

@@ -12,7 +12,7 @@ from common.card import save_weights
 from common.errors import ConfigError, WeightError
 from common.weights import read_state_dict
 
-from .terminal import console, say, shown
+from .terminal import console, one_line, say
 
 __all__ = ["Weights"]
 
@@ -31,7 +31,7 @@ class Weights:
         terminal = console()
         table = Table("tensor", "shape", "type", title=str(file))
         for name, tensor in list(tensors.items())[: limit or None]:
-            table.add_row(shown(name), _shape(tensor), str(tensor.dtype).removeprefix("torch."))
+            table.add_row(one_line(name), _shape(tensor), str(tensor.dtype).removeprefix("torch."))
         terminal.print(table)
         if limit and len(tensors) > limit:
             terminal.print(f"... and {len(tensors) - limit} more (--limit 0 shows all)")
@@ -57,7 +57,7 @@ class Weights:
         if rows:
             table = Table("tensor", "difference", Path(str(a)).name, Path(str(b)).name)
             for row in rows[: limit or None]:
-                table.add_row(*map(shown, row))
+                table.add_row(*map(one_line, row))
             terminal.print(table)
         same = len({*first, *second}) - len(rows)
         terminal.print(f"{same} tensors are equal, {len(rows)} differ")

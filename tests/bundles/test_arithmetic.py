@@ -75,9 +75,13 @@ def test_a_step_in_16_bits_is_nearly_one_in_32(bundle, given):
     assert narrow != wide and narrow == pytest.approx(wide, rel=0.03)
 
 
+@pytest.mark.parametrize(
+    ("configs", "first"), [(("train",), ()), (("train", "multi_gpu_train"), ("$@distributed",))], ids=["one", "several"]
+)
 @pytest.mark.parametrize("bundle", STEPS)
-def test_the_arithmetic_is_looked_at_before_the_data(bundle):
-    assert parsed(bundle, ("train",)).get()["run"][:2] == ["$@start", "$@numerics"]
+def test_the_arithmetic_is_looked_at_before_the_data(bundle, configs, first):
+    steps = [*first, "$@start", "$@numerics"]
+    assert parsed(bundle, configs).get()["run"][: len(steps)] == steps
 
 
 def test_bf16_on_a_cpu_is_open_to_presets_that_gain_by_it_alone(monkeypatch):

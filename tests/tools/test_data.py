@@ -143,6 +143,8 @@ def test_prepared_volumes_are_shown_and_deleted(tmp_path, capsys, monkeypatch):
     assert run("store", "list", *own) == 0
     shown = capsys.readouterr().out
     assert "2 prepared volumes" in shown and "[red]" in shown and "no prepared volumes" in shown
+    assert run("store", "list", *own, "--unused_days", 1) == 0
+    assert "[red]" not in (shown := capsys.readouterr().out) and "no prepared volumes unused for 1 days" in shown
     assert run("store", "clear", *own, "--unused_days", 1) == 0
     assert "0 prepared volumes deleted" in capsys.readouterr().out
     assert run("store", "clear", *own) == 0

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import blosc2
 import numpy as np
@@ -23,10 +24,12 @@ from monai.data import list_data_collate
 from common.atomic import atomic_write
 from common.data.samples.loader import SampleLoader
 from common.data.samples.sampler import DrawSampler
+from common.data.store import cases
 from common.data.store.cases import StoredCases
 from common.data.store.entry import StoredArray
+from common.data.store.fill import Job
+from common.data.store.place import listed
 from common.errors import ConfigError, DataError
-from common.plain_json import read_object
 
 from .synthetic import CT, MR, PICTURE, TINY, write_synthetic
 
@@ -110,7 +113,8 @@ def _measured(name: str, *, small: bool, samples: int) -> dict[str, Any]:
             _multiplied(_cases(loader), name, many, root / "store", small=small)
             row |= {f"{k}_{count}": v for k, v in _apart(name, many, root / "store", small).items()}
         row["counts"] = list(counts)
-        row["cases_MB"] = sum(f.stat().st_size for f in (root / "store").rglob("*.b2nd")) / 1e6 / sum((*counts, 2))
+        kept = sum(f.stat().st_size for f in (root / "store").rglob("*.b2nd"))
+        row["cases_MB"] = kept / 1e6 / sum(k.cases for k in listed(root / "store"))  # data sets share some
     return row
 
 
@@ -179,30 +183,40 @@ def _cases(loader: Any) -> StoredCases:
 
 
 def _multiplied(few: StoredCases, name: str, many: Path, store: Path, *, small: bool) -> None:
-    """Give every case of a larger data set the entry of the case whose files it shares."""
-    same = {Path(str(i["image"])).resolve(): n for i, n in zip(few.data, few.names, strict=True)}
-    keys = few.store.sources()
-    listing = read_object(many / "dataset.json", error=DataError)
-    first = {Path(str(i["image"])).resolve(): i for i in few.data}
-    for entry in listing["training"]:
-        file = many / entry["image"]
-        origin = file.resolve()
-        item = {**first[origin], "image": str(file), "case": entry["id"], "task": listing["name"]}
-        if "label" in item:
-            item["label"] = str(many / "labels" / file.name)
-        target = store / few.chain / few.key_of(item, keys)
-        if not target.exists():
-            shutil.copytree(store / few.chain / same[origin], target, copy_function=os.link)
-    keys.save()
+    """Give every case of a larger data set the entry of the case whose files it shares.
+
+    A chain that learns from all cases has another name for more of them: the larger data set's own loader says what it
+    would prepare, and has it linked.
+    """
+    made = {Path(str(i["image"])).resolve(): store / few.chain / n for i, n in zip(few.data, few.names, strict=True)}
+
+    def link(jobs: Sequence[Job], *given: Any) -> None:
+        for job in jobs:
+            origin = made[Path(str(job.item["image"])).resolve()]
+            shutil.copytree(origin, store / job.chain / job.key, copy_function=os.link)
+
+    with mock.patch.object(cases, "fill", link):
+        _loader(name, many, store, small=small)
 
 
 def _apart(name: str, data: Path, store: Path, small: bool) -> dict[str, float]:
-    """Start-up and memory in a process of its own."""
+    """Start-up and memory in a process of its own.
+
+    Raises:
+        DataError: when that process ends without an answer.
+    """
     context = multiprocessing.get_context("fork")
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=_started, args=(send, name, data, store, small))
     process.start()
-    found: Mapping[str, float] = receive.recv()
+    send.close()  # the other process alone holds it, so that its end is noticed
+    try:
+        found: Mapping[str, float] = receive.recv()
+    except EOFError as error:
+        process.join()
+        problem = "the process that measures start-up and memory ended without an answer"
+        got = f"exit code {process.exitcode}"
+        raise DataError(problem, where=f"bench pipeline {name}", got=got, hint="it says above why") from error
     process.join()
     return dict(found)
 
@@ -231,8 +245,7 @@ def _table(rows: Mapping[str, Mapping[str, Any]]) -> str:
                       f"{row['MB']:.2f}", f"{row['MB'] / max(row['own_MB'], 1e-9):.2f}x", f"{row['prepare_s']:.1f}",
                       *[f"{row[f'start_s_{n}']:.1f}" for n in counts], *[f"{row[f'rss_MB_{n}']:.0f}" for n in counts],
                       *waits])  # fmt: skip
-    told = f"Batches of the paper's size; waiting is computed for {WORKERS} cores that make samples. torch " + str(
-        torch.__version__
-    )
+    waits_for = f"waiting is computed for {WORKERS} cores that make samples"
+    told = f"Batches of the paper's size; {waits_for}. torch {torch.__version__}"
     lines = ["| " + " | ".join(r) + " |" for r in table]
     return "\n".join([told, "", lines[0], "|" + "---|" * len(head), *lines[1:]])

@@ -16,7 +16,7 @@ from common.plain_json import parse
 
 from ..bundle_files import read_json, walk
 from .closure import SOURCE, Closure, closure
-from .names import expression_spots, module_of, spots
+from .names import expression_spots, module_of, parsed_expression, spots
 from .rename import named_in_code, renamed_code, renamed_document, renamed_expression, renamed_target
 
 __all__ = [
@@ -177,9 +177,10 @@ def _left(path: Path, text: str) -> Iterator[int]:
 
 def _names_ours(text: str) -> bool:
     try:
-        return any(expression_spots(text, SOURCE, OURS))
+        parsed_expression(text)
     except ConfigError:
         return False  # no Python, so that it names nothing
+    return any(expression_spots(text, SOURCE, OURS))
 
 
 def _ours(name: str) -> bool:

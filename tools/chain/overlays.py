@@ -15,7 +15,7 @@ _NAMES = """
     max_epochs max_steps max_minutes iterations_per_epoch slices_per_epoch images_per_epoch objects_per_epoch
     batch_size micro_batch learning_rate other_rate weight_decay warmup_epochs warmup_steps milestones lr_steps
     image_size roi_size patch_size spacing samples_per_case clicks min_voxels val_interval select
-    cache_rate cache_gb num_workers amp precision
+    cache_gb num_workers precision
 """
 SIZES = frozenset(_NAMES.split())
 """Knobs of which a preset's value counts more than that of a run's overlay."""

@@ -21,7 +21,7 @@ import torch
 
 from common.errors import AmalgamationError, ConfigError, ExpertError, visible
 
-from ..terminal import shown
+from ..terminal import one_line
 from .artefacts import unfit
 from .record import Record, write_manifest
 from .step import ChainSettings, Step
@@ -192,7 +192,7 @@ def _call(step: Step, processes: Processes) -> None:
     environment.setdefault("OMP_NUM_THREADS", str(processes.threads))
     log = _log(step)
     with log.open("a", encoding="utf-8") as file:
-        file.write(f"\n# {datetime.datetime.now(datetime.UTC).isoformat()} {shown(step.command)}\n")
+        file.write(f"\n# {datetime.datetime.now(datetime.UTC).isoformat()} {one_line(step.command)}\n")
         file.flush()
         returncode = processes.run(step.argv, environment, file)
     if returncode:

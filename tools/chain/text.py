@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..run_files import CHAIN, check_record, inside
-from ..terminal import shown
+from ..terminal import one_line
 from .artefacts import changed
 from .record import CHANGED, Record
 from .step import Step
@@ -33,7 +33,7 @@ def plan_text(steps: Sequence[Step], record: Record | None, indent: int = 0) -> 
             open_steps[step.id] = step
         lines.append(f"{'to do' if why is not None else 'done':>6}  {step.title}" + (f": {why}" if why else ""))
         lines += [f"        {step.command}"] if step.argv else []
-    return "\n".join(" " * indent + shown(line) for line in lines)
+    return "\n".join(" " * indent + one_line(line) for line in lines)
 
 
 def status_text(record: Record) -> str:
@@ -52,5 +52,5 @@ def status_text(record: Record) -> str:
         wrong = changed(place, row.get("sha256") or {}) if row["status"] == "done" else ""
         state, title = "damaged" if wrong else row["status"], row.get("title", row["id"])
         told = f"{state:>8}  {row.get('seconds') or 0:>7.0f} s  {title}" + (f": {wrong}" if wrong else "")
-        lines.append(shown(told))
+        lines.append(one_line(told))
     return "\n".join(lines)

@@ -13,7 +13,6 @@ from monai.data import MetaTensor
 from common.atomic import atomic_write
 from common.command_words import shown_option
 from common.contract import OVERRIDE, Contract
-from common.data.pictures import read_picture
 from common.errors import DataError
 from common.intensity_range import Range, range_of
 from common.modalities import of_dicom, same
@@ -41,10 +40,15 @@ class Comparison:
     masks: bool = False
     ranges: dict[str, tuple[Range, ...]] = field(default_factory=dict)
     thin: dict[str, bool] = field(default_factory=dict)
+    grey: dict[str, bool] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def see(self, scan: Scan, image: MetaTensor) -> None:
-        """Look at a scan's intensities while it is read anyway."""
+        """Look at a scan's intensities, or a picture's colours, while it is read anyway."""
+        if scan.flat and len(scan.files) == 1:  # its levels are no unit's
+            planes = image.as_tensor()
+            self.grey[scan.name] = len(planes) == 1 or bool((planes == planes[:1]).all())
+            return
         found = [range_of(channel.numpy()) for channel in image.as_tensor()]
         self.thin[scan.name] = not scan.flat and min(image.shape[1:]) == 1
         self.ranges[scan.name] = tuple(r for r in found if r is not None)
@@ -114,10 +118,7 @@ class Comparison:
 
     def _grey(self, scan: Scan) -> list[str]:
         """A grey picture for a model of coloured ones is repeated in each colour."""
-        if not scan.flat or len(scan.files) != 1 or len(self.contract.channels) != len("rgb"):
-            return []
-        planes = read_picture(scan.files[0]).as_tensor()
-        if len(planes) > 1 and not bool((planes == planes[:1]).all()):
+        if not self.grey.get(scan.name) or len(self.contract.channels) != len("rgb"):
             return []
         return [f"warning: {scan.files[0]}: a grey picture in the place of {', '.join(self.contract.channels)}"]
 

@@ -142,7 +142,9 @@ def readable(
     if scan.dicom:
         return _converted(scan, folder, options, seen)
     if scan.flat and len(scan.files) == 1:  # grey or coloured, as the bundle may want it
-        read_picture(scan.files[0])
+        picture = read_picture(scan.files[0])
+        if seen is not None:
+            seen(scan, picture)
         return [str(scan.files[0].resolve())], None
     image = read_volume(scan.files[0] if len(scan.files) == 1 else scan.files, dim=2 if scan.flat else 3)
     if seen is not None:

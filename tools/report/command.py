@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from common.atomic import atomic_write
+from common.command_words import shown_option
+from common.errors import ConfigError
 
 from .comparison import read_comparison
 from .comparison_files import csv_of_methods, csv_of_structures, markdown
@@ -35,11 +37,18 @@ def report(*runs: str, out: str | None = None, title: str | None = None, dataset
 
     Returns:
         The file that was written.
+
+    Raises:
+        ConfigError: for ``dataset_dir`` with anything but one comparison.
     """
     folders = _folders(runs)
     if len(folders) == 1 and (folders[0] / "compare.json").is_file():
         return comparison_report(folders[0], out=out, title=title, dataset_dir=dataset_dir)
     study = read_study(folders)
+    if dataset_dir is not None:
+        got = f"{shown_option('dataset_dir', dataset_dir)} with {', '.join(map(str, folders))}"
+        raise ConfigError("only a comparison's page takes the data, for its viewer", where="report", got=got,
+                          expected="one folder with compare.json", hint="leave --dataset_dir out")  # fmt: skip
     target = Path(out) if out else folders[0] / "report"
     file = target if target.suffix == ".html" else target / "index.html"
     with atomic_write(file) as partial:

@@ -174,8 +174,13 @@ class Kept(NamedTuple):
     tasks: list[str]
 
 
-def listed(place: Path) -> list[Kept]:
-    """What lies in a place, the last used first."""
+def listed(place: Path, *, unused_days: float = 0.0) -> list[Kept]:
+    """What lies in a place, the last used first.
+
+    Args:
+        place: where prepared volumes lie.
+        unused_days: only chains that no run has read for so long.
+    """
     found = []
     for folder in chains(place):
         file, kept = folder / CHAIN, entries(folder)
@@ -184,7 +189,8 @@ def listed(place: Path) -> list[Kept]:
         tasks = sorted({str(a.get("task") or "") for a in abouts if isinstance(a, Mapping)} - {""})
         chain = names(described) if isinstance(described.get("chain"), Mapping) else []
         found.append(Kept(folder, chain, len(kept), folder_bytes(folder), used, tasks))
-    return sorted(found, key=lambda k: -k.used)
+    before = time.time() - unused_days * 86400 if unused_days else float("inf")  # a disk's clock may be ahead of ours
+    return sorted((k for k in found if k.used <= before), key=lambda k: -k.used)
 
 
 def clear(place: Path, *, unused_days: float = 0.0) -> tuple[int, int]:
@@ -207,10 +213,9 @@ def clear(place: Path, *, unused_days: float = 0.0) -> tuple[int, int]:
     refuse_links_below(place)
     cases = size = 0
     remove_all_unfinished(place, process_alive)
-    for kept in listed(place):
-        if time.time() - kept.used >= unused_days * 86400:
-            remove_chain(kept.folder)
-            cases, size = cases + kept.cases, size + kept.size
+    for kept in listed(place, unused_days=unused_days):
+        remove_chain(kept.folder)
+        cases, size = cases + kept.cases, size + kept.size
     if not chains(place):
         remove_memories(place, process_alive)
     return cases, size

@@ -1,10 +1,14 @@
 import json
+import os
 
 import pytest
 
-from common.errors import ConfigError
+from common.data.store import cases
+from common.errors import ConfigError, DataError
 from tools.bench import command
+from tools.bench import pipeline as bench_pipeline
 from tools.bench.pipeline import PIPELINES, pipeline, waiting
+from tools.bench.synthetic import TINY, write_synthetic
 
 
 def test_waiting_is_what_the_cores_do_not_make_in_time():
@@ -18,7 +22,28 @@ def test_a_methods_data_path_is_measured(tmp_path):
     assert "| m4oe |" in text and "waiting, step 250 ms" in text
     assert row["ms"] > 0 and row["ms_two_workers"] > 0 and row["counts"] == [3, 6]
     assert row["MB"] / row["own_MB"] < 1.1, "a slice reads itself alone"
+    assert row["cases_MB"] * 1e6 == pytest.approx(64 * 64 * 40 * 2, rel=0.1), "two bytes a voxel, labels hardly any"
     assert {f"{k}_{n}" for k in ("start_s", "rss_MB") for n in (3, 6)} <= row.keys()
+
+
+def test_the_cases_of_a_larger_data_set_are_linked_and_not_prepared(monkeypatch, tmp_path):
+    few = write_synthetic(tmp_path / "few", 1, [TINY])
+    many = write_synthetic(tmp_path / "many", 3, [TINY], like=few)
+    loader = bench_pipeline._loader("m4oe", few, tmp_path / "store", small=True)
+    prepared = bench_pipeline._cases(loader)
+    bench_pipeline._multiplied(prepared, "m4oe", many, tmp_path / "store", small=True)
+    asked = []
+    monkeypatch.setattr(cases, "fill", lambda jobs, *given: asked.extend(jobs))
+    more = bench_pipeline._cases(bench_pipeline._loader("m4oe", many, tmp_path / "store", small=True))
+    assert not asked and len(more) == 3
+    assert more.chain != prepared.chain, "the intensities are those of more cases"
+
+
+@pytest.mark.timeout(60)
+def test_a_process_that_dies_while_it_measures_is_noticed(monkeypatch, tmp_path):
+    monkeypatch.setattr(bench_pipeline, "_started", lambda *given: os._exit(7))
+    with pytest.raises(DataError, match=r"(?s)without an answer.*exit code 7"):
+        bench_pipeline._apart("m4oe", tmp_path, tmp_path, small=True)
 
 
 def test_unknown_data_paths_are_refused():

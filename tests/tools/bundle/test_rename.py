@@ -182,6 +182,13 @@ def test_what_is_left_is_found(tmp_path: Path, name: str, text: str, lines: set[
     assert {int(line.split(":")[1]) for line in leftovers(tmp_path)} == lines
 
 
+def test_a_name_that_an_expression_puts_together_is_refused(tmp_path: Path) -> None:
+    expression = "$__import__('importlib').import_module('tools.' + 'x')"
+    (tmp_path / "a.json").write_text(f'{{"y": "{expression}"}}')
+    with pytest.raises(ConfigError, match="put together"):
+        leftovers(tmp_path)
+
+
 def test_a_variable_that_was_renamed_would_be_noticed() -> None:
     """The check of the nine bundles finds what the packer once wrote."""
     pytest.importorskip("ruff")

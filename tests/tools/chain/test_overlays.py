@@ -84,7 +84,7 @@ def write(folder, **files):
 
 
 def test_the_order_of_files(tmp_path):
-    write(tmp_path, teacher={"max_epochs": 10, "level": "t"}, demo={"max_epochs": 2, "cache_rate": 1.0},
+    write(tmp_path, teacher={"max_epochs": 10, "level": "t"}, demo={"max_epochs": 2, "num_workers": 2},
           sam2={"level": "s"}, again={"level": "t"}, own={"max_epochs": 3})  # fmt: skip
     found = ordered_files(tmp_path, overlays=["teacher.json"], preset=["demo.json", "sam2.json", "again.json"],
                           own=["own.json"])  # fmt: skip

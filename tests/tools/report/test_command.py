@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from common.engine.evaluation.score_summary import read_case_csv
-from common.errors import DataError
+from common.errors import ConfigError, DataError
 from tools.report.command import report
 from tools.report.figures import ticks
 from tools.report.numbers import Stat, best, difference, statistic, variant_keys
@@ -183,6 +183,13 @@ def test_names_from_files_cannot_become_markup(make_chain, tmp_path):
     report(str(chain))
     text = check(chain / "report" / "index.html")
     assert "<script>alert" not in text and "&lt;script&gt;alert(1)" in text
+
+
+def test_data_are_for_one_comparison_alone(make_chain, tmp_path):
+    chain = make_chain(tmp_path / "c", cases=3, pictures=False)
+    with pytest.raises(ConfigError, match=r"(?s)only a comparison's page takes the data.*leave --dataset_dir out"):
+        report(str(chain), dataset_dir="data/phantom")
+    assert not (chain / "report").exists()
 
 
 def test_refuses_what_is_no_run(tmp_path):

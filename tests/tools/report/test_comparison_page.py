@@ -138,6 +138,7 @@ def test_data_that_only_the_record_names_are_read_in_its_own_folder_alone(folder
     assert shown["cases"] == [] and str(folder.parent / "data") in shown["note"]
     text = render_comparison(comparison, {**shown, "note": shown["note"] + "<i>x"})
     assert "--dataset_dir" in text and "<i>x" not in text and "viewer-library" not in text
+    assert 'href="#viewer"' in text and 'id="viewer"' in text and "iewer_note" not in text
     moved = shutil.copytree(folder, tmp_path / "compare")
     shutil.copytree(folder.parent / "data", moved / "data")
     record = {**comparison.record, "dataset_dir": str(moved / "data")}
