@@ -118,7 +118,10 @@ class StoredCases(Dataset[Any]):
             if folder is not None:
                 return folder
             fill([Job(self.data[position], self.chain, name, 1)], self.preprocessing, self.store, self.reading)
-        raise DataError("a prepared volume cannot be found again", where=self.store.readable[0], got=name)
+        folders = [place / self.chain / name for place in self.store.readable]
+        raise DataError("a prepared volume cannot be found again", where=next(filter(Path.exists, folders), folders[0]),
+                        got=f"case {case_name(self.data[position])}",
+                        hint="delete that folder, or name another --store_dir")  # fmt: skip
 
     def _spoilt(self, folder: Path, error: Exception) -> None:
         """Remove a damaged entry, or pass it over where it cannot be removed."""

@@ -155,14 +155,22 @@ def write_entry(folder: Path, content: Mapping[Any, Any], reading: Reading, abou
         text = {"content": encoded(dict(content), keep, f"case {about.get('case', folder.name)}"), "arrays": arrays}
         _synced(aside / TEXT, json.dumps({**text, "about": dict(about)}).encode())
         size = sum(f.stat().st_size for f in aside.iterdir())
-        with contextlib.suppress(FileExistsError, OSError):
-            if not folder.exists():
-                aside.replace(folder)
-        if not folder.exists():
-            aside.replace(folder)
+        _put(aside, folder)
         return size
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put(aside: Path, folder: Path) -> None:
+    """Give a finished entry its name; an entry that lost what says that it is complete gets its files again."""
+    with contextlib.suppress(OSError):
+        if not folder.exists():
+            aside.replace(folder)
+    if not folder.exists():
+        aside.replace(folder)
+    elif aside.exists() and not folder.is_symlink() and not (folder / TEXT).is_file():
+        for file in sorted(aside.iterdir(), key=lambda f: f.name == TEXT):  # what says so comes last
+            file.replace(folder / file.name)
 
 
 def _write_array(path: Path, values: NDArray[Any], reading: Reading) -> dict[str, Any]:

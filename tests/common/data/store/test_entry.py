@@ -90,3 +90,10 @@ def test_the_second_writer_leaves_what_is_there(case, stored, tmp_path):
     write_entry(tmp_path / "e", {**case, "case": "other"}, Reading(), {})
     assert (tmp_path / "e" / "0.b2nd").stat().st_ino == before.st_ino
     assert [p.name for p in tmp_path.iterdir()] == ["e"]
+
+
+def test_no_link_in_the_place_of_an_entry_is_followed(case, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "e").symlink_to(tmp_path / "elsewhere")
+    write_entry(tmp_path / "e", case, Reading(), {})
+    assert list((tmp_path / "elsewhere").iterdir()) == []
