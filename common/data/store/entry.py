@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -27,6 +28,8 @@ from .quantised import pack, unpack
 __all__ = ["DamagedEntryError", "StoredArray", "read_entry", "write_entry"]
 
 TEXT = "entry.json"
+# of the machine and its disks at this moment: the entry is what it was
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.ESTALE, errno.EIO}
 _MAPPED = {} if os.name == "nt" else {"mmap_mode": "r"}
 
 
@@ -74,13 +77,15 @@ class StoredArray:
             part: one slice with step 1 for each leading axis; the others are read whole.
 
         Raises:
-            DamagedEntryError: when the file cannot be read.
+            DamagedEntryError: when the file is not what was written.
+            DataError: when the machine does not let it be read now.
         """
         try:
             array = blosc2.open(str(self.path), mode="r", dparams={"nthreads": 1}, **_MAPPED)
             whole = [*part, *[slice(None)] * (self.ndim - len(part))]
             kept = np.asarray(array[tuple(whole)])
         except (RuntimeError, ValueError, OSError) as error:
+            _refuse_passing(self.path, error)
             raise DamagedEntryError(
                 "a prepared volume cannot be read", where=self.path, got=str(error)[:200]
             ) from error
@@ -119,6 +124,24 @@ class StoredArray:
         if self.source is not None and isinstance(meta, dict) and "filename_or_obj" in meta:
             meta["filename_or_obj"] = self.source
         return found
+
+
+def _refuse_passing(path: Path, error: Exception) -> None:
+    """Refuse to take for damage what is none, as what is damaged is deleted and made again.
+
+    Raises:
+        DataError: when the machine does not let the file be read.
+    """
+    reason: BaseException | None = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(error, RuntimeError):  # blosc2 does not say why
+        try:
+            path.open("rb").close()
+        except OSError as found:
+            reason = found
+    if isinstance(reason, OSError) and reason.errno in _PASSING:
+        raise DataError("a prepared volume cannot be read now, and was left as it is", where=path,
+                        got=reason.strerror, hint="run the same command again; if it stays so, delete the entry's "
+                        "folder, or name another --store_dir") from error  # fmt: skip
 
 
 def _nothing(number: int, found: Mapping[str, Any]) -> Any:
@@ -204,6 +227,7 @@ def read_entry(folder: Path, sources: Mapping[str, str] | None = None) -> dict[A
 
     Raises:
         DamagedEntryError: when a file is missing or shorter than it was.
+        DataError: when the machine does not let it be read now.
         FileNotFoundError: when there is no such entry.
     """
     if not folder.is_dir():
@@ -223,7 +247,10 @@ def read_entry(folder: Path, sources: Mapping[str, str] | None = None) -> dict[A
             return StoredArray(folder / text["arrays"][number]["name"], text["arrays"][number], found)
 
         content: dict[Any, Any] = decoded(text["content"], find)
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (DamagedEntryError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        _refuse_passing(folder, error)
+        if isinstance(error, DamagedEntryError):
+            raise
         raise DamagedEntryError("a prepared case cannot be read", where=folder, got=repr(error)[:200]) from error
     for key, source in (sources or {}).items():
         if isinstance(content.get(key), StoredArray):
