@@ -67,8 +67,8 @@ class StoredCases(Dataset[Any]):
         missing = dict.fromkeys(n for n in self.names if store.find(self.chain, n) is None)
         first = dict(zip(reversed(self.names), reversed(self.data), strict=True))
         jobs = [Job(first[n], self.chain, n, sources.size(first[n], keys)) for n in missing]
+        sources.save()  # reading all files is remembered, whatever becomes of the rest
         fill(jobs, preprocessing, store, self.reading)
-        sources.save()
         store.used(self.chain, described)
 
     def __len__(self) -> int:

@@ -138,6 +138,20 @@ def test_a_damaged_entry_that_nobody_can_remove_is_named(items, reading, store, 
     assert "delete that folder" in caught.value.hint and "--store_dir" in caught.value.hint
 
 
+def test_a_start_that_fails_remembers_what_the_files_hold(items, reading, store, monkeypatch):
+    monkeypatch.setattr("common.data.store.sources._SETTLED_NS", -(10**18))
+
+    class Refusing(type(reading)):
+        def __call__(self, data):
+            raise DataError("the volume holds NaN")
+
+    with pytest.raises(DataError, match="holds NaN"):
+        StoredCases(items, Refusing(reading.log), store=store)
+    assert not list(store.readable[0].rglob("entry.json"))
+    monkeypatch.setattr("common.data.store.sources.file_hash", None)
+    assert len(StoredCases(items, reading, store=store)) == 3
+
+
 def resident():
     with open("/proc/self/statm") as file:  # noqa: PTH123
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
