@@ -8,13 +8,14 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import blosc2
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,7 +26,7 @@ from .content import decoded, encoded, in_kind
 from .layout import Reading, pieces
 from .quantised import pack, unpack
 
-__all__ = ["DamagedEntryError", "StoredArray", "read_entry", "write_entry"]
+__all__ = ["DamagedEntryError", "StoredArray", "box_of", "read_entry", "write_entry"]
 
 TEXT = "entry.json"
 # of the machine and its disks at this moment: the entry is what it was
@@ -104,18 +105,7 @@ class StoredArray:
             high: one past the last.
             fill: value outside.
         """
-        spatial = self.shape[1:]
-        inner = [slice(min(max(0, a), n), max(0, min(b, n))) for a, b, n in zip(low, high, spatial, strict=True)]
-        part = self.read([slice(None), *inner])
-        pad: list[int] = []
-        for a, b, s in zip(reversed(list(low)), reversed(list(high)), reversed(inner), strict=True):
-            pad += [s.start - a, b - max(s.stop, s.start)]
-        if not any(pad):
-            return part
-        full = torch.full((part.shape[0], *(b - a for a, b in zip(low, high, strict=True))), fill, dtype=part.dtype)
-        if part.numel():
-            full[(slice(None), *(slice(s.start - a, s.stop - a) for s, a in zip(inner, low, strict=True)))] = part
-        return full
+        return _filled(self.read, self.shape[1:], low, high, fill)
 
     def whole(self) -> Any:
         """The array as the chain made it: array, tensor, or tensor with its metadata and history."""
@@ -124,6 +114,41 @@ class StoredArray:
         if self.source is not None and isinstance(meta, dict) and "filename_or_obj" in meta:
             meta["filename_or_obj"] = self.source
         return found
+
+
+def box_of(image: Any, low: Sequence[int], high: Sequence[int], fill: float = 0.0) -> Tensor:
+    """The same crop of a prepared array or of one in memory, of which it is never a part.
+
+    Args:
+        image: ``[C, ...]``, a :class:`StoredArray` or anything that is a tensor.
+        low: as of :meth:`StoredArray.box`.
+        high: one past the last.
+        fill: value outside.
+    """
+    if isinstance(image, StoredArray):
+        return image.box(low, high, fill)
+    plain = image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
+    return _filled(lambda part: plain[tuple(part)].clone(), plain.shape[1:], low, high, fill)
+
+
+def _filled(
+    read: Callable[[Sequence[slice]], Tensor],
+    shape: Sequence[int],
+    low: Sequence[int],
+    high: Sequence[int],
+    fill: float,
+) -> Tensor:
+    inner = [slice(min(max(0, a), n), max(0, min(b, n))) for a, b, n in zip(low, high, shape, strict=True)]
+    part = read([slice(None), *inner])
+    pad: list[int] = []
+    for a, b, s in zip(reversed(list(low)), reversed(list(high)), reversed(inner), strict=True):
+        pad += [s.start - a, b - max(s.stop, s.start)]
+    if not any(pad):
+        return part
+    full = torch.full((part.shape[0], *(b - a for a, b in zip(low, high, strict=True))), fill, dtype=part.dtype)
+    if part.numel():
+        full[(slice(None), *(slice(s.start - a, s.stop - a) for s, a in zip(inner, low, strict=True)))] = part
+    return full
 
 
 def _refuse_passing(path: Path, error: Exception) -> None:

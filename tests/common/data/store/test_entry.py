@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 
 from common.data.store import entry as module
-from common.data.store.entry import DamagedEntryError, StoredArray, read_entry, write_entry
+from common.data.store.entry import DamagedEntryError, StoredArray, box_of, read_entry, write_entry
 from common.data.store.layout import Reading
 from common.errors import DataError
 
@@ -57,6 +57,11 @@ def test_parts_are_parts_of_the_whole(stored):
         high = [a + 12 for a in low]
         wanted = padded[:, *(slice(a + 40, b + 40) for a, b in zip(low, high))]
         assert torch.equal(stored["label"].box(low, high, fill=7.0), wanted), low
+        for same in (stored["label"], label, MetaTensor(label), label.numpy()):
+            found = box_of(same, low, high, fill=7.0)
+            assert type(found) is torch.Tensor and torch.equal(found, wanted), low
+            found.fill_(9.0)
+        assert float(label.max()) < 7, "a crop is no part of what is kept in memory"
 
 
 @pytest.mark.parametrize("harm", ["cut", "gone", "text", "wild"])
