@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .errors import CheckpointError
 
-__all__ = ["atomic_write", "free_bytes", "process_alive", "remove_stale", "require_space"]
+__all__ = ["atomic_write", "free_bytes", "process_alive", "remove_stale", "require_space", "usable_cores"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # torch's zip writer turns a failed write into a RuntimeError that no longer carries the errno.
@@ -38,6 +38,12 @@ def process_alive(pid: int) -> bool:
     with contextlib.suppress(OSError, IndexError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True
+
+
+def usable_cores() -> int:
+    """Cores that this process may keep busy: those of its share, of which each process of a launch here has one."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, usable // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
 def require_space(folder: Path | str, needed: int, purpose: str = "the files of this run") -> None:

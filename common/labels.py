@@ -176,8 +176,9 @@ class LabelSpace:
         return mask
 
     def lookup(self, values_of: LabelSpace) -> dict[int, int]:
-        """``{file value in values_of: tensor index in this space}``, the background included."""
-        return {0: 0, **{v: self.index(n) for n, v in zip(values_of.names, values_of.values, strict=True)}}
+        """``{file value in values_of: tensor index in this space}``; 0 is background, and what this space lacks."""
+        pairs = zip(values_of.names, values_of.values, strict=True)
+        return {0: 0, **{v: self.index(n) if n in self.names else 0 for n, v in pairs}}
 
 
 def _listed(values: Any, what: str) -> tuple[Any, ...]:

@@ -124,9 +124,10 @@ def doubted(dataset_dir: str | Path | Sequence[str | Path] | Collection, *, igno
     if not isinstance(dataset_dir, Collection) and not is_collection(dataset_dir):
         return []
     collection = read_collection(dataset_dir)
-    for sentence in check_names(collection, ignore=ignore):
+    doubts = name_doubts(collection.datasets)
+    for sentence in check_names(collection, doubts, ignore=ignore):
         logger.warning(sentence)
-    serious = [d for d in name_doubts(collection.datasets) if d.severity == "error"]
+    serious = [d for d in doubts if d.severity == "error"]
     return [f"{', '.join(d.tasks)}: {d.problem}: {d.got}" for d in serious]
 
 

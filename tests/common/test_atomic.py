@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from common import atomic
-from common.atomic import atomic_write, process_alive, remove_stale, require_space
+from common.atomic import atomic_write, process_alive, remove_stale, require_space, usable_cores
 from common.errors import CheckpointError
 
 
@@ -99,3 +99,15 @@ def test_zombies_are_not_alive() -> None:
     assert not process_alive(child.pid)
     child.wait()
     assert not process_alive(child.pid) and process_alive(os.getpid())
+
+
+def test_the_processes_of_a_launch_share_the_cores_that_it_may_use(monkeypatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
+    for launched, cores in ((None, 6), ("1", 6), ("4", 1), ("3", 2), ("0", 6), ("50", 1)):
+        monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+        if launched is not None:
+            monkeypatch.setenv("LOCAL_WORLD_SIZE", launched)
+        assert usable_cores() == cores, launched
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 150)
+    assert usable_cores() == 3, "where nobody says which cores are its own"

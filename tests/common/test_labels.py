@@ -71,6 +71,7 @@ def test_union_matches_by_name_and_masks_are_naive_membership():
         assert np.array_equal(whole.annotated(part), naive)
     assert whole.lookup(CT) == {0: 0, 1: 1, 6: 2}
     assert whole.lookup(MR) == {0: 0, 1: 2, 2: 3, 4: 1}
+    assert LabelSpace(("liver",)).lookup(CT) == {0: 0, 1: 0, 6: 1}
 
 
 def test_union_refuses():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,8 @@ __all__ = ["fitting_items"]
 logger = logging.getLogger(__name__)
 
 _EACH = 5
+_SETTLED_NS = 2_000_000_000  # clocks of file systems are coarse: a younger file may change without another time
+_said: dict[str, str] = {}  # of scans that this process compared
 
 
 def fitting_items(
@@ -52,6 +55,8 @@ def fitting_items(
         DataError: for data that are not what the model was taught on.
     """
     collection = read_collection(dataset_dir)
+    if count := sum(len(d.cases(split)) for d in collection.datasets) if _comparable(contract) else 0:
+        logger.info("comparing %d scans with the model's card", count)
     told: dict[str, None] = {}
     doubts: dict[tuple[str, str], str] = {}
     datasets = [_fitted(d, split, contract, ignore_card, told, doubts) for d in collection.datasets]
@@ -91,15 +96,35 @@ def _fitted(
 
 
 def _remarked(case: Case, dataset: Dataset, contract: Contract, fit: Fit) -> str:
-    """Why the voxels are none that the model learned from; a scan that cannot be read is left to who needs it."""
-    if not contract.modalities and not contract.channels:
+    """Why the voxels are none that the model learned from; a scan that cannot be read is left to who needs it.
+
+    It is read once while neither its files nor the card change: some evaluations list their cases twice.
+    """
+    if not _comparable(contract):
         return ""
     channels = [dataset.channels[i] for i in fit.order]
     try:
+        states = [_state(f) for p in case.images for f in (sorted(p.iterdir()) if p.is_dir() else [p])]
+        key = repr((states, dataset.dim, channels, fit.modalities, contract.channels, contract.modalities))
+        if key in _said:
+            return _said[key]
         image = read_volume(case.images, dim=dataset.dim, channels=channels)
     except (AmalgamationError, OSError):
         return ""
-    return "; ".join(remarks(image.numpy(), contract, fit.modalities, flat=dataset.dim == len((0, 0))))
+    said = "; ".join(remarks(image.numpy(), contract, fit.modalities, flat=dataset.dim == len((0, 0))))
+    if time.time_ns() - max(t for _, _, *times in states for t in times) > _SETTLED_NS:
+        _said[key] = said
+    return said
+
+
+def _comparable(contract: Contract) -> bool:
+    """Whether the card says anything that voxels can be compared with."""
+    return bool(contract.modalities or contract.channels)
+
+
+def _state(path: Path) -> tuple[str, int, int, int]:
+    status = path.stat()
+    return str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _meant(dataset: Dataset, split: str, contract: Contract, ignore: bool) -> list[str]:

@@ -154,18 +154,19 @@ def _other_kinds(datasets: Sequence[Dataset]) -> Iterator[Doubt]:
                 yield Doubt("error", (dataset.name,), got, hint, "the modality is none of what the channels are")
 
 
-def check_names(collection: Collection, *, ignore: bool = False) -> list[str]:
+def check_names(collection: Collection, doubts: Sequence[Doubt] | None = None, *, ignore: bool = False) -> list[str]:
     """Sentences about doubtful names.
 
     Args:
         collection: what is about to be trained on.
+        doubts: what :func:`name_doubts` found in it; found here when None.
         ignore: go on all the same; what would have been refused is among the sentences.
 
     Raises:
         DataError: when tasks share a name that nobody gave, as different structures would become one; when their
             channels lie in different orders; when a modality is none of what the channels are.
     """
-    doubts = name_doubts(collection.datasets)
+    doubts = name_doubts(collection.datasets) if doubts is None else doubts
     errors = [d for d in doubts if d.severity == "error"]
     if errors and not ignore:
         raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,7 +206,8 @@ def _header(path: Path) -> pydicom.Dataset:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    with path.open("rb") as handle:
+    head = b""
+    with contextlib.suppress(OSError), path.open("rb") as handle:  # what could not be read then is what is told
         head = handle.read(132)
     if head[:2] in (b"\x08\0", b"\x02\0") and head[128:] != b"DICM":  # a data set begins with group 0008 (or 0002)
         return DataError(

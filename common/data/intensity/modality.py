@@ -75,7 +75,8 @@ def intensities(
         scheme = scheme_of(modality, dim=collection.datasets[0].dim)
         found[modality] = {"scheme": scheme.__name__}
         if scheme is schemes.CTNormalization:
-            found[modality] |= window_of(ct_window) if ct_window else _remembered(collection, modality, seed, store)
+            given = None if ct_window is None else window_of(ct_window)
+            found[modality] |= given or _remembered(collection, modality, seed, store)
     return found
 
 

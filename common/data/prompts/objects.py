@@ -21,10 +21,10 @@ from ...modalities import is_ct
 from ...prompts import boxes_from_label
 from ..datasets.dataset_json import case_name
 from ..store.cases import StoredCases, prepared
-from ..store.entry import StoredArray
+from ..store.entry import box_of
 from ..store.layout import Reading
 from ..store.place import Store
-from .crops import crop_at, z_score_positive
+from .crops import z_score_positive
 from .places import StructurePlacesd
 
 __all__ = ["ClampModalityd", "ObjectCrops", "clip_bounds"]
@@ -203,13 +203,8 @@ class ObjectCrops(Dataset[dict[str, Any]]):
     def _cut(
         self, volume: Mapping[Hashable, Any], start: Sequence[int]
     ) -> tuple[Mapping[Hashable, Any], Tensor, Tensor]:
-        crops = []
-        for image in (volume["image"], volume["label"]):
-            if isinstance(image, StoredArray):
-                crops.append(image.box(start, [s + self.size for s in start]))
-            else:
-                crops.append(crop_at(_plain(image), start, self.size))
-        return volume, crops[0], crops[1]
+        end = [s + self.size for s in start]
+        return volume, box_of(volume["image"], start, end), box_of(volume["label"], start, end)
 
     def _objects(self, i: int, wanted: Sequence[int], least: int) -> list[_Object]:
         volume = self.volumes[i]

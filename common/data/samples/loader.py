@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from typing import Any
 
 import torch
 from monai.data import DataLoader
 
+from ...atomic import usable_cores
 from ...errors import ConfigError
 from .draws import DrawnSamples
 from .sampler import DrawSampler
@@ -69,6 +69,4 @@ def cores() -> int:
     """Workers for this machine: its cores but one, shared by the processes of a launch; 0 where there is but one."""
     if multiprocessing.current_process().daemon:
         return 0
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    local = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-    return max(0, min(MOST, usable // local - 1))
+    return min(MOST, usable_cores() - 1)

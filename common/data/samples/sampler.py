@@ -26,7 +26,7 @@ class DrawSampler(Sampler[Draw]):
     Without weights every position is drawn once before any is drawn again; with them, positions are drawn with
     replacement. Process ``r`` of ``W`` takes the draws ``r, r + W, ...`` of an epoch, so that a batch of all processes
     together is a run of consecutive draws. When an epoch does not divide by ``W``, its first draws' positions are drawn
-    once more.
+    once more, under the numbers that the next epoch begins with.
 
     Args:
         dataset: the positions.
@@ -90,7 +90,7 @@ class DrawSampler(Sampler[Draw]):
         processes, rank = self.processes, idist.get_rank() if self._rank is None else self._rank
         total = len(self) * processes
         positions = self.positions()
-        first = (self.epoch - 1) * total
+        first = (self.epoch - 1) * self.draws  # for any number of processes
         for number in range(rank, total, processes):
             yield Draw(first + number, int(positions[number % self.draws]))
 
@@ -112,10 +112,14 @@ def balanced_weights(dataset: Any, balance: str) -> NDArray[np.float64]:
         balance: ``task``, ``modality`` or both, separated by commas.
 
     Raises:
-        ConfigError: for something else.
+        ConfigError: for something else, or a data set without ``item_of``.
     """
     keys = [k.strip() for k in balance.split(",")]
-    if not set(keys) <= set(BALANCES) or not hasattr(dataset, "item_of"):
+    if not hasattr(dataset, "item_of"):
+        problem = "this data set does not say which task or modality its cases are of"
+        raise ConfigError(problem, where="balance", got=type(dataset).__name__, expected="a data set with item_of(...)",
+                          hint="leave balance out, or give weights")  # fmt: skip
+    if not set(keys) <= set(BALANCES):
         raise ConfigError("unknown balance", where="balance", got=balance, expected=" or ".join(BALANCES))
     groups = [tuple(str(dataset.item_of(i).get(k)) for k in keys) for i in range(len(dataset))]
     count = Counter(groups)

@@ -67,8 +67,8 @@ class StoredCases(Dataset[Any]):
         missing = dict.fromkeys(n for n in self.names if store.find(self.chain, n) is None)
         first = dict(zip(reversed(self.names), reversed(self.data), strict=True))
         jobs = [Job(first[n], self.chain, n, sources.size(first[n], keys)) for n in missing]
+        sources.save()  # reading all files is remembered, whatever becomes of the rest
         fill(jobs, preprocessing, store, self.reading)
-        sources.save()
         store.used(self.chain, described)
 
     def __len__(self) -> int:
@@ -118,7 +118,10 @@ class StoredCases(Dataset[Any]):
             if folder is not None:
                 return folder
             fill([Job(self.data[position], self.chain, name, 1)], self.preprocessing, self.store, self.reading)
-        raise DataError("a prepared volume cannot be found again", where=self.store.readable[0], got=name)
+        folders = [place / self.chain / name for place in self.store.readable]
+        raise DataError("a prepared volume cannot be found again", where=next(filter(Path.exists, folders), folders[0]),
+                        got=f"case {case_name(self.data[position])}",
+                        hint="delete that folder, or name another --store_dir")  # fmt: skip
 
     def _spoilt(self, folder: Path, error: Exception) -> None:
         """Remove a damaged entry, or pass it over where it cannot be removed."""

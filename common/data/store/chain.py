@@ -20,7 +20,7 @@ import torch
 __all__ = ["chain_json", "digest", "names"]
 
 FORMAT = 1
-_LIBRARIES = ("monai", "torch", "numpy", "scipy", "nibabel", "itk", "pydicom", "scikit-image")
+_LIBRARIES = ("monai", "torch", "numpy", "scipy", "nibabel", "SimpleITK", "pydicom", "pillow", "scikit-image")
 _OURS = __name__.removesuffix(".data.store.chain")
 _VOLATILE = {"R", "_tracing"}  # states that change when a transform is used
 
@@ -29,7 +29,9 @@ def chain_json(chain: Any) -> dict[str, Any]:
     """Classes, settings and versions of everything that decides what a chain computes.
 
     Objects are described by their class and attributes; one that knows better says so with a method
-    ``chain_identity()``. The code of our own classes counts by its hash, that of libraries by their version.
+    ``chain_identity()``. The code of our own classes counts by its hash, that of libraries by their version. Functions
+    count with the file that they are in: a class that leaves its work to some, as one that reads files does, names them
+    in its identity.
 
     Args:
         chain: transforms, most often a MONAI ``Compose``.

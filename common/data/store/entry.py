@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import blosc2
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,9 +26,11 @@ from .content import decoded, encoded, in_kind
 from .layout import Reading, pieces
 from .quantised import pack, unpack
 
-__all__ = ["DamagedEntryError", "StoredArray", "read_entry", "write_entry"]
+__all__ = ["DamagedEntryError", "StoredArray", "box_of", "read_entry", "write_entry"]
 
 TEXT = "entry.json"
+# of the machine and its disks at this moment: the entry is what it was
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.ESTALE, errno.EIO}
 _MAPPED = {} if os.name == "nt" else {"mmap_mode": "r"}
 
 
@@ -74,13 +78,15 @@ class StoredArray:
             part: one slice with step 1 for each leading axis; the others are read whole.
 
         Raises:
-            DamagedEntryError: when the file cannot be read.
+            DamagedEntryError: when the file is not what was written.
+            DataError: when the machine does not let it be read now.
         """
         try:
             array = blosc2.open(str(self.path), mode="r", dparams={"nthreads": 1}, **_MAPPED)
             whole = [*part, *[slice(None)] * (self.ndim - len(part))]
             kept = np.asarray(array[tuple(whole)])
         except (RuntimeError, ValueError, OSError) as error:
+            _refuse_passing(self.path, error)
             raise DamagedEntryError(
                 "a prepared volume cannot be read", where=self.path, got=str(error)[:200]
             ) from error
@@ -99,18 +105,7 @@ class StoredArray:
             high: one past the last.
             fill: value outside.
         """
-        spatial = self.shape[1:]
-        inner = [slice(min(max(0, a), n), max(0, min(b, n))) for a, b, n in zip(low, high, spatial, strict=True)]
-        part = self.read([slice(None), *inner])
-        pad: list[int] = []
-        for a, b, s in zip(reversed(list(low)), reversed(list(high)), reversed(inner), strict=True):
-            pad += [s.start - a, b - max(s.stop, s.start)]
-        if not any(pad):
-            return part
-        full = torch.full((part.shape[0], *(b - a for a, b in zip(low, high, strict=True))), fill, dtype=part.dtype)
-        if part.numel():
-            full[(slice(None), *(slice(s.start - a, s.stop - a) for s, a in zip(inner, low, strict=True)))] = part
-        return full
+        return _filled(self.read, self.shape[1:], low, high, fill)
 
     def whole(self) -> Any:
         """The array as the chain made it: array, tensor, or tensor with its metadata and history."""
@@ -119,6 +114,59 @@ class StoredArray:
         if self.source is not None and isinstance(meta, dict) and "filename_or_obj" in meta:
             meta["filename_or_obj"] = self.source
         return found
+
+
+def box_of(image: Any, low: Sequence[int], high: Sequence[int], fill: float = 0.0) -> Tensor:
+    """The same crop of a prepared array or of one in memory, of which it is never a part.
+
+    Args:
+        image: ``[C, ...]``, a :class:`StoredArray` or anything that is a tensor.
+        low: as of :meth:`StoredArray.box`.
+        high: one past the last.
+        fill: value outside.
+    """
+    if isinstance(image, StoredArray):
+        return image.box(low, high, fill)
+    plain = image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
+    return _filled(lambda part: plain[tuple(part)].clone(), plain.shape[1:], low, high, fill)
+
+
+def _filled(
+    read: Callable[[Sequence[slice]], Tensor],
+    shape: Sequence[int],
+    low: Sequence[int],
+    high: Sequence[int],
+    fill: float,
+) -> Tensor:
+    inner = [slice(min(max(0, a), n), max(0, min(b, n))) for a, b, n in zip(low, high, shape, strict=True)]
+    part = read([slice(None), *inner])
+    pad: list[int] = []
+    for a, b, s in zip(reversed(list(low)), reversed(list(high)), reversed(inner), strict=True):
+        pad += [s.start - a, b - max(s.stop, s.start)]
+    if not any(pad):
+        return part
+    full = torch.full((part.shape[0], *(b - a for a, b in zip(low, high, strict=True))), fill, dtype=part.dtype)
+    if part.numel():
+        full[(slice(None), *(slice(s.start - a, s.stop - a) for s, a in zip(inner, low, strict=True)))] = part
+    return full
+
+
+def _refuse_passing(path: Path, error: Exception) -> None:
+    """Refuse to take for damage what is none, as what is damaged is deleted and made again.
+
+    Raises:
+        DataError: when the machine does not let the file be read.
+    """
+    reason: BaseException | None = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(error, RuntimeError):  # blosc2 does not say why
+        try:
+            path.open("rb").close()
+        except OSError as found:
+            reason = found
+    if isinstance(reason, OSError) and reason.errno in _PASSING:
+        raise DataError("a prepared volume cannot be read now, and was left as it is", where=path,
+                        got=reason.strerror, hint="run the same command again; if it stays so, delete the entry's "
+                        "folder, or name another --store_dir") from error  # fmt: skip
 
 
 def _nothing(number: int, found: Mapping[str, Any]) -> Any:
@@ -155,14 +203,22 @@ def write_entry(folder: Path, content: Mapping[Any, Any], reading: Reading, abou
         text = {"content": encoded(dict(content), keep, f"case {about.get('case', folder.name)}"), "arrays": arrays}
         _synced(aside / TEXT, json.dumps({**text, "about": dict(about)}).encode())
         size = sum(f.stat().st_size for f in aside.iterdir())
-        with contextlib.suppress(FileExistsError, OSError):
-            if not folder.exists():
-                aside.replace(folder)
-        if not folder.exists():
-            aside.replace(folder)
+        _put(aside, folder)
         return size
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put(aside: Path, folder: Path) -> None:
+    """Give a finished entry its name; an entry that lost what says that it is complete gets its files again."""
+    with contextlib.suppress(OSError):
+        if not folder.exists():
+            aside.replace(folder)
+    if not folder.exists():
+        aside.replace(folder)
+    elif aside.exists() and not folder.is_symlink() and not (folder / TEXT).is_file():
+        for file in sorted(aside.iterdir(), key=lambda f: f.name == TEXT):  # what says so comes last
+            file.replace(folder / file.name)
 
 
 def _write_array(path: Path, values: NDArray[Any], reading: Reading) -> dict[str, Any]:
@@ -196,6 +252,7 @@ def read_entry(folder: Path, sources: Mapping[str, str] | None = None) -> dict[A
 
     Raises:
         DamagedEntryError: when a file is missing or shorter than it was.
+        DataError: when the machine does not let it be read now.
         FileNotFoundError: when there is no such entry.
     """
     if not folder.is_dir():
@@ -215,7 +272,10 @@ def read_entry(folder: Path, sources: Mapping[str, str] | None = None) -> dict[A
             return StoredArray(folder / text["arrays"][number]["name"], text["arrays"][number], found)
 
         content: dict[Any, Any] = decoded(text["content"], find)
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (DamagedEntryError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        _refuse_passing(folder, error)
+        if isinstance(error, DamagedEntryError):
+            raise
         raise DamagedEntryError("a prepared case cannot be read", where=folder, got=repr(error)[:200]) from error
     for key, source in (sources or {}).items():
         if isinstance(content.get(key), StoredArray):

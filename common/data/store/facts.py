@@ -37,6 +37,7 @@ def remembered(
         return make()
     sources = store.sources()
     contents = [{k: v for k, v in sources.content(i, keys).items() if k in keys} for i in items]
+    sources.save()
     name = f"{digest([dict(question), contents])}.json"
     for place in store.readable:
         with contextlib.suppress(AmalgamationError, KeyError, TypeError, ValueError):
@@ -44,8 +45,7 @@ def remembered(
             if found.get("question") == parse(json.dumps(dict(question)), error=DataError):
                 return dict(found["answer"])
     answer = make()
-    with contextlib.suppress(OSError, AmalgamationError):  # a memory that cannot be kept is no reason to stop
-        with atomic_write(store.writable() / FACTS / name) as temporary:
-            temporary.write_text(json.dumps({"question": dict(question), "answer": answer}), encoding="utf-8")
-        sources.save()
+    # a memory that cannot be kept is no reason to stop
+    with contextlib.suppress(OSError, AmalgamationError), atomic_write(store.writable() / FACTS / name) as temporary:
+        temporary.write_text(json.dumps({"question": dict(question), "answer": answer}), encoding="utf-8")
     return answer

@@ -20,7 +20,7 @@ from monai.data import get_track_meta, set_track_meta
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ...atomic import process_alive
+from ...atomic import process_alive, usable_cores
 from ...errors import AmalgamationError, DataError
 from ..datasets.dataset_json import case_name
 from .entry import TEXT, write_entry
@@ -237,14 +237,13 @@ def _told(error: Exception, place: Path, case: str | None = None) -> None:
 
 
 def _workers(given: int | None, count: int) -> int:
-    """Processes: as many as cores and memory allow; none of its own for a case or two."""
+    """Processes: as many as memory and this process's share of the cores allow; none of its own for a few cases."""
     if multiprocessing.current_process().daemon:  # a loader's worker has no children
         return 0
     if given is not None:
         return min(given, count)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     fits = int(psutil.virtual_memory().available // _BYTES_PER_WORKER)
-    found = min(cores, 8, count, fits)
+    found = min(usable_cores(), 8, count, fits)
     return 0 if found < 2 or count < 8 else found
 
 

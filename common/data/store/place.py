@@ -16,6 +16,7 @@ from ...command_words import shown_option
 from ...errors import ConfigError, DataError
 from ...literals import file_name
 from ...plain_json import read_object
+from ..datasets.datalist import places as named_places
 from .chain import names
 from .entry import TEXT
 from .owned import (
@@ -245,12 +246,14 @@ def _data_folder(dataset_dir: Any) -> Path | None:
     """The folder of a data set; of several, the one that holds the first."""
     if dataset_dir is None:
         return None
-    if isinstance(dataset_dir, Sequence) and not isinstance(dataset_dir, str):
-        return _data_folder(dataset_dir[0]) if dataset_dir else None
-    path = Path(str(dataset_dir if isinstance(dataset_dir, (str, Path)) else getattr(dataset_dir, "root", dataset_dir)))
+    if isinstance(dataset_dir, str):
+        dataset_dir = named_places(dataset_dir)
+    if isinstance(dataset_dir, Sequence):  # what is listed is not taken apart
+        first = dataset_dir[0] if dataset_dir else None
+        return _data_folder(Path(first) if isinstance(first, str) else first)
+    path = dataset_dir if isinstance(dataset_dir, Path) else Path(str(getattr(dataset_dir, "root", dataset_dir)))
     if not path.exists():
-        first = str(path).split(",")[0].strip()
-        path = Path(first.rpartition("::")[0] or first)
+        path = Path(str(path).rpartition("::")[0] or path)
     path = path.parent if path.is_file() else path
     return path.absolute() if path.is_dir() else None
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
 from numpy.typing import NDArray
 from torch import Tensor
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 from ...errors import ConfigError, DataError
 from ...labels import LabelSpace
 from ..datasets.dataset_json import case_name
-from ..store.entry import StoredArray
+from ..store.entry import box_of
 from .positions import BACKGROUND
 
 __all__ = ["RandomCropsd", "flippable"]
@@ -92,14 +91,14 @@ class RandomCropsd(Randomizable, MapTransform):
         shape = np.array(data[self.keys[0]].shape[1:])
         if turn is None:
             low = self._within(middle - np.array(self.size) // 2, shape)
-            return {k: _box(data[k], low, [a + n for a, n in zip(low, self.size, strict=True)]) for k in self.keys}
+            return {k: box_of(data[k], low, [a + n for a, n in zip(low, self.size, strict=True)]) for k in self.keys}
         half = (np.array(self.size) - 1) / 2
         centre = np.array(self._within(middle - np.array(self.size) // 2, shape)) + half
         reach = np.abs(turn) @ half  # of the turned crop along the volume's axes
         first = np.clip(np.floor(centre - reach), 0, shape - 1).astype(np.int64)
         last = np.clip(np.ceil(centre + reach) + 1, first + 1, shape).astype(np.int64)
         grid = self._grid(turn, centre - first, last - first)
-        return {k: self._sampled(_box(data[k], first.tolist(), last.tolist()), grid, k) for k in self.keys}
+        return {k: self._sampled(box_of(data[k], first.tolist(), last.tolist()), grid, k) for k in self.keys}
 
     def _middle(self, data: Mapping[Hashable, Any]) -> NDArray[np.int64]:
         places = data[self.positions]
@@ -164,15 +163,3 @@ def flippable(labels: LabelSpace, orientation: str | None = "RAS") -> tuple[int,
     if not words & _SIDES:
         return (0, 1, 2)
     return tuple(n for n, code in enumerate(orientation or "") if code not in "RL")
-
-
-def _box(image: Any, low: Sequence[int], high: Sequence[int]) -> Tensor:
-    if isinstance(image, StoredArray):
-        return image.box(low, high)
-    plain = image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
-    spatial = plain.shape[1:]
-    inner = [slice(max(0, a), min(b, n)) for a, b, n in zip(low, high, spatial, strict=True)]
-    pad: list[int] = []
-    for a, b, n in zip(reversed(low), reversed(high), reversed(spatial), strict=True):
-        pad += [max(0, -a), max(0, b - n)]
-    return F.pad(plain[(slice(None), *inner)], pad).clone()

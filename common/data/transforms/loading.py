@@ -14,9 +14,19 @@ from monai.transforms import LoadImaged
 from ...errors import AmalgamationError
 from ...geometry import PLAUSIBLE_SPACING_MM
 from ..datasets.dataset_json import case_name
+from ..dicom.grid import series_grid
+from ..dicom.pixels import read_stack
+from ..dicom.series import read_series
+from ..dicom.slices import scan_files
 from ..io import read_volume
+from ..pictures import read_picture
+from ..volumes.nifti import read_nifti
+from ..volumes.simple_itk import read_itk
 
 __all__ = ["LoadCased"]
+
+# one of each file whose code decides which voxels are read and where they lie
+_READERS = (read_volume, read_nifti, read_itk, read_picture, read_series, scan_files, series_grid, read_stack)
 
 
 class LoadCased(LoadImaged):
@@ -67,8 +77,9 @@ class LoadCased(LoadImaged):
         }
 
     def chain_identity(self) -> dict[str, Any]:
-        """What decides the result; the readers that MONAI found on this machine do not."""
-        return {"keys": self.keys, "channels": self.channels, "image_key": self.image_key, **self.options}
+        """What decides the result, our readers included; those that MONAI found on this machine do not."""
+        settings = {"keys": self.keys, "channels": self.channels, "image_key": self.image_key, **self.options}
+        return {**settings, "readers": _READERS}
 
     def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
         """Return a copy with MetaTensors ``[C, X, Y, Z]``."""

@@ -137,7 +137,8 @@ class MapLabelsd(MapTransform):
     Args:
         keys: label maps of integer value, any shape.
         dataset_dir: anything that ``read_collection`` reads.
-        labels: a network's label space, when it is not the collection's own union; what it lacks is background to it.
+        labels: a network's label space, when it is not the collection's own union; what it lacks is background to it:
+            :class:`DescribeCased`, which stands before, refuses a structure that may not be lacking.
 
     Raises:
         LabelError: for fractional, non-finite or undeclared values, with case, file and values.
@@ -153,7 +154,7 @@ class MapLabelsd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         collection = read_collection(dataset_dir)
         union = labels or collection.labels
-        self.lookup = {d.name: _lookup(union, d.labels) for d in collection.datasets}
+        self.lookup = {d.name: union.lookup(d.labels) for d in collection.datasets}
         self.names = {d.name: d.labels.to_json() for d in collection.datasets}
         self.union = {i: i for i in range(union.num_classes)}
 
@@ -208,11 +209,6 @@ class MapLabelsd(MapTransform):
             mapped[value] = table[value]
         mapped_label = mapped.to(plain.device)[whole]
         return MetaTensor(mapped_label).copy_meta_from(label) if isinstance(label, MetaTensor) else mapped_label
-
-
-def _lookup(own: LabelSpace, labels: LabelSpace) -> dict[int, int]:
-    known = {v: own.index(n) for n, v in zip(labels.names, labels.values, strict=True) if n in own.names}
-    return {0: 0, **dict.fromkeys(labels.values, 0), **known}
 
 
 class CheckGridsd(MapTransform):

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from common.contract import OVERRIDE, Contract
+from common.data.datasets import fitting
 from common.data.datasets.fitting import fitting_items
 from common.data.prompts.objects import ClampModalityd, clip_bounds
 from common.data.prompts.targets import KeepTargetsd
@@ -206,6 +207,32 @@ def test_intensities_that_the_model_never_saw_are_told_and_kept(dataset: Any, ca
     assert "single slice" in doubt(body[:, :, :1]) and "single slice" in caplog.text
     (folder / "a_0000.nii.gz").write_bytes(b"no scan")  # the evaluation itself says so
     assert "doubt" not in fitting_items(folder, "test", known)[0]
+
+
+def test_a_scan_is_read_once_while_it_and_the_card_stay(
+    dataset: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, read = dataset("CT"), list[Any]()
+    real = fitting.read_volume
+
+    def counted(paths: Any, **options: Any) -> Any:
+        read.append(paths)
+        return real(paths, **options)
+
+    def doubt(known: Contract) -> str:
+        return str(fitting_items(folder, "test", known)[0].get("doubt", ""))
+
+    monkeypatch.setattr(fitting, "read_volume", counted)
+    card = Contract(("CT",), {"CT": {"channels": ["CT"], "intensities": [HU]}})
+    other = Contract(("CT",), {"CT": {"channels": ["CT"], "intensities": [{"lows": [-1.0, 0.0], "highs": [0.0, 1.0]}]}})
+    assert doubt(card) == doubt(card) and len(read) == 2, "it may still change unnoticed"
+    monkeypatch.setattr(fitting, "_SETTLED_NS", -(10**18))
+    with caplog.at_level("INFO"):
+        first = doubt(card)
+    assert doubt(card) == first and len(read) == 3 and "comparing 1 scans with the model's card" in caplog.text
+    assert doubt(other) == doubt(other) and len(read) == 4
+    nib.save(nib.Nifti1Image(np.full((8, 8, 1), -1000, np.float32), np.eye(4)), folder / "a_0000.nii.gz")
+    assert "single slice" in doubt(card) and "single slice" not in first and len(read) == 5
 
 
 @pytest.mark.parametrize("name", ["tumor", "label_1", "liver"])

@@ -8,8 +8,9 @@ import pydicom
 import pytest
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
+from common.data.dicom import slices as module
 from common.data.dicom.series import SeriesOptions, list_series, read_dicom, read_series
-from common.data.dicom.slices import holds_dicom, predict_takes
+from common.data.dicom.slices import holds_dicom, predict_takes, scan_files
 from common.errors import AmalgamationError, DataError, GeometryError
 from common.geometry import Grid
 
@@ -172,3 +173,19 @@ def test_folders_that_hold_dicom(dicom_series, tmp_path):
 def test_what_predict_alone_can_do_is_said_so():
     assert predict_takes("--stack 1").startswith("python -m tools predict takes --stack 1;")
     assert "dcm2niix" in predict_takes("--stack 1")
+
+
+def test_a_file_that_goes_while_it_is_read_is_refused_by_name(dicom_series, tmp_path, monkeypatch):
+    dicom_series(tmp_path / "s", voxels((5, 4, 3)))
+    first = min((tmp_path / "s").iterdir())
+    real = module.read_file_meta_info
+
+    def gone(path):
+        if path == first:
+            path.unlink()
+        return real(path)
+
+    monkeypatch.setattr(module, "read_file_meta_info", gone)
+    slices, refused = scan_files(tmp_path / "s")
+    assert len(slices) == 2 and [r.path for r in refused] == [first]
+    assert "FileNotFoundError" in refused[0].error.problem and refused[0].error.where == first

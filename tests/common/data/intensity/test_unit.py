@@ -68,3 +68,5 @@ def test_a_window_takes_the_place_of_labels(make_dataset, tmp_path):
     for wrong in ((5, 5), (1, 0), (1,)):
         with pytest.raises(ConfigError, match="window"):
             window_of(wrong)
+    with pytest.raises(ConfigError, match="window"):
+        intensities(tmp_path, ct_window=[])

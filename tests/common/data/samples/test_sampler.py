@@ -55,7 +55,10 @@ def test_an_epoch_that_does_not_divide_draws_its_first_once_more():
     assert [len(p) for p in parts] == [3, 3]
     together = sorted(parts[0] + parts[1])
     assert [d.number for d in together] == list(range(6)) and together[5].position == together[0].position
-    assert sorted(epoch(DrawSampler(range(5), seed=1, rank=0, processes=2), 2))[0].number == 6
+    for number in (1, 2, 3):
+        alone = epoch(DrawSampler(range(5), seed=1, rank=0, processes=1), number)
+        shared = [d for r in (0, 1) for d in epoch(DrawSampler(range(5), seed=1, rank=r, processes=2), number)]
+        assert sorted(shared)[:5] == alone and [d.number for d in alone] == list(range(5 * number - 5, 5 * number))
 
 
 @pytest.mark.parametrize(("balance", "groups"), [("task", 2), ("modality", 2), ("task,modality", 3)])
@@ -90,3 +93,5 @@ def test_impossible_options_are_refused(options, message):
         DrawSampler(cases(), **options)
     with pytest.raises(ConfigError, match="nothing to draw"):
         DrawSampler([])
+    with pytest.raises(ConfigError, match=r"does not say which task[\s\S]*list"):
+        DrawSampler([0, 1], balance="task")

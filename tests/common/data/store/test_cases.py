@@ -9,6 +9,7 @@ from common.data.samples.draws import DrawnSamples
 from common.data.store.cases import StoredCases, WholeCases, prepared, whole
 from common.data.store.entry import StoredArray
 from common.data.store.place import Store
+from common.errors import DataError
 
 
 @pytest.fixture
@@ -113,6 +114,42 @@ def test_a_damaged_entry_that_cannot_be_removed_is_passed_over(items, reading, t
     cases = StoredCases(items, reading, store=both)
     assert cases[1]["image"].whole().shape == (1, 20, 18, 23) and reading.cases().count("c1") == 2
     assert cases[1]["image"].path.is_relative_to(tmp_path / "b")
+
+
+def test_an_entry_that_lost_its_description_is_prepared_again(items, reading, store):
+    wanted = StoredCases(items, reading, store=store, transform=crop)[0]
+    for text in store.readable[0].rglob("entry.json"):
+        text.unlink()
+    cases = StoredCases(items, reading, store=store, transform=crop)
+    assert torch.equal(cases[0], wanted) and reading.cases().count("c0") == 2
+    assert not list(store.readable[0].rglob(".*.tmp"))
+    StoredCases(items, reading, store=store)
+    assert len(reading.cases()) == 6, "it is complete again"
+
+
+def test_a_damaged_entry_that_nobody_can_remove_is_named(items, reading, store, monkeypatch):
+    cases = StoredCases(items, reading, store=store)
+    folder = store.find(cases.chain, cases.names[1])
+    (folder / "0.b2nd").write_bytes(b"")
+    monkeypatch.setattr("shutil.rmtree", lambda path, **options: None)
+    with pytest.raises(DataError, match="cannot be found again") as caught:
+        cases[1]
+    assert caught.value.where == folder and caught.value.got == "case c1"
+    assert "delete that folder" in caught.value.hint and "--store_dir" in caught.value.hint
+
+
+def test_a_start_that_fails_remembers_what_the_files_hold(items, reading, store, monkeypatch):
+    monkeypatch.setattr("common.data.store.sources._SETTLED_NS", -(10**18))
+
+    class Refusing(type(reading)):
+        def __call__(self, data):
+            raise DataError("the volume holds NaN")
+
+    with pytest.raises(DataError, match="holds NaN"):
+        StoredCases(items, Refusing(reading.log), store=store)
+    assert not list(store.readable[0].rglob("entry.json"))
+    monkeypatch.setattr("common.data.store.sources.file_hash", None)
+    assert len(StoredCases(items, reading, store=store)) == 3
 
 
 def resident():

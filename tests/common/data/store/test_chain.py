@@ -47,8 +47,10 @@ def test_using_a_chain_does_not_change_it():
 
 def test_versions_and_our_own_code_count():
     found = chain_json(chain())
-    assert {"monai", "torch", "numpy"} <= found["libraries"].keys()
+    assert {"monai", "torch", "numpy", "nibabel", "SimpleITK", "pydicom", "pillow"} <= found["libraries"].keys()
     assert "common.data.intensity.volume" in found["code"]
+    readers = {"io", "pictures", "volumes.nifti", "volumes.simple_itk", "dicom.series", "dicom.slices", "dicom.pixels"}
+    assert {f"common.data.{name}" for name in readers} <= found["code"].keys()
     changed = json.loads(json.dumps(found))
     changed["libraries"]["monai"] = "0.0"
     assert digest(changed) != digest(found)

@@ -1,5 +1,8 @@
+import contextlib
 import errno
 import itertools
+import os
+import resource
 
 import numpy as np
 import pytest
@@ -7,8 +10,9 @@ import torch
 from monai.data import MetaTensor
 
 from common.data.store import entry as module
-from common.data.store.entry import DamagedEntryError, StoredArray, read_entry, write_entry
+from common.data.store.entry import DamagedEntryError, StoredArray, box_of, read_entry, write_entry
 from common.data.store.layout import Reading
+from common.errors import DataError
 
 
 @pytest.fixture
@@ -53,6 +57,11 @@ def test_parts_are_parts_of_the_whole(stored):
         high = [a + 12 for a in low]
         wanted = padded[:, *(slice(a + 40, b + 40) for a, b in zip(low, high))]
         assert torch.equal(stored["label"].box(low, high, fill=7.0), wanted), low
+        for same in (stored["label"], label, MetaTensor(label), label.numpy()):
+            found = box_of(same, low, high, fill=7.0)
+            assert type(found) is torch.Tensor and torch.equal(found, wanted), low
+            found.fill_(9.0)
+        assert float(label.max()) < 7, "a crop is no part of what is kept in memory"
 
 
 @pytest.mark.parametrize("harm", ["cut", "gone", "text", "wild"])
@@ -90,3 +99,51 @@ def test_the_second_writer_leaves_what_is_there(case, stored, tmp_path):
     write_entry(tmp_path / "e", {**case, "case": "other"}, Reading(), {})
     assert (tmp_path / "e" / "0.b2nd").stat().st_ino == before.st_ino
     assert [p.name for p in tmp_path.iterdir()] == ["e"]
+
+
+def test_no_link_in_the_place_of_an_entry_is_followed(case, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "e").symlink_to(tmp_path / "elsewhere")
+    write_entry(tmp_path / "e", case, Reading(), {})
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", ["EMFILE", "ENFILE", "ENOMEM", "EACCES", "ESTALE", "EIO"])
+def test_what_the_machine_refuses_now_is_no_damage(stored, tmp_path, monkeypatch, number):
+    def refusing(path, *args, **options):
+        raise OSError(getattr(errno, number), os.strerror(getattr(errno, number)))
+
+    def returned_null(*args, **options):
+        raise RuntimeError("blosc2_schunk_open_offset() returned NULL")
+
+    monkeypatch.setattr(module.blosc2, "open", returned_null)
+    with pytest.raises(DamagedEntryError):
+        stored["image"].read()
+    for method in ("open", "stat"):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(tmp_path), method, refusing)
+            if method == "stat":
+                patch.setattr(type(tmp_path), "is_dir", lambda path: True)
+            for read in (lambda: read_entry(tmp_path / "e"), *([stored["image"].read] if method == "open" else ())):
+                with pytest.raises(DataError, match="left as it is") as caught:
+                    read()
+                assert not isinstance(caught.value, DamagedEntryError)
+                assert caught.value.got == os.strerror(getattr(errno, number))
+    assert (tmp_path / "e" / "0.b2nd").is_file()
+
+
+def test_no_file_left_to_open_is_no_damage(stored, tmp_path):
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 2, most))  # noqa: PTH208
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                opened.append(os.dup(0))
+        with pytest.raises(DataError, match="Too many open files") as caught:
+            stored["image"].read()
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
+    assert not isinstance(caught.value, DamagedEntryError) and stored["image"].read().shape == (2, 30, 25, 20)

@@ -38,3 +38,12 @@ def test_a_damaged_memory_is_found_anew(ask, tmp_path):
     (file,) = (tmp_path / "s" / "facts").iterdir()
     file.write_text("{")
     assert ask(store)["n"] == 2 and ask(store)["n"] == 2
+
+
+def test_what_the_files_hold_is_remembered_when_the_answer_fails(ask, items, tmp_path, monkeypatch):
+    monkeypatch.setattr("common.data.store.sources._SETTLED_NS", -(10**18))
+    store = Store(store_dir=tmp_path / "s")
+    with pytest.raises(ZeroDivisionError):
+        remembered(store, {"asked": "mean"}, items, lambda: {"mean": 1 / 0})
+    monkeypatch.setattr("common.data.store.sources.file_hash", None)
+    assert ask(store)["n"] == 1

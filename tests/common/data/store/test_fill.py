@@ -128,9 +128,13 @@ def test_a_case_that_cannot_be_read_is_named(items, reading, place):
 
 
 def test_how_many_processes(monkeypatch):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
     monkeypatch.setattr(module.psutil, "virtual_memory", lambda: type("M", (), {"available": 64e9}))
     assert [module._workers(None, n) for n in (1, 7, 8, 100)] == [0, 0, 8, 8]
     assert module._workers(3, 2) == 2 and module._workers(0, 100) == 0
     monkeypatch.setattr(module.psutil, "virtual_memory", lambda: type("M", (), {"available": 7e9}))
     assert module._workers(None, 100) == 2
+    monkeypatch.setattr(module.psutil, "virtual_memory", lambda: type("M", (), {"available": 64e9}))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert module._workers(None, 100) == 4, "each process of a launch prepares in its share of the cores"

@@ -23,6 +23,10 @@ def test_the_option_decides_then_the_environment_then_the_data(tmp_path, monkeyp
     assert beside[1].parent == cache and beside[1] != places(tmp_path)[1], "one data set's are not another's"
     assert places(data) == places(str(data)) == places([data, tmp_path]) == places(data / "dataset.json") == beside
     assert places(f"{data},elsewhere") == places(f"{data}::liver") == beside
+    assert places([f"{data}::liver"]) == beside and places([f"{data},elsewhere"]) == [cache] != beside
+    odd = tmp_path / "one, two"
+    odd.mkdir()
+    assert places(str(odd)) == places(f"{odd}::liver") == places(odd) and places(odd)[0] == odd / ".prepared"
     assert places("nowhere") == places(None) == [cache]
     monkeypatch.setenv(VARIABLE, str(tmp_path / "env"))
     assert places(data) == [tmp_path / "env"]
