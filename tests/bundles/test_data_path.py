@@ -35,7 +35,13 @@ def assert_equal(one, other):
 @pytest.mark.parametrize("bundle", ["ka2er", "m4oe"])
 def test_workers_change_nothing_and_a_second_start_prepares_nothing(bundle, phantom_dir, tmp_path):
     first = configured(bundle, 0, phantom_dir, tmp_path)
-    wanted = epochs(first)
+    threads = torch.get_num_threads()
+    try:  # the process itself may have several threads, a worker has one
+        torch.set_num_threads(2)
+        wanted = epochs(first)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
     assert not torch.equal(torch.as_tensor(wanted[0]["image"]), torch.as_tensor(wanted[-1]["image"]))
     (kept,) = listed(tmp_path)
     before = {p: p.stat().st_mtime_ns for p in kept.folder.rglob("*.b2nd")}

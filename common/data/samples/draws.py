@@ -88,13 +88,15 @@ class DrawnSamples(Dataset[Any]):
     def __getitem__(self, draw: Draw | tuple[int, int]) -> Any:
         """The sample of a draw: the same in every process, for every order of asking."""
         number, position = draw
-        tracking = get_track_meta()
+        tracking, threads = get_track_meta(), torch.get_num_threads()
+        torch.set_num_threads(1)  # as a worker has: sums of several threads differ in their last bits
         set_track_meta(False)  # no sample is ever put back on its scan's grid, and keeping its history costs more than
         try:  # the transforms of a slice do
             with Randomness(draw_seed(self.seed, int(number)), getattr(self.dataset, "transform", None)):
                 return self.dataset[int(position)]
         finally:
             set_track_meta(tracking)
+            torch.set_num_threads(threads)
 
     def set_random_state(self, seed: int | None = None, state: Any = None) -> DrawnSamples:
         """Nothing: loaders seed the data sets of their workers, and here a draw's number decides."""
