@@ -83,6 +83,7 @@ def _fitted(
         if contract.modalities and not ignore:
             _as_dicom_says(dataset, case)
         fit = contract.fit(dataset.channels, modality, where=f"{dataset.name}, case {case.id}", ignore=ignore)
+        fit = _as_they_lie(case, fit, dataset) if ignore else fit
         _as_model_reads(case, contract, fit, f"{dataset.name}, case {case.id}", ignore)
         told.update(dict.fromkeys(n.replace(f", case {case.id}", "", 1) for n in fit.notes))
         told.update(dict.fromkeys(_untaught(dataset, contract, fit)))
@@ -168,6 +169,17 @@ def _named(modality: str, fit: Fit) -> str:
     """The model's name of a case's modality, where both mean the same for sure."""
     known = [n for n in fit.modalities if same(n, modality) and (len(meanings(modality)) <= 1 or n == modality)]
     return known[0] if len(known) == 1 else modality
+
+
+def _as_they_lie(case: Case, fit: Fit, dataset: Dataset) -> Fit:
+    """Channels in one file keep their order where the card is not to be obeyed: no command can turn them."""
+    straight = tuple(range(len(fit.order)))
+    if fit.order == straight or len(case.images) == len(fit.order):
+        return fit
+    names = ", ".join(dataset.channels)
+    expected = ", ".join(dataset.channels[i] for i in fit.order)
+    note = f"{dataset.name}: channels {names} lie in one file and are read in the place of {expected}, as asked"
+    return fit._replace(order=straight, notes=(note,))
 
 
 def _in_order(case: Case, order: tuple[int, ...], dataset: Dataset) -> Case:

@@ -62,8 +62,13 @@ def test_what_does_not_fit_is_refused(dataset: Any, caplog: pytest.LogCaptureFix
     assert "d: channel T2 MR in the place of channel CT, as asked" in caplog.text
     with pytest.raises(DataError, match="missing channel FLAIR"):
         fitting_items(dataset("T1"), "test", contract("T1", "FLAIR"), ignore_card=True)
+    joined = dataset("FLAIR", "T1", joined=True)
     with pytest.raises(DataError, match="in one file"):
-        fitting_items(dataset("FLAIR", "T1", joined=True), "test", contract("T1", "FLAIR"))
+        fitting_items(joined, "test", contract("T1", "FLAIR"))
+    (item,) = fitting_items(joined, "test", contract("T1", "FLAIR"), ignore_card=True)
+    assert Path(item["image"]).name == "whole.nii.gz"
+    assert "d: channels FLAIR, T1 lie in one file and are read in the place of T1, FLAIR, as asked" in caplog.text
+    assert "are read in the model's order" not in caplog.text
 
 
 def test_dicom_files_that_say_something_else(dicom_series: Any, tmp_path: Path) -> None:
