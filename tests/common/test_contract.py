@@ -120,6 +120,7 @@ def test_a_ct_is_in_hu_whatever_the_card_says_of_it() -> None:
     for made in (contract(CT=entry("CT", stats=None)), contract(CT={"channels": ["NCCT"]}), Contract(("CT",)),
                  Contract(("CT",), {"CT": {}})):  # fmt: skip
         assert "rescaled" in str(made.odd([Range(0, 1, 0, 1)])) and made.odd([Range(-1010, 200, -1024, 900)]) is None
+        assert "rescaled" in str(made.odd([Range(-2.2, 2.8, -2.4, 9.1)]))  # z-scores
     taught = contract(CT=entry("CT", stats={"lows": [0, 0], "highs": [1, 1]}))
     assert taught.odd([Range(0, 1, 0, 1)]) is None and Contract(("MR",)).odd([Range(0, 1, 0, 1)]) is None
 
