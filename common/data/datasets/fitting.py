@@ -19,6 +19,7 @@ from ..remarks import remarks
 from .datalist import Collection, items, read_collection
 from .dataset import Dataset
 from .dataset_json import Case
+from .known_cases import is_known_data
 from .naming import is_general, is_nameless
 from .verify_contents import other_dicom
 
@@ -135,11 +136,14 @@ def _meant(dataset: Dataset, split: str, contract: Contract, ignore: bool) -> li
     shared = [n for n in dataset.labels.names if n in taught]
     nameless = list(filter(is_nameless, shared))
     doubtful = [*nameless, *filter(is_general, shared)]
-    if dataset.name in known or not doubtful or all(c.label is None for c in dataset.cases(split)):
+    if not doubtful or all(c.label is None for c in dataset.cases(split)):
+        return []
+    own = is_known_data(dataset, contract.data)
+    if own:
         return []
     whose = f" ({', '.join(sorted(known))})" if known else ""
     entry = json.dumps({dataset.name: {"labels": {doubtful[0]: "<organ> " + doubtful[0]}}}, ensure_ascii=False)
-    if nameless and known and not ignore:
+    if nameless and known and own is False and not ignore:
         problem = "the model learned from another data set, and nobody gave these structures names"
         expected = f"structures of one of{whose}"
         hint = f'if they differ: "tasks": {entry} in collection.json; or add {OVERRIDE}'
