@@ -13,9 +13,10 @@ from .card import ModelCard
 from .channel_doubt import remarks
 from .channel_order import closest, order_of
 from .contract_form import checked_contract, checked_names
+from .dicom_tags import of_dicom
 from .errors import AmalgamationError, DataError
 from .intensity_range import Range, odd_ct_for, odd_for
-from .modalities import has_unit, is_ct, meanings, of_dicom, same
+from .modalities import has_unit, is_ct, meanings, same
 from .name_words import plain
 from .weights import read_card
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
 
 from .name_words import FILLERS, PLAIN, coloured, is_contrast, plain, told_of, words
 from .vocabulary import (
+    APART,
     AXES,
     CERTAIN,
     COLOURS,
@@ -28,17 +28,8 @@ from .vocabulary import (
     split_words,
 )
 
-__all__ = ["DICOM_KINDS", "Modality", "details", "has_unit", "is_cone_beam", "is_ct", "kind_of", "meanings", "of_dicom",
-           "quantities", "same", "tracers"]  # fmt: skip
-
-DICOM_KINDS = {
-    "CT": "CT", "MR": "MR", "PT": "PT", "US": "US", "IVUS": "US", "NM": "NM", "MG": "XR", "CR": "XR", "DX": "XR",
-    "RF": "XR", "XA": "XR", "IO": "XR", "PX": "XR", "XC": "photo", "GM": "photo", "SM": "photo", "ES": "photo",
-    "OP": "photo", "DMS": "photo", "OPT": "OCT", "OCT": "OCT", "IVOCT": "OCT", "ST": "NM", "MA": "MR", "MS": "MR",
-    "BMD": "XR", "RTIMAGE": "XR", "RG": "XR", "DF": "XR", "DG": "XR", "TG": "photo", "OPM": "photo", "CF": "XR",
-}  # fmt: skip
-# What DICOM's tag Modality means; other values tell nothing about intensities. See :func:`of_dicom`.
-
+__all__ = ["Modality", "details", "has_unit", "is_cone_beam", "is_ct", "kind_of", "meanings", "quantities", "same",
+           "tracers"]  # fmt: skip
 
 _CONE_BEAM = {"cbct", "kvcbct", "dvt", "dynact", "xperct", "conebeam"}  # DVT: the German name
 
@@ -89,18 +80,6 @@ def kind_of(name: str) -> str:
 def is_ct(name: str) -> bool:
     """Whether a name means CT, with intensities in HU, and nothing else: no map of iodine or perfusion."""
     return meanings(name) == {Modality("CT")}
-
-
-def of_dicom(tag: str, known: Iterable[str] = ()) -> str:
-    """What DICOM's tag Modality says, as the name of a modality; empty when it tells nothing about intensities.
-
-    A C-arm's cone-beam CT comes as ``XA``, as projections do: it is CBCT where a name says that cone-beam CT is meant.
-
-    Args:
-        tag: its value.
-        known: names that it is compared with.
-    """
-    return "CBCT" if tag == "XA" and any(map(is_cone_beam, known)) else DICOM_KINDS.get(tag, "")
 
 
 @cache
@@ -189,6 +168,8 @@ def _same(one: Modality, other: Modality) -> bool | None:
         return True
     if told & ORDERS:
         return False if len(told & ORDERS) > 1 else len(told) == 1 or None
+    if told & APART and len(told) > 1:
+        return False
     if one.sequence == other.sequence:
         return True if one.sequence or one.kind != "MR" else None
     colours = {m.sequence in COLOURS for m in (one, other)}

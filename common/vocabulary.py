@@ -7,7 +7,7 @@ from functools import cache
 
 from .name_words import FILLERS, PLACES, PLAIN, is_contrast, words
 
-__all__ = ["AXES", "CERTAIN", "COLOURS", "CT_WORD", "IN_PHASE", "KIND_OF", "LOW_B", "MR_WORDS", "ORDERS",
+__all__ = ["APART", "AXES", "CERTAIN", "COLOURS", "CT_WORD", "IN_PHASE", "KIND_OF", "LOW_B", "MR_WORDS", "ORDERS",
            "OUT_OF_PHASE", "PERFUSION", "PHOTOS", "SEQUENCES", "TENSOR", "VARIANTS", "is_sequence",
            "split_words"]  # fmt: skip
 
@@ -21,15 +21,15 @@ _KINDS = {
     "MR": "mr mri mra mrv mrcp nmr fmri cmr cmri mrt irm rm magnetic kernspin kernspintomographie magnetresonanz "
     "magnetresonanztomographie magnetique magnetica rnm rmn mrs mrsi",
     "US": "us usg ultrasound ultrasonography sonography sonogram tte tee ivus echocardiography doppler bmode trus ceus "
-    "sonographie ultraschall echographie ecografia",
+    "bdus sonographie ultraschall echographie ecografia",
     "PT": "pt suvbw sul suvlbm suvr pet tep fdg suv psma dotatate dotatoc dotanoc fapi florbetapir florbetaben "
     "flutemetamol fluciclovine",
     "NM": "nm spect scintigraphy szintigraphie szintigrafie scintigraphie",
     "XR": "xr xray cr dx cxr mg radiograph radiography rx mammo mammogram mammography fluoroscopy xa angiogram dsa "
-    "rontgen roentgen radiographie radiografia mammographie tomosynthesis dbt",
+    "bmd dexa dxa rontgen roentgen radiographie radiografia mammographie tomosynthesis dbt",
     "photo": "photo photos photograph photographs rgb rgba bgr bgra hsv ycbcr cmyk colour color picture camera foto "
     "fotos",
-    "OCT": "oct octa",
+    "OCT": "oct octa ivoct",
 }
 KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words.split()}
 _WORDS_OF_MR = "dixon mdixon tse fse epi bold mtr mtc mton mtoff ciss ute zte qsm dess hbp eob fgre"
@@ -39,7 +39,9 @@ PHOTOS = {
     "autofluorescence": "autofluorescence faf", "infrared": "infrared nir", "narrow band": "nbi",
     "dermoscopy": "dermoscopy dermoscopic dermatoscopy skin",
     "endoscopy": "endoscopy endoscopic colonoscopy gastroscopy wli endoskopie",
-    "fundus": "fundus retina retinal cfp", "histology": "histology histopathology pathology wsi microscopy",
+    "fundus": "fundus retina retinal cfp",
+    "thermography": "thermography thermogram thermal", "diaphanography": "diaphanography",
+    "histology": "histology histopathology pathology wsi microscopy",
 }  # fmt: skip
 # beside the kind; without any, a PET is of any tracer, and a CT, an OCT or an ultrasound is the usual one
 VARIANTS = {
@@ -54,11 +56,15 @@ VARIANTS = {
     "CT": {"iodine": r"iodine|iod|iode", "CBF": r"r?cbf", "CBV": r"r?cbv", "MTT": r"r?mtt", "Tmax": r"tmax",
            "TTP": r"r?ttp", "scout": r"scout|topogram|scanogram|locali[sz]er|surview", "sinogram": r"sinogram",
            "dose": r"(?:rt)?dose", "mask": r"mask|labelmap", "Zeff": r"zeff", "electron density": r"electrondensity"},
-    "OCT": {"angiography": r"octa|angiography"},
+    "OCT": {"intravascular": r"ivoct|intravascular|intracoronary", "angiography": r"octa|angiography"},
     "XR": {"tomosynthesis": r"tomosynthesis|dbt",
-           "mammography": r"mammo\w*|mg", "chest": r"cxr|chest|thorax", "angiography": r"dsa|angiogra\w+|xa"},
-    "US": {"doppler": r"doppler", "elastography": r"elastography|swe"},
+           "mammography": r"mammo\w*|mg", "fluoroscopy": r"fluoroscop\w+",
+           "dental": r"dental|intraoral|panoramic|orthopanto\w+|opg|bitewing", "bone density": r"bmd|dexa|dxa",
+           "chest": r"cxr|chest|thorax", "angiography": r"dsa|angiogra\w+|xa"},
+    "US": {"intravascular": r"ivus|intravascular|intracoronary", "bone density": r"bdus",
+           "doppler": r"doppler", "elastography": r"elastography|swe"},
 }  # fmt: skip
+APART = {"intravascular", "bone density"}  # beside these no usual one of the kind is meant
 LOW_B = 200
 ORDERS = {"rgb", "bgr", "hsv", "lab", "ycbcr", "cmyk"}
 COLOURS = {"red", "green", "blue"}

@@ -17,7 +17,7 @@ TOLD = """US ultrasound with contrast|X-ray fluoroscopy|X-ray;contrast X-ray
 CT zscore|CT noNorm|CT image|T1 scanner|CT DRR|CT RTDOSE|CT VNC|CT MPR|DESS CT7x
 CT virtual non-contrast CT|CT CT MIP|CT lung window CT|CT PET/CT|PET PET/MR|CT SPECT/CT|CT sCT
 CT CT projection|CT corticomedullary;CT nephrographic|CT 70keV;CT VMI 40|CT PVP;CT HAP|CT NCCT_x7|NCCT CT
-CT arterial;CT|T1 MR|T2 MR|FDG PET|CXR hand X-ray|X-ray mammography|US IVUS|IVUS US|US TEE|US doppler US
+CT arterial;CT|T1 MR|T2 MR|FDG PET|CXR hand X-ray|X-ray mammography|US TEE|US doppler US
 US CEUS|histology H&E;histology IHC|T1 T1 subtraction|T1 T1 hepatobiliary|FLAIR FLAIR post contrast
 DWI DWI b0|DWI b0|SWI SWI phase|MR DWI b0|cine SAX;cine LAX|cine short axis;cine long axis
 echo A4C;echo A2C|PET PET counts|PET Bq/ml PET|CT abdomen;CT thorax|A B"""
@@ -28,7 +28,7 @@ T1 T1Gad|CT CT scout|CT topogram CT|CT CT sinogram|CT CT mask|CT dose CT|CT DECT
 CT electron density CT|SUV PET Bq/ml|SUV PET counts|SUV Ki PET|SUV PET sinogram|cine 4D flow
 fundus fluorescein angiography|fundus FA fundus|mammography tomosynthesis|T2 CTgated|T2 CTres|T2 MDCT
 T2 HRCTlung|T2 ctvenous|T2 XCT|T2 angioCT|T2 CTmitKM|CT T2SPIR|CT T1DUAL|CT T1DIXON|CT PDFS|CT gadoT1
-CT DESS|CT QSM|CT TSE|CT EPI|CT BOLD|CT RNM|CT STIRw|ADC MR b0"""
+CT DESS|US IVUS|IVUS US|CT QSM|CT TSE|CT EPI|CT BOLD|CT RNM|CT STIRw|ADC MR b0"""
 
 
 def pairs(table: str) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.modalities import DICOM_KINDS, Modality, is_cone_beam, is_ct, kind_of, meanings, of_dicom, same, tracers
+from common.modalities import Modality, is_cone_beam, is_ct, kind_of, meanings, same, tracers
 from common.name_words import plain
 
 
@@ -49,18 +49,6 @@ def test_what_can_be_one_thing() -> None:
         same("red", "blue") is False and same("red", "photo") is None and same("T1 in phase", "T1 out phase") is False
     )
     assert same("T1 + FLAIR", "CT") is False and same("T1 + FLAIR", "MR") is None
-
-
-def test_dicoms_tags_are_kinds_that_names_have() -> None:
-    kinds = {m.kind for name in ("CT", "MR", "PT", "US", "NM", "XR", "photo", "OCT") for m in meanings(name)}
-    assert set(DICOM_KINDS.values()) <= kinds
-
-
-def test_a_c_arm_s_cone_beam_ct_comes_as_xa() -> None:
-    for name in ("CBCT", "cone-beam CT", "DVT", "DynaCT"):
-        assert same(of_dicom("XA", [name]), name) is True and is_ct(name)
-    assert of_dicom("XA", ["CT"]) == "XR" == of_dicom("XA") and same(of_dicom("XA", ["CTA"]), "CTA") is False
-    assert of_dicom("CT", ["CBCT"]) == "CT" and of_dicom("OT") == "" == of_dicom("")
 
 
 def test_t1_flair_is_weighted_by_t1() -> None:
