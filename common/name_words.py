@@ -8,7 +8,10 @@ from collections.abc import Sequence
 
 __all__ = ["FILLERS", "PLACES", "PLAIN", "TIMES", "coloured", "is_contrast", "plain", "told_of", "words"]
 
-_WITH_CONTRAST = "c ce gd post contrast enhanced km kontrastmittel postcontrast plusc injecte injectee ethrive eob"
+_WITH_CONTRAST = (
+    "c ce gd post contrast contraste contrasto kontrast enhanced km kontrastmittel postcontrast plusc injecte injectee "
+    "ethrive eob"
+)
 _CONTRAST = set(_WITH_CONTRAST.split())
 _AGENT = re.compile(
     r"(?:post)?gado?\w*|gd\w*|(?:prim|eo|magne|gado|resov|abla)\w*vist|dotarem|clariscan|prohance|omniscan|multihance|"
@@ -69,7 +72,10 @@ _TOLD = {
     "mdixon": "dixon",
 }  # fmt: skip
 _SPELT_OUT = {
-    r"w/o\b": "without ", r"\bw/(?=\s|$)": "with ",
+    r"\b(?:w|with|mit|avec|con|com)\b[\s,/&+-]*(?:(?:and|or|und|oder|et|ou|y|e|o)\b)?[\s/&+-]*"
+    r"(?:w/o(?:ut)?|wo|without|ohne|sans|sin|sem)\b|\+\s*/\s*-|\u00b1": " withorwithout ",
+    r"(?<![a-z])pre[\s/&+-]*(?:and|or|und|et)?[\s/&+-]*post(?![a-z])": " preandpost ",
+    r"w/o(?:ut)?\b": "without ", r"\bw/(?=\s|$)": "with ",
     r"(?<![a-z])ct[\s_-]*angiogra(?:phy|m|fie|phie|fia)": "cta", r"(?<![a-z])ct[\s_-]*perfusion": "ctp",
     r"computed[\s_-]tomography": "ct", r"positron[\s_-]emission[\s_-]tomography": "pet",
     r"optical[\s_-]coherence[\s_-]tomography": "oct", r"(?<![a-z])b[\s_-]mode": "bmode",

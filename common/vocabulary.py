@@ -6,6 +6,7 @@ import re
 from functools import cache
 
 from .name_words import FILLERS, PLACES, PLAIN, is_contrast, words
+from .negations import without_denied
 
 __all__ = ["APART", "AXES", "CERTAIN", "COLOURS", "CT_WORD", "IN_PHASE", "KIND_OF", "LOW_B", "MR_WORDS", "ORDERS",
            "OUT_OF_PHASE", "PERFUSION", "PHOTOS", "SEQUENCES", "TENSOR", "VARIANTS", "is_sequence",
@@ -109,9 +110,9 @@ _GLUED = re.compile(r"(t[12])w?(?!eight|icht)(?=[a-z])(.{2,})|(hrct|msct|mdct|ct
 
 @cache
 def split_words(name: str) -> tuple[str, ...]:
-    """The words of a name; of one that nobody knows, such as ``T2SPIR``, the known head and the rest."""
+    """The words of a name, what it denies taken together; of an unknown one, such as ``T2SPIR``, head and rest."""
     found: list[str] = []
-    for word in words(name):
+    for word in without_denied(words(name)):
         glued = None if _is_known(word) else _GLUED.fullmatch(word)
         found += [word] if glued is None else [p for p in glued.groups() if p]
     return tuple(found)
