@@ -17,7 +17,7 @@ from .dicom_tags import of_dicom
 from .errors import AmalgamationError, DataError
 from .intensity_range import Range, odd_ct_for, odd_for
 from .modalities import has_unit, is_ct, meanings, same
-from .name_words import plain
+from .name_words import meant_together, plain
 from .weights import read_card
 
 __all__ = ["OVERRIDE", "Contract", "Fit", "contract_of"]
@@ -224,7 +224,8 @@ class Contract:
                 return None
             if len(stored) != len(own):  # the card does not say; a CT is in HU all the same
                 stored = [None] * len(own)
-            found = [_odd(r, s, c, name) for r, s, c in zip(ranges, stored, own, strict=True)]
+            named = meant_together(own)
+            found = [_odd(r, s, c, name) for r, s, c in zip(ranges, stored, named, strict=True)]
             if not any(found):
                 return None
             reasons.append(f"{name or ', '.join(own)}: " + "; ".join(f for f in found if f))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from .name_words import FILLERS, is_contrast, told_of
+from .name_words import is_contrast, told_of
 
 __all__ = ["NEGATORS", "without_denied"]
 
@@ -14,8 +14,11 @@ NEGATORS = set(_DENYING.split())
 _SHORT = {"wo"}  # a negator before contrast, or at the end
 _BEHIND = NEGATORS | {"none", "off", "free", "nein", "false", "absent", "nil", "frei"}
 _WITH = {"with", "w", "mit", "avec", "con", "and", "und", "et"}
-_SMALL = "iv intravenous intravenose intravenoser intraveineux intravenosa intravenoso i v any use d l"
-_BETWEEN = FILLERS | set(_SMALL.split())
+_SMALL = (
+    "iv intravenous intravenose intravenoser intraveineux intravenosa intravenoso i v any use d l the of de del da do "
+    "du des la le el en in for"
+)
+_BETWEEN = set(_SMALL.split()) | _WITH
 _CALLED = (
     "contraste contrasto kontrast kontrastmiddel injection injektion iniezione inyeccion injecao mdc pdc cm civ agent "
     "agents medium media enhancement injected produit mezzo produto medio"

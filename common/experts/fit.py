@@ -18,7 +18,7 @@ from ..data.datasets.naming import is_general, is_nameless
 from ..errors import AmalgamationError, DataError, ExpertError
 from ..labels import LabelSpace, sides
 from ..modalities import meanings, same
-from ..name_words import coloured
+from ..name_words import meant_together
 from ..weights import read_card
 from .spec import ExpertSpec
 from .trust import WEIGHTS
@@ -162,7 +162,7 @@ def _other_modality(spec: ExpertSpec, card: Contract, channels: Sequence[str] | 
     if left:
         names = " or ".join(found.modalities)
         logger.warning("expert %r: its card says that it was never taught on %s: %s", spec.name, names, ", ".join(left))
-    told = [{m.kind for m in meanings(c)} for c in coloured(spec.channels)]
+    told = [{m.kind for m in meanings(c)} for c in meant_together(spec.channels)]
     if not all(told) or any("photo" in kinds for kinds in told):  # pictures in colours may show anything
         return ""
     kinds = {m.kind for m in meanings(modality)}
