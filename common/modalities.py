@@ -27,6 +27,7 @@ from .vocabulary import (
     TENSOR,
     USUAL_CT,
     VARIANTS,
+    WEIGHTINGS,
     is_sequence,
     split_words,
 )
@@ -230,7 +231,7 @@ def tracers(one: str, other: str) -> str:
 def _told_by_ct(word: str) -> set[str]:
     """What a word that means CT says beside it; of another kind of CT, or a word that may be none, the word itself."""
     bare = word.rstrip("0123456789")
-    if re.match(r"n|plain", word):
+    if re.match(r"n|ue|plain", word):
         return {"pre"}
     if re.match(r"c[ec]ct|contrast|angio|.*cta|ct(?:pa|ca)", word):
         return {"post"} | ({"lung"} if bare == "ctpa" else {"heart"} if bare in ("ccta", "ctca") else set())
@@ -265,7 +266,8 @@ def _meanings_of(name: str) -> set[Modality]:
         return {Modality(k, s) for k in ("CT", "MR") for s in sequences}
     if sequences and kinds <= {"MR", "US"}:  # an echo's number, a doppler of MR: the sequence decides
         return {Modality("MR", s) for s in sequences}
-    several = {Modality("MR", s) for s in sequences or {""}} if "MR" in kinds else set()
+    weighted = sequences & WEIGHTINGS if "CT" in kinds else set()  # "T2 CT" may be either
+    several = {Modality("MR", s) for s in sequences or {""}} if "MR" in kinds else {Modality("MR", s) for s in weighted}
     return several | {Modality(k, _variant(found, k)) for k in kinds - {"MR"}}
 
 

@@ -20,15 +20,15 @@ _AGENT = re.compile(
 )
 _WITHOUT = (
     "non no pre without native unenhanced precontrast nc ohne sans nativ natif natives nativer sem senza sin "
-    "noncontrast plain nonenhanced"
+    "noncontrast plain nonenhanced minusc"
 )
 PLAIN = set(_WITHOUT.split())
 # Words that say: without contrast.
 _SILENT = (
-    "image images scan scans phase series sequence channel weighted w of map maps gewichtet wichtung pondere ponderee "
-    "aufnahme bild mit avec with and the in for de del da do du des la le el en et und von con com volume volumes "
-    "slice slices raw data dataset original full res resampled registered corrected routine standard diagnostic "
-    "clinical medical exam examination study imaging acquisition modality thin iso isotropic lowdose patient "
+    "image images scan scans phase series sequence channel weighted w of map maps mapping gewichtet wichtung pondere "
+    "ponderee aufnahme bild mit avec with and the in for de del da do du des la le el en et und von con com volume "
+    "volumes slice slices raw data dataset original full res resampled registered corrected routine standard "
+    "diagnostic clinical medical exam examination study imaging acquisition modality thin iso isotropic lowdose patient "
     "digital tse fse"
 )
 FILLERS = set(_SILENT.split())
@@ -84,8 +84,10 @@ _SPELT_OUT = {
     r"\b(?:w|with|mit|avec|con|com)\b[\s,/&+-]*(?:(?:and|or|und|oder|et|ou|y|e|o)\b)?[\s/&+-]*"
     r"(?:w/o(?:ut)?|wo|without|ohne|sans|sin|sem)\b|\+\s*/\s*-|\u00b1": " withorwithout ",
     r"(?<![a-z])pre[\s/&+-]*(?:and|or|und|et)?[\s/&+-]*post(?![a-z])": " preandpost ",
+    r"([a-z]+)-(?:free|frei|less)\b": r" without \1 ", r"\s-(?=(?:c|ce|km|gd|contrast)\b)": " without ",
     r"w/o(?:ut)?\b": "without ", r"\bw/(?=\s|$)": "with ",
-    r"(?<![a-z])ct[\s_-]*angiogra(?:phy|m|fie|phie|fia)": "cta", r"(?<![a-z])ct[\s_-]*perfusion": "ctp",
+    r"(?<![a-z])ct[\s_-]*angio(?:gra(?:phy|m|fie|phie|fia))?(?![a-z])|(?<![a-z])angio[\s_-]*ct(?![a-z])": "cta",
+    r"(?<![\w.])\d+(?:\.\d+)?\s*(?:-|\.\.+|to|bis)\s*\d+(?!\w)": " span ", r"(?<![a-z])ct[\s_-]*perfusion": "ctp",
     r"computed[\s_-]tomography": "ct", r"positron[\s_-]emission[\s_-]tomography": "pet",
     r"optical[\s_-]coherence[\s_-]tomography": "oct", r"(?<![a-z])b[\s_-]mode": "bmode",
     r"tomografia[\s_-](?:computari[sz]ada|computerizzata)": "ct", r"computer[\s_-]tomogra(?:ph|f)ie": "ct",
@@ -128,7 +130,7 @@ def words(name: str) -> list[str]:
     for long, short in _SPELT_OUT.items():
         text = re.sub(long, short, text)
     text = re.sub(r"(?<![a-z])x[\s_-]?ray", "xray", text)
-    text = _SIGN.sub(lambda m: " plusc" if "+" in m[0] else " nc", text)
+    text = _SIGN.sub(lambda m: " plusc" if "+" in m[0] else " minusc", text)
     return re.findall(r"[^\W_]+", text)
 
 

@@ -23,6 +23,7 @@ _CALLED = (
     "contraste contrasto kontrast kontrastmiddel injection injektion iniezione inyeccion injecao mdc pdc cm civ agent "
     "agents medium media enhancement injected produit mezzo produto medio"
 )
+_CALLED_ALONE = {"contrast", "kontrast", "contraste", "contrasto"}
 _GIVEN = set(_CALLED.split())
 _GLUED = re.compile(r"(non|no|ohne|sans|without|wo)([a-z]+)")
 
@@ -43,6 +44,11 @@ def without_denied(words: Sequence[str]) -> tuple[str, ...]:
     found: list[str] = []
     while left:
         word = left.pop(0)
+        if word == "0" and found and found[-1] in _CALLED_ALONE:
+            word = "zero"  # "contrast 0": denied, or one of several
+        if word == "minusc" and found and told_of(found[-1]) == "fatsat":
+            found.pop()  # "FS-"
+            continue
         behind = word in _BEHIND and (word not in NEGATORS or not left)
         if behind and found and _is_deniable(found[-1]):
             denied = found.pop()

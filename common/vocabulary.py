@@ -10,10 +10,11 @@ from .negations import without_denied
 
 __all__ = ["APART", "AXES", "CERTAIN", "COLOURS", "CT_WORD", "GRADIENT", "IN_PHASE", "KIND_OF", "LOW_B", "MR_WORDS",
            "ORDERS", "OUT_OF_PHASE", "PART_OF", "PERFUSION", "PHOTOS", "SEQUENCES", "TENSOR", "USUAL_CT", "VARIANTS",
+           "WEIGHTINGS",
            "is_sequence", "split_words"]  # fmt: skip
 
 CT_WORD = re.compile(
-    r"(?:c|nc|nonc|ce|hr|ld|uld|cb|cc|4d|mv|kv|s|de|ds|pc|qc|q|p|ab|plain|native|contrast|md|ms|x|hrpq|kvcb|angio|uro|"
+    r"(?:c|nc|nonc|ne|ue|ce|hr|ld|uld|cb|cc|4d|mv|kv|s|de|ds|pc|qc|q|p|ab|plain|native|contrast|md|ms|x|hrpq|kvcb|angio|uro|"
     r"entero|colono|cardio)?ct(?:a|p|v|pa|ca|ac|scan|abd)?\d*$"
 )
 USUAL_CT = {"ct", "ctscan", "ctabd", "hrct", "ldct", "uldct", "msct", "mdct", "kvct"}
@@ -92,6 +93,7 @@ PART_OF: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("ADC", "eADC", "AD", "RD"), _OF_DIFFUSION), **dict.fromkeys(("FA", "MD"), _OF_DIFFUSION[:3]),
     **dict.fromkeys(("CBF", "CBV", "MTT", "Tmax", "TTP", "Ktrans", "kep"), _OF_PERFUSION),
 }  # fmt: skip
+WEIGHTINGS = {"T1", "T1c", "T2", "FLAIR", "PD", "ADC"}
 GRADIENT = {"gre", "ffe", "fgre", "medic", "merge"}
 CERTAIN = (
     "DELAYED",

@@ -13,8 +13,10 @@ CT arterial;CT HAP|SUV SUVbw|PET SUV|FDG-PET 18F-FDG|DWI b1000|ADC apparent diff
 T1 out;OutPhase|T1 opposed phase;T1 OP|CFP fundus|US B-mode;ultrasound|CBCT DVT
 T1 Dixon water;T1 mDIXON W|CT nephrographic;nephrogenic CT|cine cine SAX|arterial CT;CT, arterial
 MR T1 FS|CT cor;CT coronal
-FDG PET/CT;FDG-PET CT|CT + PET;PET + CT|b800 DWI_b-800|b800 b-value 800|b800 bval=800|b800 DWI 800|b800 DWI b=800 s/mm^2
-b1000 b=1000 s/mm2|b50 b0050|b50 b=50.0|b0 DWI b=0|b0 B0|CT HRCT|CT CTPA|CT kVCT|T1 T1 FLAIR|T1 T1 MPRAGE|T1c CT1w
+FDG PET/CT;FDG-PET CT|CT + PET;PET + CT|b800 DWI_b-800|b800 b-value 800|b800 bval=800|b800 DWI 800
+b800 DWI b=800 s/mm^2
+b1000 b=1000 s/mm2|b50 b0050|b50 b=50.0|b0 DWI b=0|b0 B0|CT HRCT|CT CTPA|CT CT-Angio|CTA Angio-CT|CT kVCT
+T1 T1 FLAIR|T1 T1 MPRAGE|T1c CT1w
 SUV PET g/ml|SUV g/mL;SUVbw|PET kBq/mL;PET kBq/cc|DWI TRACEW|CTP;CT perfusion"""
 TOLD = """US ultrasound with contrast|X-ray fluoroscopy|X-ray;contrast X-ray
 CT zscore|CT noNorm|CT image|T1 scanner|CT DRR|CT RTDOSE|CT VNC|CT MPR|DESS CT7x
@@ -26,7 +28,8 @@ DWI DWI 0|DWI DWI 50|SWI SWI phase|MR DWI b0|cine SAX;cine LAX|cine short axis;c
 echo A4C;echo A2C|PET PET counts|PET Bq/ml PET|CT abdomen;CT thorax|A B
 PET-CT;FDG PET-CT|FDG PET-CT;PET-CT|CT CTV|CT pCT|CT MVCT|CT CTP|CT qCT|CT XCT|CT DECT|CT GTV|CT CTDIvol|CT ctrl
 T2 T2 GRE|SWI;T2 GRE|T1 MR T1 GRE|SWI;MR GRE|T1c;T1c FLAIR|T1 T1 T2|T2 PD T2|PD PD/T2|FLAIR FLAIR SWI|MRA MRA T2
-CT HU x10|CT HU+1024|CT HU + 1024|CT HU - 1000|CT CT (HU/10)|CT HU/2|CT HU*10|CT CT g/ml|CT CT %|CT CT mm/s|SUV PET %
+CT HU x10|CT HU+1024|CT HU + 1024|CT HU - 1000|CT CT (HU/10)|CT HU/2|CT HU*10|CT CT g/ml|CT CT %|CT CT mm/s
+CT CT 0-1|CT T2CT|CT CT 0..255|SUV PET %
 PET kBq/ml PET|ADC ADC *10^-6|b800 b1000|b800 DWI 0|MRA MRA phase contrast"""
 OTHER = """CT CBF;CT CBV|CBF CBV|rCBF rCBV|CT Tmax;CBF|CT CT CBF|DTI FA;DTI MD|DWI DTI FA|DWI eADC
 DWI apparent diffusion coefficient|DWI low b;DWI high b|b50 HBV|Dixon water;Dixon fat|mDIXON W;mDIXON F
