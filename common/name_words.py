@@ -25,11 +25,11 @@ _WITHOUT = (
 PLAIN = set(_WITHOUT.split())
 # Words that say: without contrast.
 _SILENT = (
-    "image images scan scans phase series sequence channel weighted w of map maps mapping gewichtet wichtung pondere "
-    "ponderee aufnahme bild mit avec with and the in for de del da do du des la le el en et und von con com volume "
-    "volumes slice slices raw data dataset original full res resampled registered corrected routine standard "
-    "diagnostic clinical medical exam examination study imaging acquisition modality thin iso isotropic lowdose patient "
-    "digital tse fse"
+    "image images scan scans phase series sequence channel weighted w of map maps mapping gewichtet wichtung "
+    "pondere ponderee aufnahme bild mit avec with and the in for de del da do du des la le el en et und von "
+    "con com volume volumes slice slices raw data dataset original full res resampled registered corrected "
+    "routine standard diagnostic clinical medical exam examination study imaging acquisition modality thin iso "
+    "isotropic lowdose patient digital tse fse"
 )
 FILLERS = set(_SILENT.split())
 # Words that tell nothing.
