@@ -126,6 +126,8 @@ def _of_one(own: str, given: str) -> list[str]:
     found = [str(word) for a, b in zip(quantities(own), quantities(given), strict=True) if bool(a) != bool(b)
              for word in sorted(a | b) if word not in _USUAL]  # fmt: skip
     low = [{w for w in details(n) if w == "lowb" or re.fullmatch(r"b1?\d?\d", w)} for n in (own, given)]
+    b_values = [{w for w in details(n) if re.fullmatch(r"b\d+", w)} for n in (own, given)]
+    found += sorted(b_values[0] ^ b_values[1]) if all(b_values) else []
     modes = [details(n) & _MODES for n in (own, given)]
     found += sorted(low[0] | low[1]) if bool(low[0]) != bool(low[1]) else []
     return found + (sorted(modes[0] ^ modes[1]))

@@ -131,7 +131,9 @@ def quantities(name: str) -> tuple[frozenset[str], ...]:
     if {"pet", "15o", "o15", "h2o"} & set(found):
         found = [w for w in found if w != "water"]  # a tracer
     if "gml" in found:  # of a PET it is SUV, which is per gram
-        found = [("density" if kind_of(name) == "CT" else "suv") if w == "gml" else w for w in found]
+        unit = [] if any(w in axis for axis in AXES for w in found if w != "gml") else [
+            "density" if kind_of(name) == "CT" else "suv"]  # fmt: skip
+        found = [w for w in found if w != "gml"] + unit
     told = [{axis[w] for w in found if w in axis} for axis in AXES]
     if "phase" in found and not details(name) - {"swi"} and kind_of(name) in ("MR", ""):
         told[1].add("phase")

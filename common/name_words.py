@@ -104,6 +104,7 @@ _SPELT_OUT = {
     r"(?<![a-z])low[\s_-]*b(?![a-z])": "lowb", r"(?<![a-z])high[\s_-]*b(?![a-z])": "highb",
     r"(?<![a-z])([kmg]?)bq\s*(?:/|\s*per\s*)?\s*(?:cc|ml|cm3|cm\^3)?(?![a-z])": r"\1bqml",
     r"(?<![a-z])g\s*/\s*(?:ml|cc|cm3|cm\^3)(?![a-z])": "gml", r"s\s*/\s*mm\s*\^?2(?!\d)": " ", r"%": " percent ",
+    r"(?<![a-z])n/a(?![a-z])": "none", r"(?<![a-z])b[\s=_:-]*\d+\.\d*[1-9]\d*": " bfraction ",
     r"(?<![a-z])b(?:[\s_-]*val(?:ue)?s?)?[\s=_:(\[-]*0*(\d+)(?:\.0+)?(?!\.?\d|(?!s\b|maps?\b)[a-z])": r" b\1 ",
     r"(?<![a-z])(dwi|dw|diffusion|diff|tracew?)b?[\s=_-]*0*([1-9]\d{1,4})(?!\.?\d|\s*(?:mm|dir|t\b))": r"\1 b\2 ",
     r"[\u00d7\u00f7/]\s*(?=\d)": " times ", r"\+\s*(?=\d\d)": " plus ",
@@ -173,4 +174,4 @@ def is_placeholder(name: str) -> bool:
     """
     found = words(name)
     known = FILLERS | PLACES | _PLACEHOLDERS | {""}
-    return bool(found) and all({w, w.rstrip("0123456789")} & known or re.fullmatch(r"[a-z]\d+", w) for w in found)
+    return all({w, w.rstrip("0123456789")} & known or re.fullmatch(r"[a-z]\d+", w) for w in found)

@@ -30,7 +30,7 @@ PET-CT;FDG PET-CT|FDG PET-CT;PET-CT|CT CTV|CT pCT|CT MVCT|CT CTP|CT qCT|CT XCT|C
 T2 T2 GRE|SWI;T2 GRE|T1 MR T1 GRE|SWI;MR GRE|T1c;T1c FLAIR|T1 T1 T2|T2 PD T2|PD PD/T2|FLAIR FLAIR SWI|MRA MRA T2
 CT HU x10|CT HU+1024|CT HU + 1024|CT HU - 1000|CT CT (HU/10)|CT HU/2|CT HU*10|CT CT g/ml|CT CT %|CT CT mm/s
 CT CT 0-1|CT T2CT|CT CT 0..255|SUV PET %
-PET kBq/ml PET|ADC ADC *10^-6|b800 b1000|b800 DWI 0|MRA MRA phase contrast"""
+PET kBq/ml PET|ADC ADC *10^-6|b800 b1000|b1000;b1000 b2000|DWI DWI b0.5|b800 DWI 0|MRA MRA phase contrast"""
 OTHER = """CT CBF;CT CBV|CBF CBV|rCBF rCBV|CT Tmax;CBF|CT CT CBF|DTI FA;DTI MD|DWI DTI FA|DWI eADC
 DWI apparent diffusion coefficient|DWI low b;DWI high b|b50 HBV|Dixon water;Dixon fat|mDIXON W;mDIXON F
 T1 InPhase;T1 OutPhase|T1 IP;T1 OP|SWI magnitude;SWI phase|T1 T1 Gadovist|T1 T1 Primovist|T1 gadT1
@@ -40,7 +40,8 @@ fundus fluorescein angiography|fundus FA fundus|mammography tomosynthesis|T2 CTg
 T2 HRCTlung|T2 ctvenous|T2 XCT|T2 angioCT|T2 CTmitKM|CT T2SPIR|CT T1DUAL|CT T1DIXON|CT PDFS|CT gadoT1
 CT DESS|DWI DWI b0|DWI b0|DWI b=0|DWI DWI (b=0)|b50 b0|T2 b0|ADC DWI b 0 s/mm2|b0 B0 field map
 DWI b1000;DWI 50|FDG PET-CT;PSMA PET-CT|FDG-PET/MR;PSMA PET/MR|CT + FDG PET;CT + PSMA PET|T1 + FLAIR;T1 + T2
-T1 + T2 + FLAIR;T1 + T1c + FLAIR|SWI MR T1 GRE|PET Bq/ml;PET kBq/ml|SUV kBq/ml|CT CT1w|US IVUS|IVUS US|CT QSM
+T1 + T2 + FLAIR;T1 + T1c + FLAIR|SWI MR T1 GRE|PET Bq/ml;PET kBq/ml|SUV kBq/ml|SUV;SUVlbm g/ml|CT CT1w|US IVUS
+IVUS US|CT QSM
 CT TSE|CT EPI|CT BOLD|CT RNM|CT STIRw|ADC MR b0"""
 
 
@@ -74,7 +75,7 @@ def test_names_that_surely_differ_are_refused(own: str, given: str) -> None:
 @pytest.mark.parametrize("name", [
     "image", "volume", "scan", "img", "data", "input", "modality0", "channel_1", "0000", "0", "unknown", "c1",
     "abdomen",
-    "the image", "3D", "Bild", "series 3", "axial", "image_0000",
+    "the image", "3D", "n/a", "?", "Bild", "series 3", "axial", "image_0000",
 ])  # fmt: skip
 def test_a_name_that_tells_nothing_is_no_match_though_it_is_the_same(name: str) -> None:
     (note,) = notes(name, name.upper())

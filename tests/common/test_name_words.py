@@ -26,7 +26,9 @@ def test_three_letters_are_colours_and_one_is_none() -> None:
 
 @pytest.mark.parametrize(("name", "found"), [
     ("b 50", "b50"), ("b=0", "b0"), ("DWI_b-800", "dwi b800"), ("b-values 1000 s/mm\u00b2", "b1000"), ("b0050", "b50"),
-    ("b=50.0", "b50"), ("DWI 800", "dwi b800"), ("dwi1000", "dwi b1000"), ("DWI_0001", "dwi 0001"), ("b0.5", "b0 5"),
+    ("b=50.0", "b50"), ("DWI 800", "dwi b800"), ("dwi1000", "dwi b1000"), ("DWI_0001", "dwi 0001"),
+    ("b0.5", "bfraction"),
+    ("n/a", "none"),
     ("B30f", "b30f"), ("b0 map", "b0 map"), ("DWI 15 mm", "dwi 15 mm"), ("DTI 64", "dti 64"), ("T2* 3T", "t2star 3t"),
     ("HU+1024", "hu plus 1024"), ("HU*10", "hu times 10"), ("HU / 10", "hu times 10"), ("g/ml", "gml"),
     ("5 %", "5 percent"),
@@ -42,5 +44,5 @@ def test_ct1_beside_a_weighting_is_t1_with_contrast() -> None:
 
 
 def test_placeholders_name_nothing() -> None:
-    assert all(map(is_placeholder, ("image", "Channel_1", "0000", "input data", "abdomen", "c1")))
-    assert not any(map(is_placeholder, ("CT", "my scanner", "A", "CT image", "")))
+    assert all(map(is_placeholder, ("image", "Channel_1", "0000", "input data", "abdomen", "c1", "n/a", "?", "")))
+    assert not any(map(is_placeholder, ("CT", "my scanner", "A", "CT image")))
