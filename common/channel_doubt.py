@@ -8,7 +8,7 @@ from itertools import takewhile
 
 from .channel_order import other_phase
 from .modalities import Modality, details, meanings, quantities, same, tracers
-from .name_words import PLACES, TIMES, coloured, plain, words
+from .name_words import PLACES, TIMES, is_placeholder, meant_together, plain, words
 from .vocabulary import AXES, IN_PHASE, OUT_OF_PHASE, PHOTOS
 
 __all__ = ["remark", "remarks"]
@@ -55,13 +55,17 @@ def remarks(
         both = bool(meanings(name) and meanings(modality))
         said = remark(mine, other, tag=tag) or (remark(name, modality, tag=tag) if both else "")
         return [said] if said else []
-    pairs = [] if given is None else zip(coloured(own), coloured(given), strict=True)
+    tracer = tracers(name, modality) if modality else ""
+    if tracer and given is not None and not any(tracers(*pair) for pair in zip(own, given, strict=True)):
+        return [_other_tracer(name, modality, tracer)]
+    pairs = [] if given is None else zip(meant_together(own), meant_together(given), strict=True)
     return [said for pair in pairs if (said := remark(*pair, tag=tag))]
 
 
 def _remark(own: str, given: str, tag: bool) -> str:
     if plain(own) == plain(given) or sorted(words(own)) == sorted(words(given)):
-        return ""
+        return "" if meanings(own) or not is_placeholder(own) else (
+            f"both are called {given}, which tells nothing of what it is: compare them yourself")  # fmt: skip
     taken = f"{given} is taken for {own}"
     silent = [name for name in (given, own) if not meanings(name)]
     if silent:
@@ -70,8 +74,8 @@ def _remark(own: str, given: str, tag: bool) -> str:
             "compare them yourself"
         )
     if tracer := tracers(own, given):
-        return f"{taken}, nobody says whether both are {tracer}: another tracer shows other organs"
-    if _kinds(own) != _kinds(given) and max(len(_kinds(own)), len(_kinds(given))) > 1:
+        return _other_tracer(own, given, tracer)
+    if meanings(own) != meanings(given) and max(len(meanings(own)), len(meanings(given))) > 1:
         return f"{taken}, but one of these names can be several things"
     if other_phase(own, given):
         return f"{taken}: another phase, contrast, b-value or view than the model learned from"
@@ -83,6 +87,10 @@ def _remark(own: str, given: str, tag: bool) -> str:
     if left:
         return f"{taken}, and only one of these names says {', '.join(dict.fromkeys(left))}"
     return ""
+
+
+def _other_tracer(own: str, given: str, tracer: str) -> str:
+    return f"{given} is taken for {own}, nobody says whether both are {tracer}: another tracer shows other organs"
 
 
 def _kinds(name: str) -> set[str]:
@@ -118,6 +126,8 @@ def _of_one(own: str, given: str) -> list[str]:
     found = [str(word) for a, b in zip(quantities(own), quantities(given), strict=True) if bool(a) != bool(b)
              for word in sorted(a | b) if word not in _USUAL]  # fmt: skip
     low = [{w for w in details(n) if w == "lowb" or re.fullmatch(r"b1?\d?\d", w)} for n in (own, given)]
+    b_values = [{w for w in details(n) if re.fullmatch(r"b\d+", w)} for n in (own, given)]
+    found += sorted(b_values[0] ^ b_values[1]) if all(b_values) else []
     modes = [details(n) & _MODES for n in (own, given)]
     found += sorted(low[0] | low[1]) if bool(low[0]) != bool(low[1]) else []
     return found + (sorted(modes[0] ^ modes[1]))
@@ -136,7 +146,9 @@ def _words(name: str) -> list[str]:
     silent = TIMES | IN_PHASE | OUT_OF_PHASE | {w for axis in AXES for w in axis}
     if _kinds(name) == {"photo"}:
         silent |= {w for known in PHOTOS.values() for w in known.split()} - {"skin"}
-    told = (w for w in sorted(details(name)) if w not in silent and not w.isdigit())
+    diffusion = any(m.sequence in ("DWI", "b0") for m in meanings(name))
+    index = r"000\d" if diffusion else r"0*\d"  # the 0 of "DWI 0" may be a b-value
+    told = (w for w in sorted(details(name)) if w not in silent and not re.fullmatch(index, w))
     return [w for w in told if not re.fullmatch(r"b\d+|lowb|highb", w)]
 
 

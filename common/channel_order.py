@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from .modalities import details, is_cone_beam, kind_of, meanings, same
-from .name_words import TIMES, coloured, plain
+from .name_words import TIMES, meant_together, plain
 
 __all__ = ["closest", "order_of", "other_phase"]
 
@@ -31,7 +31,7 @@ def order_of(own: Sequence[str], given: Sequence[str]) -> tuple[int, ...] | None
         own: the model's names.
         given: the data's, as many.
     """
-    own, given = coloured(own), coloured(given)
+    own, given = meant_together(own), meant_together(given)
     numbers = range(len(own))
     chosen = _settled({i: [j for j in numbers if _equal(own[i], given[j])] for i in numbers}, {})
     rest = [i for i in numbers if i not in chosen]

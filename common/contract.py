@@ -13,10 +13,11 @@ from .card import ModelCard
 from .channel_doubt import remarks
 from .channel_order import closest, order_of
 from .contract_form import checked_contract, checked_names
+from .dicom_tags import of_dicom
 from .errors import AmalgamationError, DataError
 from .intensity_range import Range, odd_ct_for, odd_for
-from .modalities import has_unit, is_ct, meanings, of_dicom, same
-from .name_words import plain
+from .modalities import has_unit, is_ct, meanings, same
+from .name_words import meant_together, plain
 from .weights import read_card
 
 __all__ = ["OVERRIDE", "Contract", "Fit", "contract_of"]
@@ -223,7 +224,8 @@ class Contract:
                 return None
             if len(stored) != len(own):  # the card does not say; a CT is in HU all the same
                 stored = [None] * len(own)
-            found = [_odd(r, s, c, name) for r, s, c in zip(ranges, stored, own, strict=True)]
+            named = meant_together(own)
+            found = [_odd(r, s, c, name) for r, s, c in zip(ranges, stored, named, strict=True)]
             if not any(found):
                 return None
             reasons.append(f"{name or ', '.join(own)}: " + "; ".join(f for f in found if f))

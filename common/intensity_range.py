@@ -18,6 +18,7 @@ _SCALE = 10.0
 _COMPARABLE = 3
 _SOFT = (874.0, 1174.0)  # fat to muscle, 1024 too high
 _ALONE = 0.95
+_HARDLY, _NO_NOISE = 50.0, 10.0  # HU between all voxels, and 99 % of them: even a crop of soft tissue has more
 _ANY_HU = 4000.0  # metal may fill half a percent of a scan, but 12 bits end before that
 _NO_PADDING, _DEEPEST, _PADDED = -4200.0, -32000.0, (-8192.0,)
 _UNIT = 3.0  # SUV, ADC: how many times more or less is another unit
@@ -98,7 +99,7 @@ def odd_ct(found: Range) -> str | None:
     Args:
         found: of a CT.
     """
-    if found.largest - found.smallest <= 2.0:
+    if found.largest - found.smallest <= _HARDLY or found.high - found.low <= _NO_NOISE:
         return "a CT in HU spans hundreds, this spans hardly anything: it was rescaled"
     if found.smallest >= 0 and found.largest <= 255:
         return "a CT in HU has air near -1000, this is within 0 to 255: a windowed picture"

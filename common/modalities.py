@@ -3,44 +3,43 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
 
-from .name_words import FILLERS, PLAIN, coloured, is_contrast, plain, told_of, words
+from .name_words import FILLERS, PLAIN, is_contrast, meant_together, plain, told_of, words
 from .vocabulary import (
+    APART,
     AXES,
     CERTAIN,
     COLOURS,
     CT_WORD,
+    GRADIENT,
     IN_PHASE,
     KIND_OF,
     LOW_B,
     MR_WORDS,
     ORDERS,
     OUT_OF_PHASE,
+    PART_OF,
     PERFUSION,
     PHOTOS,
     SEQUENCES,
     TENSOR,
+    USUAL_CT,
     VARIANTS,
+    WEIGHTINGS,
     is_sequence,
     split_words,
 )
 
-__all__ = ["DICOM_KINDS", "Modality", "details", "has_unit", "is_cone_beam", "is_ct", "kind_of", "meanings", "of_dicom",
-           "quantities", "same", "tracers"]  # fmt: skip
-
-DICOM_KINDS = {
-    "CT": "CT", "MR": "MR", "PT": "PT", "US": "US", "IVUS": "US", "NM": "NM", "MG": "XR", "CR": "XR", "DX": "XR",
-    "RF": "XR", "XA": "XR", "IO": "XR", "PX": "XR", "XC": "photo", "GM": "photo", "SM": "photo", "ES": "photo",
-    "OP": "photo", "DMS": "photo", "OPT": "OCT", "OCT": "OCT", "IVOCT": "OCT", "ST": "NM", "MA": "MR", "MS": "MR",
-    "BMD": "XR", "RTIMAGE": "XR", "RG": "XR", "DF": "XR", "DG": "XR", "TG": "photo", "OPM": "photo", "CF": "XR",
-}  # fmt: skip
-# What DICOM's tag Modality means; other values tell nothing about intensities. See :func:`of_dicom`.
-
+__all__ = ["Modality", "details", "has_unit", "is_cone_beam", "is_ct", "kind_of", "meanings", "quantities", "same",
+           "tracers"]  # fmt: skip
 
 _CONE_BEAM = {"cbct", "kvcbct", "dvt", "dynact", "xperct", "conebeam"}  # DVT: the German name
+
+
+_ALTERNATIVES = re.compile(r"\s+or\s+|\||,|;", re.IGNORECASE)
+_PARTS = re.compile(r"\s\+\s(?!\d{2,}\b)")  # several channels in one name; "HU + 1024" is a sum
 
 
 _TELLING = {"delayed", "lowb", "highb", "ivus", "tee", "tte", "ceus", "doppler", "trus", "fluoroscopy"}
@@ -67,10 +66,10 @@ def meanings(name: str) -> frozenset[Modality]:
         name: of a channel or a modality, in any spelling: ``CTA``, ``T2w``, ``ce-T1``.
     """
     name = re.sub(r"\+\s*(?:c|ce|km|gd|gado?\w*|contrast\w*)\b", " plusc", name, flags=re.IGNORECASE)
-    parts = re.split(r"\s+or\s+|\||,|;", name, flags=re.IGNORECASE)
+    parts = _ALTERNATIVES.split(name)
     found: set[Modality] = set()
     for part in parts:
-        joined = [_meanings_of(p) for p in coloured(re.split(r"\s\+\s", part))]
+        joined = [_meanings_of(p) for p in meant_together(_PARTS.split(part))]
         if len(joined) > 1:  # several channels in one name
             kinds = {m.kind for one in joined for m in one}
             joined = [{Modality(k) for k in kinds}] if all(joined) and len(kinds) == 1 else [set()]
@@ -91,18 +90,6 @@ def is_ct(name: str) -> bool:
     return meanings(name) == {Modality("CT")}
 
 
-def of_dicom(tag: str, known: Iterable[str] = ()) -> str:
-    """What DICOM's tag Modality says, as the name of a modality; empty when it tells nothing about intensities.
-
-    A C-arm's cone-beam CT comes as ``XA``, as projections do: it is CBCT where a name says that cone-beam CT is meant.
-
-    Args:
-        tag: its value.
-        known: names that it is compared with.
-    """
-    return "CBCT" if tag == "XA" and any(map(is_cone_beam, known)) else DICOM_KINDS.get(tag, "")
-
-
 @cache
 def details(name: str) -> frozenset[str]:
     """What a name says beside its kind and sequence: phase, with or without contrast, b-value, anything else.
@@ -110,9 +97,8 @@ def details(name: str) -> frozenset[str]:
     Args:
         name: of a channel: ``CT arterial`` and ``ct-art`` say ``arterial``, ``NCCT`` says ``pre``.
     """
-    text = re.sub(r"(?<![a-z])b[\s=_-]*0*(\d+)", r"b\1", name.casefold())
     found: set[str] = set()
-    for word in split_words(text):
+    for word in split_words(name):
         if re.fullmatch(r"b\d+", word):
             found.add(word)
         elif told_of(word) != word:
@@ -144,6 +130,10 @@ def quantities(name: str) -> tuple[frozenset[str], ...]:
         found = [short.get(w, w) for w in found]
     if {"pet", "15o", "o15", "h2o"} & set(found):
         found = [w for w in found if w != "water"]  # a tracer
+    if "gml" in found:  # of a PET it is SUV, which is per gram
+        unit = [] if any(w in axis for axis in AXES for w in found if w != "gml") else [
+            "density" if kind_of(name) == "CT" else "suv"]  # fmt: skip
+        found = [w for w in found if w != "gml"] + unit
     told = [{axis[w] for w in found if w in axis} for axis in AXES]
     if "phase" in found and not details(name) - {"swi"} and kind_of(name) in ("MR", ""):
         told[1].add("phase")
@@ -173,10 +163,34 @@ def same(one: str, other: str) -> bool | None:
         return False
     if any(a and b and not a & b for a, b in zip(quantities(one), quantities(other), strict=True)):
         return False
+    if _other_part(one, other):
+        return False
     answers = {_same(a, b) for a in meanings(one) for b in meanings(other)}
     if not answers:
         return None
     return True if True in answers else None if None in answers else False
+
+
+def _other_part(one: str, other: str) -> bool:
+    """Whether two names of several images surely differ in one of them: ``FDG PET-CT`` is no ``PSMA PET-CT``."""
+    pieces = [meant_together(_PARTS.split(n)) for n in (one, other)]
+    if len(pieces[0]) == len(pieces[1]) > 1:
+        return any(all(same(p, q) is False for q in pieces[1]) for p in pieces[0]) or any(
+            all(same(p, q) is False for p in pieces[0]) for q in pieces[1]
+        )
+    if any(len(p) > 1 or _ALTERNATIVES.search(n) for p, n in zip(pieces, (one, other), strict=True)):
+        return False
+    hybrid = [{k: {m for m in meanings(n) if m.kind == k} for k in _kinds(n)} for n in (one, other)]
+    if min(map(len, hybrid)) < len(("PT", "CT")):
+        return False
+    return any(
+        all(_same(a, b) is False for a in hybrid[0][k] for b in hybrid[1][k])
+        for k in hybrid[0].keys() & hybrid[1].keys()
+    )
+
+
+def _kinds(name: str) -> set[str]:
+    return {m.kind for m in meanings(name)}
 
 
 def _same(one: Modality, other: Modality) -> bool | None:
@@ -189,6 +203,8 @@ def _same(one: Modality, other: Modality) -> bool | None:
         return True
     if told & ORDERS:
         return False if len(told & ORDERS) > 1 else len(told) == 1 or None
+    if told & APART and len(told) > 1:
+        return False
     if one.sequence == other.sequence:
         return True if one.sequence or one.kind != "MR" else None
     colours = {m.sequence in COLOURS for m in (one, other)}
@@ -215,12 +231,13 @@ def tracers(one: str, other: str) -> str:
 
 
 def _told_by_ct(word: str) -> set[str]:
-    """What a word that means CT says beside it."""
-    if re.match(r"n|plain", word):
+    """What a word that means CT says beside it; of another kind of CT, or a word that may be none, the word itself."""
+    bare = word.rstrip("0123456789")
+    if re.match(r"n|ue|plain", word):
         return {"pre"}
-    if re.match(r"c[ec]|contrast|angio|.*cta", word):
-        return {"post"}
-    return {"synthetic"} if word.rstrip("0123456789") == "sct" else set()
+    if re.match(r"c[ec]ct|contrast|angio|.*cta|ct(?:pa|ca)", word):
+        return {"post"} | ({"lung"} if bare == "ctpa" else {"heart"} if bare in ("ccta", "ctca") else set())
+    return set() if bare in USUAL_CT or is_cone_beam(word) else {"synthetic"} if bare == "sct" else {bare}
 
 
 def is_cone_beam(name: str) -> bool:
@@ -246,12 +263,14 @@ def _meanings_of(name: str) -> set[Modality]:
     photo = next((kind for kind, known in PHOTOS.items() if set(found) & set(known.split())), "")
     if photo and not kinds - {"photo"}:
         return {Modality("photo", "fluorescein" if photo == "fundus" and "fa" in found else photo)}
-    sequence = _sequence(found, certain="MR" in kinds)
-    if sequence in PERFUSION and not kinds:
-        return {Modality("CT", sequence), Modality("MR", sequence)}
-    if sequence and kinds <= {"MR", "US"}:  # an echo's number, a doppler of MR: the sequence decides
-        return {Modality("MR", sequence)}
-    return {Modality(k, sequence if k == "MR" else _variant(found, k)) for k in kinds}
+    sequences = _sequences(found, certain="MR" in kinds)
+    if sequences and not kinds and sequences <= PERFUSION:
+        return {Modality(k, s) for k in ("CT", "MR") for s in sequences}
+    if sequences and kinds <= {"MR", "US"}:  # an echo's number, a doppler of MR: the sequence decides
+        return {Modality("MR", s) for s in sequences}
+    weighted = sequences & WEIGHTINGS if "CT" in kinds else set()  # "T2 CT" may be either
+    several = {Modality("MR", s) for s in sequences or {""}} if "MR" in kinds else {Modality("MR", s) for s in weighted}
+    return several | {Modality(k, _variant(found, k)) for k in kinds - {"MR"}}
 
 
 def _variant(found: list[str], kind: str) -> str:
@@ -259,24 +278,30 @@ def _variant(found: list[str], kind: str) -> str:
     return next((v for v, pattern in known.items() if any(re.fullmatch(pattern, w) for w in found)), "")
 
 
-def _sequence(found: list[str], *, certain: bool) -> str:
+def _sequences(found: list[str], *, certain: bool) -> set[str]:
+    """The sequences of MR that words can mean: one, or several where none of them is but a part of another."""
     if {"b0", "b1"} & set(found) and {"map", "maps", "field"} & set(found):
-        return f"{'B0' if 'b0' in found else 'B1'} map"
+        return {f"{'B0' if 'b0' in found else 'B1'} map"}
     if "de" in found and all(w == "de" or KIND_OF.get(w) == "MR" for w in found) and len(found) > 1:
-        return "LGE"  # "DE-MRI"; in "IRM de prostate" it is a little word
+        return {"LGE"}  # "DE-MRI"; in "IRM de prostate" it is a little word
     if {"flair", "t1"} <= {re.sub(r"^t1w?i?$", "t1", w) for w in found}:
         found = [w for w in found if w != "flair"]  # T1 FLAIR is weighted by T1
     certain = certain or bool(TENSOR & set(found))
-    for name, pattern in SEQUENCES:
-        hits = [w for w in found if re.fullmatch(pattern, w)]
-        if not hits or (not certain and all(h.upper() in CERTAIN for h in hits)):
-            continue
-        if name == "T1" and any(map(is_contrast, found)) and not set(found) & PLAIN:
-            name = "T1c"
-        words_of_phase = (
-            (IN_PHASE & set(found), OUT_OF_PHASE & set(found)) if name == "T1" else (set[str](), set[str]())
-        )
-        phase = " in" if words_of_phase[0] else " out" if words_of_phase[1] else ""
-        mapped = " map" if {"map", "mapping", "maps"} & set(found) and name in ("T1", "T2") else ""
-        return f"{name}{phase}{mapped}"
-    return "T1 in" if "inphase" in found else "T1 out" if "outphase" in found else ""
+    hits = {name: [w for w in found if re.fullmatch(pattern, w)] for name, pattern in SEQUENCES}
+    names = {n for n, words in hits.items() if words and (certain or any(w.upper() not in CERTAIN for w in words))}
+    names -= {b for a in names for b in PART_OF.get(a, ())}
+    if {"b0", "DWI"} <= names:
+        names -= {"b0"} if any(re.fullmatch(r"b[1-9]\d*", w) for w in found) else {"DWI"}
+    if GRADIENT & set(found) and "T2" in names:
+        names.add("SWI")  # a T2 gradient echo is T2*, as far as one knows
+    if "T1" in names and any(map(is_contrast, found)) and not set(found) & PLAIN:
+        names = names - {"T1"} | {"T1c"}
+    phased = {n + _phase(found) if n == "T1" else n for n in names}
+    mapped = bool({"map", "mapping", "maps"} & set(found))
+    phased = {f"{n} map" if mapped and n.split()[0] in ("T1", "T2") else n for n in phased}
+    single = {"inphase": "T1 in", "outphase": "T1 out"}
+    return phased or {single[w] for w in found if w in single}
+
+
+def _phase(found: list[str]) -> str:
+    return " in" if IN_PHASE & set(found) else " out" if OUT_OF_PHASE & set(found) else ""

@@ -6,9 +6,13 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["FILLERS", "PLACES", "PLAIN", "TIMES", "coloured", "is_contrast", "plain", "told_of", "words"]
+__all__ = ["FILLERS", "PLACES", "PLAIN", "TIMES", "is_contrast", "is_placeholder", "meant_together", "plain", "told_of",
+           "words"]  # fmt: skip
 
-_WITH_CONTRAST = "c ce gd post contrast enhanced km kontrastmittel postcontrast plusc injecte injectee ethrive eob"
+_WITH_CONTRAST = (
+    "c ce gd post contrast contraste contrasto kontrast enhanced km kontrastmittel postcontrast plusc injecte injectee "
+    "ethrive eob"
+)
 _CONTRAST = set(_WITH_CONTRAST.split())
 _AGENT = re.compile(
     r"(?:post)?gado?\w*|gd\w*|(?:prim|eo|magne|gado|resov|abla)\w*vist|dotarem|clariscan|prohance|omniscan|multihance|"
@@ -16,19 +20,27 @@ _AGENT = re.compile(
 )
 _WITHOUT = (
     "non no pre without native unenhanced precontrast nc ohne sans nativ natif natives nativer sem senza sin "
-    "noncontrast plain nonenhanced"
+    "noncontrast plain nonenhanced minusc"
 )
 PLAIN = set(_WITHOUT.split())
 # Words that say: without contrast.
 _SILENT = (
-    "image images scan scans phase series sequence channel weighted w of map maps gewichtet wichtung pondere ponderee "
-    "aufnahme bild mit avec with and the in for de del da do du des la le el en et und von con com volume volumes "
-    "slice slices raw data dataset original full res resampled registered corrected routine standard diagnostic "
-    "clinical medical exam examination study imaging acquisition modality thin iso isotropic lowdose patient "
-    "digital tse fse"
+    "image images scan scans phase series sequence channel weighted w of map maps mapping gewichtet wichtung "
+    "pondere ponderee aufnahme bild mit avec with and the in for de del da do du des la le el en et und von "
+    "con com volume volumes slice slices raw data dataset original full res resampled registered corrected "
+    "routine standard diagnostic clinical medical exam examination study imaging acquisition modality thin iso "
+    "isotropic lowdose patient digital tse fse"
 )
 FILLERS = set(_SILENT.split())
 # Words that tell nothing.
+_ANY = (
+    "anything any img imgs im pic data input inputs modality mod mode channel channels chan ch unknown unnamed "
+    "untitled none null nil na n nan other others misc test train sample case cases file files nii nifti dicom "
+    "dcm vol array tensor main default primary single first second multi source src target 2d 3d 4d signal "
+    "intensity intensities gray grey grayscale greyscale imagen imagem bilde beeld immagine obraz"
+)
+_PLACEHOLDERS = set(_ANY.split())
+# Words that are no name of an image; as parts of one they may say something.
 _WHERE = (
     "axial coronal sagittal ax cor sag tra transversal transverse abdomen abdominal abdome abdominale pelvis pelvic "
     "thorax thoracic chest lung lungs pulmonary liver hepatic kidney renal heart cardiac brain head neck hn prostate "
@@ -69,8 +81,13 @@ _TOLD = {
     "mdixon": "dixon",
 }  # fmt: skip
 _SPELT_OUT = {
-    r"w/o\b": "without ", r"\bw/(?=\s|$)": "with ",
-    r"(?<![a-z])ct[\s_-]*angiogra(?:phy|m|fie|phie|fia)": "cta", r"(?<![a-z])ct[\s_-]*perfusion": "ctp",
+    r"\b(?:w|with|mit|avec|con|com)\b[\s,/&+-]*(?:(?:and|or|und|oder|et|ou|y|e|o)\b)?[\s/&+-]*"
+    r"(?:w/o(?:ut)?|wo|without|ohne|sans|sin|sem)\b|\+\s*/\s*-|\u00b1": " withorwithout ",
+    r"(?<![a-z])pre[\s/&+-]*(?:and|or|und|et)?[\s/&+-]*post(?![a-z])": " preandpost ",
+    r"([a-z]+)-(?:free|frei|less)\b": r" without \1 ", r"\s-(?=(?:c|ce|km|gd|contrast)\b)": " without ",
+    r"w/o(?:ut)?\b": "without ", r"\bw/(?=\s|$)": "with ",
+    r"(?<![a-z])ct[\s_-]*angio(?:gra(?:phy|m|fie|phie|fia))?(?![a-z])|(?<![a-z])angio[\s_-]*ct(?![a-z])": "cta",
+    r"(?<![\w.])\d+(?:\.\d+)?\s*(?:-|\.\.+|to|bis)\s*\d+(?!\w)": " span ", r"(?<![a-z])ct[\s_-]*perfusion": "ctp",
     r"computed[\s_-]tomography": "ct", r"positron[\s_-]emission[\s_-]tomography": "pet",
     r"optical[\s_-]coherence[\s_-]tomography": "oct", r"(?<![a-z])b[\s_-]mode": "bmode",
     r"tomografia[\s_-](?:computari[sz]ada|computerizzata)": "ct", r"computer[\s_-]tomogra(?:ph|f)ie": "ct",
@@ -85,13 +102,19 @@ _SPELT_OUT = {
     r"(?<![a-z])short[\s_-]axis": "sax", r"(?<![a-z])long[\s_-]axis": "lax",
     r"(?:apical[\s_-]*)?(?<!\d)([234])[\s_-]*ch(?:amber)?s?(?![a-z])": r"\1ch",
     r"(?<![a-z])low[\s_-]*b(?![a-z])": "lowb", r"(?<![a-z])high[\s_-]*b(?![a-z])": "highb",
-    r"k?bq(?:/|\s*per\s*)?c?c?(?:ml)?(?![a-z])": "bqml",
+    r"(?<![a-z])([kmg]?)bq\s*(?:/|\s*per\s*)?\s*(?:cc|ml|cm3|cm\^3)?(?![a-z])": r"\1bqml",
+    r"(?<![a-z])g\s*/\s*(?:ml|cc|cm3|cm\^3)(?![a-z])": "gml", r"s\s*/\s*mm\s*\^?2(?!\d)": " ", r"%": " percent ",
+    r"(?<![a-z])n/a(?![a-z])": "none", r"(?<![a-z])b[\s=_:-]*\d+\.\d*[1-9]\d*": " bfraction ",
+    r"(?<![a-z])b(?:[\s_-]*val(?:ue)?s?)?[\s=_:(\[-]*0*(\d+)(?:\.0+)?(?!\.?\d|(?!s\b|maps?\b)[a-z])": r" b\1 ",
+    r"(?<![a-z])(dwi|dw|diffusion|diff|tracew?)b?[\s=_-]*0*([1-9]\d{1,4})(?!\.?\d|\s*(?:mm|dir|t\b))": r"\1 b\2 ",
+    r"[\u00d7\u00f7/]\s*(?=\d)": " times ", r"\+\s*(?=\d\d)": " plus ",
     r"(?:4d[\s_-]*flow|(?<![a-z])phase[\s_-]contrast)(?![a-z])": "pcmri",
     r"maximum[\s_-]intensity[\s_-]projection": "mip", r"minimum[\s_-]intensity[\s_-]projection": "minip",
     r"(?<![a-z])non[\s_-]?con(?![a-z])": "noncontrast",
     r"fat[\s_-]*(?:sat|suppressed|suppression|saturated)(?![a-z])": "fatsat",
 }  # fmt: skip
 _SIGN = re.compile(r"\s*\(([+-])\)|(?<=[^\W_])([+-])(?=$|[\s,;|/)])|\s+([+-])\s*$")
+_WEIGHTED = re.compile(r"t[12]|flair|pd(?:w|$)|swi|dwi|adc")
 _COLOURS = {"r": "red", "g": "green", "b": "blue"}
 
 
@@ -102,13 +125,13 @@ def words(name: str) -> list[str]:
         name: in any spelling.
     """
     bare = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
-    text = re.sub(r"t2\s*\*", "t2star", bare.casefold())
+    text = re.sub(r"(?<!t[12])\*(?=\d)", " times ", re.sub(r"t2\s*\*", "t2star", bare.casefold()))
     text = re.sub(r"(?<=[a-z0-9])\*", " star", text)
     text = re.sub(r"(?<=\d)['\u2032\u2019]", " prime", text)
     for long, short in _SPELT_OUT.items():
         text = re.sub(long, short, text)
     text = re.sub(r"(?<![a-z])x[\s_-]?ray", "xray", text)
-    text = _SIGN.sub(lambda m: " plusc" if "+" in m[0] else " nc", text)
+    text = _SIGN.sub(lambda m: " plusc" if "+" in m[0] else " minusc", text)
     return re.findall(r"[^\W_]+", text)
 
 
@@ -127,13 +150,28 @@ def told_of(word: str) -> str:
     return "post" if is_contrast(word) else _TOLD.get(word, word)
 
 
-def coloured(names: Sequence[str]) -> tuple[str, ...]:
-    """Channels R, G and B as red, green and blue, where all three are there: alone such a letter may mean anything.
+def meant_together(names: Sequence[str]) -> tuple[str, ...]:
+    """Channels as they are meant beside one another, where alone their names may mean anything, or something else.
+
+    R, G and B are red, green and blue where all three are there; ``CT1``, HD-GLIO's T1 with contrast, is ``T1c`` beside
+    a weighting of MR.
 
     Args:
-        names: of the channels of one picture.
+        names: of the channels of one scan or picture.
     """
     letters = {n.strip().casefold() for n in names}
-    if not set(_COLOURS) <= letters:
-        return tuple(names)
-    return tuple(_COLOURS.get(n.strip().casefold(), n) for n in names)
+    known = _COLOURS if set(_COLOURS) <= letters else {}
+    if any(_WEIGHTED.match(plain(n)) for n in names):
+        known = {**known, "ct1": "T1c"}
+    return tuple(known.get(n.strip().casefold(), n) for n in names)
+
+
+def is_placeholder(name: str) -> bool:
+    """Whether a name tells nothing of what an image is, however often it is met: ``image``, ``channel_1``, ``0000``.
+
+    Args:
+        name: of a channel or a modality.
+    """
+    found = words(name)
+    known = FILLERS | PLACES | _PLACEHOLDERS | {""}
+    return all({w, w.rstrip("0123456789")} & known or re.fullmatch(r"[a-z]\d+", w) for w in found)

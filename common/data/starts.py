@@ -12,6 +12,7 @@ from ..contract import OVERRIDE, Contract
 from ..errors import DataError
 from .datasets.datalist import Collection, read_collection
 from .datasets.dataset import Dataset
+from .datasets.known_cases import is_known_data
 from .datasets.naming import is_general, is_nameless
 from .slices.unlabelled import is_collection
 
@@ -103,10 +104,12 @@ def _untaught(contract: Contract, structures: Sequence[str]) -> DataError | None
 
 def _doubtful(contract: Contract, structures: Sequence[str], collection: Collection) -> list[str]:
     """Names that mean nothing, or anything, and come from another data set than those that have them here."""
-    known = {str(d.get("name")) for d in contract.data}
+    doubtful = [s for s in structures if is_nameless(s) or is_general(s)]
+    others = [d for d in collection.datasets if set(doubtful) & set(d.labels.names)
+              and not is_known_data(d, contract.data)]  # fmt: skip
     said = []
-    for name in (s for s in structures if is_nameless(s) or is_general(s)):
-        owners = [d.name for d in collection.datasets if name in d.labels.names and d.name not in known]
+    for name in doubtful:
+        owners = [d.name for d in others if name in d.labels.names]
         if owners:
             entry = json.dumps({owners[0]: {"labels": {name: f"<organ> {name}"}}}, ensure_ascii=False)
             said.append(f"{contract.origin}: nobody says whether its {name!r} is that of {', '.join(owners)}; "

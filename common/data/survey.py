@@ -23,6 +23,7 @@ from ..modalities import kind_of
 from .datasets.datalist import Collection, read_collection
 from .datasets.dataset import Dataset
 from .datasets.dataset_json import SPLITS, Case, read_json
+from .datasets.known_cases import case_hash
 from .datasets.naming import check_names, name_doubts
 from .io import read_volume
 from .slices.unlabelled import is_collection, unlabelled_images
@@ -303,19 +304,9 @@ def _hashes(cases: Sequence[Sequence[Path]]) -> dict[str, Any]:
     """Number of the cases and hashes of their images' files; none where a split has very many."""
     if len(cases) > _HASHED:
         return {"number": len(cases)}
-    single = sorted(_hash(images) for images in cases)
+    single = sorted(case_hash(images) for images in cases)
     whole = hashlib.sha256("".join(single).encode()).hexdigest()
     return {"number": len(cases), "sha256": whole, "hashes": [h[:16] for h in single]}
-
-
-def _hash(images: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for image in images:
-        for path in sorted(image.iterdir()) if image.is_dir() else [image]:
-            if path.is_file():
-                with path.open("rb") as stream:
-                    digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
 
 
 def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from ..channel_doubt import remark
 from ..channel_order import order_of
 from ..command_words import shown_option
 from ..contract import OVERRIDE, Contract
+from ..data.datasets.dataset import Dataset
+from ..data.datasets.known_cases import is_known_data
 from ..data.datasets.naming import is_general, is_nameless
 from ..errors import AmalgamationError, DataError, ExpertError
 from ..labels import LabelSpace, sides
 from ..modalities import meanings, same
-from ..name_words import coloured
+from ..name_words import meant_together
 from ..weights import read_card
 from .spec import ExpertSpec
 from .trust import WEIGHTS
@@ -34,6 +36,7 @@ def check_expert(
     labels: LabelSpace | None,
     *,
     modalities: Sequence[str] = (),
+    dataset: Dataset | None = None,
     ignore_card: bool = False,
 ) -> None:
     """Refuse an expert that does not read the data's channels, or predicts structures that the data do not have.
@@ -47,6 +50,7 @@ def check_expert(
         channels: names of the data's image channels, in order; None is not compared.
         labels: the structures that the student learns, those of all tasks; None is not compared.
         modalities: what the data call the modalities of their cases; none is not compared.
+        dataset: the task's, whose files tell whether the expert learned from it; None goes by its name.
         ignore_card: compare the channels' number only.
 
     Raises:
@@ -65,7 +69,7 @@ def check_expert(
             raise ExpertError(problem, where=f"expert {spec.name!r}", got=reason, expected=expected, hint=hint)
     if labels is not None:
         _check_labels(spec, labels)
-        _check_meant(spec, card, ignore_card)
+        _check_meant(spec, card, dataset, ignore_card)
 
 
 def check_reads_any(
@@ -158,7 +162,7 @@ def _other_modality(spec: ExpertSpec, card: Contract, channels: Sequence[str] | 
     if left:
         names = " or ".join(found.modalities)
         logger.warning("expert %r: its card says that it was never taught on %s: %s", spec.name, names, ", ".join(left))
-    told = [{m.kind for m in meanings(c)} for c in coloured(spec.channels)]
+    told = [{m.kind for m in meanings(c)} for c in meant_together(spec.channels)]
     if not all(told) or any("photo" in kinds for kinds in told):  # pictures in colours may show anything
         return ""
     kinds = {m.kind for m in meanings(modality)}
@@ -166,14 +170,17 @@ def _other_modality(spec: ExpertSpec, card: Contract, channels: Sequence[str] | 
     return ", ".join(spec.channels) if single or (kinds and not kinds & set[str]().union(*told)) else ""
 
 
-def _check_meant(spec: ExpertSpec, card: Contract, ignore_card: bool) -> None:
+def _check_meant(spec: ExpertSpec, card: Contract, dataset: Dataset | None, ignore_card: bool) -> None:
     """Refuse names that nobody gave and that another data set has too; warn of names of anything."""
     known = {str(d.get("name")) for d in card.data}
     nameless = [n for n in spec.labels.names if is_nameless(n)]
     doubtful = [*nameless, *filter(is_general, spec.labels.names)]
-    if spec.task in known or not doubtful:
+    if not doubtful:
         return
-    if nameless and known and not ignore_card:
+    own = spec.task in known if dataset is None else is_known_data(dataset, card.data)
+    if own:
+        return
+    if nameless and known and own is False and not ignore_card:
         raise ExpertError("the expert learned from another data set, and nobody gave its structures names",
                           where=f"expert {spec.name!r}", got=f"{', '.join(nameless)} of {', '.join(sorted(known))}",
                           expected=f"structures of {spec.task}",

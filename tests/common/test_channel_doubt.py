@@ -12,15 +12,25 @@ T2 IRM de prostate T2|T2 RM de corazon T2|T2 fs;T2 SPAIR|NCCT native CT|CT porta
 CT arterial;CT HAP|SUV SUVbw|PET SUV|FDG-PET 18F-FDG|DWI b1000|ADC apparent diffusion coefficient
 T1 out;OutPhase|T1 opposed phase;T1 OP|CFP fundus|US B-mode;ultrasound|CBCT DVT
 T1 Dixon water;T1 mDIXON W|CT nephrographic;nephrogenic CT|cine cine SAX|arterial CT;CT, arterial
-MR T1 FS|CT cor;CT coronal"""
+MR T1 FS|CT cor;CT coronal
+FDG PET/CT;FDG-PET CT|CT + PET;PET + CT|b800 DWI_b-800|b800 b-value 800|b800 bval=800|b800 DWI 800
+b800 DWI b=800 s/mm^2
+b1000 b=1000 s/mm2|b50 b0050|b50 b=50.0|b0 DWI b=0|b0 B0|CT HRCT|CT CTPA|CT CT-Angio|CTA Angio-CT|CT kVCT
+T1 T1 FLAIR|T1 T1 MPRAGE|T1c CT1w
+SUV PET g/ml|SUV g/mL;SUVbw|PET kBq/mL;PET kBq/cc|DWI TRACEW|CTP;CT perfusion"""
 TOLD = """US ultrasound with contrast|X-ray fluoroscopy|X-ray;contrast X-ray
 CT zscore|CT noNorm|CT image|T1 scanner|CT DRR|CT RTDOSE|CT VNC|CT MPR|DESS CT7x
 CT virtual non-contrast CT|CT CT MIP|CT lung window CT|CT PET/CT|PET PET/MR|CT SPECT/CT|CT sCT
 CT CT projection|CT corticomedullary;CT nephrographic|CT 70keV;CT VMI 40|CT PVP;CT HAP|CT NCCT_x7|NCCT CT
-CT arterial;CT|T1 MR|T2 MR|FDG PET|CXR hand X-ray|X-ray mammography|US IVUS|IVUS US|US TEE|US doppler US
+CT arterial;CT|T1 MR|T2 MR|FDG PET|CXR hand X-ray|X-ray mammography|US TEE|US doppler US
 US CEUS|histology H&E;histology IHC|T1 T1 subtraction|T1 T1 hepatobiliary|FLAIR FLAIR post contrast
-DWI DWI b0|DWI b0|SWI SWI phase|MR DWI b0|cine SAX;cine LAX|cine short axis;cine long axis
-echo A4C;echo A2C|PET PET counts|PET Bq/ml PET|CT abdomen;CT thorax|A B"""
+DWI DWI 0|DWI DWI 50|SWI SWI phase|MR DWI b0|cine SAX;cine LAX|cine short axis;cine long axis
+echo A4C;echo A2C|PET PET counts|PET Bq/ml PET|CT abdomen;CT thorax|A B
+PET-CT;FDG PET-CT|FDG PET-CT;PET-CT|CT CTV|CT pCT|CT MVCT|CT CTP|CT qCT|CT XCT|CT DECT|CT GTV|CT CTDIvol|CT ctrl
+T2 T2 GRE|SWI;T2 GRE|T1 MR T1 GRE|SWI;MR GRE|T1c;T1c FLAIR|T1 T1 T2|T2 PD T2|PD PD/T2|FLAIR FLAIR SWI|MRA MRA T2
+CT HU x10|CT HU+1024|CT HU + 1024|CT HU - 1000|CT CT (HU/10)|CT HU/2|CT HU*10|CT CT g/ml|CT CT %|CT CT mm/s
+CT CT 0-1|CT T2CT|CT CT 0..255|SUV PET %
+PET kBq/ml PET|ADC ADC *10^-6|b800 b1000|b1000;b1000 b2000|DWI DWI b0.5|b800 DWI 0|MRA MRA phase contrast"""
 OTHER = """CT CBF;CT CBV|CBF CBV|rCBF rCBV|CT Tmax;CBF|CT CT CBF|DTI FA;DTI MD|DWI DTI FA|DWI eADC
 DWI apparent diffusion coefficient|DWI low b;DWI high b|b50 HBV|Dixon water;Dixon fat|mDIXON W;mDIXON F
 T1 InPhase;T1 OutPhase|T1 IP;T1 OP|SWI magnitude;SWI phase|T1 T1 Gadovist|T1 T1 Primovist|T1 gadT1
@@ -28,7 +38,11 @@ T1 T1Gad|CT CT scout|CT topogram CT|CT CT sinogram|CT CT mask|CT dose CT|CT DECT
 CT electron density CT|SUV PET Bq/ml|SUV PET counts|SUV Ki PET|SUV PET sinogram|cine 4D flow
 fundus fluorescein angiography|fundus FA fundus|mammography tomosynthesis|T2 CTgated|T2 CTres|T2 MDCT
 T2 HRCTlung|T2 ctvenous|T2 XCT|T2 angioCT|T2 CTmitKM|CT T2SPIR|CT T1DUAL|CT T1DIXON|CT PDFS|CT gadoT1
-CT DESS|CT QSM|CT TSE|CT EPI|CT BOLD|CT RNM|CT STIRw|ADC MR b0"""
+CT DESS|DWI DWI b0|DWI b0|DWI b=0|DWI DWI (b=0)|b50 b0|T2 b0|ADC DWI b 0 s/mm2|b0 B0 field map
+DWI b1000;DWI 50|FDG PET-CT;PSMA PET-CT|FDG-PET/MR;PSMA PET/MR|CT + FDG PET;CT + PSMA PET|T1 + FLAIR;T1 + T2
+T1 + T2 + FLAIR;T1 + T1c + FLAIR|SWI MR T1 GRE|PET Bq/ml;PET kBq/ml|SUV kBq/ml|SUV;SUVlbm g/ml|CT CT1w|US IVUS
+IVUS US|CT QSM
+CT TSE|CT EPI|CT BOLD|CT RNM|CT STIRw|ADC MR b0"""
 
 
 def pairs(table: str) -> list[tuple[str, str]]:
@@ -56,6 +70,23 @@ def test_names_that_may_differ_are_told(own: str, given: str) -> None:
 def test_names_that_surely_differ_are_refused(own: str, given: str) -> None:
     with pytest.raises(DataError, match="not what the model was trained on"):
         notes(own, given)
+
+
+@pytest.mark.parametrize("name", [
+    "image", "volume", "scan", "img", "data", "input", "modality0", "channel_1", "0000", "0", "unknown", "c1",
+    "abdomen",
+    "the image", "3D", "n/a", "?", "Bild", "series 3", "axial", "image_0000",
+])  # fmt: skip
+def test_a_name_that_tells_nothing_is_no_match_though_it_is_the_same(name: str) -> None:
+    (note,) = notes(name, name.upper())
+    assert name.upper() in note and "tells nothing" in note
+    assert len(remarks("x", ("T1", name), ("T1", name), "y")) == 1
+    assert remarks("CT", (name,), (name,), "CTA") == []
+
+
+def test_names_that_somebody_gave_are_equal() -> None:
+    for name in ("my scanner", "A", "x", "CT volume", "T1", "b0"):
+        assert notes(name, name) == ()
 
 
 def test_dicoms_tag_tells_no_phase_but_which_sequence_it_leaves_open() -> None:

@@ -116,10 +116,25 @@ def test_intensities_that_the_model_never_saw() -> None:
     assert Contract().odd([ct]) is None and BOTH.odd([ct, ct]) is None
 
 
+def test_ct1_beside_other_weightings_is_in_no_hu() -> None:
+    mr = Range(0, 900, 0, 1500)
+    assert contract(brain=entry("T1", "CT1", stats=None)).odd([mr, mr]) is None
+    assert "offset" in str(contract(both=entry("PET", "CT1", stats=None)).odd([mr, mr]))
+
+
+def test_the_tracer_that_only_a_modality_names_is_told() -> None:
+    model = Contract(("CT", "PET"), {"FDG PET-CT": {"channels": ["CT", "PET"]}})
+    (note,) = model.fit(("CT", "PET"), "PET-CT").notes
+    assert "FDG" in note and model.fit(("CT", "PET"), "FDG-PET/CT").notes == ()
+    with pytest.raises(DataError, match="not what the model was trained on"):
+        model.fit(("CT", "PET"), "PSMA PET-CT")
+
+
 def test_a_ct_is_in_hu_whatever_the_card_says_of_it() -> None:
     for made in (contract(CT=entry("CT", stats=None)), contract(CT={"channels": ["NCCT"]}), Contract(("CT",)),
                  Contract(("CT",), {"CT": {}})):  # fmt: skip
         assert "rescaled" in str(made.odd([Range(0, 1, 0, 1)])) and made.odd([Range(-1010, 200, -1024, 900)]) is None
+        assert "rescaled" in str(made.odd([Range(-2.2, 2.8, -2.4, 9.1)]))  # z-scores
     taught = contract(CT=entry("CT", stats={"lows": [0, 0], "highs": [1, 1]}))
     assert taught.odd([Range(0, 1, 0, 1)]) is None and Contract(("MR",)).odd([Range(0, 1, 0, 1)]) is None
 

@@ -23,6 +23,8 @@ def test_range_is_the_naive_percentiles() -> None:
 
 @pytest.mark.parametrize(("voxels", "words"), [
     (CT, None), (np.clip(CT, -200, 300), None), (BODY, None), (CT + 1024, "offset"), (CT + 1000, "offset"),
+    ((CT - CT.mean()) / CT.std(), "rescaled"), (np.append((BODY - 40) / 60, 70.0), "rescaled"), (BODY[:50], None),
+    ((np.clip(CT, -160, 240) - 40) / 100, "rescaled"), ((np.clip(CT, -1000, 1000)) / 50, "rescaled"),
     (CT - 1024, "twice"), ((CT + 1000) / 1400, "rescaled"), ((np.clip(CT, -160, 240) + 160) / 400 * 255, "picture"),
 ])  # fmt: skip
 def test_what_a_ct_cannot_be(voxels: np.ndarray, words: str | None) -> None:

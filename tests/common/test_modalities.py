@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.modalities import DICOM_KINDS, Modality, is_cone_beam, is_ct, kind_of, meanings, of_dicom, same, tracers
+from common.modalities import Modality, is_cone_beam, is_ct, kind_of, meanings, same, tracers
 from common.name_words import plain
 
 
@@ -51,18 +51,6 @@ def test_what_can_be_one_thing() -> None:
     assert same("T1 + FLAIR", "CT") is False and same("T1 + FLAIR", "MR") is None
 
 
-def test_dicoms_tags_are_kinds_that_names_have() -> None:
-    kinds = {m.kind for name in ("CT", "MR", "PT", "US", "NM", "XR", "photo", "OCT") for m in meanings(name)}
-    assert set(DICOM_KINDS.values()) <= kinds
-
-
-def test_a_c_arm_s_cone_beam_ct_comes_as_xa() -> None:
-    for name in ("CBCT", "cone-beam CT", "DVT", "DynaCT"):
-        assert same(of_dicom("XA", [name]), name) is True and is_ct(name)
-    assert of_dicom("XA", ["CT"]) == "XR" == of_dicom("XA") and same(of_dicom("XA", ["CTA"]), "CTA") is False
-    assert of_dicom("CT", ["CBCT"]) == "CT" and of_dicom("OT") == "" == of_dicom("")
-
-
 def test_t1_flair_is_weighted_by_t1() -> None:
     for name in ("T1 FLAIR", "T1w-FLAIR", "t1flair"):
         assert meanings(name) == {Modality("MR", "T1")} and same(name, "FLAIR") is False and same(name, "T1") is True
@@ -104,3 +92,20 @@ def test_a_map_of_iodine_is_in_no_hu() -> None:
 def test_numbers_and_signs_behind_a_word_hide_nothing() -> None:
     assert is_cone_beam("CBCT1") and is_cone_beam("CBCT_02") and not is_cone_beam("CT1")
     assert plain("FLAIR*") != plain("FLAIR") and plain("T1*") != plain("T1") and plain("T2'") != plain("T2")
+
+
+@pytest.mark.parametrize(("name", "sequences"), [
+    ("T2 GRE", {"T2", "SWI"}), ("MR T1 GRE", {"T1"}), ("MR GRE", {""}), ("T1 T2", {"T1", "T2"}),
+    ("PD/T2", {"PD", "T2"}),
+    ("T2 STIR", {"STIR"}), ("T2 DWI", {"DWI"}), ("DWI ADC", {"ADC"}), ("DTI FA", {"FA"}), ("T1 DCE gd", {"DCE"}),
+    ("DWI b0", {"b0"}), ("DWI b0 b800", {"DWI"}), ("T1c FLAIR", {"T1c", "FLAIR"}), ("T2* GRE", {"SWI"}),
+    ("T1 no FS gd", {"T1c"}), ("FLAIR SWI", {"FLAIR", "SWI"}),
+])  # fmt: skip
+def test_a_name_of_two_sequences_is_each_unless_one_is_part_of_the_other(name: str, sequences: set[str]) -> None:
+    assert {m.sequence for m in meanings(name)} == sequences and {m.kind for m in meanings(name)} == {"MR"}
+
+
+def test_each_image_of_a_name_of_several_counts() -> None:
+    assert same("FDG PET-CT", "PSMA PET-CT") is False and same("FDG PET/CT", "PET-CT") is True
+    assert same("CT + FDG PET", "PSMA PET + CT") is False and same("CT + PET", "FDG PET + CT") is not False
+    assert same("T1 + FLAIR", "T1 + T2") is False and same("CT | FDG PET", "CT | PSMA PET") is True  # any of them

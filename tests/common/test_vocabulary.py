@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.vocabulary import is_sequence, split_words
+from common.vocabulary import PART_OF, SEQUENCES, is_sequence, split_words
 
 
 @pytest.mark.parametrize(("name", "parts"), [
@@ -16,3 +16,9 @@ def test_glued_names(name: str, parts: tuple[str, ...]) -> None:
 
 def test_sequences() -> None:
     assert is_sequence("flair") and is_sequence("b800") and not is_sequence("spir")
+
+
+def test_parts_are_sequences_and_none_is_part_of_its_own_part() -> None:
+    known = {name for name, _ in SEQUENCES}
+    assert set(PART_OF) <= known and all(set(parts) <= known for parts in PART_OF.values())
+    assert not [(a, b) for a, parts in PART_OF.items() for b in parts if a in PART_OF.get(b, ())]

@@ -261,7 +261,8 @@ def _check_description(path: Path, task: str | None, collection: Collection, ign
         raise ConfigError(problem, where=path, got=", ".join(found), expected=task or "external", hint=hint)
     data = collection.dataset(task) if task else collection.datasets[0]
     names = task_modalities(collection)
-    check_expert(specs[0], data.channels, collection.labels, modalities=names[data.name], ignore_card=ignore_card)
+    check_expert(specs[0], data.channels, collection.labels, modalities=names[data.name], dataset=data,
+                 ignore_card=ignore_card)  # fmt: skip
     if task is None and not ignore_card:
         check_reads_any(specs[0], [d.channels for d in collection.datasets], list(names.values()))
     again = f"python -m tools experts describe {shown_place(specs[0].path)} {shown_place(path)}"

@@ -18,7 +18,7 @@ from common.experts.spec import ExpertSpec
 from common.experts.trust import WEIGHTS, code_hash
 from common.labels import LabelSpace
 from common.modalities import meanings
-from common.name_words import coloured
+from common.name_words import meant_together
 
 from ..data import read_structures
 from ..question import ask
@@ -65,7 +65,7 @@ def describe(
     with atomic_write(target) as temporary:
         temporary.write_text(json.dumps(spec.to_dict(), indent=2) + "\n", encoding="utf-8")
     console().print(_table(spec))
-    silent = [c for c, read in zip(spec.channels, coloured(spec.channels), strict=True) if not meanings(read)]
+    silent = [c for c, read in zip(spec.channels, meant_together(spec.channels), strict=True) if not meanings(read)]
     if silent:
         console().print(f"channel {', '.join(silent)} tells no modality, and is compared by its name alone: "
                         "--channels CT or what else it is", soft_wrap=True)  # fmt: skip

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from common.card import ModelCard
 from common.contract import Contract, contract_of
+from common.dicom_tags import DICOM_KINDS, of_dicom
 from common.engine.evaluation.score_record import read_scores
 from common.errors import ConfigError, WeightError
 from common.literals import check_name, inert
-from common.modalities import DICOM_KINDS, kind_of, of_dicom
+from common.modalities import kind_of, same
 from common.weights import read_card
 
 from ..bundle_describe import check_metadata_text, describe_weights
@@ -195,7 +196,8 @@ def tags_by_modality(model: Model) -> dict[str, list[str]]:
     for name, entry in contract_of(model.weights).modalities.items():
         kind = str(entry.get("kind") or kind_of(name))
         names = [name, *map(str, entry.get("channels") or ())]
-        found[name] = [t for t in DICOM_KINDS if kind and kind in (DICOM_KINDS[t], kind_of(of_dicom(t, names)))]
+        alike = [t for t in DICOM_KINDS if kind and kind in (DICOM_KINDS[t], kind_of(of_dicom(t, names)))]
+        found[name] = [t for t in alike if any(same(of_dicom(t, names), n) is not False for n in names)]
     return found
 
 

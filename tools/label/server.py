@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from common.command_words import option
+from common.dicom_tags import DICOM_KINDS
 from common.errors import ConfigError, DataError, few
-from common.modalities import DICOM_KINDS, meanings
+from common.modalities import meanings
 from common.plain_json import LARGEST, parse_object
 
 from .guard import ADDRESS

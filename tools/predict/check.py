@@ -13,9 +13,10 @@ from monai.data import MetaTensor
 from common.atomic import atomic_write
 from common.command_words import shown_option
 from common.contract import OVERRIDE, Contract
+from common.dicom_tags import of_dicom
 from common.errors import DataError
 from common.intensity_range import Range, range_of
-from common.modalities import of_dicom, same
+from common.modalities import same
 
 from .dicom_results import Source
 from .scans import Scan

@@ -26,6 +26,7 @@ from ...data.datasets.dataset import Dataset
 from ...errors import ConfigError, DataError
 from ...labels import LabelSpace
 from ...modalities import is_ct
+from ...name_words import meant_together
 from ...weights import read_card
 from .fingerprint import fingerprint
 from .network import PLANAR, channel_names, labels_of, output_channels, plan_managers, quiet, read_json
@@ -233,7 +234,9 @@ def _dataset_json(dataset: Dataset, name: str, orientation: str | None) -> dict[
 
 def _for_planner(description: Mapping[str, Any], dim: int) -> dict[str, Any]:
     """Channel names that nnU-Net's planner knows: to it, CTA is no CT."""
-    names = {i: "CT" if dim != PLANAR and is_ct(c) else c for i, c in description["channel_names"].items()}
+    given = description["channel_names"]
+    read = dict(zip(given, meant_together(list(given.values())), strict=True))
+    names = {i: "CT" if dim != PLANAR and is_ct(c) else given[i] for i, c in read.items()}
     return {"channel_names": names}
 
 

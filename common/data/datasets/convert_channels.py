@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...command_words import shown_option
+from ...dicom_tags import DICOM_KINDS, of_dicom
 from ...errors import DataError, few
-from ...modalities import DICOM_KINDS, of_dicom, same
+from ...modalities import same
 from ..dicom.slices import is_dicom, modality_tag
 from ..pictures import is_picture
 from .dataset_json import Case, channel_number

@@ -19,6 +19,7 @@ from ..remarks import remarks
 from .datalist import Collection, items, read_collection
 from .dataset import Dataset
 from .dataset_json import Case
+from .known_cases import is_known_data
 from .naming import is_general, is_nameless
 from .verify_contents import other_dicom
 
@@ -83,6 +84,7 @@ def _fitted(
         if contract.modalities and not ignore:
             _as_dicom_says(dataset, case)
         fit = contract.fit(dataset.channels, modality, where=f"{dataset.name}, case {case.id}", ignore=ignore)
+        fit = _as_they_lie(case, fit, dataset) if ignore else fit
         _as_model_reads(case, contract, fit, f"{dataset.name}, case {case.id}", ignore)
         told.update(dict.fromkeys(n.replace(f", case {case.id}", "", 1) for n in fit.notes))
         told.update(dict.fromkeys(_untaught(dataset, contract, fit)))
@@ -134,11 +136,14 @@ def _meant(dataset: Dataset, split: str, contract: Contract, ignore: bool) -> li
     shared = [n for n in dataset.labels.names if n in taught]
     nameless = list(filter(is_nameless, shared))
     doubtful = [*nameless, *filter(is_general, shared)]
-    if dataset.name in known or not doubtful or all(c.label is None for c in dataset.cases(split)):
+    if not doubtful or all(c.label is None for c in dataset.cases(split)):
+        return []
+    own = is_known_data(dataset, contract.data)
+    if own:
         return []
     whose = f" ({', '.join(sorted(known))})" if known else ""
     entry = json.dumps({dataset.name: {"labels": {doubtful[0]: "<organ> " + doubtful[0]}}}, ensure_ascii=False)
-    if nameless and known and not ignore:
+    if nameless and known and own is False and not ignore:
         problem = "the model learned from another data set, and nobody gave these structures names"
         expected = f"structures of one of{whose}"
         hint = f'if they differ: "tasks": {entry} in collection.json; or add {OVERRIDE}'
@@ -168,6 +173,17 @@ def _named(modality: str, fit: Fit) -> str:
     """The model's name of a case's modality, where both mean the same for sure."""
     known = [n for n in fit.modalities if same(n, modality) and (len(meanings(modality)) <= 1 or n == modality)]
     return known[0] if len(known) == 1 else modality
+
+
+def _as_they_lie(case: Case, fit: Fit, dataset: Dataset) -> Fit:
+    """Channels in one file keep their order where the card is not to be obeyed: no command can turn them."""
+    straight = tuple(range(len(fit.order)))
+    if fit.order == straight or len(case.images) == len(fit.order):
+        return fit
+    names = ", ".join(dataset.channels)
+    expected = ", ".join(dataset.channels[i] for i in fit.order)
+    note = f"{dataset.name}: channels {names} lie in one file and are read in the place of {expected}, as asked"
+    return fit._replace(order=straight, notes=(note,))
 
 
 def _in_order(case: Case, order: tuple[int, ...], dataset: Dataset) -> Case:

@@ -12,7 +12,7 @@ from ...contract import OVERRIDE
 from ...errors import DataError, LabelError, few
 from ...labels import LabelSpace
 from ...modalities import meanings, same
-from ...name_words import coloured, plain
+from ...name_words import meant_together, plain
 from .datalist import Collection
 from .dataset import Dataset
 
@@ -141,7 +141,7 @@ def _is_surely(one: str, other: str) -> bool:
 def _other_kinds(datasets: Sequence[Dataset]) -> Iterator[Doubt]:
     """Tasks whose modality is surely none of what their channels are; pictures in colours may show anything."""
     for dataset in datasets:
-        told = [{m.kind for m in meanings(c)} for c in coloured(dataset.channels)]
+        told = [{m.kind for m in meanings(c)} for c in meant_together(dataset.channels)]
         known = set[str]().union(*told)
         if not all(told) or "photo" in known:
             continue

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ...errors import few
 from ...intensity_range import Range, odd_beside, odd_ct
 from ...modalities import is_ct, meanings
-from ...name_words import coloured
+from ...name_words import meant_together
 from ..dicom.slices import is_dicom, modality_tag
 from .convert_channels import dicom_differs
 from .dataset import Dataset
@@ -38,7 +38,9 @@ class Doubtful(NamedTuple):
 def doubtful_channels(dataset: Dataset) -> Iterator[Doubtful]:
     """Channels whose name tells no modality, so that nothing can compare them with a model."""
     told = all(meanings(dataset.modality_of(c)) for c in dataset.cases())
-    unknown = [c for c, read in zip(dataset.channels, coloured(dataset.channels), strict=True) if not meanings(read)]
+    unknown = [
+        c for c, read in zip(dataset.channels, meant_together(dataset.channels), strict=True) if not meanings(read)
+    ]
     if unknown and not (told and len(dataset.channels) == 1):
         got = f"channel {', '.join(unknown)} tells no modality, and is compared with no model"
         hint = 'name it in dataset.json ("channel_names"), or the task\'s "modality" in collection.json'
@@ -72,8 +74,8 @@ def doubtful_intensities(dataset: Dataset, ranges: Mapping[str, Sequence[Range]]
     modality = {c.id: dataset.modality_of(c) for c in dataset.cases() if c.id in ranges}
     for name in dict.fromkeys(modality.values()):
         own = [i for i, m in modality.items() if m == name and len(ranges[i]) == len(dataset.channels)]
-        for number, channel in enumerate(dataset.channels):
-            ct = dataset.dim == len((0, 0, 0)) and (is_ct(channel) or (is_ct(name) and len(dataset.channels) == 1))
+        for number, (channel, read) in enumerate(zip(dataset.channels, meant_together(dataset.channels), strict=True)):
+            ct = dataset.dim == len((0, 0, 0)) and (is_ct(read) or (is_ct(name) and len(dataset.channels) == 1))
             found = {i: ranges[i][number] for i in own if ranges[i][number].smallest < ranges[i][number].largest}
             for case, reason in _reasons(found, name, ct=ct).items():
                 reasons.setdefault(f"{channel}: {reason}", []).append((case, found[case]))

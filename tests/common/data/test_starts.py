@@ -11,6 +11,7 @@ from common.contract import OVERRIDE
 from common.data.datasets.datalist import Collection
 from common.data.datasets.dataset import Dataset
 from common.data.datasets.dataset_json import SPLITS, Case
+from common.data.datasets.known_cases import short_hash
 from common.data.starts import check_start
 from common.errors import DataError
 from common.labels import LabelSpace
@@ -58,7 +59,7 @@ def test_what_was_taught_on_something_else_is_refused(
     check_start(own, "w.pt", data, modalities=["another"])  # they are asked about no case of these data
 
 
-def test_names_of_another_data_set_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_names_of_another_data_set_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     both = card("CT", taught=("liver", "tumor"), data=[{"name": "KiTS"}])
     check_start(both, "w.pt", collection("CT"), structures=["liver", "tumor"])
     assert "w.pt: nobody says whether its 'tumor' is that of task" in caplog.text and "liver'" not in caplog.text
@@ -66,6 +67,14 @@ def test_names_of_another_data_set_are_told(caplog: pytest.LogCaptureFixture) ->
     same = collection("CT")
     same = replace(same, datasets=tuple(replace(d, name="KiTS") for d in same.datasets))
     check_start(both, "w.pt", same, structures=["tumor"])
+    assert "'tumor' is that of KiTS" in caplog.text  # a name alone is anybody's
+    caplog.clear()
+    (tmp_path / "c.nii").write_bytes(b"scan")
+    known = {"training": {"number": 1, "hashes": [short_hash([tmp_path / "c.nii"])]}}
+    case = Case("c", (tmp_path / "c.nii",), Path("l.nii"), "c")
+    same = replace(same, datasets=tuple(replace(d, splits={**d.splits, "training": (case,)}) for d in same.datasets))
+    whole = card("CT", taught=("liver", "tumor"), data=[{"name": "KiTS", "cases": known}])
+    check_start(whole, "w.pt", same, structures=["tumor"])
     assert not caplog.text
 
 

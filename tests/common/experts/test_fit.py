@@ -1,5 +1,6 @@
 """An expert that does not fit the data is refused with what to rename, where a name is all that differs."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,9 @@ import torch
 
 from common.card import ModelCard, save_weights
 from common.contract import OVERRIDE
+from common.data.datasets.dataset import Dataset
+from common.data.datasets.dataset_json import SPLITS, Case
+from common.data.datasets.known_cases import short_hash
 from common.errors import ExpertError
 from common.experts.fit import check_expert, check_reads_any
 from common.experts.spec import ExpertSpec
@@ -135,7 +139,7 @@ def card_beside(folder, channel, modality, **contract):
     """An expert of a run of this collection, whose card says what it learned from."""
     entry = {"modalities": {modality: {"channels": [channel], "dim": 3}}, **contract}
     place = folder / "nnunet" / "Dataset001_t" / "trainer"
-    place.mkdir(parents=True)
+    place.mkdir(parents=True, exist_ok=True)
     save_weights(folder / "model.pt", {"w": torch.zeros(1)}, ModelCard(LABELS, (channel,), extra={"contract": entry}))
     return replace(SPEC, path=str(place), channels=(channel,))
 
@@ -169,5 +173,13 @@ def test_names_that_mean_nothing_or_anything_are_no_other_data_set_s(tmp_path, c
     with pytest.raises(ExpertError, match="another data set"):
         check_expert(other, ("CT",), other.labels)
     check_expert(other, ("CT",), other.labels, ignore_card=True)
+    (tmp_path / "scan.nii").write_bytes(b"scan")
+    case, named = Case("a", (tmp_path / "scan.nii",), None, "a"), replace(told, labels=LabelSpace(("label_1",)))
+    data = Dataset("ct", tmp_path, ("CT",), named.labels, {**dict.fromkeys(SPLITS, ()), "training": (case,)}, 3, "CT")
+    for hashes, match in (["0" * 16], "another data set"), ([short_hash(case.images)], ""):
+        own = replace(named, path=card_beside(tmp_path, "CT", "CT", data=[
+            {"name": "ct", "cases": {"training": {"number": 1, "hashes": hashes}}}]).path)  # fmt: skip
+        with pytest.raises(ExpertError, match=match) if match else nullcontext():
+            check_expert(own, ("CT",), own.labels, dataset=data)
     check_expert(replace(told, task="other", labels=LabelSpace(("tumor",))), ("CT",), LabelSpace(("tumor",)))
     assert "tumor" in caplog.text and "(ct)" in caplog.text

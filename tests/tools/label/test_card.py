@@ -112,11 +112,11 @@ def test_what_studies_of_each_modality_are_called(tmp_path):
     told = {"settings": {}, "contract": {"modalities": entries}}
     card = ModelCard(LabelSpace(("liver",)), ("CT | T2 MR",), extra=told)
     model = Model(tmp_path, save_weights(tmp_path / "model.pt", {"w": torch.zeros(1)}, card), card)
-    assert tags_by_modality(model) == {"CT": ["CT"], "T2 MR": ["MR", "MA", "MS"], "scanner A": []}
+    assert tags_by_modality(model) == {"CT": ["CT"], "T2 MR": ["MR", "MS"], "scanner A": []}
     assert dicom_tags(model) == []
     del entries["scanner A"]
     file = save_weights(tmp_path / "known.pt", {"w": torch.zeros(1)}, card.with_extra(**told))
-    assert dicom_tags(Model(tmp_path, file, card)) == ["CT", "MR", "MA", "MS"]
+    assert dicom_tags(Model(tmp_path, file, card)) == ["CT", "MR", "MS"]
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "$x", "a,b", ".."])

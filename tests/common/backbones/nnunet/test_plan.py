@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from common.backbones.nnunet.fingerprint import to_nnunet
-from common.backbones.nnunet.plan import nnunet_name, plan, plan_of_model, read_plan
+from common.backbones.nnunet.plan import _for_planner, nnunet_name, plan, plan_of_model, read_plan
 from common.card import ModelCard, save_weights
 from common.errors import AmalgamationError, ConfigError, DataError, WeightError
 
@@ -148,3 +148,9 @@ def test_synonyms_of_ct_are_normalised_as_ct(phantom_dir, tmp_path):
     found = plan(folder, tmp_path / "out", **KNOBS)
     assert found.plans["configurations"]["3d_fullres"]["normalization_schemes"] == ["CTNormalization"]
     assert found.dataset_json["channel_names"] == {"0": "CTA"}
+
+
+def test_ct1_beside_other_weightings_is_normalised_as_mr():
+    given = dict(enumerate(("T1", "CT1", "T2", "FLAIR")))
+    assert _for_planner({"channel_names": given}, 3) == {"channel_names": given}
+    assert _for_planner({"channel_names": {0: "CT1", 1: "PET"}}, 3) == {"channel_names": {0: "CT", 1: "PET"}}

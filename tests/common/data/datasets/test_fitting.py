@@ -14,6 +14,7 @@ import torch
 from common.contract import OVERRIDE, Contract
 from common.data.datasets import fitting
 from common.data.datasets.fitting import fitting_items
+from common.data.datasets.known_cases import short_hash
 from common.data.prompts.objects import ClampModalityd, clip_bounds
 from common.data.prompts.targets import KeepTargetsd
 from common.data.transforms.transforms import DescribeCased, MapLabelsd
@@ -62,8 +63,13 @@ def test_what_does_not_fit_is_refused(dataset: Any, caplog: pytest.LogCaptureFix
     assert "d: channel T2 MR in the place of channel CT, as asked" in caplog.text
     with pytest.raises(DataError, match="missing channel FLAIR"):
         fitting_items(dataset("T1"), "test", contract("T1", "FLAIR"), ignore_card=True)
+    joined = dataset("FLAIR", "T1", joined=True)
     with pytest.raises(DataError, match="in one file"):
-        fitting_items(dataset("FLAIR", "T1", joined=True), "test", contract("T1", "FLAIR"))
+        fitting_items(joined, "test", contract("T1", "FLAIR"))
+    (item,) = fitting_items(joined, "test", contract("T1", "FLAIR"), ignore_card=True)
+    assert Path(item["image"]).name == "whole.nii.gz"
+    assert "d: channels FLAIR, T1 lie in one file and are read in the place of T1, FLAIR, as asked" in caplog.text
+    assert "are read in the model's order" not in caplog.text
 
 
 def test_dicom_files_that_say_something_else(dicom_series: Any, tmp_path: Path) -> None:
@@ -238,13 +244,21 @@ def test_a_scan_is_read_once_while_it_and_the_card_stay(
 @pytest.mark.parametrize("name", ["tumor", "label_1", "liver"])
 def test_names_of_another_data_set(dataset: Any, caplog: pytest.LogCaptureFixture, name: str) -> None:
     folder = dataset("CT", structures=(name, "spleen"))
-    for data, told in (({"name": "d"},), False), ((), True), (({"name": "KiTS"},), True):
+    own, others = ({"name": "d", "cases": {"test": {"hashes": h}}} for h in (
+        [short_hash([folder / "a_0000.nii.gz"])], ["0" * 16]))  # fmt: skip
+    for data, told in (
+        ((own,), False),
+        ((), True),
+        (({"name": "KiTS"},), True),
+        ((others,), True),
+        (({"name": "d"},), True),
+    ):
         known = replace(contract("CT", taught=(name, "spleen")), data=data)
         caplog.clear()
-        if name == "label_1" and data and told:
+        if name == "label_1" and data and told and ("cases" in data[0] or data[0]["name"] != "d"):
             with pytest.raises(DataError, match="another data set") as caught:
                 fitting_items(folder, "test", known)
-            assert "KiTS" in str(caught.value.expected) and OVERRIDE in str(caught.value.hint)
+            assert data[0]["name"] in str(caught.value.expected) and OVERRIDE in str(caught.value.hint)
         fitting_items(folder, "test", known, ignore_card=True)
         assert (f"{name}: nobody says" in caplog.text) is (told and name != "liver")
 

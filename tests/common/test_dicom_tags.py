@@ -1,0 +1,44 @@
+"""Each of DICOM's modalities is one of its own; the kind that several share does not make them one."""
+
+import pytest
+
+from common.contract import Contract
+from common.dicom_tags import DICOM_KINDS, of_dicom
+from common.errors import DataError
+from common.modalities import is_ct, kind_of, meanings, same
+
+
+def test_dicoms_tags_are_kinds_that_names_have() -> None:
+    kinds = {m.kind for name in ("CT", "MR", "PT", "US", "NM", "XR", "photo", "OCT") for m in meanings(name)}
+    assert set(DICOM_KINDS.values()) <= kinds
+    for tag, kind in DICOM_KINDS.items():  # what it is called is of its kind
+        assert kind_of(of_dicom(tag)) == kind, tag
+
+
+def test_a_c_arm_s_cone_beam_ct_comes_as_xa() -> None:
+    for name in ("CBCT", "cone-beam CT", "DVT", "DynaCT"):
+        assert same(of_dicom("XA", [name]), name) is True and is_ct(name)
+    assert of_dicom("XA", ["CT"]) == "XA" == of_dicom("XA") and same(of_dicom("XA", ["CTA"]), "CTA") is False
+    assert of_dicom("CT", ["CBCT"]) == "CT" and of_dicom("OT") == "" == of_dicom("")
+
+
+def told(own: str, tag: str) -> str:
+    """Whether a model of a name reads scans with a tag: ``silent``, ``told`` or ``refused``."""
+    try:
+        return "told" if Contract((own,), {own: {"channels": [own]}}).fit(None, tag=tag).notes else "silent"
+    except DataError:
+        return "refused"
+
+
+@pytest.mark.parametrize(("answer", "pairs"), [
+    ("silent", "IVUS IVUS|mammography MG|MG MG|tomosynthesis MG|XR DX|XR CR|DSA XA|OCT OPT|OCTA OPT|fundus OP|"
+               "autofluorescence OP|histology SM|endoscopy ES|NBI ES|dermoscopy DMS|MRA MA|fluoroscopy RF|DXA BMD"),
+    ("told", "mammography DX|XR MG|XR XA|XR RF|XR PX|XR IO|XR RTIMAGE|photo SM|photo OP|photo TG|"
+             "MR MS|T1 MR|OCT OPTENF|CT OT"),
+    ("refused", "US IVUS|IVUS US|mammography XA|CXR MG|CXR XA|DSA MG|OCT IVOCT|"
+                "IVOCT OPT|OCT OP|fundus SM|"
+                "dermoscopy ES|fundus DMS|US BDUS|XR BMD|T2 MA|CT DS|CT EC|PET NM|CT TG|MR DG"),
+])  # fmt: skip
+def test_what_a_tag_is_taken_for(answer: str, pairs: str) -> None:
+    found = {pair: told(*pair.split()) for pair in pairs.split("|")}
+    assert not {pair: f for pair, f in found.items() if f != answer}
