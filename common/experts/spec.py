@@ -13,6 +13,7 @@ from ..command_words import shown
 from ..errors import AmalgamationError, ExpertError, LabelError
 from ..labels import LabelSpace
 from ..literals import check_name, odd_in
+from ..paths import check_path
 from ..plain_json import read_object
 from .kinds import check_kinds
 
@@ -108,7 +109,10 @@ class ExpertSpec:
             where = f"expert {data['name']!a:.100}"
             raise ExpertError(problem, where=where, got=error.got, expected=error.expected) from error
         spec = cls(**{**data, "labels": labels})
-        return spec if base is None else replace(spec, path=str((base / spec.path).resolve()))
+        if base is None:
+            return spec
+        where = f"{base}, expert {spec.name!r}"
+        return replace(spec, path=str(check_path(base / spec.path, where=where, error=ExpertError).resolve()))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for ``expert.json`` and ``experts.json``."""

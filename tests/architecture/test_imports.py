@@ -16,8 +16,8 @@ from tests.architecture.tree import CODE, ROOT, imports, shown, sources
 ORDER = {
     "": "common | tools",
     "common": "errors intensity_range name_words | vocabulary | modalities"
-    " | atomic channel_order command_words figure_text geometry pages plain_json plain_yaml prompts"
-    " visible_output | channel_doubt integrity literals | bundle_words contract_form labels tables"
+    " | atomic channel_order command_words figure_text geometry pages paths plain_json plain_yaml prompts"
+    " visible_output zips | channel_doubt integrity literals | bundle_words contract_form labels tables"
     " | card | weights | contract | data"
     " | layers | backbones losses"
     " | engine experts | methods",
