@@ -7,12 +7,13 @@ loop of links and half a character. So whoever takes a path from a text asks her
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from .errors import AmalgamationError, DataError
 
-__all__ = ["check_path", "is_path", "is_there"]
+__all__ = ["check_new", "check_path", "is_path", "is_there"]
 
 _LONGEST, _LONGEST_NAME = 4096, 256
 
@@ -71,3 +72,39 @@ def check_path(
                     where=shown if where is None else where, got=None if where is None else shown,
                     expected="a file or folder that can be reached", hint=hint) from wrong  # fmt: skip
     return Path(path)
+
+
+def check_new(
+    path: str | Path,
+    endings: Iterable[str] = ("",),
+    *,
+    what: str = "file",
+    error: type[AmalgamationError] = DataError,
+    hint: str | None = "give a shorter name",
+) -> Path:
+    """The gate for what will be written, before the work that it holds is done: no disk must refuse its name later.
+
+    Args:
+        path: of the file or folder.
+        endings: what else is put behind its name, for the files beside it.
+        what: of which thing, for the message.
+        error: class of the refusal.
+        hint: what to do next.
+
+    Returns:
+        the path.
+
+    Raises:
+        AmalgamationError: of the class ``error``, as :func:`check_path`, and for names that are too long.
+    """
+    found = Path(path)
+    for ending in endings:
+        place = found.with_name(f"{found.name}{ending}") if ending else found
+        if not is_path(str(place.absolute())):
+            name = place.name if len(os.fsencode(place.name)) >= _LONGEST_NAME else str(place)
+            raise error(f"no {what} can have this name: it is too long", where=f"{name!a:.200}",
+                        got=f"{len(os.fsencode(name))} bytes", hint=hint,
+                        expected=f"names of at most {_LONGEST_NAME - 1} bytes, {_LONGEST - 1} with their folders",
+                        )  # fmt: skip
+        check_path(place, what=what, error=error, hint=hint)
+    return found

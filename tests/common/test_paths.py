@@ -17,7 +17,7 @@ from common.errors import AmalgamationError, ConfigError, DataError
 from common.experts.describe import kind_of
 from common.experts.sources import open_source
 from common.experts.spec import read_manifest
-from common.paths import check_path, is_path
+from common.paths import check_new, check_path, is_path
 from common.weights import read_state_dict
 from tools.bundle.zip import unpack
 from tools.bundle_files import find_bundle
@@ -135,3 +135,12 @@ def test_a_header_that_names_it_is_refused_by_its_own_name(odd: str, name: str, 
     (tmp_path / name).write_bytes(HEADERS[name].format(odd).encode("utf-8", "surrogatepass"))
     with pytest.raises(DataError, match=name):
         read_volume(tmp_path / name)
+
+
+def test_names_of_what_will_be_written_are_judged_before(tmp_path: Path) -> None:
+    assert check_new(tmp_path / "new" / ("é" * 120), ["", ".nii.gz"]) == tmp_path / "new" / ("é" * 120)
+    for name, endings in (("é" * 128, [""]), ("x" * 250, ["", ".nii.gz"]), ("x" * 300 + "/y", [""]), ("a/" * 2100, [""])):
+        for folder in (tmp_path, tmp_path / "not there yet"):
+            with pytest.raises(ConfigError, match="too long"):
+                check_new(folder / name, endings, error=ConfigError)
+    assert not list(tmp_path.iterdir())

@@ -18,7 +18,8 @@ from common.engine.evaluation.score_record import read_scores
 from common.errors import AmalgamationError, ConfigError
 from common.integrity import copy_sealed, file_hash, remove_seal
 from common.labels import BACKGROUND
-from common.literals import inert
+from common.literals import check_file_name, inert
+from common.paths import check_new
 from common.weights import read_state_dict
 
 from ..bundle_describe import check_metadata_text, conditions, data_lines, describe_weights, score_lines, trained_on
@@ -89,6 +90,7 @@ def pack_bundle(
     origin, out = find_bundle(bundle), Path(out)
     name = origin.resolve().name
     version = str(read_json(origin / "configs" / "metadata.json").get("version"))
+    check_file_name(version, "bundle's version", where=origin / "configs" / "metadata.json", error=ConfigError)
     if not name.isidentifier():
         problem = "a bundle that is packed becomes a package of Python"
         raise ConfigError(problem, where=origin, got=ascii(name), expected="a folder's name of letters, digits and _")
@@ -97,7 +99,7 @@ def pack_bundle(
     given = Path(weights) if weights else origin / MODEL
     if weights is None and not given.is_file() and (weights_url or torchscript or weights_licence):
         raise ConfigError("there are no weights", where=given, hint="add --weights FILE")
-    target = out / name
+    target = check_new(out / name, ["", f"_v{version}.zip"], error=ConfigError)
     if target.exists() and not force:
         raise ConfigError("the folder exists", where=target, hint="add --force to replace it, or give another --out")
     out.mkdir(parents=True, exist_ok=True)

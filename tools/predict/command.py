@@ -135,7 +135,7 @@ def segment(
         )
     pages = {} if page is None else pages_of(scans, Path(page), overwrite)
     require_model(root, read_config(files).get(), weights, overrides or {})
-    targets = targets_of(scans, Path(source), Path(output), overwrite, kind)
+    targets = targets_of(scans, Path(source), Path(output), overwrite, kind, recorded=ignore_card)
     folder = next(iter(targets.values())).path.parent
     folder.mkdir(parents=True, exist_ok=True)
     hidden = Path(tempfile.mkdtemp(prefix=".predicting-", dir=folder)).resolve()  # nibabel would expand a "~"

@@ -115,7 +115,7 @@ def _read(path: str | Path | Sequence[str | Path], within: tuple[Path, ...] = ()
     if not path.exists():
         raise DataError("the data folder does not exist", where=path, hint=PHANTOM_HINT)
     listing = path if path.is_file() else path / "collection.json"
-    if path.name == "dataset.json" or (path / "dataset.json").is_file():
+    if (path.name == "dataset.json" and path.is_file()) or (path / "dataset.json").is_file():
         dataset = read_dataset(path)
         return _collection(dataset.name, dataset.root, [dataset])
     if listing.is_file():

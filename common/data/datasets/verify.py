@@ -239,8 +239,8 @@ def _folders(dataset_dir: str | Path) -> list[Path]:
     for part in [found] if isinstance(found, Path) else found:
         check_path(part, what="data folder")
         listing = part if part.is_file() else part / "collection.json"
-        if (part / "dataset.json").is_file() or part.name == "dataset.json":
-            result.append(part.parent if part.name == "dataset.json" else part)
+        if (part / "dataset.json").is_file() or (part.name == "dataset.json" and part.is_file()):
+            result.append(part.parent if part.is_file() else part)
         elif listing.is_file():
             try:
                 named = read_json(listing).get("datasets", [])

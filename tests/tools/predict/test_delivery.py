@@ -62,6 +62,25 @@ def test_what_is_there_is_refused_unless_told(scans, tmp_path):
     assert {p.read_text() for p in out.iterdir()} == {"mine"}
 
 
+@pytest.mark.parametrize(
+    ("length", "kind", "recorded", "word"),
+    [(248, "nifti", False, None), (249, "nifti", False, "volume"), (236, "nifti", True, None),
+     (237, "nifti", True, "result"), (239, "dicom_seg", True, None), (240, "dicom_seg", True, "result")],
+)  # fmt: skip
+def test_names_that_no_disk_takes_are_refused_before(scans, tmp_path, length, kind, recorded, word):
+    scan = Scan("x" * length, scans[0].files)
+    for output in (tmp_path / "out", tmp_path):
+        if word is None:
+            assert targets_of([scan], tmp_path / "in", output, False, kind, recorded=recorded)
+            continue
+        with pytest.raises(DataError, match=f"no {word} can have this name"):
+            targets_of([scan], tmp_path / "in", output, False, kind, recorded=recorded)
+    with pytest.raises(DataError, match="no result can have this name"):
+        targets_of(scans[:1], tmp_path / "in", tmp_path / f"{'y' * 240}.nii.gz", False, "nifti", recorded=True)
+    with pytest.raises(DataError, match="no page can have this name"):
+        pages_of(scans[:1], tmp_path / f"{'y' * 255}.html", False)
+
+
 def test_complete_files_take_the_places_of_their_own_names_alone(scans, tmp_path):
     out, hidden = tmp_path / "out", tmp_path / "hidden"
     (hidden / "pages").mkdir(parents=True)
