@@ -137,7 +137,7 @@ def check_channel(text: object, *, where: object | None = None, error: type[Amal
         if "|" in check_name(name, "channel", where=where, error=error):
             raise error("this cannot be the name of a channel: it holds '|', which joins several names for one",
                         where=where, got=ascii(text), expected="one name",
-                        hint="rename the channel where it is declared (data convert has --channels)")  # fmt: skip
+                        hint="rename it where it is declared (data convert has --rename and --channels)")  # fmt: skip
     return text
 
 

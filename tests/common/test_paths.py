@@ -139,7 +139,12 @@ def test_a_header_that_names_it_is_refused_by_its_own_name(odd: str, name: str, 
 
 def test_names_of_what_will_be_written_are_judged_before(tmp_path: Path) -> None:
     assert check_new(tmp_path / "new" / ("é" * 120), ["", ".nii.gz"]) == tmp_path / "new" / ("é" * 120)
-    for name, endings in (("é" * 128, [""]), ("x" * 250, ["", ".nii.gz"]), ("x" * 300 + "/y", [""]), ("a/" * 2100, [""])):
+    for name, endings in (
+        ("é" * 128, [""]),
+        ("x" * 250, ["", ".nii.gz"]),
+        ("x" * 300 + "/y", [""]),
+        ("a/" * 2100, [""]),
+    ):
         for folder in (tmp_path, tmp_path / "not there yet"):
             with pytest.raises(ConfigError, match="too long"):
                 check_new(folder / name, endings, error=ConfigError)
