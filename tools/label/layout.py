@@ -120,7 +120,7 @@ def copy_app(prefix: Path, app: Path) -> None:
     checks = app / "label_checks"
     checks.mkdir(exist_ok=True)
     (checks / "__init__.py").write_text('"""What requests are compared with."""\n', encoding="utf-8")
-    for name in ("requests.py", "guard.py"):
+    for name in ("requests.py", "guard.py", "uploads.py"):
         shutil.copyfile(Path(__file__).with_name(name), checks / name)
     (app / "model").mkdir(exist_ok=True)
 
