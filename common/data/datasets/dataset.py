@@ -114,7 +114,7 @@ def _report_joined(dataset: Dataset, file: Path, report: Callable[[DataError], N
     if bare:
         report(DataError("a channel has several names, joined by '|', and cases do not say which they are", where=file,
                          got=f"{joined[0]!a}; {few(bare)}", expected='one name, or "modality" in each entry',
-                         hint=f"call the channel by one name in {file.name}, or write the modality into each case's entry"))  # fmt: skip
+                         hint="call it by one name there, or write the modality into each case's entry"))  # fmt: skip
 
 
 def _split(name: str) -> str:
