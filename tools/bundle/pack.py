@@ -171,7 +171,9 @@ def _add_weights(folder: Path, file: Path, licence: str, url: str | None) -> Wei
     return Weights(sha256, target.stat().st_size, licence, structures, url or "", trained, *told)
 
 
-def _describe(folder: Path, card: ModelCard, scores: Sequence[Mapping[str, Any]], file: Path) -> None:
+def _describe(
+    folder: Path, card: ModelCard, scores: Sequence[Mapping[str, Any]], file: str | Path = "the card"
+) -> None:
     """Bring ``metadata.json`` and the defaults of ``inference.json`` to what the weights' card says."""
     settings = dict(card.extra.get("settings") or {})
     inference, meta = read_json(folder / "configs" / "inference.json"), read_json(folder / "configs" / "metadata.json")

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from common.atomic import atomic_write
 from common.errors import DataError
-from common.literals import file_name
+from common.literals import disk_name, file_name
 from common.paths import check_new
 
 from .scans import Scan
 
-__all__ = ["RECORD", "Target", "deliver", "pages_of", "seg_beside", "stale", "suffix_of", "targets_of"]
+__all__ = ["RECORD", "Target", "check_apart", "deliver", "pages_of", "seg_beside", "stale", "suffix_of", "targets_of"]
 
 RECORD = ".record.json"
 RESULTS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".dcm")
@@ -89,6 +89,29 @@ def targets_of(
             _check_place(path, overwrite, inputs)
         _check_names(target, kind, recorded)
     return targets
+
+
+def check_apart(targets: Mapping[str, Target], pages: Mapping[str, Path], kind: str) -> None:
+    """Refuse results and pages of which a disk would take two for one, or one for another's folder.
+
+    Raises:
+        DataError: naming both.
+    """
+    files = list(pages.values())
+    for target in targets.values():
+        files += [target.of(".dcm" if kind == "dicom_seg" else ".nii.gz"), *([target.seg] if kind == "both" else [])]
+    spelt: dict[tuple[str, ...], Path] = {}
+    for file in files:
+        key = tuple(map(disk_name, file.absolute().parts))
+        twin = spelt.setdefault(key, file)
+        if twin is not file:
+            raise DataError("two files of this command would have one name", where=file, got=f"{twin} and {file}",
+                            hint="choose another output, or another --page")  # fmt: skip
+    for key, file in spelt.items():
+        inner = next((f for k, f in spelt.items() if len(k) > len(key) and k[: len(key)] == key), None)
+        if inner is not None:
+            raise DataError("a file of this command would have the name of another's folder", where=file,
+                            got=f"{file} and {inner}", hint="choose another output, or another --page")  # fmt: skip
 
 
 def _check_names(target: Target, kind: str, recorded: bool) -> None:
