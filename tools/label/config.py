@@ -11,7 +11,7 @@ from common.card import ModelCard
 from common.contract import Contract, contract_of
 from common.engine.evaluation.score_record import read_scores
 from common.errors import ConfigError, WeightError
-from common.literals import check_name, inert
+from common.literals import check_name, inert, same_on_disk
 from common.modalities import DICOM_KINDS, kind_of, of_dicom
 from common.weights import read_card
 
@@ -93,6 +93,9 @@ def read_model(bundle: Path, weights: str | Path | None = None) -> Model:
     if card is None or not isinstance(card.extra.get("settings"), Mapping):
         expected = "a model.pt written by this collection's training"
         raise WeightError("the weights do not say how they were trained", where=path, expected=expected)
+    for alike in same_on_disk(card.labels.names):  # viewers ask for structures without regard to capitals
+        raise WeightError("a viewer cannot tell structures apart whose names differ in capitals or spelling alone",
+                          where=path, got=", ".join(map(ascii, alike)), hint="python -m tools weights rename")  # fmt: skip
     return Model(bundle, path, card)
 
 
