@@ -93,9 +93,13 @@ def read_model(bundle: Path, weights: str | Path | None = None) -> Model:
     if card is None or not isinstance(card.extra.get("settings"), Mapping):
         expected = "a model.pt written by this collection's training"
         raise WeightError("the weights do not say how they were trained", where=path, expected=expected)
-    for alike in same_on_disk(card.labels.names):  # viewers ask for structures without regard to capitals
-        raise WeightError("a viewer cannot tell structures apart whose names differ in capitals or spelling alone",
-                          where=path, got=", ".join(map(ascii, alike)), hint="python -m tools weights rename")  # fmt: skip
+    for alike in same_on_disk(card.labels.names):  # viewers disregard capitals
+        raise WeightError(
+            "a viewer cannot tell structures apart whose names differ in capitals or spelling alone",
+            where=path,
+            got=", ".join(map(ascii, alike)),
+            hint="python -m tools weights rename",
+        )
     return Model(bundle, path, card)
 
 
