@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import CheckpointError
+from .paths import check_new
 
 __all__ = ["atomic_write", "free_bytes", "process_alive", "remove_stale", "require_space", "usable_cores"]
 
+_LONGEST_NAME = 250  # bytes; disks take 255
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # torch's zip writer turns a failed write into a RuntimeError that no longer carries the errno.
 _TORCH_WRITE_FAILURES = ("file write failed", "unexpected pos", "iostream error")
@@ -79,11 +81,11 @@ def atomic_write(path: Path | str, needed: int | None = None) -> Iterator[Path]:
         needed: expected size in bytes, for the message when the disk is full.
 
     Raises:
-        CheckpointError: when the disk is full; the previous file is intact.
+        CheckpointError: when the disk is full, or no file can have this name; the previous file is intact.
     """
-    path = Path(path)
+    path = check_new(path, error=CheckpointError)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         yield temporary
         _sync(temporary)
@@ -103,6 +105,15 @@ def atomic_write(path: Path | str, needed: int | None = None) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A hidden name beside a file, which ends with who writes it; as much of the file's own as there is room for."""
+    writer = f".{socket.gethostname()}.{os.getpid()}.tmp"
+    name = path.name
+    while len(os.fsencode(name)) + len(os.fsencode(writer)) > _LONGEST_NAME:
+        name = name[:-1]
+    return path.with_name(f".{name}{writer}")
 
 
 def remove_stale(folder: Path | str) -> list[Path]:

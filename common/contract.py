@@ -267,7 +267,7 @@ def contract_of(path: str | Path) -> Contract:
     file = Path(path)
     try:
         state = file.stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a character that no name has
         return Contract(origin=str(file))
     return _read(file, state.st_size, state.st_mtime_ns)
 

@@ -74,6 +74,9 @@ def check_card_names(extra: Mapping[str, Any], origin: object) -> None:
     for name, entry in _entries(contract.get("taught")).items():
         found += [("contract.taught", "modality", name)]
         found += [(f"contract.taught.{name}", "structure", n) for n in _texts(entry)]
+    for i, entry in enumerate(said if isinstance(said := contract.get("data"), list | tuple) else ()):
+        found += [(f"contract.data[{i}].name", "data set", _entries(entry).get("name"))]
+        found += [(f"contract.data[{i}].modalities", "modality", n) for n in _texts(_entries(entry).get("modalities"))]
     found += [("settings.intensities", "modality", n) for n in _entries(settings.get("intensities"))]
     for key, what in _NAMED.items():
         found += [(f"settings.{key}", what, n) for n in _texts(settings.get(key))]

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from .atomic import atomic_write
 from .command_words import shown_place
-from .errors import WeightError
+from .errors import CheckpointError, WeightError
+from .paths import check_new
 
 __all__ = [
     "SUFFIX",
@@ -121,9 +122,9 @@ def sealed_write(path: Path | str, needed: int | None = None) -> Iterator[Path]:
         needed: expected size in bytes, for the message when the disk is full.
 
     Raises:
-        CheckpointError: when the disk is full; the previous file is intact.
+        CheckpointError: when the disk is full, or no file can have this name; the previous file is intact.
     """
-    path = Path(path)
+    path = check_new(path, ("", SUFFIX), error=CheckpointError)
     with atomic_write(path, needed) as temporary:
         yield temporary
         digest = file_hash(temporary)

@@ -41,9 +41,8 @@ __all__ = [
 ]
 
 LONGEST = 128
-_LONGEST_BYTES = 180
-_CODE = ("$", "@", "%", "#", "::")
-_PATHS = ("/", "\\")
+_LONGEST_BYTES, _LONGEST_FILE = 180, 230  # which leaves room for the endings of results
+_CODE, _PATHS = ("$", "@", "%", "#", "::"), ("/", "\\")
 _JOINING = re.compile("[\u200c\u200d\ufe00-\ufe0f]")  # parts of words and of emoji, which files are called by
 _PLAIN_START = ("$", "@", "%")
 _DEVICES = {
@@ -69,8 +68,9 @@ def odd_in(text: str, *, file_name: bool = False) -> str | None:
     """
     if not text or text != text.strip():
         return "it is empty" if not text.strip() else "it begins or ends with a space"
-    if len(text) > LONGEST and not file_name:
-        return f"it has {len(text)} characters, more than {LONGEST}"
+    size, most = (len(text.encode("utf-8", "surrogatepass")), _LONGEST_FILE) if file_name else (len(text), LONGEST)
+    if size > most:
+        return f"it has {size} {'bytes' if file_name else 'characters'}, more than {most}"
     seen = _JOINING.sub("", text) if file_name else text
     hidden = next(filter(is_hidden, seen), None) if seen else text[0]
     if hidden is not None:
@@ -137,7 +137,7 @@ def check_channel(text: object, *, where: object | None = None, error: type[Amal
         if "|" in check_name(name, "channel", where=where, error=error):
             raise error("this cannot be the name of a channel: it holds '|', which joins several names for one",
                         where=where, got=ascii(text), expected="one name",
-                        hint="rename the channel where it is declared (data convert has --channels)")  # fmt: skip
+                        hint="rename it where it is declared (data convert has --rename and --channels)")  # fmt: skip
     return text
 
 

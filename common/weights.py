@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .card import CARD_ATTRIBUTE, ModelCard
 from .errors import WeightError
 from .integrity import verify
+from .paths import check_path
 
 __all__ = ["Coverage", "digest", "load_weights", "read_card", "read_state_dict"]
 
@@ -95,7 +96,7 @@ def read_state_dict(
     Raises:
         WeightError: for a missing, damaged, changed or hostile file, or one that holds no tensors.
     """
-    path = Path(path)
+    path = check_path(path, what="weights file", error=WeightError)
     if not path.is_file():
         raise WeightError("there is no such weights file", where=path, hint="check the path, or train it first")
     verify(path)

@@ -141,6 +141,12 @@ def guarded(run: Callable[[], None], *, debug: bool) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # a place that cannot be read or written is no fault of the code
+        if debug or error.filename is None:
+            raise
+        place = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename)
+        print(visible(f"{type(error).__name__}: {place[:300]}: {error.strerror or error}"), file=sys.stderr)
+        return 2
     return 0
 
 

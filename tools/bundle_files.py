@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.errors import ConfigError
+from common.paths import check_path
 from common.plain_json import read_object
 
 __all__ = ["Configuration", "bundle_folders", "configurations", "find_bundle", "read_json", "walk"]
@@ -42,7 +43,7 @@ def find_bundle(bundle: str | Path) -> Path:
     Raises:
         ConfigError: when there is none, with the nearest name.
     """
-    if (Path(bundle) / "configs").is_dir():
+    if (check_path(bundle, what="bundle", error=ConfigError) / "configs").is_dir():
         return Path(bundle)
     known = {p.name: p for p in bundle_folders()}
     if str(bundle) in known:

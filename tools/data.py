@@ -104,6 +104,11 @@ class Data:
             val: fraction of subjects for validation.
         """
         if labels is None:
+            unused = {"structures": structures, "channels": channels}
+            if given := [f"--{option}" for option, value in unused.items() if value is not None]:
+                hint = f"add --labels FOLDER where {source} is a folder of scans; a raw folder's names get --rename"
+                raise ConfigError("an nnU-Net raw folder says its channels and structures itself", where=source,
+                                  got=", ".join(given), expected="--rename old=new", hint=hint)  # fmt: skip
             dataset = convert_nnunet(source, out, name=name, rename=_renames(rename), val=val)
         else:
             dataset = convert_pairs(

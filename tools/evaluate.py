@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
+from common.paths import check_new
 from common.plain_json import read_object
 
 from .bundle_files import find_bundle
@@ -78,7 +79,7 @@ def run_evaluation(
     target = typed.get("output_dir", literals.get("output_dir", known.get("output_dir")))
     if not isinstance(target, str) or (target.startswith("$") and "output_dir" not in literals):
         raise ConfigError("say where the evaluation goes", where=files[-1], got=target, hint="--output_dir FOLDER")
-    folder = Path(target) / "evaluation"
+    folder = check_new(Path(target) / "evaluation", what="folder", error=ConfigError)
     (folder / "summary.json").unlink(missing_ok=True)
     run_bundle(files, typed, literals)
     if not (folder / "summary.json").is_file():

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from common.card import save_weights
 from common.errors import ConfigError, WeightError
+from common.integrity import SUFFIX
+from common.paths import check_new
 from common.weights import read_state_dict
 
 from .terminal import console, one_line, say
@@ -73,7 +75,7 @@ class Weights:
             names: ``"{'old name': 'new name'}"``.
         """
         target = Path(new)
-        if target.exists():
+        if check_new(target, ("", SUFFIX), error=ConfigError).exists():
             raise ConfigError("the file exists", where=target, hint="give another name for the new file")
         tensors, card = read_state_dict(Path(old), {str(k): str(v) for k, v in names.items()})
         if card is None:

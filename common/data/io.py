@@ -19,6 +19,7 @@ from PIL import Image
 from ..command_words import shown_place
 from ..errors import DataError, GeometryError
 from ..geometry import PLAUSIBLE_SPACING_MM, Grid
+from ..paths import check_path
 from .dicom.series import read_series
 from .dicom.slices import is_dicom
 from .pictures import PICTURES, is_picture, read_picture
@@ -87,7 +88,7 @@ def check_file(
     Raises:
         DataError: when the file cannot be a volume.
     """
-    if not path.exists():
+    if not check_path(path, what="file").exists():
         raise DataError("the file does not exist", where=path, hint="correct the path in dataset.json")
     if path.is_dir():
         return

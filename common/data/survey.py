@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..errors import AmalgamationError
 from ..geometry import Grid
 from ..intensity_range import Range, range_of
 from ..modalities import kind_of
+from ..paths import is_there
 from .datasets.datalist import Collection, read_collection
 from .datasets.dataset import Dataset
 from .datasets.dataset_json import SPLITS, Case, read_json
@@ -153,8 +155,8 @@ def _key(options: Sequence[Any], datasets: Sequence[Dataset], members: Sequence[
     files = {p for d in datasets for c in d.cases() for p in c.images} | {p for m in members for p in m.images}
     files |= {c.label for d in datasets for c in d.cases() if c.label is not None}
     for path in sorted(files):
-        state = path.stat() if path.exists() else None
-        text.append(f"{path.resolve()} {state and (state.st_size, state.st_mtime_ns)}")
+        state = path.stat() if is_there(path) else None
+        text.append(f"{os.path.realpath(path)} {state and (state.st_size, state.st_mtime_ns)}")
     return hashlib.sha256("\n".join(text).encode("utf-8", "surrogateescape")).hexdigest()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, ExpertError
+from ..paths import check_path
 from ..plain_yaml import read_config
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _whole(node: Any, file: Path, root: Path, budget: list[int]) -> Any:
 
 def _inside(name: str, word: str, file: Path, root: Path) -> Path:
     """The file of a bundle that a word names."""
-    found = (root / name).resolve()
+    found = check_path(root / name, what="file", where=file, error=ExpertError).resolve()
     if not found.is_relative_to(root):
         problem = "the bundle's configuration reads a file that lies outside of the bundle"
         expected = "files of the bundle, by paths from its folder"

@@ -11,6 +11,7 @@ import torch
 
 from ..errors import ExpertError
 from ..labels import LabelSpace
+from ..paths import check_path
 from .claims import check_claims
 from .expert_set import Expert, describe_nnunet, hash_expert
 from .sources import Opened, bundle_metadata, open_source
@@ -27,7 +28,7 @@ def kind_of(path: str | Path) -> str:
     Raises:
         ExpertError: when it is none of them.
     """
-    place = Path(path)
+    place = check_path(path, error=ExpertError)
     if place.is_file() and place.suffix in (".ts", ".pt", ".jit"):
         return "torchscript"
     if (place / "plans.json").is_file():

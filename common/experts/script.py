@@ -11,11 +11,11 @@ import ast
 import re
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ExpertError
+from ..zips import DAMAGED
 
 __all__ = ["check_script"]
 
@@ -59,7 +59,7 @@ def check_script(path: str | Path) -> None:
             for entry in entries:
                 for wrong in _problems(archive.read(entry)):
                     raise _refused(path, f"{wrong[:100]} in {entry.filename!a}")
-    except (OSError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, struct.error, zlib.error) as error:
+    except DAMAGED as error:
         raise ExpertError("cannot read this TorchScript file", where=path, got=ascii(error)[:200]) from error
 
 

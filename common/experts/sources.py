@@ -26,6 +26,7 @@ from ..errors import AmalgamationError, ExpertError
 from ..integrity import file_hash
 from ..labels import LabelSpace
 from ..literals import inert
+from ..paths import check_path
 from ..plain_json import read_object
 from ..weights import load_weights
 from .bundle_config import bundle_parser
@@ -235,7 +236,7 @@ def _no_leftovers() -> Iterator[None]:
 
 
 def _bundle_files(spec: ExpertSpec) -> tuple[Path, Path]:
-    root = Path(spec.path)
+    root = check_path(spec.path, where=f"expert {spec.name!r}", error=ExpertError)
     for name in ("inference.json", "inference.yaml", "inference.yml"):
         if (root / "configs" / name).is_file():
             return root / "configs" / name, root / (spec.checkpoint or WEIGHTS)

@@ -12,7 +12,8 @@ from ..atomic import atomic_write
 from ..command_words import shown
 from ..errors import AmalgamationError, ExpertError, LabelError
 from ..labels import LabelSpace
-from ..literals import check_name, odd_in
+from ..literals import check_channel, check_name, odd_in
+from ..paths import check_path
 from ..plain_json import read_object
 from .kinds import check_kinds
 
@@ -72,9 +73,11 @@ class ExpertSpec:
             object.__setattr__(self, "path", str(self.path))
         check_kinds(self)
         object.__setattr__(self, "channels", tuple(self.channels))
-        named = [(self.name, "expert"), *((c, "channel") for c in self.channels)]
-        for name, what in [*named, *([(self.task, "task")] if self.task else [])]:
-            check_name(name, what, where=f"expert {self.name!a}", error=ExpertError)
+        where = f"expert {self.name!a}"
+        for name, what in [(self.name, "expert"), *([(self.task, "task")] if self.task else [])]:
+            check_name(name, what, where=where, error=ExpertError)
+        for channel in self.channels:
+            check_channel(channel, where=where, error=ExpertError)
         if self.checkpoint is not None:
             _check_inside(self.checkpoint, self.name)
         if self.kind not in KINDS:
@@ -108,7 +111,10 @@ class ExpertSpec:
             where = f"expert {data['name']!a:.100}"
             raise ExpertError(problem, where=where, got=error.got, expected=error.expected) from error
         spec = cls(**{**data, "labels": labels})
-        return spec if base is None else replace(spec, path=str((base / spec.path).resolve()))
+        if base is None:
+            return spec
+        where = f"{base}, expert {spec.name!r}"
+        return replace(spec, path=str(check_path(base / spec.path, where=where, error=ExpertError).resolve()))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for ``expert.json`` and ``experts.json``."""

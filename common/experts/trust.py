@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..command_words import shown_place
 from ..errors import ExpertError
+from ..paths import check_path
 
 __all__ = ["WEIGHTS", "check_trusted", "code_hash"]
 
@@ -53,9 +54,9 @@ def code_hash(bundle: str | Path, weights: str = WEIGHTS) -> str:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    inside = root.resolve()
+    inside = check_path(root, what="bundle", error=ExpertError).resolve()
     for path in sorted(root.rglob("*")):
-        if not path.resolve().is_relative_to(inside):
+        if not check_path(path, what="file of the bundle", error=ExpertError).resolve().is_relative_to(inside):
             raise ExpertError("a link leads out of the bundle", where=path, hint="copy the bundle without links")
         if path.is_symlink() or not path.is_dir():
             yield path

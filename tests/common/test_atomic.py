@@ -14,6 +14,7 @@ import torch
 from common import atomic
 from common.atomic import atomic_write, process_alive, remove_stale, require_space, usable_cores
 from common.errors import CheckpointError
+from common.integrity import sealed_write
 
 
 def test_the_new_file_appears_at_the_end_only(tmp_path) -> None:
@@ -22,6 +23,19 @@ def test_the_new_file_appears_at_the_end_only(tmp_path) -> None:
         temporary.write_text("new")
         assert not path.exists() and temporary.parent == path.parent
     assert path.read_text() == "new" and list(path.parent.iterdir()) == [path]
+
+
+def test_every_name_that_a_disk_takes_can_be_written(tmp_path) -> None:
+    for name in ("x" * 255, "é" * 127, "😀" * 63):
+        with atomic_write(tmp_path / name) as temporary:
+            temporary.write_text("new")
+            assert temporary.name.endswith(f".{socket.gethostname()}.{os.getpid()}.tmp")
+        assert (tmp_path / name).read_text() == "new"
+    with pytest.raises(CheckpointError, match="too long"), atomic_write(tmp_path / ("x" * 256)) as temporary:
+        temporary.write_text("never")
+    with pytest.raises(CheckpointError, match="too long"), sealed_write(tmp_path / ("y" * 249)) as temporary:
+        temporary.write_text("never")
+    assert {len(os.fsencode(p.name)) for p in tmp_path.iterdir()} == {255, 254, 252}
 
 
 def test_an_error_leaves_the_previous_file(tmp_path) -> None:

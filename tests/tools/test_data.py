@@ -55,6 +55,13 @@ def test_check_error_exits_one_and_names_case_and_file(dataset, capsys):
     assert "1 errors" in out and "set/c1" in out and "c1.ni" in out
 
 
+@pytest.mark.parametrize("words", [["--channels", "CT"], ["--structures", "liver=1"]])
+def test_what_a_raw_folder_says_itself_is_not_taken_and_left(dataset, tmp_path, capsys, words):
+    assert run("convert", dataset, tmp_path / "new", *words) == 2
+    told = capsys.readouterr().err
+    assert words[0] in told and "--rename" in told and not (tmp_path / "new").exists()
+
+
 def test_check_of_nothing(tmp_path, capsys):
     assert run("check", tmp_path / "none", "--quiet") == 1
     assert "tools" in capsys.readouterr().out

@@ -87,6 +87,23 @@ def test_exit_status(error: BaseException | None, status: int) -> None:
     assert guarded(run, debug=False) == status
 
 
+def test_a_place_that_cannot_be_read_is_named_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path, reason in ((tmp_path / ("x" * 300), "File name too long"), (tmp_path, "Is a directory")):
+        assert guarded(path.read_bytes, debug=False) == 2  # type: ignore[arg-type]
+        shown = capsys.readouterr().err
+        assert reason in shown and str(tmp_path) in shown and "Traceback" not in shown
+        with pytest.raises(OSError, match=reason):
+            guarded(path.read_bytes, debug=True)  # type: ignore[arg-type]
+    with pytest.raises(OSError, match="no place"):
+        guarded(_no_place, debug=False)
+
+
+def _no_place() -> None:
+    raise OSError("no place")
+
+
 def test_other_errors_keep_their_traceback() -> None:
     def run() -> None:
         raise ZeroDivisionError

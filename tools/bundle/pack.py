@@ -12,13 +12,17 @@ from typing import Any, NamedTuple
 
 import torch
 
+from common.backbones.nnunet.kept import check_kept
+from common.backbones.nnunet.network import plan_managers
 from common.card import ModelCard, save_weights
 from common.contract import Contract
 from common.engine.evaluation.score_record import read_scores
-from common.errors import AmalgamationError, ConfigError
+from common.engine.run.settings_form import checked_settings
+from common.errors import AmalgamationError, ConfigError, WeightError
 from common.integrity import copy_sealed, file_hash, remove_seal
 from common.labels import BACKGROUND
-from common.literals import inert
+from common.literals import check_file_name, inert
+from common.paths import check_new
 from common.weights import read_state_dict
 
 from ..bundle_describe import check_metadata_text, conditions, data_lines, describe_weights, score_lines, trained_on
@@ -89,6 +93,7 @@ def pack_bundle(
     origin, out = find_bundle(bundle), Path(out)
     name = origin.resolve().name
     version = str(read_json(origin / "configs" / "metadata.json").get("version"))
+    check_file_name(version, "bundle's version", where=origin / "configs" / "metadata.json", error=ConfigError)
     if not name.isidentifier():
         problem = "a bundle that is packed becomes a package of Python"
         raise ConfigError(problem, where=origin, got=ascii(name), expected="a folder's name of letters, digits and _")
@@ -97,7 +102,7 @@ def pack_bundle(
     given = Path(weights) if weights else origin / MODEL
     if weights is None and not given.is_file() and (weights_url or torchscript or weights_licence):
         raise ConfigError("there are no weights", where=given, hint="add --weights FILE")
-    target = out / name
+    target = check_new(out / name, ["", f"_v{version}.zip"], error=ConfigError)
     if target.exists() and not force:
         raise ConfigError("the folder exists", where=target, hint="add --force to replace it, or give another --out")
     out.mkdir(parents=True, exist_ok=True)
@@ -142,7 +147,7 @@ def _add_weights(folder: Path, file: Path, licence: str, url: str | None) -> Wei
         save_weights(target, state, card)
     scores = read_scores(file)
     if card is not None:
-        _describe(folder, card, scores)
+        _describe(folder, card, scores, file)
     parser = read_config(config_files(folder, "inference"))
     parser.update(
         {"bundle_root": str(folder), "model_path": str(target), "device": "$__import__('torch').device('cpu')"}
@@ -166,16 +171,20 @@ def _add_weights(folder: Path, file: Path, licence: str, url: str | None) -> Wei
     return Weights(sha256, target.stat().st_size, licence, structures, url or "", trained, *told)
 
 
-def _describe(folder: Path, card: ModelCard, scores: Sequence[Mapping[str, Any]]) -> None:
+def _describe(
+    folder: Path, card: ModelCard, scores: Sequence[Mapping[str, Any]], file: str | Path = "the card"
+) -> None:
     """Bring ``metadata.json`` and the defaults of ``inference.json`` to what the weights' card says."""
     settings = dict(card.extra.get("settings") or {})
     inference, meta = read_json(folder / "configs" / "inference.json"), read_json(folder / "configs" / "metadata.json")
     before: dict[str, Any] = copy.deepcopy(inference.get("model", {}).get("defaults", {}))
+    checked_settings(settings, before, file)
     if before:
         said = {"structures": list(card.labels.names), "channels": list(card.channels), **settings}
         inference["model"]["defaults"] = inert({**before, **said, "exclusive": card.labels.exclusive})
         write_json(folder / "configs" / "inference.json", inference)
     if "plans" in settings:
+        check_kept(settings, file)
         plans = {**settings["plans"], "configuration": settings["configuration"]}
         write_json(folder / "configs" / "plans" / "plans.json", plans)
         write_json(folder / "configs" / "plans" / "dataset.json", settings["dataset_json"])
@@ -193,10 +202,14 @@ def _describe(folder: Path, card: ModelCard, scores: Sequence[Mapping[str, Any]]
 def _shape(shape: list[int], before: Mapping[str, Any], settings: Mapping[str, Any]) -> list[int]:
     """The window of a model: its own, or the metadata's with the image size replaced."""
     if "plans" in settings:
-        patch = settings["plans"]["configurations"][settings["configuration"]]["patch_size"]
+        patch = plan_managers(settings["plans"], settings["configuration"])[1].patch_size
         return [int(n) for n in reversed(patch)]
     if settings.get("roi_size"):
-        return [int(n) for n in settings["roi_size"]]
+        sides = settings["roi_size"]
+        if not isinstance(sides, list | tuple) or not all(type(n) is int and n > 0 for n in sides):
+            expected = "whole numbers above 0"
+            raise WeightError("the card is damaged", where="settings.roi_size", got=f"{sides!a:.60}", expected=expected)
+        return list(sides)
     for was, now in ((before, settings), (before.get("network", {}), settings.get("network", {}))):
         old, new = was.get("image_size"), now.get("image_size")
         if isinstance(old, int) and isinstance(new, int):

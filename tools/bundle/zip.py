@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 from common.atomic import atomic_write
 from common.errors import ConfigError
 from common.literals import disk_name, is_device, odd_in
+from common.paths import check_path
 from common.plain_yaml import read_config
+from common.zips import DAMAGED
 
 __all__ = ["MAX_BYTES", "MAX_FILES", "MAX_RATIO", "unpack", "zip_folder"]
 
@@ -62,7 +64,8 @@ def unpack(file: Path | str, out: Path | str, *, max_files: int = MAX_FILES, max
         ConfigError: for no zip, a damaged one, links, paths that leave the folder, names that something misreads, more
             than the limits, a ``large_files.yml`` that names other places, or a folder that exists.
     """
-    file, out = Path(file), Path(out)
+    file = check_path(file, what="zip", error=ConfigError)
+    out = check_path(out, what="folder", error=ConfigError)
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
@@ -78,8 +81,8 @@ def unpack(file: Path | str, out: Path | str, *, max_files: int = MAX_FILES, max
             return target
     except FileNotFoundError:
         raise ConfigError("the file is missing", where=file) from None
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
-        raise ConfigError(f"the zip cannot be read: {error}", where=file) from error
+    except DAMAGED as error:
+        raise ConfigError(f"the zip cannot be read: {str(error)[:200] or type(error).__name__}", where=file) from error
 
 
 def _checked(file: Path, entries: list[zipfile.ZipInfo], max_files: int, max_bytes: int) -> str:

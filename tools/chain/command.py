@@ -9,6 +9,7 @@ from pathlib import Path
 from common.command_words import shown_option, shown_place
 from common.errors import ConfigError
 from common.integrity import verify
+from common.paths import is_there
 
 from ..terminal import say
 from .evaluate import unscored
@@ -154,7 +155,7 @@ def _pairs(value: str | Sequence[str]) -> list[str]:
         if "=" in part:
             pairs.append(f"{before}{part}".strip())
             before = ""
-        elif pairs and not Path(pairs[-1].partition("=")[2]).exists():
+        elif pairs and not is_there(pairs[-1].partition("=")[2]):
             pairs[-1] += f",{part}"
         else:
             before += f"{part},"
@@ -164,8 +165,8 @@ def _pairs(value: str | Sequence[str]) -> list[str]:
 def _given(value: str | Sequence[str]) -> tuple[tuple[str, Path], ...]:
     pairs = [pair.partition("=") for pair in _pairs(value)]
     for run, _, file in pairs:
-        if not run or not Path(file).is_file():
-            folder = Path(file).is_dir()
+        if not run or not (is_there(file) and Path(file).is_file()):
+            folder = is_there(file) and Path(file).is_dir()
             got = f"{run}={file}"
             hint = _describe(file, run) if folder else None
             raise ConfigError("a given result is no file", where="given", got=got, expected="<run>=<file>", hint=hint)

@@ -19,10 +19,12 @@ from common.data.intensity.modality import intensities
 from common.data.survey import merged, survey
 from common.errors import DataError, WeightError
 from common.experts.sources import hash_files
+from common.integrity import SUFFIX
 from common.labels import LabelSpace, union
 from common.methods.m4oe.build import m4oe_network
 from common.methods.m4oe.network import M4oE
 from common.modalities import same as one_modality
+from common.paths import check_new
 from common.weights import load_weights, read_state_dict
 
 from ..terminal import console
@@ -179,6 +181,7 @@ class _Change(NamedTuple):
 
 
 def _check_target(target: Path, overwrite: bool) -> None:
+    check_new(target, ("", SUFFIX), error=WeightError)
     if target.suffix not in (".pt", ".pth", ".safetensors"):
         raise WeightError("unknown weights format", where=target, got=target.suffix, expected=".pt, .pth, .safetensors")
     if target.exists() and not overwrite:
@@ -186,6 +189,7 @@ def _check_target(target: Path, overwrite: bool) -> None:
 
 
 def _check_json(target: Path, overwrite: bool) -> None:
+    check_new(target)
     if target.suffix != ".json":
         raise DataError("a description is a JSON file", where="--out", got=target.name, expected="expert.json")
     if target.exists() and not overwrite:

@@ -13,6 +13,7 @@ from torch import nn
 from common.engine.inference.export import export_onnx, export_program, export_torchscript
 from common.errors import CheckpointError, ConfigError
 from common.literals import inert
+from common.paths import check_new
 
 from ..bundle_files import find_bundle
 from ..workflow import config_files, read_config
@@ -129,5 +130,6 @@ def export(
     if format not in FORMATS:
         raise ConfigError("unknown format", where="--format", got=format, expected=", ".join(FORMATS))
     path = Path(out) if out else find_bundle(bundle) / "models" / f"model{FORMATS[format]}"
+    check_new(path, error=ConfigError)
     told = export_bundle(bundle, path, weights=weights, format=format, method=method, modality=modality, head=head)
     return f"{path}: {told}"

@@ -25,10 +25,16 @@ def _beside(name: str) -> Any:
 
 
 judging = _beside("label_checks/requests.py")
+uploads = _beside("label_checks/uploads.py")
 
 
 class MyApp(_beside("monaibundle.py").MyApp, MONAILabelApp):  # type: ignore[misc]  # a direct child of the second
     """The app as it comes, but for requests that are refused, by what is offered or by a bundle: 422 says why."""
+
+    def init_datastore(self) -> Any:
+        """The studies; a folder of them takes only what it can keep."""
+        store = super().init_datastore()
+        return store if self.studies.startswith(("http://", "https://")) else uploads.judged(store, judging)
 
     def offer(self, model: str = "") -> Any:
         """What requests to a model may hold, to be compared with them before anything of them is used."""

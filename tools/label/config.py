@@ -12,7 +12,7 @@ from common.contract import Contract, contract_of
 from common.dicom_tags import DICOM_KINDS, of_dicom
 from common.engine.evaluation.score_record import read_scores
 from common.errors import ConfigError, WeightError
-from common.literals import check_name, inert
+from common.literals import check_name, inert, same_on_disk
 from common.modalities import kind_of, same
 from common.weights import read_card
 
@@ -94,6 +94,13 @@ def read_model(bundle: Path, weights: str | Path | None = None) -> Model:
     if card is None or not isinstance(card.extra.get("settings"), Mapping):
         expected = "a model.pt written by this collection's training"
         raise WeightError("the weights do not say how they were trained", where=path, expected=expected)
+    for alike in same_on_disk(card.labels.names):  # viewers disregard capitals
+        raise WeightError(
+            "a viewer cannot tell structures apart whose names differ in capitals or spelling alone",
+            where=path,
+            got=", ".join(map(ascii, alike)),
+            hint="python -m tools weights rename",
+        )
     return Model(bundle, path, card)
 
 

@@ -7,16 +7,20 @@ training is compared with what is offered. This file needs Python alone: it is c
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from .requests import Offer, RequestError, check_name, check_plain, checked_infer, checked_train
 
 __all__ = ["ADDRESS", "Guard"]
+
+logger = logging.getLogger(__name__)
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -27,6 +31,8 @@ ADDRESS = "AMALGAM_LABEL_ADDRESS"
 LOCAL = ("localhost", "127.0.0.1", "::1")
 _SESSION = re.compile(r"[\w-]{1,64}")
 _IDS = ("image", "id", "label", "session_id", "tag", "strategy", "method", "model")
+_NO_NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+_ASKED = ("Neither Image nor File", "not supported in a non-DICOM datastore")  # which are no faults of the server
 _LARGEST = 4_000_000  # bytes of a JSON body that is read
 
 
@@ -56,7 +62,38 @@ class Guard:
                 receive = await self._judged(scope, receive)
             except RequestError as error:
                 return await _refuse(send, 422, error)
-        await self.app(scope, receive, send)
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return None
+        return await self._answered(scope, receive, send)
+
+    async def _answered(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Hand a request on; where the server fails over what was asked, say so in the place of "internal error"."""
+        held: list[Message] = []
+        begun = False
+
+        async def kept(message: Message) -> None:
+            nonlocal begun
+            if held or (message["type"] == "http.response.start" and message["status"] == 500):
+                held.append(message)
+            else:
+                begun = True
+                await send(message)
+
+        try:
+            await self.app(scope, receive, kept)
+        except Exception as error:
+            told = _fault(error, _parts(scope))
+            if told is None or begun:
+                await _sent(held, send)
+                raise
+            logger.warning("%s %s was refused", scope["method"], scope["path"], exc_info=error)
+            return await _refuse(send, *told)
+        detail = b"".join(m.get("body", b"") for m in held)
+        words = next((w for w in _ASKED if w.encode() in detail), None)
+        if words is not None:
+            return await _refuse(send, 422, RequestError("request", words, "an image, a session or a file"))
+        await _sent(held, send)
 
     def _check_sender(self, method: str, headers: dict[str, str]) -> None:
         host = headers.get("host", "")
@@ -133,6 +170,10 @@ def _check_address(scope: Message) -> None:
     if any(p in (".", "..") or "\\" in p or any(ord(c) < 32 for c in p) for p in parts):
         raise RequestError("address", scope["path"], "an address without .. and control characters")
     query = parse_qsl(bytes(scope.get("query_string", b"")).decode("latin-1"), keep_blank_values=True)
+    keys = [k for k, _ in query]
+    twice = next((k for k in keys if keys.count(k) > 1), None)
+    if twice is not None and parts[:1] not in (["proxy"], ["ohif"]):
+        raise RequestError(twice, [v for k, v in query if k == twice], "each parameter once")
     named = [(k, v) for k, v in query if k in _IDS and v]
     for key, value in named:
         wanted = parts[:1] != ["infer"] or key != "image"  # the app compares it with the studies
@@ -199,7 +240,38 @@ def _constant(word: str) -> float:
     raise ValueError(f"{word} is no number")
 
 
-async def _refuse(send: Send, status: int, error: RequestError) -> None:
+async def _sent(messages: Iterable[Message], send: Send) -> None:
+    for message in messages:
+        await send(message)
+
+
+def _fault(error: Exception, parts: list[str]) -> tuple[int, Exception] | None:
+    """Status and words for an error that the request is to blame for; None where the server is."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if "RequestError" in kinds:
+        return getattr(error, "status", 422), error
+    bad_text = isinstance(error, (json.JSONDecodeError, UnicodeError))
+    wrong = isinstance(error, (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError))
+    wrong = wrong or (isinstance(error, OSError) and error.errno in _NO_NAME)
+    wrong = wrong or ("MONAILabelException" in kinds and parts[:1] != ["infer"])
+    if bad_text or (wrong and not _computed(error)):
+        got = getattr(error, "msg", None) or str(error) or type(error).__name__
+        status = 404 if "NotFound" in type(error).__name__ else 422
+        return status, RequestError("/".join(parts), got, "what the server can use; its log says more")
+    return None
+
+
+def _computed(error: Exception) -> bool:
+    """Whether it happened while a model answered, which is no matter of how it was asked."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name == "infer":
+            return True
+        trace = trace.tb_next
+    return False
+
+
+async def _refuse(send: Send, status: int, error: Exception) -> None:
     body = json.dumps({"detail": str(error)}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -14,6 +14,7 @@ from common.integrity import copy_sealed, file_hash, keep_previous
 from common.literals import check_name
 from common.plain_json import read_object
 
+from . import guard, requests, uploads
 from .config import KINDS, Model, dicom_tags, kinds_of, served_inference, served_metadata, tags_by_modality
 from .refine import served_training
 
@@ -120,8 +121,8 @@ def copy_app(prefix: Path, app: Path) -> None:
     checks = app / "label_checks"
     checks.mkdir(exist_ok=True)
     (checks / "__init__.py").write_text('"""What requests are compared with."""\n', encoding="utf-8")
-    for name in ("requests.py", "guard.py"):
-        shutil.copyfile(Path(__file__).with_name(name), checks / name)
+    for file in map(Path, (guard.__file__, requests.__file__, uploads.__file__)):
+        shutil.copyfile(file, checks / file.name)
     (app / "model").mkdir(exist_ok=True)
 
 

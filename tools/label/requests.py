@@ -12,6 +12,7 @@ import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from os.path import realpath
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +23,7 @@ _SIGNS = ("$", "@", "%", "#", "::", "/", "\\")
 _BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2060-\u206f\u2800\u3164\ufdd0-\ufdef\ufe00-\ufe0f"
                     "\uffa0\ufff0-\ufffc\ufffe\uffff\U000e0000-\U000e0fff]")  # fmt: skip
 _JOINING = re.compile("[\u200c\u200d\ufe00-\ufe0f]")  # parts of words and of emoji, which files are called by
-_LONGEST = 128
-_MOST = 10_000
+_LONGEST, _MOST = 128, 10_000
 _RANGES: dict[str, tuple[float, float]] = {"overlap": (0, 0.99), "val_split": (-1, 0.99), "max_epochs": (1, 100_000)}
 _DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "int64", "float32", "float64")
 _EXTENSION = re.compile(r"\.(nii|nii\.gz|nrrd|seg\.nrrd|mha|mhd|png|jpg|tif|tiff|bmp)")
@@ -120,7 +120,7 @@ def check_place(key: str, value: object, folders: Iterable[str | Path]) -> str:
     """Refuse a path that lies in none of the folders, wherever its links and dots lead; uploads pass."""
     if not isinstance(value, str) or not value or any(map(_hidden, _JOINING.sub("", value))):
         raise RequestError(key, value, "the id of a study")
-    path, temporary = Path(value).resolve(), Path(tempfile.gettempdir()).resolve()
+    path, temporary = Path(realpath(value)), Path(tempfile.gettempdir()).resolve()  # links that lead to themselves, too
     uploaded = path.parent == temporary and _UPLOADED.fullmatch(path.name) is not None
     if not uploaded and not any(path.is_relative_to(Path(f).resolve()) for f in folders):
         raise RequestError(key, value, "the id of a study of this server, or a file in its folder of studies")

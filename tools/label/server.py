@@ -17,6 +17,7 @@ from common.command_words import option
 from common.dicom_tags import DICOM_KINDS
 from common.errors import ConfigError, DataError, few
 from common.modalities import meanings
+from common.paths import check_path
 from common.plain_json import LARGEST, parse_object
 
 from .guard import ADDRESS
@@ -62,7 +63,7 @@ def check_studies(folder: Path) -> str | None:
     Raises:
         DataError: when there is no such folder, or only what the server does not list.
     """
-    if not folder.is_dir():
+    if not check_path(folder, what="folder of studies").is_dir():
         raise DataError("there is no such folder of studies", where=folder, expected="a folder of images")
     there = sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name not in _OWN)
     if not there:

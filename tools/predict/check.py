@@ -17,7 +17,9 @@ from common.dicom_tags import of_dicom
 from common.errors import DataError
 from common.intensity_range import Range, range_of
 from common.modalities import same
+from common.paths import is_there
 
+from .delivery import RECORD
 from .dicom_results import Source
 from .scans import Scan
 
@@ -140,9 +142,10 @@ def write_records(targets: Mapping[str, Path], comparison: Comparison, facts: Ma
         facts: further plain values: bundle, weights.
     """
     for target in targets.values():
-        record = target.with_name(f"{target.name}.record.json")
+        record = target.with_name(f"{target.name}{RECORD}")
         if not comparison.ignore:
-            record.unlink(missing_ok=True)
+            if is_there(record):
+                record.unlink()
             continue
         content = {**facts, "ignore_card": True, "expected": comparison.contract.told(), "notes": comparison.notes}
         with atomic_write(record) as temporary:

@@ -20,7 +20,7 @@ from ..chain.trained import require_model
 from ..terminal import say
 from ..workflow import config_files, read_config, run_bundle
 from .check import Comparison, write_records
-from .delivery import deliver, pages_of, seg_beside, stale, suffix_of, targets_of
+from .delivery import check_apart, deliver, pages_of, seg_beside, stale, suffix_of, targets_of
 from .dicom_results import check_results, result_kind, series_options, structure_names, write_results
 from .prompt_options import GivenPrompts, given_prompts, prompt_entries, reads
 from .scans import Scan, find_scans, readable
@@ -135,7 +135,8 @@ def segment(
         )
     pages = {} if page is None else pages_of(scans, Path(page), overwrite)
     require_model(root, read_config(files).get(), weights, overrides or {})
-    targets = targets_of(scans, Path(source), Path(output), overwrite, kind)
+    targets = targets_of(scans, Path(source), Path(output), overwrite, kind, recorded=ignore_card)
+    check_apart(targets, pages, kind)
     folder = next(iter(targets.values())).path.parent
     folder.mkdir(parents=True, exist_ok=True)
     hidden = Path(tempfile.mkdtemp(prefix=".predicting-", dir=folder)).resolve()  # nibabel would expand a "~"

@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 from common.atomic import atomic_write
 from common.errors import DataError
-from common.literals import file_name
+from common.literals import disk_name, file_name
+from common.paths import check_new
 
 from .scans import Scan
 
-__all__ = ["Target", "deliver", "pages_of", "seg_beside", "stale", "suffix_of", "targets_of"]
+__all__ = ["RECORD", "Target", "check_apart", "deliver", "pages_of", "seg_beside", "stale", "suffix_of", "targets_of"]
 
+RECORD = ".record.json"
 RESULTS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".dcm")
 
 
@@ -55,7 +57,9 @@ def seg_beside(volume: Path) -> Path:
     return volume.with_name(volume.name[: len(volume.name) - len(suffix_of(volume))] + ".dcm")
 
 
-def targets_of(scans: Sequence[Scan], source: Path, output: Path, overwrite: bool, kind: str) -> dict[str, Target]:
+def targets_of(
+    scans: Sequence[Scan], source: Path, output: Path, overwrite: bool, kind: str, *, recorded: bool = False
+) -> dict[str, Target]:
     """Where each result will lie (without suffix inside a folder), by scan; nothing is touched.
 
     Args:
@@ -64,10 +68,11 @@ def targets_of(scans: Sequence[Scan], source: Path, output: Path, overwrite: boo
         output: a folder, or a file's name when there is one scan.
         overwrite: results that are there already may be replaced.
         kind: ``dicom_seg``, ``nifti`` or ``both``.
+        recorded: each result gets a record beside it.
 
     Raises:
         DataError: for several scans and one file, for a result that is there already or would be a scan, and for
-            folders and files where the other is needed.
+            folders and files where the other is needed, and names that are too long.
     """
     if suffix_of(output):
         if len(scans) > 1:
@@ -75,12 +80,47 @@ def targets_of(scans: Sequence[Scan], source: Path, output: Path, overwrite: boo
         targets = {scans[0].name: Target(output, named=True)}
     else:
         targets = {s.name: Target(output / s.name, named=False) for s in scans}
+    for scan in scans:  # its volume, as a bundle writes it
+        check_new(output.parent / scan.name, [".nii.gz"], what="volume", hint="rename the scan")
     inputs = {f.resolve() for s in scans for f in s.files} | {source.resolve()}
     for target in targets.values():
         _check_folder(target.path.parent)
         for path in target.all(both=kind == "both"):
             _check_place(path, overwrite, inputs)
+        _check_names(target, kind, recorded)
     return targets
+
+
+def check_apart(targets: Mapping[str, Target], pages: Mapping[str, Path], kind: str) -> None:
+    """Refuse results and pages of which a disk would take two for one, or one for another's folder.
+
+    Raises:
+        DataError: naming both.
+    """
+    files = list(pages.values())
+    for target in targets.values():
+        files += [target.of(".dcm" if kind == "dicom_seg" else ".nii.gz"), *([target.seg] if kind == "both" else [])]
+    spelt: dict[tuple[str, ...], Path] = {}
+    for file in files:
+        key = tuple(map(disk_name, file.absolute().parts))
+        twin = spelt.setdefault(key, file)
+        if twin is not file:
+            raise DataError("two files of this command would have one name", where=file, got=f"{twin} and {file}",
+                            hint="choose another output, or another --page")  # fmt: skip
+    for key, file in spelt.items():
+        inner = next((f for k, f in spelt.items() if len(k) > len(key) and k[: len(key)] == key), None)
+        if inner is not None:
+            raise DataError("a file of this command would have the name of another's folder", where=file,
+                            got=f"{file} and {inner}", hint="choose another output, or another --page")  # fmt: skip
+
+
+def _check_names(target: Target, kind: str, recorded: bool) -> None:
+    """Refuse names that no disk takes, those of the files beside a result included."""
+    suffix = ".dcm" if kind == "dicom_seg" else ".nii.gz"
+    hint = "choose another output" if target.named else "rename the scan"
+    check_new(target.of(suffix), ["", *([RECORD] if recorded else [])], what="result", hint=hint)
+    if kind == "both":
+        check_new(target.seg, what="result", hint=hint)
 
 
 def pages_of(scans: Sequence[Scan], page: Path, overwrite: bool) -> dict[str, Path]:
@@ -96,6 +136,7 @@ def pages_of(scans: Sequence[Scan], page: Path, overwrite: bool) -> dict[str, Pa
     else:
         pages = {scans[0].name: page}
     for path in pages.values():
+        check_new(path, what="page")
         _check_folder(path.parent)
         _check_place(path, overwrite, {f.resolve() for s in scans for f in s.files})
     return pages

@@ -17,6 +17,7 @@ from common.data.io import check_volume, read_volume
 from common.data.pictures import PICTURES, is_picture, read_picture
 from common.errors import DataError
 from common.literals import disk_name
+from common.paths import check_path
 
 from .dicom_results import Source
 
@@ -69,7 +70,7 @@ def find_scans(source: str | Path, channels: int | None = None) -> list[Scan]:
     Raises:
         DataError: when nothing is there, nothing is an image, or two scans have one base name.
     """
-    path = Path(source)
+    path = check_path(source, what="scan")
     if not path.exists():
         raise DataError("there is no such file or folder", where=path)
     if path.is_file():

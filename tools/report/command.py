@@ -9,6 +9,7 @@ from typing import Any
 from common.atomic import atomic_write
 from common.command_words import shown_option
 from common.errors import ConfigError
+from common.paths import check_new
 
 from .comparison import read_comparison
 from .comparison_files import csv_of_methods, csv_of_structures, markdown
@@ -50,15 +51,21 @@ def report(*runs: str, out: str | None = None, title: str | None = None, dataset
         raise ConfigError("only a comparison's page takes the data, for its viewer", where="report", got=got,
                           expected="one folder with compare.json", hint="leave --dataset_dir out")  # fmt: skip
     target = Path(out) if out else folders[0] / "report"
-    file = target if target.suffix == ".html" else target / "index.html"
+    file = _page(target)
     with atomic_write(file) as partial:
         partial.write_text(render(study, title), encoding="utf-8")
-    beside = file.with_suffix(".md") if target.suffix == ".html" else file.with_name("tables.md")
+    beside = file.with_suffix(".md") if file == target else file.with_name("tables.md")
     with atomic_write(beside) as partial:
         chain = study.chain or {}
         made_with = [*_command(chain), *facts(chain)] if chain.get("command") else []
         partial.write_text(tables(study, made_with), encoding="utf-8")
     return str(file)
+
+
+def _page(target: Path) -> Path:
+    """The page's file: that name, or ``index.html`` in that folder, which may be called ``x.html``."""
+    named = target.suffix == ".html" and not check_new(target, error=ConfigError).is_dir()
+    return check_new(target if named else target / "index.html", error=ConfigError)
 
 
 def comparison_report(
@@ -77,7 +84,7 @@ def comparison_report(
     """
     comparison = read_comparison(Path(folder))
     target = Path(out) if out else Path(folder) / "report"
-    file = target if target.suffix == ".html" else target / "index.html"
+    file = _page(target)
     contents = {
         file.with_name("tables.md"): markdown(comparison, _command(comparison.record) + comparison_facts(comparison)),
         file.with_name("methods.csv"): csv_of_methods(comparison),

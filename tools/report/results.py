@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import DataError
+from common.paths import check_path
 
 from ..run_files import CAPTIONS, CHAIN, LARGEST, OVERLAYS, SUMMARY, inside, read_record, read_scores, read_table
 
@@ -123,7 +124,7 @@ def read_study(folders: Sequence[Path]) -> Study:
         DataError: when a folder is missing or holds nothing to report.
     """
     for folder in folders:
-        if not folder.is_dir():
+        if not check_path(folder, what="folder").is_dir():
             raise DataError("there is no such folder", where=folder, hint="python -m tools chain run ka2er makes one")
     if len(folders) == 1 and (folders[0] / "chain.json").is_file():
         return _chain(folders[0])

@@ -18,6 +18,7 @@ from ...command_words import shown_option
 from ...errors import WeightError
 from ...labels import LabelSpace
 from ...literals import check_file_name
+from ...paths import check_path
 from ...plain_json import read_object
 from ...weights import read_state_dict
 from .allowed import check_plans
@@ -261,7 +262,7 @@ def read_results_folder(
     Raises:
         WeightError: when the folder, the configuration, the fold or a file is missing.
     """
-    folder, configuration = _pick(Path(path), configuration)
+    folder, configuration = _pick(check_path(path, what="results folder", error=WeightError), configuration)
     plans, dataset_json = read_json(folder / "plans.json"), read_json(folder / "dataset.json")
     plan_managers(plans, configuration, where=folder / "plans.json")
     if not re.fullmatch(r"all|\d+", str(fold)):

@@ -29,6 +29,7 @@ from ...modalities import is_ct
 from ...name_words import meant_together
 from ...weights import read_card
 from .fingerprint import fingerprint
+from .kept import check_kept
 from .network import PLANAR, channel_names, labels_of, output_channels, plan_managers, quiet, read_json
 
 __all__ = ["Plan", "nnunet_name", "plan", "plan_of_model", "read_plan"]
@@ -118,6 +119,7 @@ def plan_of_model(model: str | Path, fallback: str | Path | Mapping[str, Any]) -
         card = read_card(path)
         known = {} if card is None else card.extra.get("settings") or {}
         if known.get("plans"):
+            check_kept(known, path)
             return Plan(known["plans"], known["dataset_json"], known["configuration"], path.parent)
         return read_plan(path.parent)
     if isinstance(fallback, Mapping):

@@ -17,7 +17,7 @@ from ...errors import DataError, few
 from ...labels import BACKGROUND, LabelSpace
 from ..io import read_volume
 from ..pictures import is_picture
-from .convert_channels import told_channels
+from .convert_channels import check_single, told_channels
 from .convert_seg import seg_cases
 from .dataset import Dataset, read_dataset
 from .dataset_json import SPLITS, Case, about, channel_names, channel_number, read_json
@@ -107,7 +107,7 @@ def convert_nnunet(
     """
     raw, name = Path(raw), name or Path(raw).resolve().name
     data = _renamed(read_json(raw / "dataset.json"), rename or {}, raw / "dataset.json")
-    channels = channel_names(data, raw / "dataset.json")
+    channels = check_single(channel_names(data, raw / "dataset.json"), raw / "dataset.json", "rename")
     labels = LabelSpace.from_json(data.get("labels", {}), where=raw / "dataset.json")
     if _IGNORE in labels.names:
         value = dict(zip(labels.names, labels.values, strict=True))[_IGNORE]

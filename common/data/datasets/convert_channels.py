@@ -13,7 +13,29 @@ from ..dicom.slices import is_dicom, modality_tag
 from ..pictures import is_picture
 from .dataset_json import Case, channel_number
 
-__all__ = ["dicom_differs", "told_channels"]
+__all__ = ["check_single", "dicom_differs", "told_channels"]
+
+
+def check_single(channels: Sequence[str], where: object, option: str) -> tuple[str, ...]:
+    """Refuse channels of several names: of a data set from elsewhere nobody says which case is which.
+
+    Args:
+        channels: names as of :func:`~common.literals.check_channel`.
+        where: who declares them.
+        option: of the command, by which they get another name.
+
+    Raises:
+        DataError: naming the channel, with what to type.
+    """
+    joined = next((c for c in channels if "|" in c), None)
+    if joined is not None:
+        raise DataError("a channel has one name: '|' joins several where cases differ, and nobody says which is which",
+                        where=where, got=ascii(joined), expected="one name for each channel",
+                        hint="give each kind its own data set and merge them with python -m tools data merge; or, "
+                             "where all are of one kind, add "
+                             + shown_option(option, f"{joined}=<name>" if option == "rename" else "<name>"),
+                        )  # fmt: skip
+    return tuple(channels)
 
 
 def told_channels(given: Sequence[str] | None, cases: Sequence[Case], where: str | Path) -> tuple[str, ...]:
@@ -31,7 +53,7 @@ def told_channels(given: Sequence[str] | None, cases: Sequence[Case], where: str
     if given is not None:
         for case in cases:
             _check_tags(case, given, where)
-        return tuple(given)
+        return check_single(given, "--channels", "channels")
     kinds = sorted({t for t in tags.values() if t in DICOM_KINDS})
     if len(kinds) == 1 and len(tags) == len(cases) and all(tags.values()):
         return (kinds[0],)

@@ -12,8 +12,9 @@ from typing import Any
 from ...errors import DataError, LabelError, few
 from ...labels import LabelSpace, union
 from ...literals import check_name, same_on_disk
+from ...paths import check_path, is_path, is_there
 from .dataset import PHANTOM_HINT, Dataset, read_dataset
-from .dataset_json import is_path, read_json
+from .dataset_json import read_json
 
 __all__ = [
     "Collection",
@@ -106,7 +107,7 @@ def _read(path: str | Path | Sequence[str | Path], within: tuple[Path, ...] = ()
     if not isinstance(path, (str, Path)):
         found = [d for p in path for d in (p.datasets if isinstance(p, Collection) else _read(Path(str(p))).datasets)]
         return _collection("+".join(d.name for d in found), Path(str(path[0])).parent if path else Path(), found)
-    path = Path(path)
+    path = check_path(path, what="data folder", where=within[-1] if within else None)
     place, sign, task = str(path).rpartition("::")
     if sign and not path.exists():
         whole = _read(Path(place), within)
@@ -114,7 +115,7 @@ def _read(path: str | Path | Sequence[str | Path], within: tuple[Path, ...] = ()
     if not path.exists():
         raise DataError("the data folder does not exist", where=path, hint=PHANTOM_HINT)
     listing = path if path.is_file() else path / "collection.json"
-    if path.name == "dataset.json" or (path / "dataset.json").is_file():
+    if (path.name == "dataset.json" and path.is_file()) or (path / "dataset.json").is_file():
         dataset = read_dataset(path)
         return _collection(dataset.name, dataset.root, [dataset])
     if listing.is_file():
@@ -138,9 +139,9 @@ def places(text: str) -> Path | list[Path]:
     """
     whole = Path(text)
     place, sign, task = text.rpartition("::")
-    if "," not in text or whole.exists():
+    if "," not in text or is_there(whole):
         return whole
-    if sign and Path(place).exists() and ("," not in task or task in _read(Path(place)).tasks):
+    if sign and is_there(place) and ("," not in task or task in _read(Path(place)).tasks):
         return whole
     return [Path(p.strip()) for p in text.split(",") if p.strip()]
 

@@ -11,6 +11,7 @@ from typing import Any
 from ...errors import DataError, LabelError, few
 from ...labels import LabelSpace
 from ...literals import check_name, odd_in, same_on_disk
+from ...paths import check_path
 from .dataset_json import SPLITS, Case, about, channel_names, read_case, read_json
 from .splits import hashed_split
 
@@ -71,8 +72,8 @@ def read_dataset(path: str | Path, report: Callable[[DataError], None] | None = 
     Raises:
         DataError: when the file is missing or malformed, ids repeat or a subject is in two splits.
     """
-    path = Path(path)
-    file = path if path.suffix == ".json" else path / "dataset.json"
+    path = check_path(path, what="data folder")
+    file = path if path.is_file() else path / "dataset.json"
     if not file.is_file():
         raise DataError("no dataset here", where=path, expected=f"a file {file.name}", hint=PHANTOM_HINT)
     data, root = read_json(file), file.parent
@@ -113,7 +114,7 @@ def _report_joined(dataset: Dataset, file: Path, report: Callable[[DataError], N
     if bare:
         report(DataError("a channel has several names, joined by '|', and cases do not say which they are", where=file,
                          got=f"{joined[0]!a}; {few(bare)}", expected='one name, or "modality" in each entry',
-                         hint="rename the channel; data convert has --channels"))  # fmt: skip
+                         hint="call it by one name there, or write the modality into each case's entry"))  # fmt: skip
 
 
 def _split(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from ...channel_order import order_of
 from ...errors import DataError
 from ...literals import check_channel, check_file_name, check_name
 from ...modalities import meanings, same
+from ...paths import check_path, is_path
 from ...plain_json import read_object
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "channel_groups",
     "channel_names",
     "channel_number",
-    "is_path",
     "read_case",
     "read_json",
 ]
@@ -195,15 +194,6 @@ def read_case(entry: Any, root: Path, channels: tuple[str, ...], where: object) 
     return Case(name, images, root / label if label else None, subject, modality)
 
 
-def is_path(value: Any) -> bool:
-    """Whether a value is text that a file system takes for a path."""
-    try:
-        return isinstance(value, str) and 0 < len(os.fsencode(value)) < 4096 and "\0" not in value and all(
-            len(os.fsencode(part)) < 256 for part in Path(value).parts)  # fmt: skip
-    except UnicodeEncodeError:  # half a character
-        return False
-
-
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
@@ -279,7 +269,7 @@ def _siblings(path: Path, channels: tuple[str, ...], where: str) -> tuple[Path, 
     if channel_number(path) != 0:
         return (path,)
     head, tail = path.name.rsplit("_0000", 1)
-    files = [path.with_name(f"{head}_{i:04d}{tail}") for i in range(len(channels))]
+    files = [check_path(path.with_name(f"{head}_{i:04d}{tail}"), where=where) for i in range(len(channels))]
     missing = [c for c, f in zip(channels, files, strict=True) if not f.exists()]
     if missing:
         raise _wrong_channels(missing, [path.name], channels, where)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import DataError, few
 from ...literals import disk_name, same_on_disk
+from ...paths import check_path, is_there
 from ..dicom.slices import holds_dicom
 from .dataset_json import VOLUME_SUFFIXES, Case, base_name, channel_groups, channel_number, read_case
 
@@ -28,7 +29,7 @@ def label_maps(folder: Path) -> dict[str, Path]:
     Raises:
         DataError: when there is no such folder, nothing in it, or several maps of one case.
     """
-    if not folder.is_dir():
+    if not check_path(folder, what="folder").is_dir():
         raise DataError("there is no such folder of label maps", where=folder)
     found: dict[str, list[Path]] = {}
     for path in _files(folder):
@@ -109,7 +110,7 @@ def listed(table: Any, raw: Path, channels: tuple[str, ...]) -> list[Case]:
         case = read_case({"id": name, "image": found.get("images"), "label": found.get("label")}, raw, channels, where)
         if case.label is None:
             raise DataError('a case of the key "dataset" has no label map', where=f"{where}, case {case.id}")
-        absent = [p for p in (*case.images, case.label) if not p.exists()]
+        absent = [p for p in (*case.images, case.label) if not is_there(p)]
         if absent:
             problem = 'the key "dataset" names a file that is not there'
             hint = "correct the path; $VARIABLES are not expanded"
@@ -132,7 +133,7 @@ def _refuse_nearly_alike(images: Path, bare: Sequence[str], left: Sequence[str])
 
 def _files(folder: Path) -> list[Path]:
     """Volume files and folders of DICOM series; other sub-folders, such as a label server's, are left out."""
-    if not folder.is_dir():
+    if not check_path(folder, what="folder").is_dir():
         raise DataError("the folder does not exist", where=folder)
     entries = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
     found = [p for p in entries if (holds_dicom(p) if p.is_dir() else p.name.lower().endswith(VOLUME_SUFFIXES))]

@@ -15,6 +15,7 @@ from monai.data import MetaTensor
 from ...errors import AmalgamationError, DataError, GeometryError, LabelError
 from ...geometry import PLAUSIBLE_SPACING_MM, Grid
 from ...intensity_range import Range, range_of
+from ...paths import check_path
 from ..io import read_volume
 from ..volumes.nifti import open_nifti
 from .datalist import places, read_collection
@@ -236,9 +237,10 @@ def _folders(dataset_dir: str | Path) -> list[Path]:
     found = places(str(dataset_dir))
     result: list[Path] = []
     for part in [found] if isinstance(found, Path) else found:
+        check_path(part, what="data folder")
         listing = part if part.is_file() else part / "collection.json"
-        if (part / "dataset.json").is_file() or part.name == "dataset.json":
-            result.append(part.parent if part.name == "dataset.json" else part)
+        if (part / "dataset.json").is_file() or (part.name == "dataset.json" and part.is_file()):
+            result.append(part.parent if part.is_file() else part)
         elif listing.is_file():
             try:
                 named = read_json(listing).get("datasets", [])

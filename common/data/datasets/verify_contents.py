@@ -9,6 +9,7 @@ from ...errors import few
 from ...intensity_range import Range, odd_beside, odd_ct
 from ...modalities import is_ct, meanings
 from ...name_words import meant_together
+from ...paths import is_there
 from ..dicom.slices import is_dicom, modality_tag
 from .convert_channels import dicom_differs
 from .dataset import Dataset
@@ -54,7 +55,7 @@ def other_dicom(dataset: Dataset, case: Case) -> Doubtful | None:
     if single and several:
         return None  # one file of several channels is no DICOM series
     for image, channel in zip(case.images, whole if single else dataset.channels, strict=False):
-        tag = modality_tag(image) if image.exists() and is_dicom(image) else ""
+        tag = modality_tag(image) if is_there(image) and is_dicom(image) else ""
         if dicom_differs(tag, (channel,)):
             told = "" if single else f" of channel {channel}"
             hint = 'move it to a data set of its own, or name its "modality"' if single else \

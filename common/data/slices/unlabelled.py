@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...errors import ConfigError, DataError
 from ...labels import LabelSpace
+from ...paths import is_there
 from ..datasets.datalist import items, read_collection
 from ..datasets.dataset_json import VOLUME_SUFFIXES, case_id
 from ..intensity.modality import intensities, scheme_of, window_of
@@ -80,7 +81,7 @@ def is_collection(dataset_dir: str | Path | Sequence[str | Path]) -> bool:
     if not isinstance(dataset_dir, (str, Path)):
         return True
     path = Path(dataset_dir)
-    if not path.is_dir():
+    if not (is_there(path) and path.is_dir()):
         return True  # a list of folders, a file, or missing: read_collection says what is wrong
     return any((path / n).is_file() for n in ("dataset.json", "collection.json")) or any(path.glob("*/dataset.json"))
 

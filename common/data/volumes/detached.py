@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ...errors import DataError
+from ...paths import check_path
 from .contents import AGAIN, cut_off
 
 __all__ = ["Stored", "named_files", "refuse_damaged"]
@@ -59,7 +60,7 @@ def named_files(value: str, listed: Sequence[str], where: Path) -> tuple[Path, .
         raise DataError("the header names no file of voxels, or too many", where=where, got=f"{len(names)} names")
     folder, found = where.resolve().parent, []
     for name in names:
-        path = where.parent / name
+        path = check_path(where.parent / name, what="file of its voxels", where=where)
         if not path.resolve().is_relative_to(folder):
             raise DataError(
                 "the header names a file outside its folder",

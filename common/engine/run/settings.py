@@ -12,6 +12,7 @@ from ...card import ModelCard
 from ...data.survey import doubted, survey
 from ...errors import WeightError
 from ...labels import LabelSpace
+from ...paths import check_path
 from ...weights import read_state_dict
 from .settings_form import checked_settings
 
@@ -87,7 +88,7 @@ def model_settings(path: str | Path, defaults: Mapping[str, Any]) -> dict[str, A
     """
     result = dict(defaults)
     result["labels"] = LabelSpace(result.pop("structures"), exclusive=result.get("exclusive", True))
-    path = Path(path)
+    path = check_path(path, what="weights file", error=WeightError)
     if not path.is_file():
         return result
     card = read_state_dict(path)[1]

@@ -14,6 +14,7 @@ from ...card import ModelCard
 from ...data.datasets.datalist import Collection
 from ...data.starts import check_start
 from ...errors import ConfigError, WeightError
+from ...paths import is_there
 from ...weights import load_weights, read_state_dict
 from .network import M4oE
 
@@ -73,7 +74,8 @@ def started(
 
 def _paths(given: str | Path | Sequence[str | Path]) -> list[Path]:
     if isinstance(given, str):
-        given = Path(given) if Path(given).is_file() else [part.strip() for part in given.split(",")]
+        whole = is_there(given) and Path(given).is_file()
+        given = Path(given) if whole else [part.strip() for part in given.split(",")]
     return [given] if isinstance(given, Path) else [Path(p) for p in given]
 
 

@@ -18,6 +18,7 @@ from ...data.datasets.datalist import Collection
 from ...data.starts import check_start
 from ...errors import ConfigError, ExpertError
 from ...layers.gating.prompt_gate import PromptGate
+from ...paths import check_path, is_there
 from ...weights import digest, load_weights, read_card, read_state_dict
 from .network import SAMMed3DMoE
 
@@ -132,7 +133,7 @@ def read_decoders(
         WeightError: when a decoder does not fit.
     """
     if isinstance(experts, str):
-        whole = Path(experts).exists()
+        whole = is_there(experts)
         experts = [experts] if whole else [part.strip() for part in experts.split(",") if part.strip()]
     named: list[tuple[str | None, Path]] = (
         [(k, Path(v)) for k, v in experts.items()]
@@ -156,6 +157,7 @@ def read_decoders(
 
 
 def _read(name: str | None, path: Path, general: Sam3D, frozen: Mapping[str, Tensor]) -> DecoderExpert:
+    check_path(path, what="expert", error=ExpertError)
     file = path / "model.pt" if path.is_dir() else path
     if not file.is_file():
         got = "no such file" if not path.exists() else "no model.pt"

@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser
 from monai.bundle.scripts import download_large_files
 
 from common.card import ModelCard, save_weights
-from common.errors import ConfigError, WeightError
+from common.errors import AmalgamationError, ConfigError, WeightError
 from common.integrity import file_hash, seal_of
 from common.labels import LabelSpace
 from tools.bundle.checks import check_bundle
@@ -194,6 +194,32 @@ def test_words_of_a_card_that_look_like_our_modules_are_words(toy: Path, tmp_pat
     assert list(meta["network_data_format"]["outputs"]["pred"]["channel_def"].values())[1:] == list(names)
     inference = (done.folder / "configs" / "inference.json").read_text()
     assert '"common.labels.LabelSpace"' in inference and "toy_bundle.common.labels.LabelSpace" not in inference
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [({"settings": {"roi_size": "abc"}}, "roi_size"), ({"settings": {"roi_size": [8, 8]}}, "roi_size"),
+     ({"settings": {"roi_size": [8, 8, -1]}}, "roi_size"), ({"settings": {"plans": {}}}, r"settings\."),
+     ({"contract": {"format": 1, "data": [{"name": "$x"}]}}, r"contract\.data"),
+     ({"contract": {"format": 1, "data": [{"name": "d", "modalities": ["@x"]}]}}, r"contract\.data")],
+)  # fmt: skip
+def test_a_card_that_no_training_wrote_is_not_packed(
+    toy: Path, tmp_path: Path, changes: dict[str, Any], word: str
+) -> None:
+    card = ModelCard(LabelSpace(("a",)), ("image",), "toy", "1.0", extra=changes)
+    weights = save_weights(tmp_path / "w.pt", torch.nn.Conv3d(1, 2, 1).state_dict(), card)
+    with pytest.raises(AmalgamationError, match=word):
+        pack_bundle(toy, tmp_path / "out", weights=weights)
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("version", ["../../x", "a/b", "x" * 300, "", "a\nb"])
+def test_a_version_is_a_part_of_a_file_s_name(toy: Path, tmp_path: Path, version: str) -> None:
+    file = toy / "configs" / "metadata.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "version": version}))
+    with pytest.raises(ConfigError, match="version"):
+        pack_bundle(toy, tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob("*.zip"))
 
 
 @pytest.mark.parametrize("name", ['a""" b', "a-b", "1a"])

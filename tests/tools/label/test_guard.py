@@ -1,6 +1,7 @@
 """The gate in front of the label server, with a stand-in for the server."""
 
 import asyncio
+import errno
 import json
 
 import pytest
@@ -11,6 +12,17 @@ from tools.label.requests import Offer
 OFFER = Offer({"max_epochs": 50, "device": ["cpu"]}, ["liver"], ["a"])
 OWN = {"host": "127.0.0.1:8000"}
 RUN = "$__import__('os').system('touch /tmp/PWN')"
+
+
+FAULTS = [
+    (json.JSONDecodeError("x", "x", 0), "/datastore/image", 422), (json.JSONDecodeError("x", "x", 0), "/infer/a", 422),
+    (TypeError("'str' object does not support item assignment"), "/datastore/image", 422),
+    (KeyError("x"), "/session/a", 422), (OverflowError("too large"), "/logs/", 422),
+    (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "no"), "/datastore/label", 422),
+    (OSError(errno.ENAMETOOLONG, "File name too long"), "/datastore/image", 422),
+    (OSError(errno.ENOSPC, "No space left"), "/datastore/image", None), (ValueError("level"), "/infer/a", 422),
+    (RuntimeError("CUDA"), "/datastore/image", None), (ZeroDivisionError("x"), "/train/a", None),
+]  # fmt: skip
 
 
 class Server:
@@ -150,3 +162,80 @@ def test_addresses_that_are_none_are_refused(headers, address):
 def test_numbers_and_depths_that_no_number_holds_are_refused(path, body):
     status, words, server = ask(path, body=body)
     assert status == 422 and "refused" in words and server.asked == 0
+
+
+class Failing:
+    """Fails as MONAI Label's server does: it answers 500 and raises."""
+
+    def __init__(self, error, *, begun=False, detail=b"Internal Server Error"):
+        self.error, self.begun, self.detail = error, begun, detail
+
+    def infer(self):
+        raise self.error
+
+    async def __call__(self, scope, receive, send):
+        await send({"type": "http.response.start", "status": 200 if self.begun else 500, "headers": []})
+        await send({"type": "http.response.body", "body": self.detail})
+        if self.error is not None:
+            raise self.error
+
+
+def fail(server, path):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    head = [(k.encode(), v.encode()) for k, v in OWN.items()]
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": head}
+    raised = None
+    try:
+        asyncio.run(Guard(server, address="127.0.0.1", offers=lambda model: OFFER)(scope, None, send))
+    except Exception as error:
+        raised = error
+    return sent, raised
+
+
+@pytest.mark.parametrize(("error", "path", "status"), FAULTS, ids=[f"{type(e).__name__} {p}" for e, p, _ in FAULTS])
+def test_a_fault_of_the_request_is_told_and_one_of_the_server_stays_one(error, path, status):
+    sent, raised = fail(Failing(error), path)
+    assert sent[0]["status"] == (status or 500) and len(sent) == 2 and (raised is error) == (status is None)
+    if status is not None:
+        assert "expected" in json.loads(sent[1]["body"])["detail"]
+    sent, raised = fail(Failing(error, begun=True), path)
+    assert sent[0]["status"] == 200 and raised is error
+
+
+def test_a_model_that_fails_is_no_fault_of_the_request():
+    class Computing(Failing):
+        async def __call__(self, *given):
+            try:
+                await Failing(None).__call__(*given)
+            finally:
+                self.infer()
+
+    error = ValueError("shape")
+    sent, raised = fail(Computing(error), "/infer/a")
+    assert sent[0]["status"] == 500 and raised is error
+
+
+def test_what_nobody_has_is_not_found():
+    kinds = {"ImageNotFoundException": 404, "MONAILabelException": 422}
+    base = type("MONAILabelException", (Exception,), {})
+    for name, status in kinds.items():
+        assert fail(Failing(type(name, (base,), {})("a")), "/datastore/image")[0][0]["status"] == status
+        sent, raised = fail(Failing(type(name, (base,), {})("a")), "/infer/a")
+        assert sent[0]["status"] == 500 and raised is not None
+
+
+def test_a_request_without_an_image_is_no_fault_of_the_server():
+    for words, status in ((b"Neither Image nor File not Session ID", 422), (b"Failed to execute infer", 500)):
+        sent, raised = fail(Failing(None, detail=b'{"detail": "' + words + b'"}'), "/infer/a")
+        assert sent[0]["status"] == status and raised is None
+
+
+@pytest.mark.parametrize("query", ["image=a&image=b", "image=a&image=a", "tag=&tag=final", "lines=1&lines=2"])
+def test_a_parameter_is_given_once(query):
+    status, words, server = ask("/datastore/image", "GET", query=query)
+    assert status == 422 and server.asked == 0 and "once" in words
+    assert ask("/proxy/dicom/qido/studies", "GET", query="includefield=a&includefield=b")[0] == 200

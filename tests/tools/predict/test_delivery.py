@@ -3,7 +3,7 @@
 import pytest
 
 from common.errors import DataError
-from tools.predict.delivery import Target, deliver, pages_of, seg_beside, stale, targets_of
+from tools.predict.delivery import Target, check_apart, deliver, pages_of, seg_beside, stale, targets_of
 from tools.predict.scans import Scan
 
 
@@ -62,6 +62,25 @@ def test_what_is_there_is_refused_unless_told(scans, tmp_path):
     assert {p.read_text() for p in out.iterdir()} == {"mine"}
 
 
+@pytest.mark.parametrize(
+    ("length", "kind", "recorded", "word"),
+    [(248, "nifti", False, None), (249, "nifti", False, "volume"), (236, "nifti", True, None),
+     (237, "nifti", True, "result"), (239, "dicom_seg", True, None), (240, "dicom_seg", True, "result")],
+)  # fmt: skip
+def test_names_that_no_disk_takes_are_refused_before(scans, tmp_path, length, kind, recorded, word):
+    scan = Scan("x" * length, scans[0].files)
+    for output in (tmp_path / "out", tmp_path):
+        if word is None:
+            assert targets_of([scan], tmp_path / "in", output, False, kind, recorded=recorded)
+            continue
+        with pytest.raises(DataError, match=f"no {word} can have this name"):
+            targets_of([scan], tmp_path / "in", output, False, kind, recorded=recorded)
+    with pytest.raises(DataError, match="no result can have this name"):
+        targets_of(scans[:1], tmp_path / "in", tmp_path / f"{'y' * 240}.nii.gz", False, "nifti", recorded=True)
+    with pytest.raises(DataError, match="no page can have this name"):
+        pages_of(scans[:1], tmp_path / f"{'y' * 255}.html", False)
+
+
 def test_complete_files_take_the_places_of_their_own_names_alone(scans, tmp_path):
     out, hidden = tmp_path / "out", tmp_path / "hidden"
     (hidden / "pages").mkdir(parents=True)
@@ -82,3 +101,20 @@ def test_complete_files_take_the_places_of_their_own_names_alone(scans, tmp_path
     assert [n.split(": stays")[0] for n in notes] == [str(out / "a.png"), str(out / "b.mha")]
     named = {"a": Target(out / "a.nii.gz", named=True)}
     assert stale({"a": out / "a.nii.gz"}, named, both=False) == []
+
+
+@pytest.mark.parametrize(
+    ("output", "page"),
+    [("out.html", "out.html"), ("Out.html", "out.HTML"), ("x/y.html", "x/y.html"), ("a.html./b", "a.html"),
+     ("\uff4f.html", "o.html")],
+)  # fmt: skip
+def test_a_page_has_a_place_of_its_own(scans, tmp_path, output, page):
+    one = scans[:1]
+    targets = targets_of(one, tmp_path / "in", tmp_path / output, False, "nifti")
+    with pytest.raises(DataError, match="folder"):
+        check_apart(targets, pages_of(one, tmp_path / page, False), "nifti")
+    check_apart(targets, pages_of(one, tmp_path / "other.html", False), "both")
+    twins = {n: Target(tmp_path / n, named=False) for n in ("A", "a")}
+    with pytest.raises(DataError, match="one name"):
+        check_apart(twins, {}, "nifti")
+    assert not (tmp_path / "out.html").exists()

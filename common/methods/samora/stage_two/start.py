@@ -22,6 +22,7 @@ from ....data.starts import check_start
 from ....errors import ConfigError, ExpertError, WeightError
 from ....integrity import file_hash
 from ....layers.lora.files import CONFIG, WEIGHTS, base_hash, load_adapter
+from ....paths import check_path
 from ....weights import read_card
 from ..base import CARD
 from .network import SAMora
@@ -56,7 +57,7 @@ def adapter_folder(path: str | Path) -> Path:
     Raises:
         ExpertError: when there is neither.
     """
-    path = Path(path)
+    path = check_path(path, what="expert", error=ExpertError)
     path = path.parent if path.is_file() else path  # its model.pt
     for folder in (path, path / "adapter"):
         if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():

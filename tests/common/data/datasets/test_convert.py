@@ -17,7 +17,8 @@ from common.data.datasets.datalist import read_collection
 from common.data.datasets.dataset import read_dataset
 from common.data.datasets.merge import merge_datasets
 from common.data.datasets.verify import check
-from common.errors import ConfigError, DataError, LabelError
+from common.errors import AmalgamationError, ConfigError, DataError, ExpertError, LabelError
+from common.experts.spec import ExpertSpec
 
 VOLUME = np.random.default_rng(0).random((4, 5, 6)).astype(np.float32)
 
@@ -47,6 +48,28 @@ def test_nnunet_raw_folder(raw, tmp_path):
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["dataset.json"]
     shutil.move(tmp_path / "new", tmp_path / "elsewhere")
     assert read_dataset(tmp_path / "elsewhere").cases()[0].images[0].name == dataset.cases()[0].images[0].name
+
+
+@pytest.mark.parametrize("name", ["CT | MR", "CT|MR", "a|b | c", "|", " | "])
+def test_a_channel_of_several_names_is_refused_where_it_is_declared(raw, tmp_path, name):
+    description = json.loads((raw / "dataset.json").read_text())
+    description["channel_names"]["0"] = name
+    (raw / "dataset.json").write_text(json.dumps(description))
+    out = tmp_path / "new"
+    with pytest.raises(AmalgamationError, match=r"channel.*(\n.*)*--rename") as caught:
+        convert_nnunet(raw, out)
+    assert caught.value.where == raw / "dataset.json" and not out.exists()
+    assert convert_nnunet(raw, out, rename={name: "T2"}).channels[0] == "T2"
+    with pytest.raises(AmalgamationError, match=r"channel.*(\n.*)*--channels"):
+        convert_pairs(raw / "imagesTr", raw / "labelsTr", tmp_path / "pairs", name="x", channels=[name, "FLAIR"])
+    assert not (tmp_path / "pairs").exists()
+    labels = {"names": ["liver"], "values": [1]}
+    entry = {"name": "a", "kind": "nnunet", "path": "x", "task": "t", "channels": [name, "FLAIR"], "labels": labels}
+    if name == "CT | MR":  # as an expert of a merged data set reads it
+        assert ExpertSpec.from_dict(entry).channels == (name, "FLAIR")
+    else:
+        with pytest.raises(ExpertError, match="channel"):
+            ExpertSpec.from_dict(entry)
 
 
 def test_nnunet_s_list_of_cases_is_kept_to(raw, tmp_path):

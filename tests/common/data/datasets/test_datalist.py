@@ -280,6 +280,16 @@ class TestCollections:
         with pytest.raises(DataError, match=word):
             read_collection(tmp_path)
 
+    @pytest.mark.parametrize("folder", ["x.json", "dataset.json", "collection.json", "a,b.json"])
+    def test_a_folder_may_be_called_as_a_file(self, make_dataset, tmp_path, folder):
+        place = make_dataset().rename(tmp_path / folder)
+        assert read_dataset(place).cases() == read_collection(place).datasets[0].cases() != ()
+        assert not [p for p in check(place) if p.severity == "error"]
+        outer = tmp_path / "outer"
+        outer.mkdir()
+        place.rename(outer / folder)
+        assert read_collection(outer).tasks == read_collection(outer / folder).tasks
+
     @pytest.mark.parametrize("folder, task", [("cc", "ct,other"), ("x,y", "ct"), ("x,y", "ct,other"), ("a::b", "c,d")])
     def test_commas_take_no_task_of_a_collection_apart(self, make_dataset, tmp_path, monkeypatch, folder, task):
         """Neither where the parts are folders, nor in a list, which is never taken apart."""
