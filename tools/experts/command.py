@@ -1,4 +1,4 @@
-"""`python -m tools experts`: describe somebody's expert; give a trained M4oE a modality, a SAM-Med3D-MoE a decoder."""
+"""`python -m tools experts`: describe and check somebody's expert; give a trained mixture one more."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from common.modalities import same as one_modality
 from common.weights import load_weights, read_state_dict
 
 from ..terminal import console
+from .check import check
 from .decoder import add
 from .describe import describe
 
@@ -91,6 +92,28 @@ class Experts:
                  "fold": fold, "checkpoint": checkpoint, "extra": extra or None}  # fmt: skip
         describe(Path(str(path)), target, task=str(task), external=external, name=name, labels=labels,
                  channels=channels, known=known, trust=trust)  # fmt: skip
+
+    def check(
+        self,
+        expert: str,
+        *scans: str,
+        spacing: Sequence[float] | None = None,
+        orientation: str = "RAS",
+        mirroring: bool = True,
+        folds: Sequence[int | str] | None = None,
+    ) -> None:
+        """Ask a described nnU-Net twice, as its answers are kept and by nnU-Net's whole pipeline, and compare.
+
+        Args:
+            expert: the description that ``experts describe`` wrote.
+            scans: scans that the expert can read: files, folders, DICOM series.
+            spacing: mm per voxel in x, y, z of the student that it will teach; its own when left out.
+            orientation: axis codes of that student.
+            mirroring: whether both answer for mirrored scans, too, as nnU-Net does.
+            folds: which folds answer together; the description's when left out.
+        """
+        check(Path(str(expert)), [Path(str(s)) for s in scans], spacing=spacing, orientation=str(orientation),
+              mirroring=mirroring, folds=folds or ())  # fmt: skip
 
     def add_decoder(
         self,

@@ -1,0 +1,53 @@
+"""``experts check`` passes an expert that is heard as at home, and says what differs otherwise."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from common.errors import DataError, ExpertError
+from common.experts.answers.at_home import HomeNNUNet
+from tests.common.experts.answers.nnunets import decided, scan, spec_of
+from tests.nnunet_folders import write_folder
+from tools.experts.command import Experts
+
+
+@pytest.fixture
+def described(tmp_path: Path) -> tuple[Path, Path]:
+    """A description, and a scan that the expert can read."""
+    given = scan("LPS")
+    spec = spec_of(decided(write_folder(tmp_path, transpose=(2, 0, 1)), given, "RAS"))
+    (tmp_path / "expert.json").write_text(json.dumps(spec.to_dict()))
+    nib.save(nib.Nifti1Image(given[0].numpy(), np.asarray(given.affine)), tmp_path / "scan.nii.gz")
+    return tmp_path / "expert.json", tmp_path / "scan.nii.gz"
+
+
+def test_passes(described: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    expert, file = described
+    Experts().check(str(expert), str(file))
+    told = capsys.readouterr().out
+    assert "liver" in told and "all foreground" in told and "what the grid alone costs" in told
+
+
+def test_says_what_differs(described: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    expert, file = described
+    judge = HomeNNUNet.judge
+
+    def elsewhere(self: HomeNNUNet, given: Any) -> Any:
+        return judge(HomeNNUNet(replace(self.spec, orientation="PIR")), given)
+
+    monkeypatch.setattr(HomeNNUNet, "judge", elsewhere)
+    with pytest.raises(ExpertError, match="not heard as it speaks at home") as error:
+        Experts().check(str(expert), str(file))
+    assert "scan: foreground 0." in str(error.value)
+
+
+def test_needs_a_scan(described: tuple[Path, Path]) -> None:
+    with pytest.raises(DataError, match="checked on a scan"):
+        Experts().check(str(described[0]))
