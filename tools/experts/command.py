@@ -29,6 +29,7 @@ from ..terminal import console
 from .check import check
 from .decoder import add
 from .describe import describe
+from .told import told
 
 __all__ = ["Experts"]
 
@@ -56,7 +57,11 @@ class Experts:
         divisor: int | None = None,
         configuration: str | None = None,
         fold: int | str | None = None,
+        folds: str | None = None,
         checkpoint: str | None = None,
+        training_files: str | None = None,
+        profile: str | None = None,
+        map: str | None = None,
         trust: bool = False,
         overwrite: bool = False,
     ) -> None:
@@ -74,13 +79,20 @@ class Experts:
             labels: its structures and their values in its output, ``"liver=1,spleen=2"``.
             channels: names of the image channels in its order, separated by commas.
             spacing: mm per voxel in x, y, z that it was trained with; the crops' when left out.
-            orientation: axis codes that it was trained with, RAS when left out.
+            orientation: axis codes that it was trained with, such as LPS; RAS for bundles and TorchScript when left
+                out, and for an nnU-Net what its reader turned scans to.
             features: for bundles and TorchScript, the module whose output is taken, such as ``model.1.submodule``.
             normalise: for these, ``{"scheme": "range", "low": -57, "high": 164}``, ``{"scheme": "zscore"}``, ...
             divisor: for these, what sizes must be a multiple of.
             configuration: of an nnU-Net with several, such as ``3d_fullres``.
             fold: of an nnU-Net.
+            folds: several folds of an nnU-Net, which answer together as one expert: ``0,1,2,3,4``, or ``all`` of them.
             checkpoint: weight file, relative to the fold or the bundle.
+            training_files: folder of the scans that an nnU-Net learned from (nnU-Net's raw folder): they tell its
+                orientation.
+            profile: the program that an nnU-Net lives in, where that does more than nnU-Net: ``totalsegmentator``, or
+                a JSON file of the same form.
+            map: structures that are called otherwise here: ``"old=new,other=another"``.
             trust: of a MONAI bundle, whose code is run to open it: do so without asking. The description remembers the
                 code's hash, and no other code is run later.
             overwrite: replace --out.
@@ -88,8 +100,10 @@ class Experts:
         target = Path(str(out))
         _check_json(target, overwrite)
         extra = {k: v for k, v in (("normalise", normalise), ("divisor", divisor)) if v is not None}
-        known = {"spacing": spacing, "orientation": orientation, "features": features, "configuration": configuration,
-                 "fold": fold, "checkpoint": checkpoint, "extra": extra or None}  # fmt: skip
+        more = told(Path(str(path)), orientation=orientation, training_files=training_files, fold=fold, folds=folds,
+                    checkpoint=checkpoint, profile=profile, renamed=map)  # fmt: skip
+        known = {"spacing": spacing, "features": features, "configuration": configuration, "checkpoint": checkpoint,
+                 "extra": extra or None, **more}  # fmt: skip
         describe(Path(str(path)), target, task=str(task), external=external, name=name, labels=labels,
                  channels=channels, known=known, trust=trust)  # fmt: skip
 

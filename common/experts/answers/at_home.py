@@ -24,6 +24,7 @@ from ...backbones.nnunet.network import (
 )
 from ...errors import ExpertError
 from ...geometry import Grid
+from ..profile import HomeProfile
 from ..spec import ExpertSpec
 from .record import record, record_overlapping
 
@@ -31,6 +32,7 @@ __all__ = ["HomeAnswer", "HomeNNUNet", "sample"]
 
 _SLAB = 2_000_000
 _SURE = 50.0
+_NNUNET_STEP = 0.5
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,12 @@ class HomeNNUNet:
     """The expert as nnU-Net itself would run it, from a description.
 
     Args:
-        spec: of kind ``nnunet``, with the orientation of its training files.
+        spec: of kind ``nnunet``, with the orientation of its training files. Its home profile says what the program
+            that it lives in does to a scan before nnU-Net sees it.
         folds: which folds answer together (nnU-Net's mean of logits); the spec's own when empty.
-        mirroring: answer also for mirrored scans along the axes that were trained so, as nnU-Net does by default.
-        tile_step: step of the tiles as a share of the patch, 0 < step <= 1.
+        mirroring: answer also for mirrored scans along the axes that were trained so; None is the profile's way, and
+            without one nnU-Net's, which does. Afterwards what is done.
+        tile_step: step of the tiles as a share of the patch, 0 < step <= 1; None is the profile's, else nnU-Net's 0.5.
         device: where it computes.
 
     Raises:
@@ -111,22 +115,27 @@ class HomeNNUNet:
 
     spec: ExpertSpec
     folds: Sequence[int | str] = ()
-    mirroring: bool = True
-    tile_step: float = 0.5
+    mirroring: bool | None = None
+    tile_step: float | None = None
     device: torch.device | str = "cpu"
 
     def __post_init__(self) -> None:
-        spec = self.spec
+        spec, profile = self.spec, HomeProfile.of(self.spec)
         if spec.kind != "nnunet":
             raise ExpertError("only nnU-Net experts have nnU-Net's way", where=spec.name, got=spec.kind)
-        if spec.orientation is None:
+        self._orientation = spec.orientation if profile is None else profile.orientation
+        if self._orientation is None:
             raise ExpertError("nobody knows how this expert's training scans lay in the scanner", where=spec.name,
                               got="orientation null", expected="axis codes such as LPS or RAS",
-                              hint="python -m tools experts describe ... --orientation LPS (as its files)")  # fmt: skip
+                              hint="python -m tools experts describe ... --training_files FOLDER, or --orientation LPS"
+                              )  # fmt: skip
+        self.mirroring = (True if profile is None else profile.mirroring) if self.mirroring is None else self.mirroring
+        self.tile_step = (_NNUNET_STEP if profile is None else profile.tile_step
+                          ) if self.tile_step is None else self.tile_step  # fmt: skip
         if not 0 < self.tile_step <= 1:
             raise ExpertError("tiles step by a share of the patch", where="tile_step", got=self.tile_step)
         name = spec.checkpoint or "checkpoint_final.pth"
-        folds = tuple(self.folds) or (spec.fold,)
+        folds = tuple(self.folds) or spec.folds
         self._results = [read_results_folder(spec.path, spec.configuration, fold, name) for fold in folds]
         self._manager, self._config = plan_managers(self._results[0].plans, self._results[0].configuration)
         if self._config.previous_stage_name is not None:
@@ -170,15 +179,21 @@ class HomeNNUNet:
         return MetaTensor(torch.from_numpy(array), affine=torch.from_numpy(affine))
 
     def _as_read(self, scan: MetaTensor) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
-        """The scan as nnU-Net's readers would give it: ``[C, Z, Y, X]`` in the training orientation, with spacing."""
+        """The scan as nnU-Net's readers would give it: ``[C, Z, Y, X]`` in the training orientation, with spacing.
+
+        The affine is where it lies, also where the profile's resampling gives voxels another size than it says.
+        """
         channels = len(self.spec.channels)
         if scan.ndim != 4 or scan.shape[0] != channels:
             raise ExpertError("the scan has other channels than the expert", where=self.spec.name,
                               got=tuple(scan.shape), expected=f"[{channels}, X, Y, Z]")  # fmt: skip
-        turned = Orientation(axcodes=self.spec.orientation, labels=None)(scan)
-        grid = Grid.of(turned)
-        data = np.ascontiguousarray(turned.numpy().transpose(0, 3, 2, 1))
-        return data, grid.affine, {"spacing": list(reversed(grid.spacing))}
+        turned = Orientation(axcodes=self._orientation, labels=None)(scan)
+        grid, profile = Grid.of(turned), HomeProfile.of(self.spec)
+        volume, spacing = turned.numpy(), grid.spacing
+        if profile is not None:
+            volume, grid, spacing = profile.resampled(volume, grid)
+        data = np.ascontiguousarray(volume.transpose(0, 3, 2, 1))
+        return data, grid.affine, {"spacing": list(reversed(spacing))}
 
 
 def _predictor(results: Sequence[NNUNetResults], mirroring: bool, step: float, device: torch.device) -> Any:

@@ -110,3 +110,30 @@ def test_refusals(tmp_path: Path) -> None:
         HomeNNUNet(spec_of(folder)).answer(scan(channels=2))
     with pytest.raises(ExpertError, match="share of the patch"):
         HomeNNUNet(spec_of(folder), tile_step=0)
+
+
+def test_a_home_is_asked_as_its_program_asks(tmp_path: Path) -> None:
+    """Canonical, cubic splines, whole numbers, another step: nnU-Net on what the program writes, by hand."""
+    from scipy.ndimage import zoom
+
+    profile = {"program": "p", "version": "1", "orientation": "RAS", "spacing": [1.4, 1.4, 1.4], "order": 3,
+               "whole_numbers": True, "tile_step": 0.8, "mirroring": False}  # fmt: skip
+    folder, given = write_folder(tmp_path, spacing=(1.4, 1.4, 1.4)), scan("LPS", spacing=(1.0, 1.2, 1.0))
+    spec = replace(spec_of(folder, "RAS"), profile=profile)
+    home = HomeNNUNet(spec)
+    assert (home.tile_step, home.mirroring) == (0.8, False)
+    assert HomeNNUNet(spec, mirroring=True, tile_step=0.3).tile_step == 0.3
+    plain = HomeNNUNet(spec_of(folder))
+    assert (plain.tile_step, plain.mirroring) == (0.5, True)
+    canonical = Orientation(axcodes="RAS", labels=None)(given)
+    factors = [s / 1.4 for s in Grid.of(canonical).spacing]
+    written = np.trunc(zoom(canonical[0].numpy().astype(np.float64), factors, order=3))
+    affine = np.diag([1.4, 1.4, 1.4, 1.0])
+    same = HomeNNUNet(spec_of(folder), mirroring=False, tile_step=0.8).answer(
+        MetaTensor(torch.from_numpy(written[None]).float(), affine=torch.from_numpy(affine))
+    )
+    found = home.answer(given)
+    assert torch.allclose(found.logits, same.logits, atol=1e-3)
+    last = found.affine @ np.array([*(n - 1 for n in found.logits.shape[1:]), 1])
+    first = Grid.of(canonical).corners()
+    assert np.linalg.norm(first - last[:3], axis=1).min() < 5  # a crop to non-zero away from the scan's own corner
