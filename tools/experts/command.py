@@ -29,7 +29,7 @@ from ..terminal import console
 from .check import check
 from .decoder import add
 from .describe import describe
-from .told import told
+from .told import read_folds, told
 
 __all__ = ["Experts"]
 
@@ -79,19 +79,16 @@ class Experts:
             labels: its structures and their values in its output, ``"liver=1,spleen=2"``.
             channels: names of the image channels in its order, separated by commas.
             spacing: mm per voxel in x, y, z that it was trained with; the crops' when left out.
-            orientation: axis codes that it was trained with, such as LPS; RAS for bundles and TorchScript when left
-                out, and for an nnU-Net what its reader turned scans to.
+            orientation: axis codes that it was trained with; RAS when left out, of an nnU-Net its reader's.
             features: for bundles and TorchScript, the module whose output is taken, such as ``model.1.submodule``.
             normalise: for these, ``{"scheme": "range", "low": -57, "high": 164}``, ``{"scheme": "zscore"}``, ...
             divisor: for these, what sizes must be a multiple of.
             configuration: of an nnU-Net with several, such as ``3d_fullres``.
             fold: of an nnU-Net.
-            folds: several folds of an nnU-Net, which answer together as one expert: ``0,1,2,3,4``, or ``all`` of them.
+            folds: several of them, which answer together as one expert: ``0,1,2,3,4``, or ``all``.
             checkpoint: weight file, relative to the fold or the bundle.
-            training_files: folder of the scans that an nnU-Net learned from (nnU-Net's raw folder): they tell its
-                orientation.
-            profile: the program that an nnU-Net lives in, where that does more than nnU-Net: ``totalsegmentator``, or
-                a JSON file of the same form.
+            training_files: folder of the scans that an nnU-Net learned from, which tell its orientation.
+            profile: the program that an nnU-Net lives in: ``totalsegmentator``, or a JSON file of the same form.
             map: structures that are called otherwise here: ``"old=new,other=another"``.
             trust: of a MONAI bundle, whose code is run to open it: do so without asking. The description remembers the
                 code's hash, and no other code is run later.
@@ -113,8 +110,10 @@ class Experts:
         *scans: str,
         spacing: Sequence[float] | None = None,
         orientation: str = "RAS",
-        mirroring: bool = True,
-        folds: Sequence[int | str] | None = None,
+        mirroring: bool | None = None,
+        folds: str | None = None,
+        together: bool = False,
+        out: str | None = None,
     ) -> None:
         """Ask a described nnU-Net twice, as its answers are kept and by nnU-Net's whole pipeline, and compare.
 
@@ -123,11 +122,14 @@ class Experts:
             scans: scans that the expert can read: files, folders, DICOM series.
             spacing: mm per voxel in x, y, z of the student that it will teach; its own when left out.
             orientation: axis codes of that student.
-            mirroring: whether both answer for mirrored scans, too, as nnU-Net does.
-            folds: which folds answer together; the description's when left out.
+            mirroring: whether both answer for mirrored scans, too; when left out as its home does (nnU-Net does).
+            folds: which folds answer together, ``0,1,2``; the description's when left out.
+            together: the files are the channels of one scan, in the expert's order.
+            out: JSON file to write what was found to.
         """
         check(Path(str(expert)), [Path(str(s)) for s in scans], spacing=spacing, orientation=str(orientation),
-              mirroring=mirroring, folds=folds or ())  # fmt: skip
+              mirroring=mirroring, folds=read_folds(folds), together=together,
+              out=None if out is None else Path(str(out)))  # fmt: skip
 
     def add_decoder(
         self,

@@ -13,7 +13,7 @@ from common.experts.training_files import orientation_of
 from ..data import read_renames
 from .profile import read_profile
 
-__all__ = ["told"]
+__all__ = ["read_folds", "told"]
 
 
 def told(
@@ -59,6 +59,13 @@ def told(
     return {**result, "renamed": names or None}
 
 
+def read_folds(folds: int | str | Sequence[int | str] | None) -> tuple[int | str, ...]:
+    """Folds of an option such as ``0,1,2``; numbers as such, the rest is refused by who reads them."""
+    listed = folds.split(",") if isinstance(folds, str) else folds if isinstance(folds, list | tuple) else [folds]
+    each = [str(f).strip() for f in listed if f is not None]
+    return tuple(int(f) if f.isascii() and f.isdigit() else f for f in each)
+
+
 def _folds(path: Path, fold: Any, folds: Any, checkpoint: str | None) -> Any:
     if folds is None:
         return fold
@@ -66,9 +73,7 @@ def _folds(path: Path, fold: Any, folds: Any, checkpoint: str | None) -> Any:
         raise ConfigError("one fold or several?", where="--folds", got=shown_option("fold", fold),
                           hint="leave one of them out")  # fmt: skip
     if folds != "all":
-        listed = folds.split(",") if isinstance(folds, str) else folds if isinstance(folds, list | tuple) else [folds]
-        each = [str(f).strip() for f in listed]
-        return tuple(int(f) if f.isascii() and f.isdigit() else f for f in each)
+        return read_folds(folds)
     name = checkpoint or "checkpoint_final.pth"
     there = sorted(p.parent.name.removeprefix("fold_") for p in path.glob(f"fold_*/{Path(name).name}"))
     numbers = sorted(int(f) for f in there if f.isascii() and f.isdigit())

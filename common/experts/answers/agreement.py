@@ -20,6 +20,8 @@ __all__ = ["FOREGROUND_BAR", "STRUCTURE_BAR", "Agreement", "agreement", "student
 FOREGROUND_BAR = 0.995  # Dice of all foreground together that a kept answer must reach
 STRUCTURE_BAR = 0.98  # and of each structure above LARGE voxels
 LARGE = 500
+_ALL = "foreground"
+_BETWEEN = 1e-3
 
 
 @dataclass(frozen=True)
@@ -27,24 +29,31 @@ class Agreement:
     """How far a kept answer is the expert's own.
 
     Args:
-        foreground: Dice of "some structure", on the student's grid; 1 where both say none.
+        foreground: Dice of "some structure" on the scan's own grid, where nnU-Net speaks; 1 where both say none.
         structures: ``{name: Dice}``, likewise.
-        voxels: ``{name: voxels}`` of the expert's own software.
-        grid: Dice of the foreground between the expert's own grid and its way over the student's and back: what the
-            grid itself costs, whoever answers.
+        voxels: ``{name: voxels}`` of the expert's own software there.
+        student: the same Dice on the student's grid, ``foreground`` and each structure. There a voxel lies between
+            those of the scan; where these are of several classes, the grid decides and not the expert, and such voxels
+            count for neither.
+        on_student: ``{name: voxels}`` of the kept answer on the student's grid.
+        grid: Dice of the foreground between the scan's own grid and its way over the student's and back: what the grid
+            itself costs, whoever answers.
     """
 
     foreground: float
     structures: dict[str, float]
     voxels: dict[str, int]
+    student: dict[str, float]
+    on_student: dict[str, int]
     grid: float
 
     @property
     def below(self) -> dict[str, float]:
-        """What does not reach the bars: ``foreground`` and large structures, with their Dice."""
-        found = {} if self.foreground >= FOREGROUND_BAR else {"foreground": self.foreground}
-        large = {n: d for n, d in self.structures.items() if self.voxels[n] > LARGE}
-        return {**found, **{n: d for n, d in large.items() if d < STRUCTURE_BAR}}
+        """What does not reach the bars: ``foreground`` and large structures, on either grid, with their Dice."""
+        own = {"foreground": self.foreground, **{n: d for n, d in self.structures.items() if self.voxels[n] > LARGE}}
+        told = {n: d for n, d in self.student.items() if n == _ALL or self.on_student[n] > LARGE}
+        entries = [*own.items(), *((f"{n} on the student's grid", d) for n, d in told.items())]
+        return {n: d for n, d in entries if d < (FOREGROUND_BAR if n.startswith(_ALL) else STRUCTURE_BAR)}
 
 
 def student_grid(scan: MetaTensor, spacing: Sequence[float], axcodes: str = "RAS") -> Grid:
@@ -69,20 +78,23 @@ def agreement(expert: HomeNNUNet, scan: MetaTensor, grid: Grid) -> Agreement:
         scan: ``[C, X, Y, Z]`` as stored.
         grid: the student's.
     """
-    kept = expert.answer(scan).on(grid)
-    own = expert.judge(scan)
-    affine = np.asarray(own.affine)
-    told = torch.cat([torch.where(inside, v, 0) for v, inside in sample(own.as_tensor(), affine, grid)], 1)
-    names = expert.spec.labels.names
-    exclusive = expert.spec.labels.exclusive
-    a, b = _masks(kept, exclusive, len(names)), _chosen(told, exclusive)
-    native = _chosen(own.as_tensor(), exclusive).any(0)
-    back = torch.cat([v for v, _ in sample(b.any(0)[None].float(), grid.affine, Grid.of(own))], 1)[0] > 0.5
+    names, exclusive = expert.spec.labels.names, expert.spec.labels.exclusive
+    answer, own = expert.answer(scan), expert.judge(scan)
+    here, wanted = Grid.of(own), _chosen(own.as_tensor(), exclusive)
+    found = _masks(answer.on(here), exclusive, len(names))
+    kept = _masks(answer.on(grid), exclusive, len(names))
+    near = torch.cat([wanted.any(0)[None], wanted]).float()
+    told = torch.cat([torch.where(inside, v, 0) for v, inside in sample(near, here.affine, grid)], 1)
+    kept = torch.cat([kept.any(0)[None], kept])
+    told = torch.where((told > _BETWEEN) & (told < 1 - _BETWEEN), kept, told > 0.5)
+    back = torch.cat([v for v, _ in sample(kept[:1].float(), grid.affine, here)], 1)[0] > 0.5
     return Agreement(
-        _dice(a.any(0), b.any(0)),
-        {name: _dice(x, y) for name, x, y in zip(names, a, b, strict=True)},
-        {name: int(y.sum()) for name, y in zip(names, b, strict=True)},
-        _dice(native, back),
+        _dice(found.any(0), wanted.any(0)),
+        {name: _dice(x, y) for name, x, y in zip(names, found, wanted, strict=True)},
+        {name: int(y.sum()) for name, y in zip(names, wanted, strict=True)},
+        {name: _dice(x, y) for name, x, y in zip((_ALL, *names), kept, told, strict=True)},
+        {name: int(x.sum()) for name, x in zip(names, kept[1:], strict=True)},
+        _dice(wanted.any(0), back),
     )
 
 
@@ -93,11 +105,11 @@ def _masks(kept: Tensor, exclusive: bool, structures: int) -> Tensor:
     return torch.stack([classes == k for k in range(1, structures + 1)])
 
 
-def _chosen(probabilities: Tensor, exclusive: bool) -> Tensor:
+def _chosen(logits: Tensor, exclusive: bool) -> Tensor:
     if not exclusive:
-        return probabilities > 0.5
-    classes = probabilities.argmax(0)
-    return torch.stack([classes == k for k in range(1, len(probabilities))])
+        return logits > 0
+    classes = logits.argmax(0)
+    return torch.stack([classes == k for k in range(1, len(logits))])
 
 
 def _dice(a: Tensor, b: Tensor) -> float:

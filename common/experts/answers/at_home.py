@@ -170,13 +170,25 @@ class HomeNNUNet:
             scan: as for :meth:`answer`; it is rewritten to the training orientation, as nnU-Net's readers do not.
 
         Returns:
-            ``[K+1, X, Y, Z]`` probabilities (``[K, X, Y, Z]`` for overlapping structures) on the rewritten scan's grid.
+            ``[K+1, X, Y, Z]`` logits (``[K, X, Y, Z]`` for overlapping structures) on the rewritten scan's grid, cut to
+            the box that nnU-Net looked at: elsewhere it says background. They go through its export in the place of
+            probabilities, which tell no more where a class is sure.
         """
         data, affine, properties = self._as_read(scan)
-        with quiet():
-            _, found = self._predictor.predict_single_npy_array(data, properties, save_or_return_probabilities=True)
-        array = np.ascontiguousarray(np.asarray(found, dtype=np.float32).transpose(0, 3, 2, 1))
-        return MetaTensor(torch.from_numpy(array), affine=torch.from_numpy(affine))
+        labels = self._predictor.label_manager
+        nonlinear, labels.inference_nonlin = labels.inference_nonlin, torch.nn.Identity()
+        try:
+            with quiet():
+                _, found = self._predictor.predict_single_npy_array(data, properties, save_or_return_probabilities=True)
+        finally:
+            labels.inference_nonlin = nonlinear
+        box = [slice(0)] * 3
+        for axis, bounds in zip(self._manager.transpose_forward, properties["bbox_used_for_cropping"], strict=True):
+            box[2 - axis] = slice(*bounds)
+        array = np.asarray(found, dtype=np.float32).transpose(0, 3, 2, 1)[(slice(None), *box)]
+        corner = affine.copy()
+        corner[:3, 3] += affine[:3, :3] @ [b.start for b in box]
+        return MetaTensor(torch.from_numpy(np.ascontiguousarray(array)), affine=torch.from_numpy(corner))
 
     def _as_read(self, scan: MetaTensor) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
         """The scan as nnU-Net's readers would give it: ``[C, Z, Y, X]`` in the training orientation, with spacing.
