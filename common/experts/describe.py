@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..backbones.nnunet.network import read_json
+from ..command_words import shown_option
 from ..data.intensity.volume import STATISTICS
 from ..errors import ExpertError
 from ..labels import LabelSpace
@@ -109,7 +110,7 @@ def _orientation(folder: Path, told: Mapping[str, Any]) -> str | None:
     for whose, codes in known.items():
         if codes is not None and given not in (None, codes):
             raise ExpertError("scans were turned to another orientation before this expert saw them", where=folder,
-                              got=f"--orientation {given}", expected=f"{codes}, by {whose}",
+                              got=shown_option("orientation", given), expected=f"{codes}, by {whose}",
                               hint="leave it out")  # fmt: skip
     found = given or next((codes for codes in known.values() if codes is not None), None)
     if found is None and _PICTURES not in reader:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nibabel as nib
 
+from ..command_words import shown_option
 from ..data.io import check_file, read_volume
 from ..data.volumes.contents import VOLUMES
 from ..data.volumes.nifti import is_nifti, open_nifti
@@ -47,7 +48,7 @@ def orientation_of(folder: str | Path) -> str:
     told = [f"{codes} ({len(names)}, such as {few(names[:1])})" for codes, names in most]
     raise ExpertError("the expert learned from files of several orientations, and nnU-Net's reader did not turn them",
                       where=place, got=", ".join(told), expected="one orientation",
-                      hint=f"--orientation {most[0][0]} asks it as most of them; check it: experts check")  # fmt: skip
+                      hint=f"{shown_option('orientation', most[0][0])} asks it as most of them; check it: experts check")  # fmt: skip
 
 
 def _axcodes(file: Path) -> str:

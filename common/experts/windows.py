@@ -13,8 +13,7 @@ from ..errors import ExpertError
 
 __all__ = ["MOST_VOXELS", "in_windows", "window"]
 
-MOST_VOXELS = 160**3
-"""Voxels of a sample up to which a crop is asked about at once."""
+MOST_VOXELS = 160**3  # of a sample, up to which a crop is asked about at once
 
 _SIDE = 128
 _STEP = 0.75

@@ -34,7 +34,7 @@ def expert_checks(settings: ChainSettings, content: Mapping[str, Any], collectio
             continue
         folder, files = settings.output_dir / "checks" / names[spec.name], case.images
         several = ("--together=True",) if len(files) > 1 else ()
-        words = (str(path), *map(str, files), "--mirroring=False", *several, f"--out={folder / _FOUND}")
+        words = (str(path), *map(str, files), "--mirroring=False", *several, "--out", str(folder / _FOUND))
         steps.append(
             Step(f"check:{spec.name}", "check", f"Check of the given expert {spec.name}", folder,
                  (sys.executable, "-m", "tools", "experts", "check", *words), (path, *files), produces=_FOUND)

@@ -80,7 +80,7 @@ def _folds(path: Path, fold: Any, folds: Any, checkpoint: str | None) -> Any:
     if numbers and "all" in there:
         raise ExpertError("there are single folds and one of all cases", where=path, got=", ".join(there),
                           expected="those that shall answer together",
-                          hint=f"--folds {','.join(map(str, numbers))}, or --fold all")  # fmt: skip
+                          hint=f"{shown_option('folds', ','.join(map(str, numbers)))}, or --fold all")  # fmt: skip
     if not numbers and "all" not in there:
         raise ExpertError("there are no folds", where=path, got=f"no fold_*/{name}", expected="fold_0/" + name)
     return tuple(numbers) or "all"
