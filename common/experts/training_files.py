@@ -46,9 +46,10 @@ def orientation_of(folder: str | Path) -> str:
         return next(iter(found))
     most = sorted(found.items(), key=lambda entry: -len(entry[1]))
     told = [f"{codes} ({len(names)}, such as {few(names[:1])})" for codes, names in most]
+    hint = f"{shown_option('orientation', most[0][0])} asks it as most of them; check it then: experts check"
     raise ExpertError("the expert learned from files of several orientations, and nnU-Net's reader did not turn them",
                       where=place, got=", ".join(told), expected="one orientation",
-                      hint=f"{shown_option('orientation', most[0][0])} asks it as most of them; check it: experts check")  # fmt: skip
+                      hint=hint)  # fmt: skip
 
 
 def _axcodes(file: Path) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from common.command_words import option, place
 from common.data.datasets.datalist import Collection, read_collection
 from common.data.datasets.dataset_json import SPLITS, Case
 from common.experts.spec import ExpertSpec, read_manifest
@@ -34,7 +35,7 @@ def expert_checks(settings: ChainSettings, content: Mapping[str, Any], collectio
             continue
         folder, files = settings.output_dir / "checks" / names[spec.name], case.images
         several = ("--together=True",) if len(files) > 1 else ()
-        words = (str(path), *map(str, files), "--mirroring=False", *several, "--out", str(folder / _FOUND))
+        words = (place(path), *map(place, files), "--mirroring=False", *several, option("out", folder / _FOUND))
         steps.append(
             Step(f"check:{spec.name}", "check", f"Check of the given expert {spec.name}", folder,
                  (sys.executable, "-m", "tools", "experts", "check", *words), (path, *files), produces=_FOUND)

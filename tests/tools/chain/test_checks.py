@@ -28,7 +28,7 @@ def test_one_step_per_given_expert(settings, tmp_path):
     assert step.argv[2:6] == ("tools", "experts", "check", str(tmp_path / "b.json"))
     scan = Path(step.argv[6])
     assert scan.parts[-3:-1] == ("b", "imagesTr") and scan in step.inputs and step.inputs[0] == tmp_path / "b.json"
-    assert step.argv[-1] == str(step.output_dir / step.produces)
+    assert step.argv[-1] == f"--out={step.output_dir / step.produces}"
     without = {s.id for s in plan(dataclasses.replace(settings, check_experts=False))}
     assert without == set(steps) - {"check:b"}
     assert not unchecked(settings) and not unchecked(dataclasses.replace(settings, check_experts=False))
