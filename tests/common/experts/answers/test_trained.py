@@ -67,11 +67,12 @@ def check(root: Path, name: str, iterations: int, finer: float = 1.0) -> None:
     assert on_students.grid > 0.8
 
 
-def test_transposed_in_pir(tmp_path: Path) -> None:
-    check(tmp_path, "transposed", 20)
+def test_slices(tmp_path: Path) -> None:
+    """The cheapest kind; the others train in minutes on two cores."""
+    check(tmp_path, "2d", 60, finer=0.85)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [k for k in KINDS if k != "transposed"])
+@pytest.mark.parametrize("name", [k for k in KINDS if k != "2d"])
 def test_every_kind(tmp_path: Path, name: str) -> None:
-    check(tmp_path, name, 60)
+    check(tmp_path, name, 60, finer=0.85)
