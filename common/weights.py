@@ -23,7 +23,7 @@ from .errors import WeightError
 from .integrity import verify
 from .paths import check_path
 
-__all__ = ["Coverage", "digest", "load_weights", "read_card", "read_state_dict"]
+__all__ = ["Coverage", "digest", "load_weights", "read_beside_weights", "read_card", "read_state_dict"]
 
 logger = logging.getLogger(__name__)
 
@@ -273,6 +273,27 @@ def _harmless() -> list[Any]:
     dtypes = [type(np.dtype(name)) for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")]
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
     return [Namespace, np.dtype, *dtypes, *((scalar, name) for name in names)]
+
+
+def read_beside_weights(path: Path | str, key: str) -> Any:
+    """One entry that a checkpoint holds beside its tensors, such as nnU-Net's ``inference_allowed_mirroring_axes``.
+
+    Args:
+        path: a ``.pt`` or ``.pth`` file; nothing in it is executed.
+        key: name of the entry.
+
+    Returns:
+        the entry, None when there is none.
+
+    Raises:
+        WeightError: for a missing, damaged, changed or hostile file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightError("there is no such weights file", where=path, hint="check the path, or train it first")
+    verify(path)
+    content = _unpickle(path)
+    return content.get(key) if isinstance(content, Mapping) else None
 
 
 def _unpickle(path: Path) -> Any:

@@ -126,7 +126,7 @@ def write_folder(
         "_best_ema": np.float64(0.5),
         "trainer_name": trainer,
         "init_args": {"configuration": configuration, "fold": fold},
-        "inference_allowed_mirroring_axes": (0, 1, 2),
+        "inference_allowed_mirroring_axes": tuple(range(len(content["configurations"][configuration]["patch_size"]))),
     }
     torch.save(checkpoint, folder / f"fold_{fold}" / "checkpoint_final.pth")
     return folder

@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from common.errors import AmalgamationError, ConfigError, few
 
 from .terminal import console, say
 
-__all__ = ["Data", "read_structures"]
+__all__ = ["Data", "read_renames", "read_structures"]
 
 
 class Data:
@@ -109,7 +110,7 @@ class Data:
                 hint = f"add --labels FOLDER where {source} is a folder of scans; a raw folder's names get --rename"
                 raise ConfigError("an nnU-Net raw folder says its channels and structures itself", where=source,
                                   got=", ".join(given), expected="--rename old=new", hint=hint)  # fmt: skip
-            dataset = convert_nnunet(source, out, name=name, rename=_renames(rename), val=val)
+            dataset = convert_nnunet(source, out, name=name, rename=read_renames(rename), val=val)
         else:
             dataset = convert_pairs(
                 source,
@@ -224,13 +225,21 @@ def _text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
-def _renames(given: str | dict[str, str] | None) -> dict[str, str]:
-    if not isinstance(given, str):
-        return given or {}
-    pairs = [part.split("=") for part in given.split(",")]
-    if any(len(pair) != 2 for pair in pairs):
-        raise ConfigError("cannot read the names", where="--rename", got=given, expected='"old=new,other=another"')
-    return {old.strip(): new.strip() for old, new in pairs}
+def read_renames(given: str | Mapping[str, str] | Sequence[str] | None, option: str = "--rename") -> dict[str, str]:
+    """``{old: new}`` of an option such as ``liver=Liver,"gall bladder"=gallbladder``; empty when there is none.
+
+    Raises:
+        ConfigError: when it cannot be read, or tells one name twice.
+    """
+    if given is None or isinstance(given, Mapping):
+        return {str(old): str(new) for old, new in (given or {}).items()}
+    pairs = [[side.strip() for side in part.split("=")] for part in _text(given).split(",")]
+    if any(len(pair) != 2 or not all(pair) for pair in pairs):
+        raise ConfigError("cannot read the names", where=option, got=given, expected='"old=new,other=another"')
+    renamed = {pair[0]: pair[1] for pair in pairs}
+    if len(renamed) < len(pairs):
+        raise ConfigError("a name is changed twice", where=option, got=given, expected="each name once")
+    return renamed
 
 
 def read_structures(given: Any) -> dict[str, int] | None:

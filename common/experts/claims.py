@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..channel_order import order_of
 from ..errors import ExpertError
+from ..labels import LabelSpace
+from ..literals import check_name
 from .sources import Opened
 from .spec import ExpertSpec, train_hint
 
-__all__ = ["check_claims"]
+__all__ = ["called", "check_claims"]
 
 
 def check_claims(spec: ExpertSpec, source: Opened, *, hint: str | None = None) -> None:
@@ -31,13 +33,38 @@ def check_claims(spec: ExpertSpec, source: Opened, *, hint: str | None = None) -
         raise _refusal("image channels", spec, reads, spec.channels, hint)
     if source.labels is None:
         return
-    if source.labels.names != spec.labels.names:
-        raise _refusal("structures", spec, source.labels.names, spec.labels.names, hint)
+    names = called(source.labels, spec.renamed).names
+    if names != spec.labels.names:
+        raise _refusal("structures", spec, names, spec.labels.names, hint)
     if source.labels.values != spec.labels.values:
         found, told = (
             [f"{n}={v}" for n, v in zip(s.names, s.values, strict=True)] for s in (source.labels, spec.labels)
         )
         raise _refusal("values of structures", spec, found, told, hint)
+
+
+def called(labels: LabelSpace, renamed: Mapping[str, str]) -> LabelSpace:
+    """A label space with other names for some structures.
+
+    Args:
+        labels: names as the expert's files have them.
+        renamed: ``{their name: the new one}``.
+
+    Raises:
+        ExpertError: for a structure that there is not, a name that is none, or one that two would have.
+    """
+    unknown = [old for old in renamed if old not in labels.names]
+    if unknown:
+        raise ExpertError("the expert has no structure of this name to rename", where="--map",
+                          got=", ".join(map(ascii, unknown)), expected=", ".join(labels.names))  # fmt: skip
+    names = tuple(renamed.get(name, name) for name in labels.names)
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise ExpertError("two structures of the expert would have one name", where="--map",
+                          got=", ".join(map(ascii, twice)), expected="a name for each")  # fmt: skip
+    for new in renamed.values():
+        check_name(new, "structure", where="--map", error=ExpertError)
+    return LabelSpace(names, labels.values, labels.exclusive)
 
 
 def _other_channels(spec: ExpertSpec, reads: Sequence[str]) -> bool:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..backbones.nnunet.network import read_json
+from ..command_words import shown_option
+from ..data.intensity.volume import STATISTICS
 from ..errors import ExpertError
 from ..labels import LabelSpace
 from ..paths import check_path
-from .claims import check_claims
+from .claims import called, check_claims
 from .expert_set import Expert, describe_nnunet, hash_expert
+from .profile import HomeProfile
 from .sources import Opened, bundle_metadata, open_source
 from .spec import ExpertSpec
 
 __all__ = ["describe_expert", "kind_of"]
 
+_PICTURES = "NaturalImage2D"
 _AS_FILES = "leave --channels or --labels out, or give what the files say; correct the files where they are wrong"
 
 
@@ -50,7 +55,8 @@ def describe_expert(
 ) -> ExpertSpec:  # fmt: skip
     """Describe an expert, its hash included, after opening it.
 
-    nnU-Net's folders tell everything; a bundle's metadata tells structures and channels; of a TorchScript file both
+    nnU-Net's folders tell everything, but for the orientation where its reader took the axes as files have them; a
+    bundle's metadata tells structures and channels; of a TorchScript file both
     must be given. Spacing, orientation and normalisation of the latter two are those of the crops unless given.
 
     Args:
@@ -64,13 +70,15 @@ def describe_expert(
             ``trusted`` is its :func:`~common.experts.trust.code_hash`.
 
     Raises:
-        ExpertError: when it cannot be opened, something must be told that its files do not tell, what is told is not
-            what the files or the network say, or a task's expert has structures that overlap.
+        ExpertError: when it cannot be opened, something must be told that its files do not tell, as the orientation
+            of an nnU-Net's, what is told is not what the files or the network say, or a task's expert has structures
+            that overlap.
     """
     kind, told = kind_of(path), {k: v for k, v in given.items() if v is not None}
     if "spacing" in told:
         told["spacing"] = tuple(float(s) for s in told["spacing"])
     if kind == "nnunet":
+        told["orientation"] = _orientation(Path(path), told)
         more = {"labels": labels, "channels": None if channels is None else tuple(channels)}
         spec = describe_nnunet(
             Path(path).resolve(), name=name, role=role, task=task, **told, **{k: v for k, v in more.items() if v}
@@ -86,6 +94,7 @@ def describe_expert(
         got = f"no {' and no '.join(missing)}"
         expected = 'for example --labels liver=1,spleen=2 --channels "CT"'
         raise ExpertError("its files do not tell everything", where=path, got=got, expected=expected)
+    labels = called(labels, told.get("renamed", {}))
     spec = ExpertSpec(name=name, kind=kind, path=str(Path(path).resolve()), role=role, task=task, labels=labels,
                       channels=tuple(channels), **told)  # fmt: skip
     source = open_source(spec)
@@ -94,13 +103,36 @@ def describe_expert(
     return replace(spec, sha256=hash_expert(spec))
 
 
+def _orientation(folder: Path, told: Mapping[str, Any]) -> str | None:
+    """The axes that an nnU-Net learned on: its reader's, its home's, or those that somebody tells."""
+    reader, given = str(read_json(folder / "plans.json").get("image_reader_writer", "")), told.get("orientation")
+    home = None if told.get("profile") is None else HomeProfile.from_dict(told["profile"], where=folder).orientation
+    known = {"its home profile": home, f"nnU-Net's {reader!a}": "RAS" if "WithReorient" in reader else None}
+    for whose, codes in known.items():
+        if codes is not None and given not in (None, codes):
+            raise ExpertError("scans were turned to another orientation before this expert saw them", where=folder,
+                              got=shown_option("orientation", given), expected=f"{codes}, by {whose}",
+                              hint="leave it out")  # fmt: skip
+    found = given or next((codes for codes in known.values() if codes is not None), None)
+    if found is None and _PICTURES not in reader:
+        raise ExpertError(
+            "nobody tells how this expert's training scans lay: nnU-Net's reader took the axes as the files have them",
+            where=folder, got=f"image_reader_writer {reader!a}", expected="the training files, or their orientation",
+            hint="--training_files nnUNet_raw/DatasetXXX_Name looks at them; or --orientation LPS, RAS, ...",
+        )  # fmt: skip
+    return found
+
+
 def _check_answer(spec: ExpertSpec, source: Opened) -> None:
     """Ask the network once, about nothing: it must read the channels and answer for the structures that are told."""
     try:
         expert = Expert(spec=spec, source=source)
         size = expert.frame.padded(expert.frame.divisor)
         device = next((p.device for p in expert.network.parameters()), torch.device("cpu"))
-        raw, stats = torch.zeros(1, len(spec.channels), *size, device=device), torch.ones(1, len(spec.channels), 6)
+        raw, stats = (
+            torch.zeros(1, len(spec.channels), *size, device=device),
+            torch.ones(1, len(spec.channels), len(STATISTICS)),
+        )
         answer = expert.logits(raw, stats.to(device), spec.spacing or (1.0, 1.0, 1.0), spec.orientation or "RAS")
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ExpertError(

@@ -53,7 +53,7 @@ class ExpertEnsemble(nn.Module):
 
         Args:
             raw: the images or windows of them.
-            stats: ``[1 or B, C, 6]`` statistics of the whole volumes, as the experts take them.
+            stats: ``[1 or B, C, 10]`` statistics of the whole volumes, as the experts take them.
         """
         rows = stats.expand(raw.shape[0], *stats.shape[1:])
         total = raw.new_zeros(raw.shape[0], self.labels.num_classes, *raw.shape[2:])

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..data.intensity.volume import STATISTICS
 from ..errors import AmalgamationError, ExpertError
 from ..labels import LabelSpace
-from .claims import check_claims
+from .claims import called, check_claims
+from .features import Heard, first_tensor
 from .fit import check_expert
+from .frame import Placement
 from .sources import Opened, files_of, hash_files, open_source
 from .spec import ExpertSpec, named, read_manifest, train_hint
+from .windows import in_windows, window
 
 __all__ = ["Expert", "ExpertSet", "check_unchanged", "describe_nnunet", "hash_expert", "load_experts"]
 
@@ -43,7 +48,7 @@ class Expert(nn.Module):
         self.network = source.network.eval()
         for parameter in self.network.parameters():  # scripted modules have no requires_grad_()
             parameter.requires_grad_(False)
-        self._encode, self._normalise = source.encode, source.normalise
+        self._encode, self._normalise, self._patch = source.encode, source.normalise, source.patch
         self.channels_of_features = self._probe()
 
     def train(self, mode: bool = True) -> Expert:
@@ -55,12 +60,33 @@ class Expert(nn.Module):
         size = self.frame.padded(self.frame.divisor)
         device = next((p.device for p in self.network.parameters()), torch.device("cpu"))
         probe = torch.zeros(1, len(self._normalise), *size, device=device)
-        return [int(t.shape[1]) for t in self._encoded(probe)]
+        return [int(t.shape[1]) for t in self._asked(self._encode, probe)]
 
-    def _encoded(self, x: Tensor) -> list[Tensor]:
+    def _asked(self, ask: Callable[[Tensor], list[Tensor]], x: Tensor) -> list[Tensor]:
+        """Maps of a padded crop in this expert's frame; in windows where it is large, by slices where it is 2-D."""
+        size = window(self._patch, self.frame.divisor, x.shape[2:])
+        if size is not None:
+            return in_windows(partial(self._at_once, ask), x, size, self.frame.divisor)
+        return self._at_once(ask, x)
+
+    def _at_once(self, ask: Callable[[Tensor], list[Tensor]], x: Tensor) -> list[Tensor]:
         if not self.frame.planar:
-            return self._encode(x)
-        return [_unslice(t, x.shape[0]) for t in self._encode(_slices(x))]
+            return ask(x)
+        return [_unslice(t, x.shape[0]) for t in ask(_slices(x))]
+
+    def _features_and_logits(self, x: Tensor) -> list[Tensor]:
+        together = getattr(self._encode, "both", None)
+        found = Heard(self._encode(x), first_tensor(self.network(x))) if together is None else together(x)
+        return [*found.features, found.logits]
+
+    def _logits(self, x: Tensor) -> list[Tensor]:
+        return [first_tensor(self.network(x))]
+
+    def _entered(self, raw: Tensor, stats: Tensor, spacing: Sequence[float], axcodes: str) -> tuple[Tensor, Placement]:
+        self.calls += 1
+        x = self.normalise(raw, stats)
+        place = self.frame.place(raw.shape[2:], spacing, axcodes, resample=self.resample)
+        return self.frame.enter(x, place), place
 
     def _checked(self, raw: Tensor, stats: Tensor) -> None:
         expected = len(self._normalise)
@@ -71,12 +97,12 @@ class Expert(nn.Module):
                 got=tuple(raw.shape),
                 expected=f"[B, {expected}, X, Y, Z] with {', '.join(self.spec.channels)}",
             )
-        if stats.shape[:2] != raw.shape[:2] or stats.shape[-1] < 6:
+        if stats.shape != (*raw.shape[:2], len(STATISTICS)):
             raise ExpertError(
                 "the volume statistics do not fit the crop",
                 where=f"expert {self.spec.name!r}",
                 got=tuple(stats.shape),
-                expected=f"[{raw.shape[0]}, {expected}, 6]",
+                expected=f"[{raw.shape[0]}, {expected}, {len(STATISTICS)}]: {', '.join(STATISTICS)}",
             )
 
     def normalise(self, raw: Tensor, stats: Tensor) -> Tensor:
@@ -90,17 +116,15 @@ class Expert(nn.Module):
 
         Args:
             raw: ``[B, C, X, Y, Z]`` intensities that nobody normalised.
-            stats: ``[B, C, 6]`` mean, std, min, max, p0.5 and p99.5 of the whole volumes.
+            stats: ``[B, C, 10]`` of the whole volumes, columns as in :data:`~common.data.intensity.volume.STATISTICS`.
             spacing: mm per voxel in x, y, z.
             axcodes: directions of the crop's axes.
 
         Returns:
-            ``[B, Ce, x, y, z]`` per stage, deepest last; the maps cover the crop after padding to the expert's strides.
+            ``[B, Ce, x, y, z]`` per stage, deepest last; each map covers the crop.
         """
-        x = self.normalise(raw, stats)
-        place = self.frame.place(raw.shape[2:], spacing, axcodes, resample=self.resample)
-        self.calls += 1
-        return [place.back(t) for t in self._encoded(self.frame.enter(x, place))]
+        x, place = self._entered(raw, stats, spacing, axcodes)
+        return [place.back(self.frame.cover(t, place)) for t in self._asked(self._encode, x)]
 
     @torch.no_grad()
     def logits(self, raw: Tensor, stats: Tensor, spacing: Sequence[float], axcodes: str = "RAS") -> Tensor:
@@ -108,17 +132,18 @@ class Expert(nn.Module):
 
         Args are those of :meth:`features`.
         """
-        x = self.normalise(raw, stats)
-        place = self.frame.place(raw.shape[2:], spacing, axcodes, resample=self.resample)
-        self.calls += 1
-        x = self.frame.enter(x, place)
-        y = _unslice(_first(self.network(_slices(x))), x.shape[0]) if self.frame.planar else _first(self.network(x))
-        return self.frame.leave(y, place)
+        x, place = self._entered(raw, stats, spacing, axcodes)
+        return self.frame.leave(self._asked(self._logits, x)[0], place)
 
+    @torch.no_grad()
+    def both(self, raw: Tensor, stats: Tensor, spacing: Sequence[float], axcodes: str = "RAS") -> Heard:
+        """:meth:`features` and :meth:`logits` of one pass, which is cheaper than both.
 
-def _first(output: Any) -> Tensor:
-    result: Tensor = output[0] if isinstance(output, list | tuple) else output
-    return result
+        Args are those of :meth:`features`.
+        """
+        x, place = self._entered(raw, stats, spacing, axcodes)
+        *features, logits = self._asked(self._features_and_logits, x)
+        return Heard([place.back(self.frame.cover(t, place)) for t in features], self.frame.leave(logits, place))
 
 
 def _slices(x: Tensor) -> Tensor:
@@ -212,8 +237,11 @@ def describe_nnunet(path: str | Path, *, name: str, role: str = "task", task: st
     from ..backbones.nnunet.network import describe_results, read_results_folder
 
     keys = {k: given[k] for k in ("configuration", "fold", "checkpoint") if given.get(k) is not None}
+    if isinstance(keys.get("fold"), list | tuple):
+        keys["fold"] = keys["fold"][0]
     results = read_results_folder(path, **keys)
     fields = {**describe_results(results), **given}
+    fields["labels"] = called(fields["labels"], given.get("renamed", {}))
     spec = ExpertSpec(name=name, kind="nnunet", path=str(path), role=role, task=task, **fields)
     return replace(spec, sha256=hash_expert(spec))
 

@@ -117,6 +117,29 @@ class Frame:
             logits = F.interpolate(logits, size=place.shape, mode="trilinear", align_corners=False)
         return place.back(logits)
 
+    def cover(self, features: Tensor, place: Placement) -> Tensor:
+        """Bring a feature map of the padded crop to the crop itself, so that its voxels divide the crop evenly.
+
+        ``n = round(n' R / P)`` voxels in the place of n' where R voxels were padded to P, linear between centres. Who
+        reads the map takes it to cover the crop: the padding would pull all of it towards the near corner.
+
+        Args:
+            features: ``[B, C, a, b, c]`` in the expert's axes.
+            place: of the crop.
+        """
+        for axis, (inner, outer) in enumerate(zip(place.resampled, self.padded(place.resampled), strict=True), 2):
+            if inner == outer:
+                continue
+            there = features.shape[axis]
+            here = max(1, round(there * inner / outer))
+            centres = (torch.arange(here, device=features.device) + 0.5) * (inner / here) * (there / outer) - 0.5
+            centres = centres.clamp(0, there - 1)
+            low = centres.floor().long()
+            share = (centres - low).to(features.dtype).view(*(here if i == axis else 1 for i in range(5)))
+            high = (low + 1).clamp(max=there - 1)
+            features = features.index_select(axis, low) * (1 - share) + features.index_select(axis, high) * share
+        return features
+
 
 def _resampled(voxels: int, spacing: float, target: float | None) -> int:
     if target is None or abs(spacing / target - 1) < _SAME_SPACING:

@@ -21,7 +21,7 @@ _NORMALISE = ("low", "high", "mean", "std")
 def check_kinds(spec: Any) -> None:
     """Check the fields of an :class:`~common.experts.spec.ExpertSpec` but for its names.
 
-    A spacing becomes a tuple of floats, ``extra`` a dict.
+    A spacing becomes a tuple of floats, several folds a tuple, ``extra`` and ``renamed`` dicts.
 
     Raises:
         ExpertError: naming the first field of a wrong kind or range.
@@ -40,9 +40,10 @@ def check_kinds(spec: Any) -> None:
     need(bool(spec.path), "path", "a folder or file")
     need(isinstance(spec.labels, LabelSpace), "labels", "a label space")
     need(isinstance(spec.channels, (list, tuple)), "channels", "a list of names")
-    fold = spec.fold
-    whole = isinstance(fold, int) and not isinstance(fold, bool) and fold >= 0
-    need(whole or (isinstance(fold, str) and odd_in(fold, file_name=True) is None), "fold", "a number >= 0, or all")
+    folds = list(spec.fold) if isinstance(spec.fold, (list, tuple)) else [spec.fold]
+    once = len({str(f) for f in folds}) == len(folds)
+    need(bool(folds) and once and all(map(_is_fold, folds)), "fold", "a number >= 0, all, or a list of these")
+    object.__setattr__(spec, "fold", tuple(folds) if len(folds) > 1 else folds[0])
     if spec.spacing is not None:
         three = isinstance(spec.spacing, (list, tuple)) and len(spec.spacing) == 3
         need(three and all(_number(s) and 0 < s <= 1e4 for s in spec.spacing), "spacing", "three numbers > 0, in mm")
@@ -51,12 +52,21 @@ def check_kinds(spec: Any) -> None:
         codes = spec.orientation
         three = isinstance(codes, str) and len(codes) == 3 and all(sum(c in a for c in codes) == 1 for a in _AXES)
         need(three, "orientation", "three axis codes, one of each of L R, P A and I S, such as RAS")
+    renamed = spec.renamed
+    need(isinstance(renamed, Mapping) and all(isinstance(t, str) for pair in renamed.items() for t in pair),
+         "renamed", "a mapping of names")  # fmt: skip
+    object.__setattr__(spec, "renamed", dict(renamed))
     need(isinstance(spec.extra, Mapping) and all(isinstance(k, str) for k in spec.extra), "extra", "a mapping")
     object.__setattr__(spec, "extra", dict(spec.extra))
     need(_divides(spec.extra.get("divisor", 1)), "extra", "divisor: a whole number from 1 to 4096, or three of them")
     given = spec.extra.get("normalise", {"scheme": "none"})
     listed = list(given) if isinstance(given, (list, tuple)) else [given]
     need(bool(listed) and all(map(_normalises, listed)), "extra", "normalise: a scheme with finite numbers")
+
+
+def _is_fold(given: Any) -> bool:
+    whole = isinstance(given, int) and not isinstance(given, bool) and given >= 0
+    return whole or (isinstance(given, str) and odd_in(given, file_name=True) is None)
 
 
 def _divides(given: Any) -> bool:

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.intensity.volume import STATISTICS
 from ..errors import ExpertError
 
-__all__ = ["MEAN", "SCHEMES", "STD", "Normalise", "of_plans"]
+__all__ = ["SCHEMES", "Normalise", "of_plans"]
 
-MEAN, STD, MIN, MAX, P005, P995 = range(6)
-# Columns of ``stats``: mean, standard deviation, minimum, maximum, percentiles 0.5 and 99.5.
+MEAN, STD, BOX_MEAN, BOX_STD, BOX_MIN, BOX_MAX = (
+    STATISTICS.index(name) for name in ("mean", "std", "box mean", "box std", "box min", "box max")
+)  # columns of ``stats``
 
 SCHEMES = ("zscore", "ct", "rescale01", "rgb", "range", "none")
 _NNUNET = {
@@ -31,8 +33,9 @@ _EPS = 1e-8
 class Normalise:
     """Normalise one image channel: ``y = (clip(x, low, high) - shift) / scale``.
 
-    ``zscore``: shift and scale are the volume's mean and standard deviation; ``ct``: fixed bounds, mean and standard
-    deviation of the training set's foreground; ``rescale01``: the volume's minimum and range; ``rgb``: 0 and 255;
+    ``zscore``: shift and scale are mean and standard deviation of the volume's box around what is not zero, as nnU-Net
+    takes them, or of its non-zero voxels when ``masked``; ``ct``: fixed bounds, mean and standard
+    deviation of the training set's foreground; ``rescale01``: that box's minimum and range; ``rgb``: 0 and 255;
     ``range``: fixed ``low..high`` to ``out_low..out_high``, clipped; ``none``: unchanged.
 
     Args:
@@ -62,16 +65,17 @@ class Normalise:
 
         Args:
             raw: ``[B, X, Y, Z]`` intensities.
-            stats: ``[B, 6]`` of the whole volume.
+            stats: ``[B, 10]`` of the whole volume, as in :data:`~common.data.intensity.volume.STATISTICS`.
         """
         column = stats.to(raw.dtype)[:, :, None, None, None].unbind(1)
         if self.scheme == "zscore":
-            y = (raw - column[MEAN]) / column[STD].clamp_min(_EPS)
+            mean, std = (MEAN, STD) if self.masked else (BOX_MEAN, BOX_STD)
+            y = (raw - column[mean]) / column[std].clamp_min(_EPS)
             return torch.where(raw == 0, torch.zeros_like(y), y) if self.masked else y
         if self.scheme == "ct":
             return (raw.clamp(self.low, self.high) - self.mean) / max(self.std, _EPS)
         if self.scheme == "rescale01":
-            return (raw - column[MIN]) / (column[MAX] - column[MIN]).clamp_min(_EPS)
+            return (raw - column[BOX_MIN]) / (column[BOX_MAX] - column[BOX_MIN]).clamp_min(_EPS)
         if self.scheme == "range":
             unit = (raw.clamp(self.low, self.high) - self.low) / max(self.high - self.low, _EPS)
             return unit * (self.out[1] - self.out[0]) + self.out[0]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
+import logging
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +29,7 @@ from ..paths import check_path
 from ..plain_json import read_object
 from ..weights import load_weights
 from .bundle_config import bundle_parser
+from .features import Encoder, FoldMean, Part, Tap, check_module_path
 from .frame import Frame, nnunet_order
 from .normalise import Normalise, of_plans
 from .script import check_script
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from monai.bundle import ConfigParser
 
 __all__ = ["Opened", "bundle_metadata", "files_of", "hash_files", "open_source"]
+
+logger = logging.getLogger(__name__)
 
 _MOST_CHANNELS = 1000
 
@@ -54,6 +56,7 @@ class Opened(NamedTuple):
         normalise: one entry per image channel.
         labels: what the files say that it predicts, None when they do not say it.
         channels: what the files say that it reads, None when they do not say it.
+        patch: voxels in the frame's axes that it learned on, None when nobody knows.
     """
 
     network: nn.Module
@@ -62,87 +65,18 @@ class Opened(NamedTuple):
     normalise: tuple[Normalise, ...]
     labels: LabelSpace | None
     channels: tuple[str, ...] | None
-
-
-@dataclass
-class _Encoder:
-    """All stages of a nnU-Net encoder; the decoder does not run."""
-
-    network: nn.Module
-
-    def __call__(self, x: Tensor) -> list[Tensor]:
-        stages = self.network.get_submodule("encoder")(x)
-        return list(stages) if isinstance(stages, list | tuple) else [stages]
-
-
-class _ReachedError(Exception):
-    """The wanted module has answered; what follows it in the network need not run."""
-
-
-@dataclass
-class _Tap:
-    """Output of one named module; the forward pass stops there."""
-
-    network: nn.Module
-    path: str
-    seen: list[Tensor] = field(default_factory=list)
-
-    def __call__(self, x: Tensor) -> list[Tensor]:
-        self.seen.clear()
-        handle = self.network.get_submodule(self.path).register_forward_hook(self._catch)
-        try:
-            self.network(x)
-        except _ReachedError:
-            pass
-        finally:
-            handle.remove()
-        result, self.seen = list(self.seen), []
-        if not result or any(t.ndim != x.ndim for t in result):
-            raise ExpertError(
-                "the feature module does not return feature maps",
-                where=self.path,
-                got=[tuple(t.shape) for t in result] or "the module did not run",
-                expected=f"{x.ndim}-D tensors",
-            )
-        return result
-
-    def _catch(self, _module: nn.Module, _args: Any, output: Any) -> None:
-        maps = output if isinstance(output, list | tuple) else [output]
-        self.seen.extend(t for t in maps if isinstance(t, Tensor))
-        raise _ReachedError
-
-
-@dataclass
-class _Part:
-    """A submodule of a TorchScript network, called on the input itself (hooks do not reach scripted code)."""
-
-    network: nn.Module
-    path: str
-
-    def __call__(self, x: Tensor) -> list[Tensor]:
-        maps = dict(self.network.named_modules())[self.path](x)  # scripted modules have no get_submodule()
-        return list(maps) if isinstance(maps, list | tuple) else [maps]
-
-
-def check_module_path(network: nn.Module, path: str, *, where: object) -> None:
-    """Refuse a feature module that the network does not have, with the nearest names."""
-    names = [name for name, _ in network.named_modules() if name]
-    if path in names:
-        return
-    close = difflib.get_close_matches(path, names, n=3) or [n for n in names if "." not in n]
-    raise ExpertError(
-        "the network has no module of this name to take features from",
-        where=where,
-        got=path or "no `features` in the expert's description",
-        expected="one of the network's module names",
-        hint="set `features` to, for example, " + ", ".join(close[:8]),
-    )
+    patch: tuple[int, ...] | None = None
 
 
 def _open_nnunet(spec: ExpertSpec) -> Opened:
-    results = read_results_folder(spec.path, spec.configuration, spec.fold, spec.checkpoint or "checkpoint_final.pth")
-    network = load_network(results)
+    name = spec.checkpoint or "checkpoint_final.pth"
+    folds = [read_results_folder(spec.path, spec.configuration, fold, name) for fold in spec.folds]
+    networks, results = [load_network(fold) for fold in folds], folds[0]
+    network = FoldMean(networks).eval() if len(networks) > 1 else networks[0]
     manager, config = plan_managers(results.plans, results.configuration)
+    if spec.orientation is None and "NaturalImage2D" not in str(results.plans.get("image_reader_writer")):
+        logger.warning("expert %r: nobody says how its training scans lay; it is asked in the crops' own directions "
+                       "(tools experts describe ... --orientation)", spec.name)  # fmt: skip
     strides = torch.tensor([list(s) for s in config.pool_op_kernel_sizes]).prod(0).tolist()
     planar = len(config.patch_size) == PLANAR
     spacing = [float(s) for s in config.spacing]
@@ -156,13 +90,13 @@ def _open_nnunet(spec: ExpertSpec) -> Opened:
     normalise = of_plans(
         config.normalization_schemes, config.use_mask_for_norm, manager.foreground_intensity_properties_per_channel
     )
-    encode: Callable[[Tensor], list[Tensor]] = _Encoder(network)
+    encode: Callable[[Tensor], list[Tensor]] = Encoder(network)
     if spec.features not in (None, "encoder"):
         check_module_path(network, str(spec.features), where=spec.name)
-        encode = _Tap(network, str(spec.features))
-    return Opened(
-        network, encode, frame, normalise, labels_of(results.dataset_json), channel_names(results.dataset_json)
-    )
+        encode = Tap(network, str(spec.features))
+    labels, channels = labels_of(results.dataset_json), channel_names(results.dataset_json)
+    patch = (1, *config.patch_size) if planar else tuple(config.patch_size)
+    return Opened(network, encode, frame, normalise, labels, channels, patch)
 
 
 def _frame_of_spec(spec: ExpertSpec) -> Frame:
@@ -201,7 +135,7 @@ def _open_bundle(spec: ExpertSpec) -> Opened:
     count = len(channels) if channels else len(spec.channels)
     return Opened(
         network.eval(),
-        _Tap(network, str(spec.features)),
+        Tap(network, str(spec.features)),
         _frame_of_spec(spec),
         _normalise_of_spec(spec, count),
         labels,
@@ -270,7 +204,7 @@ def _open_torchscript(spec: ExpertSpec) -> Opened:
         ) from error
     check_module_path(network, spec.features or "", where=spec.name)
     normalise = _normalise_of_spec(spec, len(spec.channels))
-    part = _Part(network, str(spec.features))
+    part = Part(network, str(spec.features))
     return Opened(network.eval(), part, _frame_of_spec(spec), normalise, None, None)
 
 
@@ -295,7 +229,8 @@ def files_of(spec: ExpertSpec) -> tuple[Path, ...]:
     """The files that decide what the expert computes."""
     if spec.kind == "nnunet":
         name = spec.checkpoint or "checkpoint_final.pth"
-        return read_results_folder(spec.path, spec.configuration, spec.fold, name).files
+        found = [read_results_folder(spec.path, spec.configuration, fold, name) for fold in spec.folds]
+        return (*found[0].files, *(r.checkpoint for r in found[1:]))
     return _bundle_files(spec) if spec.kind == "bundle" else (Path(spec.path),)
 
 

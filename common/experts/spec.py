@@ -16,6 +16,7 @@ from ..literals import check_channel, check_name, odd_in
 from ..paths import check_path
 from ..plain_json import read_object
 from .kinds import check_kinds
+from .profile import HomeProfile
 
 __all__ = ["ExpertSpec", "named", "read_manifest", "train_hint", "write_manifest"]
 
@@ -40,11 +41,13 @@ class ExpertSpec:
         orientation: axis codes that it was trained with; None when it saw native directions.
         features: module whose output is taken; nnU-Net experts need none (all encoder stages).
         configuration: nnU-Net configuration, when the folder holds several.
-        fold: nnU-Net fold.
+        fold: nnU-Net fold, or several that answer together as one expert.
         checkpoint: weight file, relative to the fold (nnU-Net) or to the bundle.
         sha256: hash of the files that decide what it computes; empty is not checked.
         trusted: of a MONAI bundle, which is code: :func:`.trust.code_hash` of what somebody agreed to run.
         extra: ``normalise`` (scheme, low, high, ...), ``divisor`` for bundles and TorchScript.
+        renamed: ``{name in its own files: name in labels}`` of structures that are called otherwise here.
+        profile: how the program that it lives in asks it, where that does more than nnU-Net (:mod:`.profile`).
 
     Raises:
         ExpertError: for a field of a wrong kind or range, a task expert without a task, a name that is none, or a
@@ -62,16 +65,19 @@ class ExpertSpec:
     orientation: str | None = "RAS"
     features: str | None = None
     configuration: str | None = None
-    fold: int | str = 0
+    fold: int | str | tuple[int | str, ...] = 0
     checkpoint: str | None = None
     sha256: str = ""
     trusted: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
+    profile: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.path, Path):
             object.__setattr__(self, "path", str(self.path))
         check_kinds(self)
+        HomeProfile.of(self)
         object.__setattr__(self, "channels", tuple(self.channels))
         where = f"expert {self.name!a}"
         for name, what in [(self.name, "expert"), *([(self.task, "task")] if self.task else [])]:
@@ -86,6 +92,16 @@ class ExpertSpec:
             raise ExpertError("unknown role of an expert", where=self.name, got=self.role, expected=", ".join(ROLES))
         if self.role == "task" and not self.task:
             raise ExpertError("a task expert needs the name of its task", where=self.name, expected="a dataset name")
+        unknown = [new for new in self.renamed.values() if new not in self.labels.names]
+        if unknown or len(set(self.renamed.values())) != len(self.renamed):
+            raise ExpertError("structures are renamed to what the expert is not said to know",
+                              where=f"expert {self.name!a}", got=ascii(self.renamed)[:200],
+                              expected=", ".join(self.labels.names))  # fmt: skip
+
+    @property
+    def folds(self) -> tuple[int | str, ...]:
+        """The folds that answer together; one, for most."""
+        return self.fold if isinstance(self.fold, tuple) else (self.fold,)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, base: Path | None = None) -> ExpertSpec:
@@ -117,10 +133,12 @@ class ExpertSpec:
         return replace(spec, path=str(check_path(base / spec.path, where=where, error=ExpertError).resolve()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, for ``expert.json`` and ``experts.json``."""
-        data = asdict(self)
+        """Plain types, for ``expert.json`` and ``experts.json``; what few experts have is left out of the others'."""
+        data = {k: v for k, v in asdict(self).items() if v or k not in ("renamed", "profile")}
         spacing = None if self.spacing is None else list(self.spacing)
-        return {**data, "labels": self.labels.to_dict(), "channels": list(self.channels), "spacing": spacing}
+        fold = list(self.fold) if isinstance(self.fold, tuple) else self.fold
+        plain = {"labels": self.labels.to_dict(), "channels": list(self.channels), "spacing": spacing, "fold": fold}
+        return {**data, **plain}
 
 
 def _check_inside(checkpoint: str, name: str) -> None:

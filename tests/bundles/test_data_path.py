@@ -56,7 +56,7 @@ def test_crops_of_ka2er_are_what_its_network_reads(phantom_dir, tmp_path):
     parser = configured("ka2er", 0, phantom_dir, tmp_path, augment=0.0)
     batch = next(iter(parser.get_parsed_content("train::dataloader")))
     assert batch["image"].shape == batch["raw"].shape == batch["label"].shape == (2, 1, 64, 32, 32)
-    assert batch["stats"].shape == (2, 1, 6) and {"task_id", "annotated", "case"} <= batch.keys()
+    assert batch["stats"].shape == (2, 1, 10) and {"task_id", "annotated", "case"} <= batch.keys()
     assert type(batch["image"]) is torch.Tensor and batch["image"].dtype == torch.float32
     flips = parser.get_parsed_content("flips")
     assert set(flips) <= {0, 1, 2}

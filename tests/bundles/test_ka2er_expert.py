@@ -83,7 +83,7 @@ def test_stage_two_finds_the_expert(trained, phantom_dir):
     experts = load_experts(out / "expert.json", channels={"phantom_ct": ("CT",)}, labels=LabelSpace((*names, "more")))
     expert = experts.for_task("phantom_ct")
     assert expert.spec.labels.names == names and expert.spec.orientation == "RAS" and expert.spec.sha256
-    raw, stats = torch.randn(1, 1, 16, 16, 16) * 100, torch.zeros(1, 1, 6)
+    raw, stats = torch.randn(1, 1, 16, 16, 16) * 100, torch.zeros(1, 1, 10)
     assert expert.logits(raw, stats, (8.0, 8.0, 8.0)).shape == (1, len(names) + 1, 16, 16, 16)
 
 
@@ -126,7 +126,7 @@ def test_overlays_train(phantom_dir, tmp_path, overlay):
     assert done.returncode == 0, done.stderr[-3000:]
     experts = load_experts(tmp_path / "expert.json")
     raw = torch.randn(1, 1, 16, 16, 16)
-    assert experts.for_task("phantom_mr").features(raw, torch.ones(1, 1, 6), (4.0, 4.0, 4.0))
+    assert experts.for_task("phantom_mr").features(raw, torch.ones(1, 1, 10), (4.0, 4.0, 4.0))
 
 
 def test_metadata_network_and_shipped_plans_agree(monkeypatch):

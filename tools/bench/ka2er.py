@@ -166,7 +166,7 @@ def _step(
     loss = KA2ERLoss() if product else KA2ERLoss(reg=0.0, student_path=0.0)
     raw = torch.randn(1, 1, size, size, size)
     label = (raw > 1).float()
-    stats = torch.tensor([[[0.0, 1.0, -4.0, 4.0, -3.0, 3.0]]])
+    stats = torch.tensor([[[0.0, 1.0, -4.0, 4.0, -3.0, 3.0, 0.0, 1.0, -4.0, 4.0]]])
     annotated = torch.ones(1, len(STRUCTURES) + 1, dtype=torch.bool)
 
     def run() -> None:
@@ -194,7 +194,11 @@ def step(size: int, feature_size: int, features: Sequence[int], count: int, prod
 def _routing(size: int, features: Sequence[int], count: int) -> Case:
     experts = _experts(count, features)
     everyone = _Everyone(experts)
-    crop = (torch.randn(1, 1, size, size, size), torch.tensor([[[0.0, 1.0, -4.0, 4.0, -3.0, 3.0]]]), (1.0, 1.0, 1.0))
+    crop = (
+        torch.randn(1, 1, size, size, size),
+        torch.tensor([[[0.0, 1.0, -4.0, 4.0, -3.0, 3.0, 0.0, 1.0, -4.0, 4.0]]]),
+        (1.0, 1.0, 1.0),
+    )
 
     def ask(panel: Any) -> Callable[[], list[Tensor]]:
         def call() -> list[Tensor]:

@@ -12,6 +12,7 @@ from common.integrity import verify
 from common.paths import is_there
 
 from ..terminal import say
+from .checks import unchecked
 from .evaluate import unscored
 from .plan import plan, takes_external
 from .record import Record, prepare_tracking
@@ -47,6 +48,7 @@ class Chain:
         report: bool = True,
         jobs: int | str = "auto",
         ignore_card: bool = False,
+        check_experts: bool = True,
         dry_run: bool = False,
     ) -> str:
         """Train the missing experts, then the student with and without them, evaluate all, report.
@@ -79,6 +81,8 @@ class Chain:
             report: write ``report/index.html`` at the end.
             jobs: processes at a time; ``auto`` is one with a GPU, else two (experts do not need each other).
             ignore_card: take given experts, and evaluate models, on other channels than they were taught on; recorded.
+            check_experts: before anything is trained from it, ask each given nnU-Net twice about one scan, as its
+                answers are kept and by nnU-Net's whole pipeline, and refuse one whose answers differ.
             dry_run: print the plan and do nothing.
 
         Returns:
@@ -102,9 +106,10 @@ class Chain:
             stage1=_overrides(stage1),
             stage2=_overrides(stage2),
             ignore_card=ignore_card,
+            check_experts=check_experts,
         )
         steps = plan(settings)
-        for line in unscored(settings):
+        for line in (*unscored(settings), *unchecked(settings)):
             say(line, error=True)
         if dry_run:
             return plan_text(steps, Record.read(folder))

@@ -12,6 +12,7 @@ from common.data.datasets.naming import check_names
 from common.errors import ConfigError
 from common.plain_json import read_object
 
+from .checks import expert_checks
 from .evaluate import check_split, evaluation, given_evaluations, together
 from .experts import expert_steps, given_expert, several, stage_one_runs, taken
 from .overlays import ordered_files
@@ -42,6 +43,7 @@ def plan(settings: ChainSettings) -> list[Step]:
     check_names(collection, ignore=settings.ignore_card)
     check_split(settings, collection)
     stage1 = list(expert_steps(settings, content, collection))
+    checks = expert_checks(settings, content, collection)
     manifest = Step(
         "manifest",
         "manifest",
@@ -50,7 +52,7 @@ def plan(settings: ChainSettings) -> list[Step]:
         inputs=tuple(s.output_dir / "expert.json" for s in stage1)
         + tuple(path for _, path in settings.given)
         + given_expert(settings),
-        needs=tuple(s.id for s in stage1),
+        needs=tuple(s.id for s in (*checks, *stage1)),
         produces="experts.json",
     )
     tasks = [
@@ -69,7 +71,7 @@ def plan(settings: ChainSettings) -> list[Step]:
     ]
     listed = [manifest] if "phase1" not in content.get("stage1", ("phase1",)) else []
     # the longest runs first: evaluations fill the gaps
-    return [*stage1, *listed, *stage2, *tasks, *students]
+    return [*checks, *stage1, *listed, *stage2, *tasks, *students]
 
 
 def _check_dimensions(settings: ChainSettings, recipe: Mapping[str, Any], collection: Collection) -> None:

@@ -57,6 +57,7 @@ class ChainSettings:
         stage1, stage2: further ``--key value`` overrides for the runs of either stage.
         bundles: folder that holds the bundles.
         ignore_card: compare given experts and evaluated data by the number of channels only.
+        check_experts: ask each given nnU-Net twice about one scan, and refuse one that is not heard as at home.
     """
 
     bundle: str
@@ -76,6 +77,7 @@ class ChainSettings:
     stage2: tuple[tuple[str, str], ...] = ()
     bundles: Path = Path("bundles")
     ignore_card: bool = False
+    check_experts: bool = True
 
     @property
     def trust(self) -> dict[str, object]:
@@ -103,7 +105,7 @@ class Step:
 
     Args:
         id: unique name, also its key in the chain's record.
-        kind: ``expert``, ``external``, ``manifest``, ``amalgamated``, ``alone``, ``variant``, ``evaluate``.
+        kind: ``check``, ``expert``, ``external``, ``manifest``, ``amalgamated``, ``alone``, ``variant``, ``evaluate``.
         title: what a person calls it.
         output_dir: folder that the command writes.
         argv: the command; empty for the manifest, which the chain writes itself.

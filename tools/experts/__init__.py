@@ -1,4 +1,4 @@
-"""``python -m tools experts``: describe somebody's expert; give a trained mixture one more.
+"""``python -m tools experts``: describe and check somebody's expert; give a trained mixture one more.
 
-Read :mod:`.command`, then :mod:`.describe` and :mod:`.decoder`.
+Read :mod:`.command`, then :mod:`.describe` with :mod:`.told` and :mod:`.profile`, :mod:`.check` and :mod:`.decoder`.
 """

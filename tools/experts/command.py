@@ -1,4 +1,4 @@
-"""`python -m tools experts`: describe somebody's expert; give a trained M4oE a modality, a SAM-Med3D-MoE a decoder."""
+"""`python -m tools experts`: describe and check somebody's expert; give a trained mixture one more."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ from common.paths import check_new
 from common.weights import load_weights, read_state_dict
 
 from ..terminal import console
+from .check import check
 from .decoder import add
 from .describe import describe
+from .told import read_folds, told
 
 __all__ = ["Experts"]
 
@@ -57,7 +59,11 @@ class Experts:
         divisor: int | None = None,
         configuration: str | None = None,
         fold: int | str | None = None,
+        folds: str | None = None,
         checkpoint: str | None = None,
+        training_files: str | None = None,
+        profile: str | None = None,
+        map: str | None = None,
         trust: bool = False,
         overwrite: bool = False,
     ) -> None:
@@ -75,13 +81,17 @@ class Experts:
             labels: its structures and their values in its output, ``"liver=1,spleen=2"``.
             channels: names of the image channels in its order, separated by commas.
             spacing: mm per voxel in x, y, z that it was trained with; the crops' when left out.
-            orientation: axis codes that it was trained with, RAS when left out.
+            orientation: axis codes that it was trained with; RAS when left out, of an nnU-Net its reader's.
             features: for bundles and TorchScript, the module whose output is taken, such as ``model.1.submodule``.
             normalise: for these, ``{"scheme": "range", "low": -57, "high": 164}``, ``{"scheme": "zscore"}``, ...
             divisor: for these, what sizes must be a multiple of.
             configuration: of an nnU-Net with several, such as ``3d_fullres``.
             fold: of an nnU-Net.
+            folds: several of them, which answer together as one expert: ``0,1,2,3,4``, or ``all``.
             checkpoint: weight file, relative to the fold or the bundle.
+            training_files: folder of the scans that an nnU-Net learned from, which tell its orientation.
+            profile: the program that an nnU-Net lives in: ``totalsegmentator``, or a JSON file of the same form.
+            map: structures that are called otherwise here: ``"old=new,other=another"``.
             trust: of a MONAI bundle, whose code is run to open it: do so without asking. The description remembers the
                 code's hash, and no other code is run later.
             overwrite: replace --out.
@@ -89,10 +99,39 @@ class Experts:
         target = Path(str(out))
         _check_json(target, overwrite)
         extra = {k: v for k, v in (("normalise", normalise), ("divisor", divisor)) if v is not None}
-        known = {"spacing": spacing, "orientation": orientation, "features": features, "configuration": configuration,
-                 "fold": fold, "checkpoint": checkpoint, "extra": extra or None}  # fmt: skip
+        more = told(Path(str(path)), orientation=orientation, training_files=training_files, fold=fold, folds=folds,
+                    checkpoint=checkpoint, profile=profile, renamed=map)  # fmt: skip
+        known = {"spacing": spacing, "features": features, "configuration": configuration, "checkpoint": checkpoint,
+                 "extra": extra or None, **more}  # fmt: skip
         describe(Path(str(path)), target, task=str(task), external=external, name=name, labels=labels,
                  channels=channels, known=known, trust=trust)  # fmt: skip
+
+    def check(
+        self,
+        expert: str,
+        *scans: str,
+        spacing: Sequence[float] | None = None,
+        orientation: str = "RAS",
+        mirroring: bool | None = None,
+        folds: str | None = None,
+        together: bool = False,
+        out: str | None = None,
+    ) -> None:
+        """Ask a described nnU-Net twice, as its answers are kept and by nnU-Net's whole pipeline, and compare.
+
+        Args:
+            expert: the description that ``experts describe`` wrote.
+            scans: scans that the expert can read: files, folders, DICOM series.
+            spacing: mm per voxel in x, y, z of the student that it will teach; its own when left out.
+            orientation: axis codes of that student.
+            mirroring: whether both answer for mirrored scans, too; when left out as its home does (nnU-Net does).
+            folds: which folds answer together, ``0,1,2``; the description's when left out.
+            together: the files are the channels of one scan, in the expert's order.
+            out: JSON file to write what was found to.
+        """
+        check(Path(str(expert)), [Path(str(s)) for s in scans], spacing=spacing, orientation=str(orientation),
+              mirroring=mirroring, folds=read_folds(folds), together=together,
+              out=None if out is None else Path(str(out)))  # fmt: skip
 
     def add_decoder(
         self,

@@ -118,6 +118,8 @@ def _table(spec: ExpertSpec) -> Table:
         "channels": ", ".join(spec.channels),
         "spacing (mm)": spacing,
         "orientation": spec.orientation or "native",
+        **({"folds": ", ".join(map(str, spec.folds))} if len(spec.folds) > 1 else {}),
+        **({} if spec.profile is None else {"home": f"{spec.profile['program']} {spec.profile['version']}"}),
         "sha256": f"{spec.sha256[:12]}...",
     }
     table = Table("what", "read", title=f"Expert {spec.name}", show_header=False)

@@ -20,7 +20,7 @@ from ...labels import LabelSpace
 from ...literals import check_file_name
 from ...paths import check_path
 from ...plain_json import read_object
-from ...weights import read_state_dict
+from ...weights import read_beside_weights, read_state_dict
 from .allowed import check_plans
 from .scripting import scriptable
 
@@ -32,6 +32,7 @@ __all__ = [
     "describe_results",
     "labels_of",
     "load_network",
+    "mirroring_axes",
     "output_channels",
     "plan_managers",
     "quiet",
@@ -311,6 +312,23 @@ def load_network(results: NNUNetResults) -> nn.Module:
             hint=f"trainer {results.trainer} may change the architecture; export it as TorchScript instead",
         ) from error
     return network.eval()
+
+
+def mirroring_axes(results: NNUNetResults) -> tuple[int, ...] | None:
+    """Axes (of the transposed volume) along which the training mirrored, so that inference may; None for none.
+
+    Raises:
+        WeightError: when the checkpoint names others than the configuration has.
+    """
+    found = read_beside_weights(results.checkpoint, "inference_allowed_mirroring_axes")
+    if found is None or (isinstance(found, list | tuple) and not found):
+        return None
+    _, config = plan_managers(results.plans, results.configuration)
+    axes = len(config.patch_size)
+    if not isinstance(found, list | tuple) or not all(type(a) is int and 0 <= a < axes for a in found):
+        raise WeightError("the checkpoint mirrors along axes that there are not", where=results.checkpoint,
+                          got=ascii(found)[:100], expected=f"some of 0 .. {axes - 1}")  # fmt: skip
+    return tuple(found)
 
 
 def describe_results(results: NNUNetResults) -> dict[str, Any]:

@@ -17,11 +17,15 @@ from ..datasets.dataset_json import case_name
 
 __all__ = ["STATISTICS", "NormalizePercentiled", "VolumeStatsd", "volume_stats"]
 
-STATISTICS = ("mean", "std", "min", "max", "p0.5", "p99.5")
+STATISTICS = ("mean", "std", "min", "max", "p0.5", "p99.5", "box mean", "box std", "box min", "box max")
 
 
 def volume_stats(volume: Any, where: object | None = None) -> NDArray[np.float32]:
-    """``[C, 6]`` mean, standard deviation, minimum, maximum, 0.5 and 99.5 percentile of each channel's non-zero voxels.
+    """``[C, 10]`` intensity statistics: of each channel's non-zero voxels, and of all voxels in a box.
+
+    The first six columns are mean, standard deviation, minimum, maximum, 0.5 and 99.5 percentile of what is not zero;
+    the others mean, standard deviation, minimum and maximum of all voxels in the smallest box around what is not zero
+    in any channel, which nnU-Net crops to and normalises by.
 
     Args:
         volume: ``[C, X, Y, Z]`` native intensities (HU for CT).
@@ -30,8 +34,9 @@ def volume_stats(volume: Any, where: object | None = None) -> NDArray[np.float32
     Raises:
         DataError: when a voxel is NaN or infinite.
     """
-    rows = []
-    for channel in np.asarray(volume, dtype=np.float32):
+    rows, whole = [], np.asarray(volume, dtype=np.float32)
+    box = _box(whole)
+    for channel in whole:
         if not np.isfinite(channel).all():
             bad = int((~np.isfinite(channel)).sum())
             raise DataError(
@@ -45,8 +50,18 @@ def volume_stats(volume: Any, where: object | None = None) -> NDArray[np.float32
         values = values if values.size else channel.ravel()
         low, high = np.percentile(values, (0.5, 99.5))
         mean, std = values.mean(dtype=np.float64), values.std(dtype=np.float64)
-        rows.append((mean, std, values.min(), values.max(), low, high))
+        inner = channel[box]
+        around = inner.mean(dtype=np.float64), inner.std(dtype=np.float64), inner.min(), inner.max()
+        rows.append((mean, std, values.min(), values.max(), low, high, *around))
     return np.asarray(rows, dtype=np.float32)
+
+
+def _box(volume: NDArray[np.float32]) -> tuple[slice, ...]:
+    """The smallest box around what is not zero in any channel ``[C, ...]``; everything where all is."""
+    filled = (volume != 0).any(0)
+    axes = range(filled.ndim)
+    lines = [np.flatnonzero(filled.any(tuple(a for a in axes if a != axis))) for axis in axes]
+    return tuple(slice(int(n[0]), int(n[-1]) + 1) if n.size else slice(None) for n in lines)
 
 
 class VolumeStatsd(Transform):
@@ -56,7 +71,7 @@ class VolumeStatsd(Transform):
 
     Args:
         key: image ``[C, X, Y, Z]`` with native intensities.
-        output: gets ``[C, 6]`` float32, columns as in ``STATISTICS``, over each channel's non-zero voxels.
+        output: gets ``[C, 10]`` float32, columns as in ``STATISTICS``.
     """
 
     def __init__(self, key: str = "image", output: str = "stats") -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError, ExpertError
 from ...experts.expert_set import Expert, ExpertSet
+from ...experts.features import Heard
 from ...layers.fusion.amalgamation import ExpertFeatures
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "expert_teacher",
     "external_expert",
     "feature_width",
+    "hear_experts",
     "initial_teacher",
     "plain",
     "samples_by_task",
@@ -37,7 +39,7 @@ class Crop(NamedTuple):
 
     Args:
         raw: ``[B, C, X, Y, Z]`` intensities that nobody normalised.
-        stats: ``[B, C, 6]`` intensity statistics of the whole volumes.
+        stats: ``[B, C, 10]`` intensity statistics of the whole volumes.
         task_id: ``[B]`` integers.
         spacing: mm per voxel along x, y, z.
         axcodes: directions of the axes.
@@ -71,11 +73,32 @@ class Answers(NamedTuple):
 
 
 @torch.no_grad()
-def ask_experts(experts: ExpertSet, tasks: Sequence[str], use: Sequence[str], crop: Crop) -> Answers:
-    """Run the experts of the batch's own tasks, each on its own samples, and the external one on all."""
-    samples = samples_by_task(crop.task_id, tasks) if "task" in use else {}
+def hear_experts(experts: ExpertSet, tasks: Sequence[str], crop: Crop) -> dict[int, Heard]:
+    """Features and logits of the experts of the batch's own tasks, each on its own samples, in one pass each."""
+    return {
+        t: experts.for_task(tasks[t]).both(crop.raw[s], crop.stats[s], crop.spacing, crop.axcodes)
+        for t, s in samples_by_task(crop.task_id, tasks).items()
+    }
+
+
+@torch.no_grad()
+def ask_experts(
+    experts: ExpertSet, tasks: Sequence[str], use: Sequence[str], crop: Crop, told: Mapping[int, Heard] | None = None
+) -> Answers:
+    """Run the experts of the batch's own tasks, each on its own samples, and the external one on all.
+
+    Args:
+        experts: all of them.
+        tasks: dataset names in the order of the task ids.
+        use: which kinds are asked.
+        crop: about what.
+        told: what :func:`hear_experts` heard of the same crop; it is not asked again.
+    """
+    samples, told = samples_by_task(crop.task_id, tasks) if "task" in use else {}, told or {}
     heard = {
-        t: experts.for_task(tasks[t]).features(crop.raw[s], crop.stats[s], crop.spacing, crop.axcodes)
+        t: told[t].features
+        if t in told
+        else experts.for_task(tasks[t]).features(crop.raw[s], crop.stats[s], crop.spacing, crop.axcodes)
         for t, s in samples.items()
     }
     external = None
@@ -124,10 +147,17 @@ def samples_by_task(task_id: Tensor, tasks: Sequence[str]) -> dict[int, Tensor]:
 
 
 @torch.no_grad()
-def expert_teacher(experts: ExpertSet, tasks: Sequence[str], structures: Sequence[str], crop: Crop) -> Teacher:
+def expert_teacher(
+    experts: ExpertSet,
+    tasks: Sequence[str],
+    structures: Sequence[str],
+    crop: Crop,
+    told: Mapping[int, Heard] | None = None,
+) -> Teacher:
     """Each sample's probabilities by its task's expert, moved to the union's indices by name.
 
-    Classes of the expert that the union does not know count as background.
+    Classes of the expert that the union does not know count as background. What :func:`hear_experts` has ``told`` of
+    the same crop is not asked again.
 
     Raises:
         ExpertError: when an expert shares no structure with the union.
@@ -141,7 +171,10 @@ def expert_teacher(experts: ExpertSet, tasks: Sequence[str], structures: Sequenc
         known = [name for name in space.names if name in structures]
         if not known:
             raise ExpertError("the expert knows none of the structures", where=expert.spec.name, got=space.names)
-        logits = expert.logits(crop.raw[samples], crop.stats[samples], crop.spacing, crop.axcodes).float()
+        if told and task in told:
+            logits = told[task].logits.float()
+        else:
+            logits = expert.logits(crop.raw[samples], crop.stats[samples], crop.spacing, crop.axcodes).float()
         p = logits.softmax(1) if space.exclusive else logits.sigmoid()
         if p.shape[1] != len(space) + space.exclusive:
             raise ExpertError(

@@ -13,9 +13,20 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError, PromptError
 from ...experts.expert_set import ExpertSet
+from ...experts.features import Heard
 from ...layers.fusion.amalgamation import AttentionMap, HierarchicalAmalgamation, attention_volume
 from ...prompts import boxes_from_label, drop_boxes, jitter_boxes
-from .experts import Crop, Teacher, ask_experts, expert_teacher, external_expert, feature_width, initial_teacher, plain
+from .experts import (
+    Crop,
+    Teacher,
+    ask_experts,
+    expert_teacher,
+    external_expert,
+    feature_width,
+    hear_experts,
+    initial_teacher,
+    plain,
+)
 from .loss import KA2EROutputs
 from .student import KA2ERStudent
 
@@ -156,7 +167,7 @@ class KA2ER(nn.Module):
         Args:
             image: ``[B, C, X, Y, Z]`` as the student sees it.
             raw: ``[B, C, X, Y, Z]`` the same crop with untouched intensities, for the experts.
-            stats: ``[B, C, 6]`` intensity statistics of the whole volumes.
+            stats: ``[B, C, 10]`` intensity statistics of the whole volumes.
             task_id: ``[B]`` index into ``tasks``.
             annotated: ``[B, K+1]`` bool; boxes of structures that are not annotated are not used.
             label: ``[B, 1, X, Y, Z]`` for boxes from the ground truth.
@@ -166,11 +177,12 @@ class KA2ER(nn.Module):
             need_weights: also return attention maps.
         """
         image, crop = plain(image), self._crop(raw, stats, task_id, spacing, axcodes)
-        teacher = self._teacher(crop)
+        told = self._hear(crop)
+        teacher = self._teacher(crop, told)
         prompts = self._prompts(image, label, annotated, boxes, teacher)
         hidden = self.student.encode(image)
         f_s = self.student.absorb(hidden)
-        f_m, attention = self._ask(f_s, self.student.grids(hidden), crop, need_weights)
+        f_m, attention = self._ask(f_s, self.student.grids(hidden), crop, need_weights, told)
         logits = self.student.mask_head(self.student.decode(image, hidden, f_m), prompts)
         student_logits = None
         if self.training and self.student_path and self.amalgamation:
@@ -199,10 +211,16 @@ class KA2ER(nn.Module):
             self._expert_device = raw.device
         return Crop(plain(raw), plain(stats), task_id, tuple(spacing or self.spacing), axcodes or self.axcodes)
 
-    def _teacher(self, crop: Crop | None) -> Teacher | None:
+    def _hear(self, crop: Crop | None) -> dict[int, Heard]:
+        """One pass of the tasks' experts where features and logits are wanted; empty where one of them is."""
+        if crop is None or not (self._needs_logits and self.amalgamation and "task" in self.use):
+            return {}
+        return hear_experts(self._panel, self.tasks, crop)
+
+    def _teacher(self, crop: Crop | None, told: dict[int, Heard]) -> Teacher | None:
         if crop is None or not self._needs_logits:
             return None
-        return expert_teacher(self._panel, self.tasks, self.structures, crop)
+        return expert_teacher(self._panel, self.tasks, self.structures, crop, told)
 
     def _prompts(
         self,
@@ -233,12 +251,17 @@ class KA2ER(nn.Module):
         return boxes.to(image.device)
 
     def _ask(
-        self, f_s: tuple[Tensor, ...], grids: Sequence[Sequence[int]], crop: Crop | None, need_weights: bool
+        self,
+        f_s: tuple[Tensor, ...],
+        grids: Sequence[Sequence[int]],
+        crop: Crop | None,
+        need_weights: bool,
+        told: dict[int, Heard] | None = None,
     ) -> tuple[tuple[Tensor, ...], tuple[tuple[AttentionMap, ...], ...] | None]:
         """``f_m`` per level; without amalgamation the very same tensors."""
         if not self.amalgamation or crop is None:
             return f_s, None
-        answers = ask_experts(self._panel, self.tasks, self.use, crop)
+        answers = ask_experts(self._panel, self.tasks, self.use, crop, told)
         results = [
             block(tokens, grid, *answers.level(level), need_weights=need_weights)
             for level, (block, tokens, grid) in enumerate(zip(self.amalgamation, f_s, grids, strict=True))

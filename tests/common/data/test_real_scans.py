@@ -67,7 +67,7 @@ def test_the_chain_and_back(tmp_path, task):
     item = items(pair, "validation", tasks=task, limit=1)[0]
     data = pre(item)
     assert set(torch.unique(data["label"]).int().tolist()) <= set(np.flatnonzero(data["annotated"]).tolist())
-    assert data["image"].shape == data["raw"].shape and data["stats"].shape == (1, 6)
+    assert data["image"].shape == data["raw"].shape and data["stats"].shape == (1, 10)
     data["pred"] = data["label"].clone()
     result = SavePredictiond("pred", tmp_path)(RestoreGridd("pred", pre)(data))
     written, original = nib.load(result["pred_file"]), read_volume(item["label"])

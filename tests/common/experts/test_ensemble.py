@@ -37,23 +37,23 @@ def _ensemble(*experts):
 def test_margins_are_means_over_the_experts_that_know_a_structure():
     ct = Told("ct", ("liver", "spleen"), torch.randn(1, 3, 4, 4, 4))
     mr = Told("mr", ("atrium", "liver"), torch.randn(1, 3, 4, 4, 4))
-    got = _ensemble(ct, mr)(torch.zeros(2, 1, 4, 4, 4), torch.zeros(1, 1, 6))
+    got = _ensemble(ct, mr)(torch.zeros(2, 1, 4, 4, 4), torch.zeros(1, 1, 10))
     p, q = ct.answer.softmax(1)[0], mr.answer.softmax(1)[0]
     naive = torch.stack([0 * p[0], ((p[1] - p[0]) + (q[2] - q[0])) / 2, p[2] - p[0], q[1] - q[0]])
     assert torch.allclose(got[0], naive) and torch.equal(got[0], got[1])
-    assert ct.asked == [((2, 1, 6), (1, 2, 3), "LPS")]
+    assert ct.asked == [((2, 1, 10), (1, 2, 3), "LPS")]
 
 
 def test_an_expert_of_other_structures_does_not_outvote_the_one_that_knows():
     sure = Told("ct", ("liver", "spleen"), _logits(0.0, 1.0, -9.0))
     other = Told("heart", ("atrium",), _logits(9.0, -9.0))
-    got = _ensemble(sure, other)(torch.zeros(1, 1, 2, 2, 2), torch.zeros(1, 1, 6))
+    got = _ensemble(sure, other)(torch.zeros(1, 1, 2, 2, 2), torch.zeros(1, 1, 10))
     assert (got.argmax(1) == 1).all()
 
 
 def test_one_expert_alone_decides_against_background():
     ct = Told("ct", ("liver", "spleen", "atrium"), torch.randn(1, 4, 5, 5, 5))
-    got = _ensemble(ct)(torch.zeros(1, 1, 5, 5, 5), torch.zeros(1, 1, 6))
+    got = _ensemble(ct)(torch.zeros(1, 1, 5, 5, 5), torch.zeros(1, 1, 10))
     assert torch.equal(got.argmax(1), ct.answer.argmax(1))
 
 

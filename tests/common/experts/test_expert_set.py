@@ -28,8 +28,8 @@ LABELS = LabelSpace(("liver", "spleen"))
 def stats_of(raw):
     flat = raw.flatten(2)
     quantiles = torch.quantile(flat, torch.tensor([0.005, 0.995]), dim=2)
-    columns = (flat.mean(2), flat.std(2, correction=0), flat.amin(2), flat.amax(2), *quantiles)
-    return torch.stack(columns, dim=2)
+    columns = (flat.mean(2), flat.std(2, correction=0), flat.amin(2), flat.amax(2))
+    return torch.stack((*columns, *quantiles, *columns), dim=2)
 
 
 def crop(*shape, seed=0):
@@ -205,10 +205,108 @@ def test_masked_normalisation_keeps_zero(nnunet_folder):
     raw = crop(1, 1, 8, 8, 8)
     raw[..., :3] = 0
     inside = raw[raw != 0]
-    stats = torch.tensor([[[inside.mean(), inside.std(correction=0), 0, 0, 0, 0]]])
+    stats = torch.tensor([[[inside.mean(), inside.std(correction=0), 0, 0, 0, 0, 7, 9, 0, 0]]])
     done = expert.normalise(raw, stats)
     assert bool((done[..., :3] == 0).all())
     torch.testing.assert_close(done[raw != 0].mean(), torch.tensor(0.0), atol=1e-4, rtol=0)
+
+
+def test_zero_background_is_normalised_as_nnunet_does(nnunet_folder):
+    """Without a mask the statistics are those of all voxels in the box around what is not zero."""
+    from common.data.intensity.volume import volume_stats
+
+    volume = torch.zeros(1, 20, 20, 20)
+    volume[:, 4:14, 3:15, 2:18] = crop(1, 10, 12, 16).abs() + 5
+    volume[:, 6:9, 3:15, 5:12] = 0  # air inside of the box
+    expert = load(nnunet_folder())
+    stats = torch.from_numpy(volume_stats(volume.numpy()))[None]
+    found = expert.normalise(volume[None], stats)[0, 0]
+    box = volume[0, 4:14, 3:15, 2:18]
+    torch.testing.assert_close(
+        found[4:14, 3:15, 2:18], (box - box.mean()) / box.std(correction=0), atol=1e-5, rtol=1e-4
+    )
+    assert float(found[7, 8, 8]) > -3  # by the statistics of what is not zero alone it would lie below
+
+
+class Place(nn.Module):
+    """Features: the mean place in voxels of what each of them stands for."""
+
+    def __init__(self, stride):
+        super().__init__()
+        self.pool = nn.AvgPool3d(stride)
+
+    def forward(self, x):
+        axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in x.shape[2:]), indexing="ij")
+        return self.pool(torch.stack(axes)[None])
+
+
+@pytest.mark.parametrize("shape", [(20, 16, 24), (9, 40, 33), (8, 8, 8)])
+def test_padding_leaves_features_in_their_place(shape):
+    """Whoever takes a map to cover the crop evenly finds each feature where it was computed."""
+    network = Place(8)
+    frame = Frame("RAS", (2, 1, 0), (None, None, None), (8, 8, 8))
+    spec = ExpertSpec("p", "nnunet", "nowhere", LABELS, ("T1",), task="ct")
+    expert = Expert(spec=spec, source=Opened(network, lambda x: [network(x)], frame, (Normalise("none"),), None, None))
+    raw = torch.zeros(1, 1, *shape)
+    (found,) = expert.features(raw, stats_of(raw), (1, 1, 1))
+    for axis, n in enumerate(shape):
+        count = found.shape[2 + axis]
+        assert count == max(1, round(n / 8))
+        places = found[0, 2 - axis].movedim(axis, 0).flatten(1)[:, 0]  # the expert reads z, y, x
+        wanted = (torch.arange(count) + 0.5) * n / count - 0.5
+        assert (places - wanted).abs().max() < 1e-4 + (n % 8 > 0) * 2  # the last one may reach into the padding
+        inner = wanted <= (-(-n // 8) * 8 - 4.5)
+        torch.testing.assert_close(places[inner & (wanted >= 3.5)], wanted[inner & (wanted >= 3.5)])
+
+
+def test_features_and_logits_of_one_pass_are_the_same(nnunet_folder):
+    folder = nnunet_folder(transpose=(1, 2, 0))
+    expert = load(folder)
+    raw = crop(2, 1, 17, 12, 21)
+    passes = []
+    expert.network.encoder.register_forward_hook(lambda *_: passes.append(1))
+    heard = expert.both(raw, stats_of(raw), (1, 1, 1))
+    assert len(passes) == 1 and expert.calls == 1
+    assert torch.equal(heard.logits, expert.logits(raw, stats_of(raw), (1, 1, 1)))
+    for ours, theirs in zip(heard.features, expert.features(raw, stats_of(raw), (1, 1, 1)), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_large_crop_is_asked_about_in_windows(nnunet_folder, monkeypatch):
+    import common.experts.windows as windows
+
+    expert = load(nnunet_folder())
+    raw = crop(1, 1, 36, 24, 16)
+    whole = expert.both(raw, stats_of(raw), (1, 1, 1))
+    sizes = []
+    expert.network.encoder.register_forward_hook(lambda _, given, __: sizes.append(given[0].shape[2:]))
+    monkeypatch.setattr(windows, "MOST_VOXELS", 16**3)
+    found = expert.both(raw, stats_of(raw), (1, 1, 1))
+    assert len(sizes) > 3 and all(s == (16, 16, 16) for s in sizes)  # the patch that it learned on
+    assert [f.shape for f in found.features] == [f.shape for f in whole.features]
+    assert found.logits.shape == whole.logits.shape
+    middle = (found.logits - whole.logits)[..., 6:-6, 6:-6, 4:-4]
+    assert float(middle.abs().mean()) < float(whole.logits.std()) / 2  # other instance statistics, the same places
+
+
+def test_folds_answer_as_one(nnunet_folder):
+    folder = nnunet_folder()
+    nnunet_folder("Dataset901_other", seed=1).joinpath("fold_0").rename(folder / "fold_1")
+    raw = crop(1, 1, 16, 16, 16)
+    alone = [load(folder, fold=f).logits(raw, stats_of(raw), (1, 1, 1)) for f in (0, 1)]
+    both = load(folder, fold=(0, 1))
+    assert both.spec.fold == (0, 1) and not torch.allclose(*alone)
+    torch.testing.assert_close(both.logits(raw, stats_of(raw), (1, 1, 1)), (alone[0] + alone[1]) / 2)
+    heard = both.both(raw, stats_of(raw), (1, 1, 1))
+    torch.testing.assert_close(heard.logits, (alone[0] + alone[1]) / 2)
+    first = load(folder, fold=0).features(raw, stats_of(raw), (1, 1, 1))
+    assert all(torch.equal(a, b) for a, b in zip(heard.features, first, strict=True))
+
+
+def test_nobody_s_orientation_is_said(nnunet_folder, caplog):
+    spec = describe_nnunet(nnunet_folder(reader="SimpleITKIO"), name="e", task="ct")
+    load_experts([spec])
+    assert "nobody says how its training scans lay" in caplog.text
 
 
 def test_frozen_after_a_backward_through_the_student(nnunet_folder):
@@ -306,7 +404,7 @@ def test_wrong_crops_are_refused(nnunet_folder):
     with pytest.raises(ExpertError, match="channels that this expert reads"):
         expert.features(raw, stats_of(raw), (1, 1, 1))
     with pytest.raises(ExpertError, match="statistics"):
-        expert.features(raw[:, :1], torch.zeros(1, 2, 6), (1, 1, 1))
+        expert.features(raw[:, :1], torch.zeros(1, 2, 10), (1, 1, 1))
 
 
 def test_specifications_are_checked():

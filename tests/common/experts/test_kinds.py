@@ -14,6 +14,7 @@ EXTRA = {"divisor": [16, 16, 8], "normalise": {"scheme": "range", "low": -57, "h
 SPEC = ExpertSpec(
     "e", "torchscript", "/x/e.ts", LabelSpace(("liver",)), ("CT",), task="ct", spacing=(1, 2.5, 3), extra=EXTRA
 )
+PROFILE = {"program": "p", "version": "2", "orientation": "LPS", "spacing": [1.5, 1.5, 3.0]}
 WRONG = {
     "name": (None, 5, ["a"], ""),
     "kind": ([], 5, "x"),
@@ -26,7 +27,9 @@ WRONG = {
     "orientation": ("$x", "RRR", 5, "RA", "ras", "RLS", ["R", "A", "S"], ""),
     "features": (5, [], "a\0"),
     "configuration": (5, {}),
-    "fold": (-1, 1.5, None, True, "../x", "", []),
+    "fold": (-1, 1.5, None, True, "../x", "", [], [0, 0], [0, "0"], [0, [1]], [-1], [0, "../x"], {"0": 1}),
+    "renamed": (None, [], 5, {"a": 5}, {"a": "spleen"}, {"a": "liver", "b": "liver"}),
+    "profile": ({}, [], 5, "totalsegmentator", {"program": "p", "version": "1", "orientation": "RAS"}),
     "checkpoint": (5, [], "../x.pt"),
     "sha256": (5, None, []),
     "trusted": (5, None),
@@ -63,8 +66,13 @@ def test_what_is_no_list_of_experts(content, tmp_path):
 
 
 def test_a_right_one_comes_back(tmp_path):
-    for spec in (SPEC, ExpertSpec("n", "nnunet", "/x", SPEC.labels, ("CT",), role="external", orientation=None)):
-        assert read_manifest(write_manifest(tmp_path / "experts.json", [spec])) == [spec]
+    whole = {"fold": [0, 2, "all"], "renamed": {"Leber": "liver"}, "profile": PROFILE, "role": "external"}
+    for more in ({"role": "external", "orientation": None}, whole):
+        other = ExpertSpec("n", "nnunet", "/x", SPEC.labels, ("CT",), **more)
+        assert read_manifest(write_manifest(tmp_path / "experts.json", [other])) == [other]
+    assert other.folds == (0, 2, "all") and SPEC.folds == (0,)
+    assert not {"renamed", "profile"} & set(SPEC.to_dict()), "older descriptions stay as they are"
+    assert read_manifest(write_manifest(tmp_path / "experts.json", [SPEC])) == [SPEC]
     assert SPEC.spacing == (1.0, 2.5, 3.0)
     assert ExpertSpec("n", "nnunet", "/x", SPEC.labels, ("CT",), task="ct", fold="all").fold == "all"
 

@@ -9,6 +9,7 @@ from common.data.datasets.datalist import Collection
 from common.data.datasets.dataset import Dataset
 from common.data.datasets.dataset_json import SPLITS, Case
 from common.experts.expert_set import ExpertSet
+from common.experts.features import Heard
 from common.labels import LabelSpace
 from common.methods.ka2er.network import KA2ER
 from common.methods.ka2er.student import KA2ERStudent
@@ -40,6 +41,9 @@ class FakeExpert(nn.Module):
         self.calls += 1
         return self.out(raw)
 
+    def both(self, raw, stats, spacing, axcodes="RAS"):
+        return Heard(self.features(raw, stats, spacing, axcodes), self.out(raw))
+
 
 def fake_experts():
     return ExpertSet(
@@ -70,7 +74,7 @@ def tiny_batch(tasks=(0, 1)):
     for b, task in enumerate(tasks):
         label[b, 0, 4:12, 6:20, 10:40] = 3 if task else 1
     raw = label * 0.7 + torch.randn(n, 1, *SIZE) * 0.1
-    stats = torch.zeros(n, 1, 6)
+    stats = torch.zeros(n, 1, 10)
     return {
         "image": raw - raw.mean(),
         "raw": raw,

@@ -76,7 +76,8 @@ def test_expert_answers_as_the_predictor_does(trained_by_nnunet, results, nnunet
     raw = oriented(trained_by_nnunet, "a", with_label=False)["image"]
     body = raw[:, :23, :, :22].as_tensor()  # what nnU-Net's crop to non-zero keeps of the RAS volume
     assert bool((body != 0).all())
-    stats = torch.tensor([[[body.mean(), body.std(correction=0), body.min(), body.max(), 0.0, 0.0]]])
+    stats = torch.tensor([[[body.mean(), body.std(correction=0), body.min(), body.max(), 0.0, 0.0,
+                           body.mean(), body.std(correction=0), body.min(), body.max()]]])  # fmt: skip
     ours = expert.logits(body[None], stats, (1.5, 3.0, 1.0), "RAS")[0]
     done = NNUNetPreprocessd(plan=planned, label=None)({"image": raw})["image"].as_tensor()
     with torch.no_grad():

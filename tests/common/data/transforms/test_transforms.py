@@ -54,7 +54,7 @@ class TestWholeChain:
         for item in items(pair, "training", limit=1):
             result = transform(item)
             assert result["image"].shape == result["raw"].shape == result["label"].shape == (1, 6, 7, 8)
-            assert result["stats"].shape == (1, 6) and result["stats"].dtype == torch.float32
+            assert result["stats"].shape == (1, 10) and result["stats"].dtype == torch.float32
             assert (
                 result["annotated"].tolist()
                 == {
@@ -248,8 +248,20 @@ class TestIntensity:
 
     def test_stats_equal_naive(self):
         stats = VolumeStatsd()({"image": meta(self.IMAGE)})["stats"]
-        assert np.allclose(stats, [naive_stats(c) for c in self.IMAGE], rtol=1e-4)
+        assert np.allclose(stats[:, :6], [naive_stats(c) for c in self.IMAGE], rtol=1e-4)
         assert type(stats) is torch.Tensor
+
+    def test_stats_of_the_box_are_nnunets(self):
+        """Zero background in the box counts, that around it does not; the box is that of all channels."""
+        from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
+
+        image = np.zeros((2, 9, 8, 7), np.float32)
+        image[0, 2:5, 1:4, 3:6] = np.random.default_rng(0).normal(100, 20, (3, 3, 3))
+        image[1, 6, 5, 1] = -5
+        cropped, *_ = crop_to_nonzero(image.copy())
+        assert cropped.shape == (2, 5, 5, 5)
+        wanted = [(c.mean(), c.std(), c.min(), c.max()) for c in cropped.astype(np.float64)]
+        assert np.allclose(VolumeStatsd()({"image": meta(image)})["stats"][:, 6:], wanted, rtol=1e-5)
 
     def test_stats_of_an_empty_channel(self):
         assert VolumeStatsd()({"image": torch.zeros(1, 3, 3, 3)})["stats"].abs().sum() == 0

@@ -33,7 +33,7 @@ class _Dataset:
     def __getitem__(self, index: int) -> list[dict[str, object]]:
         volume = torch.rand(1, 8, 6, 4)
         number = int(self.data[index]["task"] == "mr")
-        return [{"image": volume, "raw": volume, "stats": torch.zeros(1, 6), "task_id": number, "case": f"c{index}"}]
+        return [{"image": volume, "raw": volume, "stats": torch.zeros(1, 10), "task_id": number, "case": f"c{index}"}]
 
 
 def _run(handler: AttentionMaps) -> None:

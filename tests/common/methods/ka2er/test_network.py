@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from common.errors import ConfigError, ExpertError, PromptError
+from common.methods.ka2er.experts import expert_teacher
 from common.methods.ka2er.loss import KA2ERLoss
 from common.methods.ka2er.network import KA2ER, PROMPT_SOURCES, REGULARISERS
 from common.prompts import boxes_from_label
@@ -52,6 +53,17 @@ def test_only_the_batchs_own_experts_run_grouped_by_task(make):
     assert (ct.calls, mr.calls, general.calls) == (1, 2, 2)
     assert mr.seen == [(2, (1.5, 1.5, 2.0), "LPS"), (2, (1.0, 1.0, 1.0), "LPS")]
     assert ct.seen[0][0] == 1
+
+
+def test_features_and_teacher_come_from_one_pass(make):
+    network, batch = make.ka2er(prompt_source="none").eval(), make.batch((1, 0, 1))
+    ct, mr, general = network.experts
+    with torch.no_grad():
+        out = network(**batch)
+    assert (ct.calls, mr.calls, general.calls) == (1, 1, 1)
+    crop = network._crop(batch["raw"], batch["stats"], batch["task_id"], None, None)
+    alone = expert_teacher(network.experts, network.tasks, network.structures, crop)
+    assert torch.equal(out.expert_probabilities, alone.probabilities)
 
 
 def test_order_of_samples_does_not_matter(make):

@@ -1,0 +1,74 @@
+"""``experts check`` passes an expert that is heard as at home, and says what differs otherwise."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from common.errors import DataError, ExpertError
+from common.experts.answers.at_home import HomeNNUNet
+from tests.common.experts.answers.nnunets import decided, scan, spec_of
+from tests.nnunet_folders import write_folder
+from tools.experts.check import check
+from tools.experts.command import Experts
+
+
+@pytest.fixture
+def described(tmp_path: Path) -> tuple[Path, Path]:
+    """A description, and a scan that the expert can read."""
+    given = scan("LPS")
+    spec = spec_of(decided(write_folder(tmp_path, transpose=(2, 0, 1)), given, "RAS"))
+    (tmp_path / "expert.json").write_text(json.dumps(spec.to_dict()))
+    nib.save(nib.Nifti1Image(given[0].numpy(), np.asarray(given.affine)), tmp_path / "scan.nii.gz")
+    return tmp_path / "expert.json", tmp_path / "scan.nii.gz"
+
+
+def test_passes(described: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    expert, file = described
+    Experts().check(str(expert), str(file))
+    told = capsys.readouterr().out
+    assert "liver" in told and "all foreground" in told and "what the grid alone costs" in told
+
+
+def test_says_what_differs(described: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    expert, file = described
+    judge = HomeNNUNet.judge
+
+    def elsewhere(self: HomeNNUNet, given: Any) -> Any:
+        return judge(HomeNNUNet(replace(self.spec, orientation="PIR")), given)
+
+    monkeypatch.setattr(HomeNNUNet, "judge", elsewhere)
+    with pytest.raises(ExpertError, match="not heard as it speaks at home") as error:
+        Experts().check(str(expert), str(file))
+    assert "scan: foreground 0." in str(error.value)
+
+
+def test_what_was_found_is_written(described: tuple[Path, Path], tmp_path: Path) -> None:
+    expert, file = described
+    Experts().check(str(expert), str(file), mirroring=False, out=str(tmp_path / "found.json"))
+    (scan,) = json.loads((tmp_path / "found.json").read_text())["scans"].values()
+    assert scan["foreground"] >= 0.995 and set(scan["structures"]) == {"liver", "spleen"}
+
+
+def test_channels_in_files_of_any_name(tmp_path: Path) -> None:
+    given = scan("LPS", channels=2)
+    spec = spec_of(decided(write_folder(tmp_path, channel_names=("T1", "T2")), given, "RAS"))
+    (tmp_path / "expert.json").write_text(json.dumps(spec.to_dict()))
+    files = [tmp_path / "first.nii.gz", tmp_path / "b.nii.gz"]
+    for channel, file in zip(given.numpy(), files, strict=True):
+        nib.save(nib.Nifti1Image(channel, np.asarray(given.affine)), file)
+    (found,) = check(tmp_path / "expert.json", files, together=True)
+    assert not found.below
+    with pytest.raises(DataError):
+        check(tmp_path / "expert.json", files)
+
+
+def test_needs_a_scan(described: tuple[Path, Path]) -> None:
+    with pytest.raises(DataError, match="checked on a scan"):
+        Experts().check(str(described[0]))
