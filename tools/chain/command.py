@@ -10,6 +10,7 @@ from common.command_words import shown_option, shown_place
 from common.errors import ConfigError
 from common.integrity import verify
 
+from ..command_line import name_pairs
 from ..terminal import say
 from .evaluate import unscored
 from .plan import plan, takes_external
@@ -145,24 +146,8 @@ def _describe(folder: str, run: str) -> str:
     return f"a folder is described first: python -m tools experts describe {words}"
 
 
-def _pairs(value: str | Sequence[str]) -> list[str]:
-    """``<run>=<file>`` each; commas belong to a name or a file where no ``=`` follows."""
-    if not isinstance(value, str):
-        return [str(v) for v in value]
-    pairs, before = list[str](), ""
-    for part in value.split(","):
-        if "=" in part:
-            pairs.append(f"{before}{part}".strip())
-            before = ""
-        elif pairs and not Path(pairs[-1].partition("=")[2]).exists():
-            pairs[-1] += f",{part}"
-        else:
-            before += f"{part},"
-    return [*pairs, *([before.rstrip(",")] if before.rstrip(",") else [])]
-
-
 def _given(value: str | Sequence[str]) -> tuple[tuple[str, Path], ...]:
-    pairs = [pair.partition("=") for pair in _pairs(value)]
+    pairs = [pair.partition("=") for pair in name_pairs(value)]
     for run, _, file in pairs:
         if not run or not Path(file).is_file():
             folder = Path(file).is_dir()
