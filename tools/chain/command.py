@@ -20,7 +20,7 @@ from .step import ChainSettings
 from .text import plan_text, status_text
 from .trained import install_model, installs
 
-__all__ = ["Chain"]
+__all__ = ["Chain", "typed_overrides"]
 
 
 class Chain:
@@ -99,8 +99,8 @@ class Chain:
             given=_given(given),
             split=split,
             tracking=tracking,
-            stage1=_overrides(stage1),
-            stage2=_overrides(stage2),
+            stage1=typed_overrides(stage1),
+            stage2=typed_overrides(stage2),
             ignore_card=ignore_card,
         )
         steps = plan(settings)
@@ -158,7 +158,15 @@ def _given(value: str | Sequence[str]) -> tuple[tuple[str, Path], ...]:
     return tuple((run, Path(file)) for run, _, file in pairs)
 
 
-def _overrides(text: str) -> tuple[tuple[str, str], ...]:
+def typed_overrides(text: str) -> tuple[tuple[str, str], ...]:
+    """Overrides of a configuration as they were typed.
+
+    Args:
+        text: ``"--key value --other=value"``.
+
+    Raises:
+        ConfigError: when they are no pairs.
+    """
     try:
         words = [part for word in shlex.split(text) for part in (word.split("=", 1) if word[:2] == "--" else [word])]
     except ValueError as error:
