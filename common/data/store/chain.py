@@ -47,9 +47,9 @@ def digest(value: Any) -> str:
 
 
 def names(found: Mapping[str, Any]) -> list[str]:
-    """The classes of a chain's transforms, for people."""
+    """The classes of a chain's transforms, for people, after what was told of it."""
     parts = found["chain"].get("state", {}).get("transforms", [found["chain"]])
-    listed: list[str] = []
+    listed: list[str] = [str(found["told"])] if found.get("told") else []
     for part in (p for p in parts if isinstance(p, Mapping)):
         inner = part.get("state", {}).get("transforms")
         own = str(part.get("class", part.get("name", "?"))).rpartition(".")[2]
