@@ -168,8 +168,8 @@ def region_divergence(seen: Tensor, p: Tensor, floor: float = FLOOR) -> Tensor:
     Returns:
         ``[B]``.
     """
-    pairs = (torch.stack([1 - v, v], 2).flatten(0, 1) for v in (seen.clamp(1e-6, 1 - 1e-6), p))
-    return divergence(*pairs, floor).reshape(len(p), -1).mean(1)
+    one, other = (torch.stack([1 - v, v], 2).flatten(0, 1) for v in (seen.clamp(1e-6, 1 - 1e-6), p))
+    return divergence(one, other, floor).reshape(len(p), -1).mean(1)
 
 
 def gathered(q: Tensor, matrix: Tensor) -> Tensor:

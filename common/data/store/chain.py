@@ -22,7 +22,8 @@ __all__ = ["chain_json", "digest", "names"]
 FORMAT = 1
 _LIBRARIES = ("monai", "torch", "numpy", "scipy", "nibabel", "SimpleITK", "pydicom", "pillow", "scikit-image")
 _OURS = __name__.removesuffix(".data.store.chain")
-_VOLATILE = {"R", "_tracing"}  # states that change when a transform is used
+# states that change when a transform is used, and what decides whether a case is refused, not what is made of it
+_VOLATILE = {"R", "_tracing", "allow_missing_keys"}
 
 
 def chain_json(chain: Any) -> dict[str, Any]:

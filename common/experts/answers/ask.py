@@ -13,7 +13,11 @@ from monai.transforms import Transform
 
 from ...errors import ExpertError
 from ...geometry import Grid
+from ..claims import check_claims
 from ..expert_set import Expert, check_unchanged, hash_expert
+from ..frame import Frame
+from ..normalise import Normalise
+from ..sources import open_source
 from ..spec import ExpertSpec
 from .at_home import HomeAnswer, HomeNNUNet, sample
 from .record import LEVELS, decide, record, record_overlapping
@@ -22,7 +26,7 @@ from .windows import HomeWindows
 __all__ = ["AskExpertd", "found_in"]
 
 # whose code decides what an answer is
-_CODE = (HomeNNUNet, HomeAnswer, HomeWindows, Expert, sample, record, record_overlapping)
+_CODE = (HomeNNUNet, HomeAnswer, HomeWindows, Expert, Frame, Normalise, sample, record, record_overlapping)
 
 
 class AskExpertd(Transform):
@@ -60,8 +64,10 @@ class AskExpertd(Transform):
     def chain_identity(self) -> dict[str, Any]:
         """What decides the answer: not the expert's name, nor where it lies, nor the device."""
         spec, nnunet = self.spec, self.spec.kind == "nnunet"
-        own = {"mirroring": self.mirroring, "tile_step": self.tile_step, "nnunetv2": version("nnunetv2"),
-               "configuration": spec.configuration} if nnunet else {"spacing": spec.spacing, "extra": spec.extra}  # fmt: skip
+        own: dict[str, Any] = {"spacing": spec.spacing, "extra": spec.extra}
+        if nnunet:
+            own = {"mirroring": self.mirroring, "tile_step": self.tile_step, "configuration": spec.configuration,
+                   "nnunetv2": version("nnunetv2")}  # fmt: skip
         return {"kind": spec.kind, "files": self.files, "orientation": spec.orientation, "channels": len(spec.channels),
                 "structures": len(spec.labels), "exclusive": spec.labels.exclusive, "code": _CODE, **own}  # fmt: skip
 
@@ -84,6 +90,7 @@ class AskExpertd(Transform):
     def _opened(self) -> HomeNNUNet | HomeWindows:
         if self.spec.kind != "nnunet":
             return HomeWindows(self.spec, device=self.device)
+        check_claims(self.spec, open_source(self.spec))
         return HomeNNUNet(self.spec, self.folds, self.mirroring, self.tile_step, self.device)
 
 

@@ -133,6 +133,9 @@ class AnswersLoss(nn.Module):
         self.weights = tuple(float(given.get(n, 1.0)) for n in names)
         self.label_weight, self.temperature, self.floor, self.dice = label_weight, temperature, floor, dice
 
+    def set_progress(self, done: float) -> None:
+        """Nothing: no weight of this loss changes while training goes on."""
+
     def forward(self, outputs: Any, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Judge a step.
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from ...data.intensity.volume import volume_stats
 from ...errors import ExpertError
 from ...geometry import Grid
+from ..claims import check_claims
 from ..expert_set import Expert
 from ..sources import open_source
 from ..spec import ExpertSpec
@@ -48,7 +49,9 @@ class HomeWindows:
         if self.spec.kind == "nnunet":
             raise ExpertError("an nnU-Net answers in nnU-Net's own way", where=self.spec.name, got=self.spec.kind,
                               expected="bundle or torchscript")  # fmt: skip
-        self._expert = Expert(spec=self.spec, source=open_source(self.spec)).to(self.device)
+        source = open_source(self.spec)
+        check_claims(self.spec, source)
+        self._expert = Expert(spec=self.spec, source=source).to(self.device)
 
     def answer(self, scan: MetaTensor) -> HomeAnswer:
         """Ask about a whole scan.
@@ -63,7 +66,9 @@ class HomeWindows:
         if scan.ndim != 4 or scan.shape[0] != len(spec.channels):
             raise ExpertError("the scan has other channels than the expert", where=spec.name, got=tuple(scan.shape),
                               expected=f"[{len(spec.channels)}, X, Y, Z]")  # fmt: skip
-        turned = scan if spec.orientation is None else Orientation(axcodes=spec.orientation, labels=None)(scan)
+        turned: MetaTensor = scan
+        if spec.orientation is not None:
+            turned = Orientation(axcodes=spec.orientation, labels=None)(scan)  # type: ignore[assignment]
         grid, raw = Grid.of(turned), turned.as_tensor().float()
         stats = torch.from_numpy(volume_stats(raw.numpy(), spec.name))
         place = expert.frame.place(grid.shape, grid.spacing, spec.orientation or grid.axcodes, resample=True)
