@@ -27,8 +27,8 @@ ORDER = {
     "common.layers": "attention channel_norm frozen_features gating image_channels instance_norm lora memory_format"
     " pixel_decoder sam_adapters same_weights slice_by_slice window_mask | fusion",
     "common.backbones": "mae nnunet sam skresnet swin_unet swin_unetr | hsam sam2 sam3d",
-    "common.experts": "bundle_config frame kinds normalise script trust | spec | fit sources | answers claims | expert_set"
-    " | describe ensemble export",
+    "common.experts": "bundle_config frame kinds normalise script trust | spec | fit sources | claims | expert_set"
+    " | answers describe ensemble export",
     "common.engine": "inference run | monitor | evaluation | interactive | training",
     "common.methods": "ic_moe ka2er m4oe sam_med3d_moe samora",
     "common.methods.samora": "base unchanged | stage_one stage_two",

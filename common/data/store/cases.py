@@ -42,6 +42,7 @@ class StoredCases(Dataset[Any]):
             :class:`~common.data.store.layout.Reading`; slices when None.
         transform: random parts, of one item.
         keys: entries that hold paths.
+        told: what these are, for listings, where the chain alone does not tell.
 
     Raises:
         DataError: when a case cannot be prepared, or there is no room for it.
@@ -56,6 +57,7 @@ class StoredCases(Dataset[Any]):
         reading: Reading | Sequence[int] | int | None = None,
         transform: Callable[..., Any] | None = None,
         keys: Sequence[str] = KEYS,
+        told: str = "",
     ) -> None:
         self.data, self.preprocessing, self.store, self.transform = list(data), preprocessing, store, transform
         self.reading = _reading(reading)
@@ -69,7 +71,7 @@ class StoredCases(Dataset[Any]):
         jobs = [Job(first[n], self.chain, n, sources.size(first[n], keys)) for n in missing]
         sources.save()  # reading all files is remembered, whatever becomes of the rest
         fill(jobs, preprocessing, store, self.reading)
-        store.used(self.chain, described)
+        store.used(self.chain, {**described, "told": told} if told else described)
 
     def __len__(self) -> int:
         """Number of cases."""
@@ -93,7 +95,10 @@ class StoredCases(Dataset[Any]):
         try:
             return read(self.case(position))
         except DamagedEntryError as error:
-            self._spoilt(self._folder(position), error)
+            folder = self._folder(position)
+            if isinstance(error.where, Path) and not error.where.is_relative_to(folder):
+                raise  # of another store, whose cases are read at the same time
+            self._spoilt(folder, error)
             return read(self.case(position))
 
     def case(self, position: int) -> dict[Hashable, Any]:
