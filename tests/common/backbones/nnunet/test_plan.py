@@ -8,7 +8,8 @@ import shutil
 import pytest
 
 from common.backbones.nnunet.fingerprint import to_nnunet
-from common.backbones.nnunet.plan import nnunet_name, plan, plan_of_model, read_plan
+from common.backbones.nnunet.plan import plan, plan_of_model, read_plan
+from common.backbones.nnunet.planner import nnunet_name
 from common.card import ModelCard, save_weights
 from common.errors import AmalgamationError, ConfigError, DataError, WeightError
 
