@@ -65,8 +65,8 @@ def amalgamate(
         out: where everything goes.
         preset: sizes: ``paper``, ``laptop``, ``demo``, ``smoke`` and what else the bundle's ``chain.json`` has.
         student: ``nnunet`` or ``swin_unetr``.
-        start_from: name of the expert whose plans and weights an nnU-Net student takes; ``auto``: of the nnU-Nets that
-            read all scans that with most structures, if there is one; ``none``.
+        start_from: name of the expert whose plans and weights an nnU-Net student takes; ``none``; ``auto`` takes the
+            nnU-Net that reads most kinds of scans, CT before others, and knows most structures.
         labels_used: ``all``, ``none``, or how many label maps of each task teach.
         held_back: share of each task's scans that is kept for scoring, where there is no test split.
         orientation: how the training files of nnU-Nets that are described here lay, ``RAS`` or ``LPS``, for example.

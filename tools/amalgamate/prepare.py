@@ -9,6 +9,7 @@ from typing import Any
 from common.data.datasets.datalist import Collection
 from common.errors import ConfigError, DataError
 from common.experts.spec import ExpertSpec, write_manifest
+from common.modalities import is_ct
 
 from ..terminal import console, say
 from .gather import gather
@@ -86,8 +87,8 @@ def started(specs: Sequence[ExpertSpec], collection: Collection, given: str, stu
     """
     fitting = [s for s in specs if s.kind == "nnunet" and s.labels.exclusive]
     if given == "auto":
-        whole = [s for s in fitting if not any(unread(s, d) for d in collection.datasets)]
-        return max(whole, key=_structures).name if whole and student == "nnunet" else ""
+        own = [(_rank(s, collection), s.name) for s in fitting if s.configuration != "2d"]
+        return max(own)[1] if own and student == "nnunet" else ""
     if given == "none":
         return ""
     if given not in [s.name for s in fitting]:
@@ -96,5 +97,7 @@ def started(specs: Sequence[ExpertSpec], collection: Collection, given: str, stu
     return given
 
 
-def _structures(spec: ExpertSpec) -> int:
-    return len(spec.labels)
+def _rank(spec: ExpertSpec, collection: Collection) -> tuple[int, bool, int]:
+    """How much a student gets of an expert's plans: scans' kinds that it reads, CT's intensities, its structures."""
+    read = [d for d in collection.datasets if not unread(spec, d)]
+    return len(read), any(is_ct(c) for d in read for c in d.channels), len(spec.labels)
