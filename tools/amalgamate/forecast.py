@@ -71,10 +71,11 @@ def _step(work: Work, scans: Sequence[Mapping[str, Any]], count: int) -> dict[st
         trainer._process_function(trainer, batch)
         seconds.append(time.monotonic() - began)
     given = parser.get_parsed_content("max_steps")
-    length = trainer.state.epoch_length or len(trainer.data_loader)
-    fixed = parser.get_parsed_content("iterations_per_epoch") is not None
-    epoch = length if fixed else math.ceil(length * count / max(1, len(scans)))
-    return {"step": min(seconds), "steps": int(given or epoch * trainer.state.max_epochs)}
+    fixed, samples, batch_size, epochs = (
+        parser.get_parsed_content(k) for k in ("iterations_per_epoch", "samples_per_case", "batch_size", "max_epochs")
+    )
+    epoch = fixed or math.ceil(count * samples / batch_size)
+    return {"step": min(seconds), "steps": int(given or epoch * epochs)}
 
 
 def hours(found: Mapping[str, Any]) -> tuple[float, float]:

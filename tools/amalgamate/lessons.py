@@ -12,7 +12,7 @@ from common.data.datasets.datalist import Collection
 from common.data.datasets.dataset import Dataset
 from common.data.datasets.naming import Doubt, name_doubts
 from common.errors import DataError, ExpertError, few
-from common.experts.fit import check_expert
+from common.experts.fit import check_expert, reads
 from common.experts.spec import ExpertSpec
 
 __all__ = ["HARDLY", "LABELS", "Lesson", "check_taught", "doubts", "lessons", "lessons_table", "unlearnt", "unread"]
@@ -50,12 +50,14 @@ class Lesson(NamedTuple):
 
 def unread(spec: ExpertSpec, dataset: Dataset) -> str:
     """Why an expert cannot read a data set's scans; empty when it can."""
-    names = tuple(dict.fromkeys(map(dataset.modality_of, dataset.cases())))
+    names = tuple(dict.fromkeys(map(dataset.modality_of, dataset.cases()))) or ("",)
+    if all(reads(spec, dataset.channels, name) for name in names):
+        return ""
     try:
         check_expert(replace(spec, role="task", task=dataset.name), dataset.channels, None, modalities=names)
     except ExpertError as error:
         return f"{error.problem}: it reads {error.got}, they are {error.expected}"
-    return ""
+    return f"it reads {', '.join(spec.channels)}, they are {', '.join(dataset.channels)}"
 
 
 def lessons(specs: Sequence[ExpertSpec], collection: Collection, seen: Seen | None = None) -> list[Lesson]:

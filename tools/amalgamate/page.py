@@ -107,7 +107,9 @@ def _overview(
     if cost:
         others = [v for k, v in cost.items() if k]
         tiles.append(Tile("One pass", f"{cost['']:.1f} s", "the student’s, of a scan that was held back"))
-        tiles.append(Tile("All passes", f"{sum(others):.1f} s", f"{len(others)} experts, one after another"))
+        tiles.append(
+            Tile("All passes", f"{sum(others):.1f} s", f"{len(others)} experts, one after another, each as at home")
+        )
     scored = [v for v in found if math.isfinite(v.student)]
     if scored:
         mean = sum(v.student for v in scored) / len(scored)
