@@ -11,7 +11,7 @@ from typing import Any
 from monai.data import CacheDataset
 from torch.utils.data import Dataset
 
-from ...errors import DataError
+from ...errors import DataError, cause_of
 from ..datasets.dataset_json import case_name
 from .chain import chain_json, digest
 from .entry import DamagedEntryError, StoredArray, read_entry
@@ -94,11 +94,11 @@ class StoredCases(Dataset[Any]):
         """What ``read`` makes of a case; once more when the case proves damaged and was prepared again."""
         try:
             return read(self.case(position))
-        except DamagedEntryError as error:
-            folder = self._folder(position)
-            if isinstance(error.where, Path) and not error.where.is_relative_to(folder):
-                raise  # of another store, whose cases are read at the same time
-            self._spoilt(folder, error)
+        except (DamagedEntryError, RuntimeError) as error:
+            damage, folder = cause_of(error, DamagedEntryError), self._folder(position)
+            if damage is None or (isinstance(damage.where, Path) and not damage.where.is_relative_to(folder)):
+                raise  # something else, or of another store, whose cases are read at the same time
+            self._spoilt(folder, damage)
             return read(self.case(position))
 
     def case(self, position: int) -> dict[Hashable, Any]:

@@ -101,7 +101,7 @@ class MapAnswersd(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return ``label`` ``[1, X, Y, Z]`` of the student's indices, ``positions`` and ``disputed``."""
-        heard = [(_whole(self.answers[e].case(p)["answer"]), self.judges[e]) for e, p in data["parts"].items()]
+        heard = [(self.answers[e].read(p, _answer), self.judges[e]) for e, p in data["parts"].items()]
         found = one_map([a for a, _ in heard], [j for _, j in heard], self.structures)
         placed = self.positions({"label": found.classes[None].float()})
         return {**placed, "disputed": found.disputed}
@@ -145,5 +145,6 @@ class StoredMaps(StoredCases):
         return digest([[e, self.answers[e].chain, self.answers[e].names[p]] for e, p in item["parts"].items()])
 
 
-def _whole(answer: Any) -> Any:
+def _answer(case: Mapping[Hashable, Any]) -> Any:
+    answer = case["answer"]
     return answer.whole() if isinstance(answer, StoredArray) else answer
