@@ -43,7 +43,7 @@ def lesson_map(found: Sequence[Lesson], colours: Mapping[str, str]) -> Element |
             if one is not None:
                 parts.append(_disc(one, left + _STEP * (number + 0.5), y, colours.get(expert, "run1")))
     frame = {"class": "figure wide", "viewBox": f"0 0 {width:.0f} {height:.0f}", "role": "img",
-             "style": f"max-width:{width:.0f}px!important;margin:0", "aria-label": "what each expert teaches"}  # fmt: skip
+             "style": f"max-width:{width:.0f}px!important;margin:0", "aria-label": "who teaches what"}  # fmt: skip
     return shape("svg", frame, parts=parts)
 
 
