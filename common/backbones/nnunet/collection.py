@@ -26,7 +26,7 @@ from .network import PLANAR, NNUNetResults, channel_names, plan_managers, quiet,
 from .plan import READERS, Plan, for_planner, read_plan
 from .planner import nnunet_name, run_planner, write_json
 
-__all__ = ["Start", "plan_collection"]
+__all__ = ["Start", "free_name", "plan_collection"]
 
 logger = logging.getLogger(__name__)
 
@@ -233,7 +233,7 @@ def _plans(
             own = [*scans.normalised(modality)]
         name = next((n for n, other in known.items() if other == own), None)
         if name is None:
-            name = _free(chosen, modality, plans["configurations"])
+            name = free_name(chosen, modality, plans["configurations"])
             plans["configurations"][name] = {
                 "inherits_from": chosen, "data_identifier": f"{plans['plans_name']}_{name}",
                 "normalization_schemes": own[0], "use_mask_for_norm": own[1],
@@ -298,7 +298,8 @@ def _taken(collection: Collection, scans: _Scans, start: Start) -> dict[str, Any
     return plans
 
 
-def _free(configuration: str, modality: str, taken: Mapping[str, Any]) -> str:
+def free_name(configuration: str, modality: str, taken: Mapping[str, Any]) -> str:
+    """A name for a modality's own configuration that no other has, and that a folder may have."""
     word = re.sub(r"[^0-9a-z]+", "", modality.lower()) or "other"
     names = (f"{configuration}_{word}{number or ''}" for number in range(len(taken) + 1))
     return next(name for name in names if name not in taken)

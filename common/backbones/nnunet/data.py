@@ -142,7 +142,8 @@ class NNUNetRestored(Transform):
     Args:
         plan: plans, labels and configuration.
         pred: key of the logits ``[K+1, a, b, c]``; becomes ``[1, X, Y, Z]`` with the history of ``image``.
-        image: the preprocessed image, whose orientation is undone later by ``RestoreGridd``.
+        image: the preprocessed image, whose orientation is undone later by ``RestoreGridd``; it gets the affine of the
+            oriented scan back, which its history belongs to.
     """
 
     def __init__(self, *, plan: Plan, pred: str = "pred", image: str = "image") -> None:
@@ -155,9 +156,11 @@ class NNUNetRestored(Transform):
         from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 
         properties = parse_object(data["nnunet"], error=DataError, finite=False)
+        logits = torch.as_tensor(data[self.pred]).detach().cpu()
+        logits = logits.as_tensor() if isinstance(logits, MetaTensor) else logits
         with quiet():
             seg = convert_predicted_logits_to_segmentation_with_correct_shape(
-                torch.from_numpy(_array(data[self.pred])).float(),
+                logits if logits.dtype == torch.float16 else logits.float(),  # as nnU-Net: ties are its ties
                 self.manager,
                 self.config,
                 self.labels,
@@ -167,10 +170,12 @@ class NNUNetRestored(Transform):
         flat = properties["dim"] == 2
         volume = torch.from_numpy(np.ascontiguousarray(seg[0].T if flat else seg.transpose(2, 1, 0)))[None]
         image = data[self.image]
-        restored = MetaTensor(volume).copy_meta_from(image) if isinstance(image, MetaTensor) else volume
-        if isinstance(restored, MetaTensor) and "affine" in properties:
-            restored.affine = torch.tensor(properties["affine"], dtype=torch.float64)
-        return {**data, self.pred: restored}
+        if not isinstance(image, MetaTensor):
+            return {**data, self.pred: volume}
+        restored, image = MetaTensor(volume).copy_meta_from(image), MetaTensor(image).copy_meta_from(image)
+        for one in (restored, image) if "affine" in properties else ():
+            one.affine = torch.tensor(properties["affine"], dtype=torch.float64)
+        return {**data, self.pred: restored, self.image: image}
 
 
 class NNUNetPatchd(Randomizable, Transform):

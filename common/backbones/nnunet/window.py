@@ -100,7 +100,7 @@ class NNUNetTiles(Inferer):
             raise ConfigError("there is no such axis to mirror", where="mirror", got=list(mirror))
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Logits ``[B, K+1, a, b, c]`` of preprocessed volumes ``[B, C, a, b, c]``."""
+        """Logits ``[B, K+1, a, b, c]`` of preprocessed volumes ``[B, C, a, b, c]``, in nnU-Net's 16 bits."""
         boxes = kwargs.get("boxes", inputs.meta.get("boxes") if isinstance(inputs, MetaTensor) else None)
         if boxes is not None and not bool(torch.isnan(torch.as_tensor(boxes)).all()):
             raise PromptError("this student is an nnU-Net and reads no boxes", got="boxes", expected="an image alone",
@@ -109,7 +109,7 @@ class NNUNetTiles(Inferer):
         predictor = self._predictor(network, plain.device)
         with quiet():
             found = [predictor.predict_sliding_window_return_logits(image) for image in plain]
-        return torch.stack(found).to(plain.device).float()
+        return torch.stack(found).to(plain.device)
 
     def _predictor(self, network: Any, device: torch.device) -> Any:
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor

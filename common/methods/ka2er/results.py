@@ -12,6 +12,7 @@ import ignite.distributed as idist
 import torch
 from torch import Tensor
 
+from ...backbones.nnunet.collection import free_name
 from ...backbones.nnunet.plan import Plan
 from ...card import ModelCard
 from ...contract import Contract
@@ -111,7 +112,7 @@ def _parts(plan: Plan, card: ModelCard, contract: Contract) -> tuple[dict[str, A
     for (configuration, left), modalities in groups.items():
         own = configuration
         if any(part.configuration == configuration for part in parts):
-            own = f"{configuration}_{len(parts)}"
+            own = free_name(plan.configuration, modalities[0], plans["configurations"])
             plans["configurations"][own] = {"inherits_from": configuration}
         entry: Mapping[str, Any] = contract.modalities.get(modalities[0], {})
         channels = tuple(map(str, entry.get("channels") or plan.channels))
