@@ -86,10 +86,10 @@ def amalgamate(
     work = prepare(
         experts, scans, labels, Path(out), structures=read_structures(structures), share=held_back, trust=trust,
         orientation=orientation, start_from=start_from,
-        wanted={"preset": preset, "student": student, "labels_used": str(labels_used), "seed": seed, "check": check,
-                "pack": pack, "train": typed_overrides(train)},
+        wanted={"preset": preset, "student": student, "labels_used": str(labels_used), "seed": seed,
+                "train": typed_overrides(train)},
     )  # fmt: skip
-    steps = plan(work)
+    steps = plan(work, check=check, pack=pack)
     record = Record.open(work.out, work.settings, steps)
     with record.lock():
         first = [s for s in steps if s.id in BEFORE[:2]]

@@ -18,26 +18,29 @@ BEFORE = ("check", "forecast", "answers")
 """Steps before the training."""
 
 
-def plan(work: Work) -> list[Step]:
+def plan(work: Work, *, check: bool = True, pack: bool = True) -> list[Step]:
     """All steps, in order.
 
     Args:
         work: the folder, with its collection and experts.
+        check: first ask each nnU-Net on one scan whether it is heard as at home.
+        pack: at last write the self-contained bundle.
 
     Raises:
         ConfigError: for an unknown preset, or a configuration that is not there.
     """
-    given = (work.file, work.manifest, *(f for d in work.collection.datasets for f in data_files(d)))
+    data = (work.manifest, *(f for d in work.collection.datasets for f in data_files(d)))
+    given = (work.file, *data)
     steps = []
-    if work.wanted.check:
+    if check:
         steps.append(alone(work, "check", "Whether the experts are heard as at home", given))
     steps.append(alone(work, "forecast", "What it will take", given, after=steps))
     steps.append(alone(work, "answers", "The experts' answers", given, after=steps))
-    student = _student(work, given)
+    student = _student(work, data)
     exported = student.output_dir / "model.pt"
     scores = alone(work, "scores", "Scores on the scans held back", (*given, exported), after=[student])
     steps += [student, scores]
-    if work.wanted.pack:
+    if pack:
         steps.append(_packed(work, exported))
     return steps
 

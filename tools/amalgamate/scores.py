@@ -116,16 +116,16 @@ class _Expert:
 
 def _map(file: Path, case: str) -> Tensor:
     """A map of indices ``[X, Y, Z]``."""
-    found: Tensor = LoadCased(keys="pred")({"pred": str(file), "case": case})["pred"]
-    return torch.as_tensor(found)[0].round().long()
+    found: MetaTensor = LoadCased(keys="pred")({"pred": str(file), "case": case})["pred"]
+    return found.as_tensor()[0].round().long()
 
 
 def _truth(entry: Mapping[str, Any], collection: Collection) -> Tensor | None:
     if "label" not in entry:
         return None
     data = LoadCased(keys=["image", "label"])({str(k): v for k, v in entry.items()})
-    found: Tensor = MapLabelsd(keys="label", dataset_dir=collection)(data)["label"]
-    return torch.as_tensor(found)[0].round().long()
+    found: MetaTensor = MapLabelsd(keys="label", dataset_dir=collection)(data)["label"]
+    return found.as_tensor()[0].round().long()
 
 
 def _united(answer: Answer, labels: LabelSpace) -> Tensor:

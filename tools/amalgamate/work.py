@@ -36,8 +36,6 @@ class Wanted:
         labels_used: ``all``, ``none``, or how many labelled scans of each task teach.
         seed: of the training.
         train: further knobs of the training, as they were typed.
-        check: ask each nnU-Net on one scan whether it is heard as at home.
-        pack: write the self-contained bundle.
 
     Raises:
         ConfigError: for a value that is none.
@@ -49,8 +47,6 @@ class Wanted:
     labels_used: str = "all"
     seed: int = 0
     train: tuple[tuple[str, str], ...] = ()
-    check: bool = True
-    pack: bool = True
 
     def __post_init__(self) -> None:
         if self.student not in OWN:
@@ -186,5 +182,5 @@ class Work:
         Raises:
             ConfigError: when it cannot be read.
         """
-        hint = f"python -m tools amalgamate {shown_option('out', self.out)} --only {step}"
+        hint = f"python -m tools amalgamate {shown_option('out', self.out)} {shown_option('only', step)}"
         return read_object(self.out / step / f"{step}.json", error=ConfigError, finite=False, hint=hint)

@@ -85,7 +85,7 @@ def test_rows_that_are_none_are_refused(change: dict[str, Any]) -> None:
 
 def test_the_map_has_a_disc_for_each_lesson_that_is_read() -> None:
     found = [Lesson("a", "ct", "CT", "liver", 4, 4), Lesson("a", "ct", "CT", "rib", 4, 1),
-             Lesson("a", "ct", "CT", "femur", 4, 0), Lesson("a", "mr", "MR", "liver", 0, None, "it does not")]  # fmt: skip
+             Lesson("a", "ct", "CT", "femur", 4, 0), Lesson("a", "mr", "MR", "liver", 0, None, "x")]  # fmt: skip
     drawing = lesson_map(found, {"a": "run1"})
     assert drawing is not None
     radii = [float(c.attrib["r"]) for c in drawing.iter("circle")]

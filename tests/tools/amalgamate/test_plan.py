@@ -19,17 +19,17 @@ from tools.amalgamate.plan import BEFORE, plan, waiting_for_none
 from tools.amalgamate.work import Wanted, Work
 
 
-def work_in(out: Path, **wanted: object) -> Work:
+def work_in(out: Path) -> Work:
     specs = [expert("a", "liver"), expert("b", "spleen")]
     gather([Folder("ct", write_scans(out.parent / "scans", 4))], [], specs, out / "collection")
     write_manifest(out / "experts.json", specs)
-    return Work(out, Wanted(preset="smoke", **wanted))  # type: ignore[arg-type]
+    return Work(out, Wanted(preset="smoke"))
 
 
 def test_the_order_is_check_forecast_ask_train_score_pack(tmp_path: Path) -> None:
     steps = plan(work_in(tmp_path / "out"))
     assert [s.id for s in steps] == ["check", "forecast", "answers", "student", "scores", "bundle"]
-    assert [s.id for s in plan(work_in(tmp_path / "out", check=False, pack=False))][0] == "forecast"
+    assert plan(work_in(tmp_path / "out"), check=False, pack=False)[0].id == "forecast"
     done: set[str] = set()
     for step in steps:
         assert done.issuperset(step.needs)
@@ -43,7 +43,7 @@ def test_every_scan_is_an_input(tmp_path: Path) -> None:
     (student,) = [s for s in plan(work_in(tmp_path / "out")) if s.id == "student"]
     files = {p.resolve() for p in student.inputs}
     assert files >= {p.resolve() for p in (tmp_path / "scans").iterdir()}
-    assert {"wanted.json", "experts.json", "dataset.json"} <= {p.name for p in files}
+    assert {"experts.json", "dataset.json"} <= {p.name for p in files}
 
 
 @pytest.mark.parametrize("name", ["-x", "$x #1", "@x", "%x", "a,b", "[x]", "12345", "it's", "a b"])
