@@ -174,7 +174,7 @@ class AnswersLoss(nn.Module):
             rows = targets["answered"][:, i].nonzero().flatten()
             if not len(rows) or not weight:
                 continue
-            one, two = self._heard(judge, parts[i][rows], cool[rows], q[rows])
+            one, two = self._heard(judge, _rows(parts[i], rows), _rows(cool, rows), _rows(q, rows))
             kl, dice = kl.index_add(0, rows, weight * one), dice.index_add(0, rows, weight * two)
             total = total.index_add(0, rows, total.new_full((len(rows),), weight))
         if self.label_weight:
@@ -187,7 +187,7 @@ class AnswersLoss(nn.Module):
 
     def _heard(self, judge: Judge, answer: Tensor, cool: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         """Divergence and Dice loss ``[n]`` of the samples that an expert answered."""
-        matrix = judge.matrix.to(q)
+        matrix = judge.matrix
         if not judge.exclusive:
             p = answer.float() / LEVELS
             p = p if judge.place is None else p[:, list(judge.place)]
@@ -214,11 +214,12 @@ class AnswersLoss(nn.Module):
             known = [n for n, a in zip(self.structures, pattern[1:].tolist(), strict=True) if a]
             if not known:
                 raise LabelError("a label that annotates no structure teaches nothing", where="annotated")
-            matrix = terms(known, self.structures).to(q)
-            label = targets["label"][rows, 0].long()
-            p = nn.functional.one_hot(matrix.argmax(0)[label], len(known) + 1).movedim(-1, 1).to(q.dtype)
-            seen = gathered(q[rows], matrix)
-            found.append((rows, divergence(seen, p, 0.0), overlap(seen, p)))
+            matrix = terms(known, self.structures)
+            label = matrix.argmax(0).to(q.device)[_rows(targets["label"], rows)[:, 0].long()]
+            seen = gathered(_rows(q, rows), matrix)
+            p = nn.functional.one_hot(label, len(known) + 1).movedim(-1, 1).to(q.dtype)
+            surprise = -seen.gather(1, label[:, None]).clamp(min=1e-9).log()  # the divergence from certainty
+            found.append((rows, surprise.flatten(1).mean(1), overlap(seen, p)))
         return found
 
     def _check(self, logits: Tensor, targets: Mapping[str, Tensor]) -> None:
@@ -241,6 +242,11 @@ class AnswersLoss(nn.Module):
                                  expected=f"0..{len(self.structures)}")  # fmt: skip
             if not bool(annotated.gather(1, label).all()):
                 raise LabelError("a label map holds classes that its case is not annotated for", got=annotated.tolist())
+
+
+def _rows(values: Tensor, rows: Tensor) -> Tensor:
+    """Some samples of a batch; all of them are not copied."""
+    return values if len(rows) == len(values) else values[rows]
 
 
 def _at(targets: Mapping[str, Tensor], space: Sequence[int]) -> dict[str, Tensor]:
