@@ -175,7 +175,7 @@ def _describe(folder: Path, card: ModelCard, scores: Sequence[Mapping[str, Any]]
         said = {"structures": list(card.labels.names), "channels": list(card.channels), **settings}
         inference["model"]["defaults"] = inert({**before, **said, "exclusive": card.labels.exclusive})
         write_json(folder / "configs" / "inference.json", inference)
-    if "plans" in settings:
+    if "plans" in settings and "fallback" in inference.get("plan", {}):
         plans = {**settings["plans"], "configuration": settings["configuration"]}
         write_json(folder / "configs" / "plans" / "plans.json", plans)
         write_json(folder / "configs" / "plans" / "dataset.json", settings["dataset_json"])
@@ -192,11 +192,11 @@ def _describe(folder: Path, card: ModelCard, scores: Sequence[Mapping[str, Any]]
 
 def _shape(shape: list[int], before: Mapping[str, Any], settings: Mapping[str, Any]) -> list[int]:
     """The window of a model: its own, or the metadata's with the image size replaced."""
+    if settings.get("roi_size"):
+        return [int(n) for n in settings["roi_size"]]
     if "plans" in settings:
         patch = settings["plans"]["configurations"][settings["configuration"]]["patch_size"]
         return [int(n) for n in reversed(patch)]
-    if settings.get("roi_size"):
-        return [int(n) for n in settings["roi_size"]]
     for was, now in ((before, settings), (before.get("network", {}), settings.get("network", {}))):
         old, new = was.get("image_size"), now.get("image_size")
         if isinstance(old, int) and isinstance(new, int):

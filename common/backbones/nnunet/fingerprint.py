@@ -49,7 +49,7 @@ class _Reader:
         if file is not None:
             return self._read([file], None)
         if self.foreground is not None:
-            return self._turned(self.foreground(self.case))
+            return self._turned(self.foreground(self.case).float())  # nnU-Net writes -1 into it
         image, properties = self._read(self.case.images, self.channels)
         return np.zeros_like(image[:1]), properties
 
