@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -10,10 +12,11 @@ import pytest
 
 from common.data.datasets.dataset import Dataset
 from common.data.datasets.dataset_json import SPLITS, Case
-from common.errors import ConfigError, DataError
+from common.errors import AmalgamationError, ConfigError, DataError
 from common.labels import LabelSpace
 from tests.tools.amalgamate.made import expert, write_scans
 from tests.tools.empty_dataset import empty_dataset
+from tests.tools.test_hostile_names import FILES, NAMES
 from tools.amalgamate.gather import gather, held_back
 from tools.amalgamate.given import Folder
 
@@ -93,6 +96,33 @@ def test_scans_that_nobody_reads_or_names_are_refused(tmp_path: Path) -> None:
         gather([Folder("ct", folder)], [], [CT, expert("r", "whole", exclusive=False)], tmp_path / "out")
     with pytest.raises(ConfigError, match="between 0 and 1"):
         gather([Folder("ct", folder)], [], [CT], tmp_path / "out", share=1.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_a_configuration_would_obey_are_refused(name: str, tmp_path: Path) -> None:
+    folder = write_scans(tmp_path / "x", 2)
+    with pytest.raises(AmalgamationError, match="cannot be the name of a"):
+        gather([Folder(name, folder)], [], [CT], tmp_path / "out")
+    assert not (tmp_path / "outside").exists() and not list(tmp_path.rglob("dataset.json"))
+
+
+def test_scans_may_be_called_as_they_like(tmp_path: Path) -> None:
+    folder = write_scans(tmp_path / "x", len(FILES))
+    for file, name in zip(sorted(folder.iterdir()), FILES, strict=True):
+        file.rename(folder / f"{name}.nii.gz")
+    found = gather([Folder("ct", folder)], [], [CT], tmp_path / "out")
+    assert {c.id for c in found.datasets[0].cases()} == set(FILES)
+    assert all(p.is_file() for c in found.datasets[0].cases() for p in c.images)
+
+
+def test_dicom_says_itself_what_it_is(tmp_path: Path, dicom_series: Callable[..., Any]) -> None:
+    for name in ("a", "b"):
+        dicom_series(tmp_path / "series" / name, np.zeros((8, 8, 4), np.int16))
+    found = gather([Folder("", tmp_path / "series")], [], [CT], tmp_path / "out")
+    assert found.tasks == ("series",) and found.datasets[0].channels == ("CT",)
+    assert [len(found.datasets[0].cases(s)) for s in ("unlabelled", "test")] == [1, 1]
+    with pytest.raises(DataError, match="DICOM says that the scan is something else"):
+        gather([Folder("mr", tmp_path / "series")], [], [MR], tmp_path / "out2")
 
 
 def test_two_folders_of_one_kind_are_two_tasks(tmp_path: Path) -> None:
