@@ -142,7 +142,7 @@ def _say_forecast(work: Work) -> None:
 
 def _say_seen(work: Work) -> None:
     """What was seen, and warnings, before anything is trained."""
-    found = lessons(work.specs, work.collection, work.result("answers")["seen"])
+    found = lessons(work.specs, work.collection, work.result("answers")["seen"], work.wanted.labels_used)
     console().print(lessons_table(found))
     for line in unlearnt(found):
         say(f"warning: {line}", error=True)

@@ -60,20 +60,25 @@ def unread(spec: ExpertSpec, dataset: Dataset) -> str:
     return f"it reads {', '.join(spec.channels)}, they are {', '.join(dataset.channels)}"
 
 
-def lessons(specs: Sequence[ExpertSpec], collection: Collection, seen: Seen | None = None) -> list[Lesson]:
+def lessons(
+    specs: Sequence[ExpertSpec], collection: Collection, seen: Seen | None = None, labels_used: str = "all"
+) -> list[Lesson]:
     """Every expert's every structure on every task's scans, and what label maps teach.
 
     Args:
         specs: the experts.
         collection: the scans.
         seen: what the experts answered; None before they were asked.
+        labels_used: ``all``, ``none``, or how many label maps of each task teach.
     """
     found = []
     for dataset in collection.datasets:
-        count = sum(c.label is not None for c in dataset.cases("training"))
-        for name in dataset.labels.names if count else ():
+        drawn = sum(c.label is not None for c in dataset.cases("training"))
+        count = drawn if labels_used == "all" else min(drawn, int(labels_used) if labels_used.isdecimal() else 0)
+        why = "" if count else f"label maps do not teach: --labels_used {labels_used}"
+        for name in dataset.labels.names if drawn else ():
             told = None if seen is None else seen.get(LABELS, {}).get(dataset.name, {}).get(name, 0)
-            found.append(Lesson(LABELS, dataset.name, _modality(dataset), name, count, told))
+            found.append(Lesson(LABELS, dataset.name, _modality(dataset), name, count, None if why else told, why))
     for spec in specs:
         for dataset in collection.datasets:
             why = unread(spec, dataset)
@@ -122,7 +127,7 @@ def unlearnt(found: Sequence[Lesson]) -> list[str]:
         scans = sum({one.task: one.scans for one in own}.values())
         seen = sum(max(one.seen or 0 for one in own if one.task == task) for task in dict.fromkeys(o.task for o in own))
         if not own:
-            said.append(f"{name}: nobody who knows it reads any of the scans, the student will not learn it")
+            said.append(f"{name}: nobody who knows it teaches on any of the scans, the student will not learn it")
         elif seen == 0:
             said.append(f"{name}: in 0 of {scans} scans, the student will not learn it")
         elif seen < HARDLY and seen < scans:

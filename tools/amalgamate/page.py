@@ -56,7 +56,7 @@ def write_page(work: Work, record: Record) -> Path:
 def render(work: Work, chain: dict[str, Any]) -> str:
     """The whole HTML document."""
     scores, seen = work.result("scores"), work.result("answers")
-    taught = lessons(work.specs, work.collection, seen["seen"])
+    taught = lessons(work.specs, work.collection, seen["seen"], work.wanted.labels_used)
     found = verdicts(rows_from(scores["rows"]))
     colours = {name: f"run{1 + i % 15}" for i, name in enumerate([s.name for s in work.specs])} | {LABELS: "run0"}
     volumes = {"cases": scores["viewer"], "labels": [

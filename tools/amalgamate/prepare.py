@@ -62,7 +62,7 @@ def prepare(
         if doubt.severity == "error":
             raise DataError(doubt.problem, where=", ".join(doubt.tasks), got=doubt.got)
         say(f"{', '.join(doubt.tasks)}: {doubt.got}; if they are one, describe the expert with --map", error=True)
-    found = lessons(specs, collection)
+    found = lessons(specs, collection, labels_used=chosen.labels_used)
     check_taught(found, collection)
     console().print(lessons_table(found))
     write_manifest(out / "experts.json", specs)

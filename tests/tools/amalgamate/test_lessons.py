@@ -62,10 +62,15 @@ def test_labels_teach_without_an_expert(tmp_path: Path) -> None:
     told = [(o.expert, o.structure, o.scans, o.seen) for o in found]
     assert told == [(LABELS, "liver", 1, 1), ("b", "kidney", 0, None)]
     (line,) = unlearnt(found)
-    assert line.startswith("kidney: nobody who knows it reads any of the scans")
+    assert line.startswith("kidney: nobody who knows it teaches on any of the scans")
     with pytest.raises(ExpertError, match="reads none of the scans"):
         check_taught(found, data)
     check_taught(found[:1], data)
+    assert [(o.scans, o.why) for o in lessons([], data, labels_used="3")] == [(1, "")]
+    (unused,) = lessons([], data, {}, labels_used="none")
+    assert unused.scans == 0 and unlearnt([unused])[0].startswith("liver: nobody who knows it")
+    with pytest.raises(DataError, match="nobody teaches about these scans"):
+        check_taught([unused], data)
 
 
 def test_one_structure_in_two_spellings_is_doubted(collection: Collection) -> None:
