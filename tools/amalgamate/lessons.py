@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
+from common.command_words import shown_option
 from common.data.datasets.datalist import Collection
 from common.data.datasets.dataset import Dataset
 from common.data.datasets.naming import Doubt, name_doubts
@@ -75,7 +76,7 @@ def lessons(
     for dataset in collection.datasets:
         drawn = sum(c.label is not None for c in dataset.cases("training"))
         count = drawn if labels_used == "all" else min(drawn, int(labels_used) if labels_used.isdecimal() else 0)
-        why = "" if count else f"label maps do not teach: --labels_used {labels_used}"
+        why = "" if count else f"label maps do not teach: {shown_option('labels_used', labels_used)}"
         for name in dataset.labels.names if drawn else ():
             told = None if seen is None else seen.get(LABELS, {}).get(dataset.name, {}).get(name, 0)
             found.append(Lesson(LABELS, dataset.name, _modality(dataset), name, count, None if why else told, why))

@@ -20,7 +20,7 @@ from ..report.viewer import viewer
 from ..run_files import inside
 from .lesson_map import lesson_map
 from .lessons import LABELS, Lesson, lessons, unlearnt
-from .verdict import AGREES, AS_GOOD, KEEP, UNSEEN, Pass, Verdict, passes, rows_from, verdicts
+from .verdict import AGREES, AS_GOOD, FOUND, KEEP, UNSEEN, Pass, Verdict, passes, rows_from, verdicts
 from .work import Work
 
 __all__ = ["render", "sentence", "write_page"]
@@ -134,7 +134,13 @@ def _passes(found: Sequence[Verdict], colours: Mapping[str, str]) -> dict[str, A
              Head("Expert’s Dice"), Head("Agreement", hint="Dice between the two"), Head("Its pass")]  # fmt: skip
     lines = [Line([Cell(v.structure), Cell(v.expert, key=colours.get(v.expert, "")), Cell(str(v.scans)),
                    _number(v.student), _number(v.own), _number(v.agreement), _word(v)]) for v in found]  # fmt: skip
-    return {"as_good": f"{AS_GOOD:.0%}", "agrees": f"{AGREES:g}", "cards": cards, "table": Table(heads, lines)}
+    return {
+        "as_good": f"{AS_GOOD:.0%}",
+        "agrees": f"{AGREES:g}",
+        "found": f"{FOUND:g}",
+        "cards": cards,
+        "table": Table(heads, lines),
+    }
 
 
 def _count(found: Sequence[Verdict], one: Pass) -> int:

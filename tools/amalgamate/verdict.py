@@ -8,9 +8,23 @@ from typing import Any, NamedTuple
 
 from common.errors import DataError
 
-__all__ = ["AGREES", "AS_GOOD", "GO", "KEEP", "UNSEEN", "Pass", "Row", "Verdict", "passes", "rows_from", "verdicts"]
+__all__ = [
+    "AGREES",
+    "AS_GOOD",
+    "FOUND",
+    "GO",
+    "KEEP",
+    "UNSEEN",
+    "Pass",
+    "Row",
+    "Verdict",
+    "passes",
+    "rows_from",
+    "verdicts",
+]
 
 AS_GOOD = 0.95  # of the expert's Dice that the student must reach where there are labels
+FOUND = 0.5  # Dice of a structure that an expert finds
 AGREES = 0.9  # Dice between the student and the expert where there are none
 
 GO, KEEP, UNSEEN = "go", "keep", "unseen"  # words of a verdict
@@ -61,12 +75,21 @@ class Verdict(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """Of one expert: whether its pass can go, and the structures for which it is kept."""
+    """Of one expert.
+
+    Args:
+        expert: its name.
+        goes: whether its pass can go.
+        kept_for: structures for which it is kept.
+        unseen: structures of which no scan says anything.
+        poor: structures that could go, and that neither the expert nor the student finds, by :data:`FOUND`.
+    """
 
     expert: str
     goes: bool
     kept_for: tuple[str, ...]
     unseen: tuple[str, ...]
+    poor: tuple[str, ...] = ()
 
 
 def rows_from(data: Sequence[Mapping[str, Any]]) -> list[Row]:
@@ -122,7 +145,8 @@ def passes(found: Sequence[Verdict]) -> list[Pass]:
         own = [v for v in found if v.expert == expert]
         kept = tuple(v.structure for v in own if v.word == KEEP)
         unseen = tuple(v.structure for v in own if v.word == UNSEEN)
-        result.append(Pass(expert, not kept and not unseen, kept, unseen))
+        poor = tuple(v.structure for v in own if v.word == GO and v.own < FOUND > v.student)
+        result.append(Pass(expert, not kept and not unseen, kept, unseen, poor))
     return result
 
 

@@ -46,4 +46,6 @@ def test_a_pass_goes_when_all_that_it_knows_goes() -> None:
              row("liver", agreement=0.95, expert="b"), row("label", student=0.5, expert="")]  # fmt: skip
     first, second = passes(verdicts(given))
     assert (first.expert, first.goes, first.kept_for, first.unseen) == ("a", False, ("spleen",), ("femur",))
-    assert (second.expert, second.goes) == ("b", True)
+    assert (second.expert, second.goes, second.poor) == ("b", True, ())
+    (third,) = passes(verdicts([row("liver", student=0.3, own=0.3), row("rib", student=0.7, own=0.3)]))
+    assert third.goes and third.poor == ("liver",)
