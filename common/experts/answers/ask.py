@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.transforms import Transform
+from torch.utils.data import get_worker_info
 
 from ...errors import ExpertError
 from ...geometry import Grid
@@ -87,11 +88,16 @@ class AskExpertd(Transform):
         answer = self._home.answer(data["image"]).on(grid)
         return {"answer": answer, "voxels": found_in(answer, len(self.spec.labels), self.spec.labels.exclusive)}
 
+    def release(self) -> None:
+        """Let the opened expert go, and its memory with it; it is opened again when it is asked again."""
+        self._home = None
+
     def _opened(self) -> HomeNNUNet | HomeWindows:
+        device = self.device if get_worker_info() is None else torch.device("cpu")  # a forked process has no GPU
         if self.spec.kind != "nnunet":
-            return HomeWindows(self.spec, device=self.device)
+            return HomeWindows(self.spec, device=device)
         check_claims(self.spec, open_source(self.spec))
-        return HomeNNUNet(self.spec, self.folds, self.mirroring, self.tile_step, self.device)
+        return HomeNNUNet(self.spec, self.folds, self.mirroring, self.tile_step, device)
 
 
 def found_in(answer: torch.Tensor, structures: int, exclusive: bool) -> torch.Tensor:

@@ -6,6 +6,7 @@ import copy
 import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ class AnsweredCases(Dataset[Any]):
             case["annotated"] = torch.tensor([True, *(n in known for n in self.labels.names)])
         return {k: v for k, v in case.items() if k not in self.without}
 
-    @property
+    @cached_property
     def taught(self) -> dict[str, list[str]]:
         """By modality the structures that occur in label maps that are used, or that an expert found somewhere."""
         known: dict[str, set[str]] = {}

@@ -71,9 +71,11 @@ class StoredAnswers(StoredCases):
         items: list[dict[Hashable, Any]] = [
             {**{k: c[k] for k in wanted if k in c}, "grid": g} for c, g in zip(data, grids, strict=True)
         ]
-        chain = Compose([LoadCased(keys="image"), AskExpertd(spec, **options)])
+        ask = AskExpertd(spec, **options)
+        chain = Compose([LoadCased(keys="image"), ask])
         told = f"answers of {spec.name} ({few(spec.labels.names)})"
         super().__init__(items, chain, store=store, reading=reading, keys=("image",), told=told)
+        ask.release()
 
     def key_of(self, item: Mapping[Hashable, Any], sources: Sources) -> str:
         """The name of an answer, from the scan's content and the grid alone."""

@@ -123,7 +123,7 @@ def test_labels_that_are_used_are_read_and_others_are_not(halves, monkeypatch) -
 
 def test_an_expert_is_asked_once_whatever_it_and_the_cases_are_called(halves, tmp_path, monkeypatch) -> None:
     folder, experts, store = halves
-    answered(folder, experts, store)
+    found = answered(folder, experts, store)
 
     def refuse(self):
         raise ExpertError("asked again")
@@ -136,6 +136,7 @@ def test_an_expert_is_asked_once_whatever_it_and_the_cases_are_called(halves, tm
     answered(copied, experts, store)
     with pytest.raises(ExpertError, match="asked again"):
         answered(folder, [expert(tmp_path, "one", "liver", value=90.0), experts[1]], store)
+    assert all(a.preprocessing.transforms[1]._home is None for a in found.answers), "no expert stays in memory"
     told = {k.chain[0] for k in listed(store)}
     assert {"answers of one (liver)", "answers of two (spleen, aorta)"} <= told
 

@@ -45,7 +45,9 @@ def test_what_decides_an_nnunets_answer_is_its_name(tmp_path: Path) -> None:
         name(replace(spec, path=str(moved), sha256="0" * 64))
 
 
-def test_an_nnunet_is_asked_when_it_is_needed_and_by_its_own_claims(tmp_path: Path) -> None:
+def test_an_nnunet_is_asked_when_it_is_needed_and_by_its_own_claims(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = spec_of(write_folder(tmp_path))
     ask = AskExpertd(spec, mirroring=False)
     image = scan()
@@ -53,6 +55,11 @@ def test_an_nnunet_is_asked_when_it_is_needed_and_by_its_own_claims(tmp_path: Pa
     found = ask({"image": image, "grid": grid})
     assert found["answer"].shape == (5, *image.shape[1:]) and int(found["voxels"].sum()) <= image[0].numel()
     assert ask._home is not None and ask.__getstate__()["_home"] is None
+    ask.release()
+    assert ask._home is None
+    monkeypatch.setattr("common.experts.answers.ask.get_worker_info", object)
+    on_gpu = AskExpertd(spec, device="cuda")  # which a process that reads samples cannot have
+    assert torch.device(on_gpu._opened().device).type == "cpu"
     wrong = AskExpertd(replace(spec, labels=replace(spec.labels, names=("spleen", "liver"))))
     with pytest.raises(ExpertError):
         wrong({"image": image, "grid": grid})
