@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.inferers import SimpleInferer
 
@@ -19,8 +22,10 @@ from common.methods.ka2er.student import KA2ERStudent
 from common.weights import read_state_dict
 from tests.bundles.commands import parsed
 from tests.bundles.tiny import settings as swin_settings
+from tests.common.experts.answers.nnunets import scan
 from tests.nnunet_students import STRUCTURES, two_modalities, write_student
 from tools.label.config import read_model, served_inference
+from tools.label.layout import lay_out
 
 BUNDLE = Path(__file__).resolve().parents[4] / "bundles" / "ka2er"
 
@@ -126,3 +131,20 @@ def test_a_server_offers_it_as_segmentation(told: dict[str, Any]) -> None:
     assert "NNUNetPreprocessd" in names and "SafeSpacingd" not in names
     with pytest.raises(ConfigError, match="reads no prompts"):
         served_inference(model, "deepgrow", {"modality": "MR"})
+
+
+def test_corrected_label_maps_lie_on_its_grid(told: dict[str, Any], tmp_path: Path) -> None:
+    """A server's training puts what a viewer submits on nnU-Net's cropped, turned and resampled array."""
+    image = scan("LPS", spacing=(1.0, 2.0, 1.0))
+    label = (image.numpy()[0] > 25).astype(np.uint8)
+    for name, voxels in (("scan", image.numpy()[0]), ("label", label)):
+        nib.save(nib.Nifti1Image(voxels, image.affine.numpy()), tmp_path / f"{name}.nii.gz")
+    folder = lay_out(read_model(BUNDLE, told["file"]), tmp_path / "m", "segmentation", given={"modality": "MR"})
+    parser = ConfigParser()
+    parser.read_config(str(folder / "configs" / "train.json"))
+    parser["bundle_root"] = str(folder)
+    chain = parser.get_parsed_content("validate::dataset").transform
+    done = chain({k: str(tmp_path / f"{v}.nii.gz") for k, v in (("image", "scan"), ("label", "label"))})
+    found, marked = done["image"].as_tensor(), done["label"].as_tensor() > 0
+    assert found.shape == marked.shape and found.shape[2] > image.shape[2]
+    assert float(found[marked].min()) > -0.5 and float(found[marked].mean()) > float(found[~marked].mean()) + 1
