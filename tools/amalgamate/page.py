@@ -20,7 +20,7 @@ from ..report.viewer import viewer
 from ..run_files import inside
 from .lesson_map import lesson_map
 from .lessons import LABELS, Lesson, lessons, unlearnt
-from .verdict import AGREES, AS_GOOD, FOUND, KEEP, UNSEEN, Pass, Verdict, passes, rows_from, verdicts
+from .verdict import AGREES, AS_GOOD, FOUND, GO, KEEP, UNSEEN, Pass, Verdict, passes, rows_from, verdicts
 from .work import Work
 
 __all__ = ["render", "sentence", "write_page"]
@@ -84,7 +84,8 @@ def sentence(found: Sequence[Verdict], cost: Mapping[str, float]) -> str:
         return "Nothing was scored: no scan was held back."
     gone = [p for p in passes(found) if p.goes]
     names = {v.structure for v in found}
-    good = [n for n in names if all(v.word == "go" for v in found if v.structure == n)]
+    lost = {name for one in passes(found) for name in one.poor}
+    good = [n for n in names - lost if all(v.word == GO for v in found if v.structure == n)]
     experts = len(passes(found))
     text = f"One pass answers for {len(names)} structures of {experts} experts; for {len(good)} of them as well as " \
            f"whoever knows them, and {len(gone)} of {experts} passes can go."  # fmt: skip

@@ -54,7 +54,7 @@ def work(tmp_path: Path) -> Work:
 def test_the_page(work: Work) -> None:
     text = render(work, {"command": "python -m tools amalgamate '<x>'", "steps": [], "created": "2026-01-01T00:00"})
     plain = " ".join(text.split())
-    assert "One pass answers for 4 structures of 2 experts; for 2 of them as well as whoever knows them" in plain
+    assert "One pass answers for 4 structures of 2 experts; for 1 of them as well as whoever knows them" in plain
     assert "1 of 2 passes can go. It takes 8.0 times less time than all passes." in plain
     assert "The student answers as well for all 2 structures" in plain
     assert "It does not find spleen itself (Dice below 0.5), and neither does the student." in plain
