@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import TypeVar
 
 __all__ = [
     "AmalgamationError",
@@ -19,11 +20,13 @@ __all__ = [
     "LabelError",
     "PromptError",
     "WeightError",
+    "cause_of",
     "few",
     "is_hidden",
     "visible",
 ]
 
+_Kind = TypeVar("_Kind", bound=BaseException)
 _CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, direction and invisible characters, lone surrogates, line ends
 _BLANK = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
@@ -34,6 +37,14 @@ _BLANK = re.compile(
 def few(names: Sequence[str]) -> str:
     """The first five names, and how many there are when there are more."""
     return ", ".join(names[:5]) + (f", ... ({len(names)})" if len(names) > 5 else "")
+
+
+def cause_of(error: BaseException, *kinds: type[_Kind]) -> _Kind | None:
+    """The first of some kinds among an error and what it came from: MONAI's Compose raises its own for any other."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, kinds):
+        found = found.__cause__
+    return found
 
 
 def is_hidden(character: str) -> bool:

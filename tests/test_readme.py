@@ -38,7 +38,8 @@ def commands(path: Path, heading: str | None = None) -> list[str]:
 README = commands(ROOT / "README.md")
 
 
-TRIED_ELSEWHERE = ("tools label start", "bundle push", "bundle check dist", "bundle pack")  # tests/label, tests/tools
+# tests/label, tests/tools
+TRIED_ELSEWHERE = ("tools amalgamate", "tools label start", "bundle push", "bundle check dist", "bundle pack")
 
 
 def smaller(command: str) -> str:

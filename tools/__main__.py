@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "doctor": "what is installed, whether it was tested together, what to run next",
     "phantom": "write the synthetic multi-modality collection (data/phantom)",
     "data": "check, convert, split, merge and list datasets and collections",
+    "amalgamate": "experts and scans in, one student that answers as they do in one pass out",
     "chain": "train the experts that are missing, amalgamate them, evaluate, report",
     "train": "run one bundle's training",
     "evaluate": "score one bundle on a dataset or collection",

@@ -5,23 +5,25 @@ from __future__ import annotations
 import ast
 import collections.abc
 import inspect
+import itertools
 import re
 import types
 import typing
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from common.bundle_words import guessed
 from common.command_words import shown
 from common.errors import ConfigError
+from common.paths import is_there
 
-__all__ = ["parse_by_annotations", "parsed", "with_values"]
+__all__ = ["name_pairs", "parse_by_annotations", "parsed", "with_values"]
 
 _SWITCH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _VALUE = re.compile(r"-+[\w:#]+\s|-\d")  # "--key value" as one word, or a negative number
 
+_PAIR = re.compile(r"[^-=/\\\s][^=/\\]*=.")  # <name>=<value>, no option and no path
 _DASHED = re.compile(r"-(?!-\w)")  # -x, which Fire takes for a short option; -, --, which mean something to it
 
 
@@ -89,7 +91,8 @@ def parsed(text: str, *, hint: Any, option: str) -> Any:
 def with_values(arguments: Sequence[str], function: Callable[..., Any]) -> list[str]:
     """The words of a command with ``--option value`` joined by ``=`` where the value looks like an option itself.
 
-    ``--stage1 "--max_epochs 2"`` is one option with its value; Fire would take it for two.
+    ``--stage1 "--max_epochs 2"`` is one option with its value; Fire would take it for two. Several ``<name>=<value>``
+    after an option that takes a list are its list: ``--scans ct=scans mr=others``.
 
     Args:
         arguments: what follows the command's name.
@@ -109,8 +112,39 @@ def with_values(arguments: Sequence[str], function: Callable[..., Any]) -> list[
         elif known and words and _DASHED.match(words[0]) and not _switch(hints.get(word[2:].replace("-", "_"), Any)):
             problem = "a value that begins with '-' stands in one word with its option"
             raise ConfigError(problem, where=word, got=words[0], hint=shown(f"{word}={words[0]}"))
+        elif known and len(pairs := _leading_pairs(words)) > 1 and _lists(hints.get(word[2:].replace("-", "_"), Any)):
+            words = words[len(pairs) :]
+            word = f"{word}={pairs!r}"
         result.append(word)
     return result
+
+
+def _leading_pairs(words: Sequence[str]) -> list[str]:
+    return list(itertools.takewhile(_PAIR.match, words))
+
+
+def _lists(hint: Any) -> bool:
+    return {str, Sequence} <= _kinds(hint)
+
+
+def name_pairs(value: str | Sequence[str]) -> list[str]:
+    """``<name>=<file>`` each; commas belong to a name or a file where no ``=`` follows.
+
+    Args:
+        value: what was typed, or a list.
+    """
+    if not isinstance(value, str):
+        return [str(v) for v in value]
+    pairs, before = list[str](), ""
+    for part in value.split(","):
+        if "=" in part:
+            pairs.append(f"{before}{part}".strip())
+            before = ""
+        elif pairs and not is_there(pairs[-1].partition("=")[2]):
+            pairs[-1] += f",{part}"
+        else:
+            before += f"{part},"
+    return [*pairs, *([before.rstrip(",")] if before.rstrip(",") else [])]
 
 
 def _switch(hint: Any) -> bool:

@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser, create_workflow
 from common.errors import AmalgamationError, ConfigError
 from common.literals import write_literals
 
-__all__ = ["config_files", "read_config", "run_bundle"]
+__all__ = ["check_keys", "config_files", "read_config", "run_bundle"]
 
 
 def config_files(bundle: Path, *names: str) -> list[str]:

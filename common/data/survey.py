@@ -56,7 +56,7 @@ def survey(
     *,
     splits: Sequence[str] = ("training",),
     modality: str | None = None,
-    taught: bool = True,
+    taught: bool | Mapping[str, Sequence[str]] = True,
     structures: Sequence[str] | None = None,
     folder: str | Path | None = None,
     scans: int = _SCANS,
@@ -71,7 +71,7 @@ def survey(
         dataset_dir: anything that ``read_collection`` reads, or a plain folder of images with ``modality``.
         splits: what the training learns from.
         modality: it learns from this one only.
-        taught: whether label maps are learned from.
+        taught: whether label maps are learned from; or what is learned, by modality, where not label maps alone teach.
         structures: the structures that are learned, where it is not all.
         folder: the run's folder; what was found is kept there as ``contract.json`` while the data do not change.
         scans: how many scans of each modality are read.
@@ -95,14 +95,17 @@ def survey(
         members = _plain_members(Path(str(dataset_dir)), modality)
     else:
         members = [m for d in datasets for s in splits for m in _members(d, d.cases(s), modality)]
-    options = [_FORMAT, "label maps", list(splits), modality, taught, list(structures or ()), scans, *ignored]
+    told = taught if isinstance(taught, bool) else {str(m): list(names) for m, names in taught.items()}
+    options = [_FORMAT, "label maps", list(splits), modality, told, list(structures or ()), scans, *ignored]
     key = _key(options, datasets, members)
     kept = _kept(folder, key)
     if kept is not None:
         return kept
     logger.info("looking at the training data once: %d cases", len(members))
     found: dict[str, Any] = {"format": _FORMAT, "modalities": _modalities(members, scans)}
-    if taught:
+    if isinstance(told, dict):
+        found["taught"] = told
+    elif told:
         found["taught"] = _taught(datasets, splits, modality, structures)
     if ignored:
         found["ignored"] = ignored

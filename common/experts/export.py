@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 import torch
+from torch import Tensor
 
 from ..atomic import atomic_write
 from ..backbones.nnunet.network import describe_results, read_results_folder
-from ..backbones.nnunet.plan import Plan, nnunet_name
+from ..backbones.nnunet.plan import Plan
+from ..backbones.nnunet.planner import nnunet_name
 from ..errors import ExpertError
 from ..integrity import sealed_write
 from ..weights import read_state_dict
@@ -26,14 +29,19 @@ TRAINER = "nnUNetTrainer"
 
 
 def write_results_folder(
-    root: str | Path, *, plan: Plan, model: str | Path, name: str, mirror_axes: tuple[int, ...] | None = None
+    root: str | Path,
+    *,
+    plan: Plan,
+    model: str | Path | Mapping[str, Tensor],
+    name: str,
+    mirror_axes: tuple[int, ...] | None = None,
 ) -> Path:
     """Write ``root/DatasetXXX_Name/nnUNetTrainer__<plans>__<configuration>`` as ``nnUNetPredictor`` reads it.
 
     Args:
         root: plays the part of nnU-Net's results folder.
         plan: plans, labels and configuration.
-        model: the trained weights.
+        model: the trained weights, or their file.
         name: dataset name.
         mirror_axes: axes that training mirrored, so that prediction may average over them; None for none.
 
@@ -43,7 +51,7 @@ def write_results_folder(
     dataset = nnunet_name(name)
     folder = Path(root) / dataset / f"{TRAINER}__{plan.plans['plans_name']}__{plan.configuration}"
     plans = {**plan.plans, "dataset_name": dataset}
-    state, _ = read_state_dict(model)
+    state = model if isinstance(model, Mapping) else read_state_dict(model)[0]
     checkpoint: dict[str, Any] = {
         "network_weights": dict(state),
         "trainer_name": TRAINER,

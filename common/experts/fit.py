@@ -23,7 +23,7 @@ from ..weights import read_card
 from .spec import ExpertSpec
 from .trust import WEIGHTS
 
-__all__ = ["check_expert", "check_reads_any"]
+__all__ = ["check_expert", "check_reads_any", "reads"]
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +99,24 @@ def check_reads_any(
     raise ExpertError("the expert reads the tasks' channels in another order" if swapped else
                       "the expert reads none of the tasks' modalities", where=f"expert {spec.name!r}",
                       got=own, expected=given, hint=f"{hint}, or add {OVERRIDE}")  # fmt: skip
+
+
+def reads(spec: ExpertSpec, channels: Sequence[str], modality: str = "", *, ignore_card: bool = False) -> bool:
+    """Whether an expert can be asked about scans that are none of its own task's: channels and modality are its own.
+
+    Args:
+        spec: the expert's description.
+        channels: names of the scans' channels, in order.
+        modality: what the data call their modality; empty is not compared.
+        ignore_card: compare the channels' number only.
+    """
+    if len(channels) != len(spec.channels):
+        return False
+    if ignore_card:
+        return True
+    straight = order_of(spec.channels, channels) == tuple(range(len(channels)))
+    alike = spec.role != "task" or all(map(_is_known_as, channels, spec.channels))
+    return straight and alike and not (modality and _other_modality(spec, _own_card(spec), channels, modality))
 
 
 def _check_channels(spec: ExpertSpec, channels: Sequence[str], ignore_card: bool) -> None:

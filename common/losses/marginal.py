@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..errors import ConfigError
 
-__all__ = ["marginal_dice", "marginal_kl", "region_loss", "terms"]
+__all__ = ["FLOOR", "divergence", "gathered", "marginal_dice", "marginal_kl", "overlap", "region_divergence",
+           "region_loss", "terms"]  # fmt: skip
 
 FLOOR = 0.01
 
@@ -71,10 +72,24 @@ def marginal_kl(
     if temperature != 1:
         p = p.pow(1 / temperature)
         p = p / p.sum(1, keepdim=True)
-    p = (1 - floor) * p + floor / p.shape[1]
-    seen = _gather((logits.float() / temperature).softmax(1), matrix)
-    divergence = (torch.xlogy(p, p) - p * seen.clamp(min=1e-9).log()).sum(1)
-    return temperature**2 * divergence.mean()
+    seen = gathered((logits.float() / temperature).softmax(1), matrix)
+    return temperature**2 * divergence(seen, p, floor).mean()
+
+
+def divergence(seen: Tensor, p: Tensor, floor: float = FLOOR) -> Tensor:
+    """``mean_x KL((1 - floor) p + floor / K' || seen)`` of each sample.
+
+    Args:
+        seen: ``[B, K', ...]`` what an expert sees of the student, :func:`gathered`.
+        p: ``[B, K', ...]`` the expert's probabilities.
+        floor: share of the uniform distribution in the target.
+
+    Returns:
+        ``[B]``.
+    """
+    if floor:
+        p = (1 - floor) * p + floor / p.shape[1]
+    return (torch.xlogy(p, p) - p * seen.clamp(min=1e-9).log()).sum(1).flatten(1).mean(1)
 
 
 def marginal_dice(logits: Tensor, expert: Tensor, matrix: Tensor, *, smooth: float = 1.0) -> Tensor:
@@ -98,10 +113,23 @@ def marginal_dice(logits: Tensor, expert: Tensor, matrix: Tensor, *, smooth: flo
         Milletari et al., "V-Net" (3DV 2016), equation 2, over marginal probabilities.
     """
     _check(logits, expert, matrix)
-    p = expert.float()[:, 1:].flatten(2)
-    seen = _gather(logits.float().softmax(1), matrix)[:, 1:].flatten(2)
-    both = 2 * (p * seen).sum(2) + smooth
-    return 1 - (both / (p.square().sum(2) + seen.square().sum(2) + smooth)).mean()
+    return overlap(gathered(logits.float().softmax(1), matrix), expert.float(), smooth).mean()
+
+
+def overlap(seen: Tensor, p: Tensor, smooth: float = 1.0) -> Tensor:
+    """The soft Dice loss of each sample, a mean over the expert's structures; see :func:`marginal_dice`.
+
+    Args:
+        seen: ``[B, K', ...]`` what an expert sees of the student, background first.
+        p: ``[B, K', ...]`` the expert's probabilities.
+        smooth: s > 0.
+
+    Returns:
+        ``[B]`` in 0 .. 1.
+    """
+    own, other = p[:, 1:].flatten(2), seen[:, 1:].flatten(2)
+    both = 2 * (own * other).sum(2) + smooth
+    return 1 - (both / (own.square().sum(2) + other.square().sum(2) + smooth)).mean(1)
 
 
 def region_loss(logits: Tensor, expert: Tensor, regions: Tensor, *, floor: float = FLOOR) -> Tensor:
@@ -126,14 +154,28 @@ def region_loss(logits: Tensor, expert: Tensor, regions: Tensor, *, floor: float
         raise ConfigError(
             "a region is made of structures", got=regions.tolist(), expected="no background, no empty one"
         )
-    p = (1 - floor) * expert.float() + floor / 2
-    seen = _gather(logits.float().softmax(1), regions).clamp(1e-6, 1 - 1e-6)
-    crossed = -(p * seen.log() + (1 - p) * (1 - seen).log())
-    least = -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p))
-    return (crossed - least).mean()
+    return region_divergence(gathered(logits.float().softmax(1), regions), expert.float(), floor).mean()
 
 
-def _gather(q: Tensor, matrix: Tensor) -> Tensor:
+def region_divergence(seen: Tensor, p: Tensor, floor: float = FLOOR) -> Tensor:
+    """``mean_{x,r} KL`` between each region and its outside, of each sample; see :func:`region_loss`.
+
+    Args:
+        seen: ``[B, Re, ...]`` the student's sums over each region.
+        p: ``[B, Re, ...]`` probability of each region.
+        floor: targets lie in ``floor/2 .. 1 - floor/2``.
+
+    Returns:
+        ``[B]``.
+    """
+    one, other = (torch.stack([1 - v, v], 2).flatten(0, 1) for v in (seen.clamp(1e-6, 1 - 1e-6), p))
+    return divergence(one, other, floor).reshape(len(p), -1).mean(1)
+
+
+def gathered(q: Tensor, matrix: Tensor) -> Tensor:
+    """``M q``: the student's probabilities ``[B, K+1, ...]`` in an expert's terms, ``[B, K', ...]``."""
+    if matrix.shape[0] == matrix.shape[1] and bool((matrix.diagonal() == 1).all()):
+        return q  # one that knows all, in the student's order
     return torch.einsum("ek,bk...->be...", matrix.to(q), q)
 
 

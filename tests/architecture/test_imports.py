@@ -28,14 +28,14 @@ ORDER = {
     " pixel_decoder sam_adapters same_weights slice_by_slice window_mask | fusion",
     "common.backbones": "mae nnunet sam skresnet swin_unet swin_unetr | hsam sam2 sam3d",
     "common.experts": "bundle_config features frame kinds normalise profile script training_files trust windows"
-    " | spec | fit sources"
-    " | answers claims | expert_set"
-    " | describe ensemble export",
+    " | spec | fit sources | claims | expert_set"
+    " | answers describe ensemble export",
     "common.engine": "inference run | monitor | evaluation | interactive | training",
     "common.methods": "ic_moe ka2er m4oe sam_med3d_moe samora",
     "common.methods.samora": "base unchanged | stage_one stage_two",
     "tools": "bench bundle_files command_line phantom question run_files terminal workflow | bundle_describe report"
-    " | data doctor export train weights | chain | compare evaluate predict | experts label | bundle | __main__",
+    " | data doctor export train weights | chain | compare evaluate predict | experts label | amalgamate bundle"
+    " | __main__",
 }
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "misc", "scripts", "common_utils"}
 

@@ -15,6 +15,7 @@ import pytest
 from common.data.datasets.datalist import items
 from common.errors import ConfigError
 from tests.bundles import bare, tiny
+from tests.nnunet_students import two_modalities, write_student
 from tools.bundle.checks import SCHEMA, check_bundle
 from tools.bundle.closure import closure
 from tools.bundle.libraries import check_libraries
@@ -123,6 +124,16 @@ def test_without_its_code_it_fails(ka2er: Path, tmp_path: Path) -> None:
     shutil.rmtree(broken / "ka2er_bundle")
     result = bare.run(broken, "-c", ZOO, broken, json.dumps({"verify_data_shape": {}}))
     assert result.returncode != 0 and "ka2er_bundle" in result.stderr
+
+
+@pytest.mark.slow
+def test_a_student_that_is_an_nnunet_is_packed(tmp_path: Path) -> None:
+    weights = write_student(tmp_path / "model.pt", two_modalities())
+    folder = pack_bundle("ka2er", tmp_path / "packed", weights=weights).folder
+    meta = read_json(folder / "configs" / "metadata.json")["network_data_format"]
+    assert meta["inputs"]["image"]["spatial_shape"] == [16, 16, 16] and meta["outputs"]["pred"]["num_channels"] == 4
+    assert check_bundle(folder) == []
+    bare.done(folder, "-c", ZOO, folder, json.dumps({"loads": {}, "verify_data_shape": {}}))
 
 
 TWO = """

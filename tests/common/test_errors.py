@@ -43,3 +43,16 @@ def test_text_from_data_begins_no_part_of_a_message() -> None:
     parts = [line for line in str(error).split("\n") if line.startswith(("  got:", "  expected:", "  next:"))]
     assert len(parts) == 3 and parts[2].startswith("  next:     x")
     assert str(error).split("\n")[0].endswith(": wrong")
+
+
+def test_what_an_error_came_from() -> None:
+    inner = errors.DataError("inner")
+    try:
+        try:
+            raise inner
+        except errors.DataError as error:
+            raise RuntimeError("applying transform") from error
+    except RuntimeError as error:
+        outer = error
+    assert errors.cause_of(outer, errors.DataError) is inner is errors.cause_of(inner, errors.AmalgamationError)
+    assert errors.cause_of(outer, OSError) is None and errors.cause_of(outer, OSError, RuntimeError) is outer

@@ -4,7 +4,7 @@ import pytest
 
 from common.errors import ConfigError
 from tools.__main__ import call
-from tools.command_line import parsed, with_values
+from tools.command_line import name_pairs, parsed, with_values
 
 
 def given(hint, text):
@@ -52,6 +52,11 @@ def command(name: str, out: str, steps: str = "", count: int | None = None, on: 
     SEEN.append((name, out, steps, count, on, more))
 
 
+def listing(*names: str, scans: str | list[str] = "", out: str = "") -> None:
+    """A command whose option takes pairs."""
+    SEEN.append((names, scans, out))
+
+
 class Group:
     """Commands of one kind."""
 
@@ -72,6 +77,10 @@ SEEN: list[tuple] = []
         (command, ["a", "b", "--steps=--max_epochs 2"], ("a", "b", "--max_epochs 2", None, False, ())),
         (command, ["a", "b", "--steps", "--a 1 --b 2", "--count", "-3"], ("a", "b", "--a 1 --b 2", -3, False, ())),
         (command, ["--name", "1", "--out", "None", "--noon"], ("1", "None", "", None, False, ())),
+        (listing, ["e", "--scans", "ct=a,b", "mr=it's", "f"], (("e", "f"), ["ct=a,b", "mr=it's"], "")),
+        (listing, ["--scans", "ct=a", "mr=b", "--out", "x=1"], ((), ["ct=a", "mr=b"], "x=1")),
+        (listing, ["--scans", "ct=a", "e", "x=1"], (("e", "x=1"), "ct=a", "")),
+        (listing, ["--scans=ct=a", "mr=b"], (("mr=b",), "ct=a", "")),
         (Group, ["one", "1", "2,3", "--out", "7"], (("1", "2,3"), "7", 1.0)),
         (Group, ["one", "--out", "[x]", "--scale", "2"], ((), "[x]", 2.0)),
     ],
@@ -94,3 +103,14 @@ def test_a_value_with_a_dash_in_front_is_asked_for_in_one_word(value):
     with pytest.raises(ConfigError, match=r"(?s)one word with its option.*next: +--steps="):
         with_values(["a", "--steps", value], command)
     assert with_values(["a", f"--steps={value}", "--on", value], command) == ["a", f"--steps={value}", "--on", value]
+
+
+@pytest.mark.parametrize(
+    ("text", "pairs"),
+    [
+        ("ct=a,mr=b", ["ct=a", "mr=b"]), ("ct=a,b", ["ct=a,b"]), ("a,b=c", ["a,b=c"]), ("a", ["a"]), ("", []),
+        (["ct=a,mr=b"], ["ct=a,mr=b"]),
+    ],
+)  # fmt: skip
+def test_commas_part_pairs_where_a_name_follows(text, pairs):
+    assert name_pairs(text) == pairs

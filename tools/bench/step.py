@@ -19,7 +19,7 @@ from common.atomic import atomic_write
 from common.command_words import shown_option
 from common.errors import ConfigError
 
-__all__ = ["NETWORKS", "Network", "Row", "step"]
+__all__ = ["NETWORKS", "PLAIN", "Network", "Row", "step", "trainer_of"]
 
 BUNDLES = Path("bundles")
 PLAIN, HALF = "fp32", "bf16"
@@ -155,9 +155,29 @@ def _measured(key: str, data: str, repeats: int) -> Row:
 
 def _run(network: Network, data: str, place: Path, precision: str, last: bool) -> Callable[[], float]:
     """One step of the preset's own trainer, on its first batch; returns the loss."""
+    trainer = trainer_of(network, data, place, precision, last)
+    batch = next(iter(trainer.data_loader))
+
+    def once() -> float:
+        found = trainer._process_function(trainer, batch)
+        return float((found[0] if isinstance(found, list) else found)["loss"])
+
+    return once
+
+
+def trainer_of(network: Network, data: str, place: Path, precision: str = PLAIN, last: bool = False) -> Any:
+    """The trainer of a preset, on this machine's CPU and with loaders in this process.
+
+    Args:
+        network: the preset.
+        data: the phantom.
+        place: a folder for what it writes; its prepared volumes lie in ``store`` there.
+        precision: ``fp32`` or ``bf16``.
+        last: with channels last.
+    """
     parser = ConfigParser()
     parser.read_config([str(BUNDLES / network.bundle / "configs" / f"{f}.json") for f in ("train", *network.files)])
-    folder = str(place / f"{precision}{last}")
+    folder = str(place / "-".join([*network.files, precision, str(last)]))
     own = {"dataset_dir": data + network.data, "output_dir": folder, "ckpt_dir": folder,
            "store_dir": str(place / "store"),
            "bundle_root": str(BUNDLES / network.bundle), "num_workers": 0, "quiet": True}  # fmt: skip
@@ -168,14 +188,7 @@ def _run(network: Network, data: str, place: Path, precision: str, last: bool) -
     if last:
         parser["channels_last"] = True
     set_determinism(0)
-    trainer = parser.get_parsed_content("train::trainer")
-    batch = next(iter(trainer.data_loader))
-
-    def once() -> float:
-        found = trainer._process_function(trainer, batch)
-        return float((found[0] if isinstance(found, list) else found)["loss"])
-
-    return once
+    return parser.get_parsed_content("train::trainer")
 
 
 def _table(rows: Sequence[Row]) -> str:

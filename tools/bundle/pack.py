@@ -185,6 +185,7 @@ def _describe(
         write_json(folder / "configs" / "inference.json", inference)
     if "plans" in settings:
         check_kept(settings, file)
+    if "plans" in settings and "fallback" in inference.get("plan", {}):
         plans = {**settings["plans"], "configuration": settings["configuration"]}
         write_json(folder / "configs" / "plans" / "plans.json", plans)
         write_json(folder / "configs" / "plans" / "dataset.json", settings["dataset_json"])
@@ -201,15 +202,15 @@ def _describe(
 
 def _shape(shape: list[int], before: Mapping[str, Any], settings: Mapping[str, Any]) -> list[int]:
     """The window of a model: its own, or the metadata's with the image size replaced."""
-    if "plans" in settings:
-        patch = plan_managers(settings["plans"], settings["configuration"])[1].patch_size
-        return [int(n) for n in reversed(patch)]
     if settings.get("roi_size"):
         sides = settings["roi_size"]
         if not isinstance(sides, list | tuple) or not all(type(n) is int and n > 0 for n in sides):
             expected = "whole numbers above 0"
             raise WeightError("the card is damaged", where="settings.roi_size", got=f"{sides!a:.60}", expected=expected)
         return list(sides)
+    if "plans" in settings:
+        patch = plan_managers(settings["plans"], settings["configuration"])[1].patch_size
+        return [int(n) for n in reversed(patch)]
     for was, now in ((before, settings), (before.get("network", {}), settings.get("network", {}))):
         old, new = was.get("image_size"), now.get("image_size")
         if isinstance(old, int) and isinstance(new, int):

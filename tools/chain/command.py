@@ -11,6 +11,7 @@ from common.errors import ConfigError
 from common.integrity import verify
 from common.paths import is_there
 
+from ..command_line import name_pairs
 from ..terminal import say
 from .checks import unchecked
 from .evaluate import unscored
@@ -21,7 +22,7 @@ from .step import ChainSettings
 from .text import plan_text, status_text
 from .trained import install_model, installs
 
-__all__ = ["Chain"]
+__all__ = ["Chain", "typed_overrides"]
 
 
 class Chain:
@@ -103,8 +104,8 @@ class Chain:
             given=_given(given),
             split=split,
             tracking=tracking,
-            stage1=_overrides(stage1),
-            stage2=_overrides(stage2),
+            stage1=typed_overrides(stage1),
+            stage2=typed_overrides(stage2),
             ignore_card=ignore_card,
             check_experts=check_experts,
         )
@@ -151,24 +152,8 @@ def _describe(folder: str, run: str) -> str:
     return f"a folder is described first: python -m tools experts describe {words}"
 
 
-def _pairs(value: str | Sequence[str]) -> list[str]:
-    """``<run>=<file>`` each; commas belong to a name or a file where no ``=`` follows."""
-    if not isinstance(value, str):
-        return [str(v) for v in value]
-    pairs, before = list[str](), ""
-    for part in value.split(","):
-        if "=" in part:
-            pairs.append(f"{before}{part}".strip())
-            before = ""
-        elif pairs and not is_there(pairs[-1].partition("=")[2]):
-            pairs[-1] += f",{part}"
-        else:
-            before += f"{part},"
-    return [*pairs, *([before.rstrip(",")] if before.rstrip(",") else [])]
-
-
 def _given(value: str | Sequence[str]) -> tuple[tuple[str, Path], ...]:
-    pairs = [pair.partition("=") for pair in _pairs(value)]
+    pairs = [pair.partition("=") for pair in name_pairs(value)]
     for run, _, file in pairs:
         if not run or not (is_there(file) and Path(file).is_file()):
             folder = is_there(file) and Path(file).is_dir()
@@ -179,7 +164,15 @@ def _given(value: str | Sequence[str]) -> tuple[tuple[str, Path], ...]:
     return tuple((run, Path(file)) for run, _, file in pairs)
 
 
-def _overrides(text: str) -> tuple[tuple[str, str], ...]:
+def typed_overrides(text: str) -> tuple[tuple[str, str], ...]:
+    """Overrides of a configuration as they were typed.
+
+    Args:
+        text: ``"--key value --other=value"``.
+
+    Raises:
+        ConfigError: when they are no pairs.
+    """
     try:
         words = [part for word in shlex.split(text) for part in (word.split("=", 1) if word[:2] == "--" else [word])]
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Write a bundle's inference network as one file that runs without this repository."""
+"""Write a bundle's inference network as one file, or an nnU-Net's folder, that runs without this repository."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
+from common.command_words import shown
 from common.engine.inference.export import export_onnx, export_program, export_torchscript
 from common.errors import CheckpointError, ConfigError
 from common.literals import inert
+from common.methods.ka2er.results import Results, export_student
 from common.paths import check_new
 
 from ..bundle_files import find_bundle
@@ -22,6 +24,7 @@ from .networks import for_file
 __all__ = ["export", "export_bundle", "inference_network"]
 
 FORMATS = {"torchscript": ".ts", "program": ".pt2", "onnx": ".onnx"}
+NNUNET = "nnunet"  # a folder of results
 DEPTH = 3  # slices of the example of a network that takes one after the other
 
 
@@ -117,8 +120,10 @@ def export(
 
     Args:
         bundle: a bundle's name or folder.
-        out: the file to write; ``models/model.ts``, ``.pt2`` or ``.onnx`` of the bundle by default.
-        format: ``torchscript``, ``program`` (torch.export) or ``onnx``.
+        out: the file to write; ``models/model.ts``, ``.pt2`` or ``.onnx`` of the bundle by default. For ``nnunet`` the
+            folder that plays the part of nnU-Net's results, ``models/nnunet`` by default.
+        format: ``torchscript``, ``program`` (torch.export), ``onnx``, or ``nnunet`` for results that
+            ``nnUNetv2_predict`` reads: of a ka2er student that is an nnU-Net.
         weights: weights to use instead of the bundle's ``models/model.pt``.
         method: TorchScript only: ``script``, ``trace``, or ``auto`` for the first that works.
         modality: M4oE only: index of the modality that the file is for.
@@ -127,9 +132,29 @@ def export(
     Returns:
         a line that says what was written.
     """
+    if format == NNUNET:
+        return _nnunet(bundle, out, weights)
     if format not in FORMATS:
-        raise ConfigError("unknown format", where="--format", got=format, expected=", ".join(FORMATS))
+        raise ConfigError("unknown format", where="--format", got=format, expected=", ".join([*FORMATS, NNUNET]))
     path = Path(out) if out else find_bundle(bundle) / "models" / f"model{FORMATS[format]}"
     check_new(path, error=ConfigError)
     told = export_bundle(bundle, path, weights=weights, format=format, method=method, modality=modality, head=head)
     return f"{path}: {told}"
+
+
+def _nnunet(bundle: str, out: str | None, weights: str | None) -> str:
+    """nnU-Net's results folders of a student, and the command that reads each."""
+    models = find_bundle(bundle) / "models"
+    found = export_student(weights or models / "model.pt", out or models / NNUNET)
+    return "\n".join(_told(results) for results in found)
+
+
+def _told(results: Results) -> str:
+    words = [
+        f"for {', '.join(results.modalities)}" if results.modalities else "",
+        f"without {', '.join(results.untaught)}, never taught there" if results.untaught else "",
+        f"its files must lie {results.orientation}: nnU-Net does not turn them" if results.orientation else "",
+    ]
+    folder = shown(str(results.folder))
+    command = f"nnUNetv2_predict_from_modelfolder -i SCANS -o OUT -m {folder} -f 0"
+    return f"{results.folder}: {'; '.join(w for w in words if w) or 'for all scans'}\n  {command}"

@@ -156,13 +156,16 @@ def served_inference(model: Model, kind: str, given: Mapping[str, str | None]) -
         given: default ``modality`` and ``head``.
 
     Raises:
-        ConfigError: for a kind that the bundle has not, or a choice that nobody made.
+        ConfigError: for a kind that the bundle or the model has not, or a choice that nobody made.
     """
     known = kinds_of(model.bundle)
     if kind not in known:
         raise ConfigError(
             "the bundle cannot be offered as this", where=model.bundle.name, got=kind, expected=", ".join(known)
         )
+    if kind != KINDS[0] and model.settings.get("plans"):
+        raise ConfigError("this model is an nnU-Net and reads no prompts", where=model.weights, got=kind,
+                          expected=KINDS[0])  # fmt: skip
     overlay = [f"inference_{kind}"] if (model.bundle / "configs" / f"inference_{kind}.json").is_file() else []
     config: dict[str, Any] = copy.deepcopy(read_config(config_files(model.bundle, "inference", *overlay)).get())
     config = {k: v for k, v in config.items() if k not in _OWN}

@@ -31,8 +31,8 @@ SERVED_TARGETS = (
 
 # what makes the network and its input, and nothing of answering
 _SHARED = frozenset((
-    "model", "labels", "modalities", "network_def", "slice_network", "picture_network", "preprocessing", "inferer",
-    "modality", "head", "slices", "overlap", "sw_batch_size", "box_source", "box", "device",
+    "model", "plan", "labels", "modalities", "network_def", "slice_network", "picture_network", "preprocessing",
+    "inferer", "modality", "head", "slices", "overlap", "mirror", "sw_batch_size", "box_source", "box", "device",
 ))  # fmt: skip
 _OBJECTS = frozenset(("model", "labels", "modality", "device"))
 _KWARGS = {"m4oe": {"modality": "modality_id", "head": "head_id"}}

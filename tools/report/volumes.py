@@ -29,7 +29,7 @@ from .comparison import Comparison, Member
 from .comparison_rows import annotated_values
 from .results import Run
 
-__all__ = ["viewer_cases", "viewer_volumes"]
+__all__ = ["coarsened", "encoded", "viewer_cases", "viewer_volumes"]
 
 VOXELS = 1_200_000
 """Of a volume on the page: about 1 MB once compressed."""
@@ -133,18 +133,18 @@ def _case(
     except AmalgamationError:
         return None
     image = data["image"]
-    pixdim = _pixdim(image, voxels) if dim == 3 else None
-    layers: list[dict[str, Any]] = [{"name": "Annotation", "data": _encoded(label, pixdim, "label"), "dice": None}]
+    pixdim = coarsened(image, voxels) if dim == 3 else None
+    layers: list[dict[str, Any]] = [{"name": "Annotation", "data": encoded(label, pixdim, "label"), "dice": None}]
     for member in comparison.members:
         answer = _answer(member, collection, case, dim)
         if answer is not None and answer.shape == label.shape:
             dice = _dice(member, case)
-            layers.append({"name": member.title, "data": _encoded(answer, pixdim, "label"), "dice": dice})
+            layers.append({"name": member.title, "data": encoded(answer, pixdim, "label"), "dice": dice})
     return {
         "task": case[0],
         "case": case[1],
         "dim": dim,
-        "image": _encoded(image, pixdim, "image"),
+        "image": encoded(image, pixdim, "image"),
         "layers": layers,
         "present": sorted({int(v) for v in torch.unique(torch.as_tensor(label))} - {0}),
     }
@@ -189,8 +189,13 @@ def _answer(member: Member, collection: Collection, case: Case, dim: int) -> Any
     return MetaTensor(table[indices], affine=answer.affine)
 
 
-def _pixdim(image: MetaTensor, voxels: int) -> list[float]:
-    """Voxel sizes in mm, the fine ones made coarser until the volume is small enough."""
+def coarsened(image: MetaTensor, voxels: int = VOXELS) -> list[float]:
+    """Voxel sizes in mm, the fine ones made coarser until the volume is small enough.
+
+    Args:
+        image: ``[C, X, Y, Z]``.
+        voxels: the most of them.
+    """
     shape = np.array(image.shape[1:], float)
     size = np.linalg.norm(np.asarray(image.affine, float)[:3, :3], axis=0)
     low, high = float(size.min()), float(size.max() + size.min() * (shape.prod() / voxels))
@@ -205,7 +210,14 @@ def _pixdim(image: MetaTensor, voxels: int) -> list[float]:
     return [float(s) for s in np.maximum(size, high)]
 
 
-def _encoded(volume: MetaTensor, pixdim: Sequence[float] | None, kind: str) -> str:
+def encoded(volume: MetaTensor, pixdim: Sequence[float] | None, kind: str) -> str:
+    """A volume as the page holds it: gzipped NIfTI, base64.
+
+    Args:
+        volume: ``[1, X, Y, Z]``.
+        pixdim: mm of its voxels there; None for a picture.
+        kind: ``image`` or ``label``.
+    """
     if pixdim is None:
         return _packed(_picture(volume, kind), np.diag([1.0, -1.0, 1.0, 1.0]))
     small: Any = Spacing(pixdim=pixdim, mode="bilinear" if kind == "image" else "nearest", dtype=np.float32)(volume)

@@ -2,6 +2,7 @@
 
 Read :mod:`.network` first (networks and results folders; :mod:`.allowed` is what plans may name,
 :mod:`.kept` what a card may keep of them). A training goes
-:mod:`.fingerprint`, :mod:`.plan`, :mod:`.recipe`, :mod:`.data`; :mod:`.window` predicts whole volumes,
-:mod:`.scripting` makes TorchScript of a network.
+:mod:`.fingerprint`, :mod:`.planner`, :mod:`.plan` (of several data sets :mod:`.collection`), :mod:`.recipe`,
+:mod:`.data`, whose arrays lie as :mod:`.grid` says; :mod:`.widen` begins one from a trained network. :mod:`.window`
+predicts whole volumes, :mod:`.scripting` makes TorchScript of a network.
 """

@@ -19,39 +19,56 @@ from ...data.store.entry import StoredArray
 from ...errors import DataError
 from ...plain_json import parse_object
 from .fingerprint import to_nnunet
+from .grid import grid_affine
 from .network import plan_managers, quiet
 from .plan import Plan
 from .recipe import Recipe, foreground_fraction, seeded
 
 __all__ = ["NNUNetPatchd", "NNUNetPreprocessd", "NNUNetRestored"]
 
+VOLUME = 4
+# Axes of an image with channels, of which no slice alone was cut.
+
 
 class NNUNetPreprocessd(Transform):
     """Crop to non-zero, normalise and resample as nnU-Net's ``DefaultPreprocessor`` does (it does it itself).
 
-    ``image`` ``[C, X, Y, Z]`` becomes ``[C, a, b, c]`` in nnU-Net's axis order at the plans' spacing, ``label`` (when
-    given) ``[1, a, b, c]`` with -1 outside the non-zero region. ``nnunet`` holds what brings a prediction back.
+    ``image`` ``[C, X, Y, Z]`` becomes ``[C, a, b, c]`` in nnU-Net's axis order at the plans' spacing, and its affine
+    says where these voxels lie; ``label`` (when given) becomes ``[1, a, b, c]``. ``nnunet`` holds what brings a
+    prediction back. Where the plans know a configuration for each modality, the case's own normalises it.
 
     Args:
         plan: plans, labels and configuration.
         image: image key, a MetaTensor in the plans' orientation.
-        label: label key with indices 0..K; None leaves labels on their own grid.
+        label: label key with indices 0..K, not needed in a case; None leaves labels on their own grid.
         locations: also keep foreground voxels per class for patch sampling (key ``class_locations``).
+        outside: what the label map says outside of the non-zero region; nnU-Net's -1, or the background.
+        modality: what all cases are, whatever they say; what each says when None.
 
     Raises:
-        DataError: when the image is empty or has other channels than the plans.
+        DataError: when the image is empty or has other channels than the plans, or nobody says of which modality it is
+            where that decides how it is normalised.
     """
 
     def __init__(
-        self, *, plan: Plan, image: str = "image", label: str | None = "label", locations: bool = False
+        self,
+        *,
+        plan: Plan,
+        image: str = "image",
+        label: str | None = "label",
+        locations: bool = False,
+        outside: int = -1,
+        modality: str | None = None,
     ) -> None:
         self.plan, self.image, self.label, self.locations = plan, image, label, locations
-        self.manager, self.config = plan_managers(plan.plans, plan.configuration)
+        self.outside, self.modality = outside, modality
+        names = dict.fromkeys([plan.configuration, *plan.by_modality.values()])
+        self.managers = {name: plan_managers(plan.plans, name) for name in names}
 
     def chain_identity(self) -> dict[str, Any]:
         """What decides the result: the plans, wherever their files lie."""
-        keys = {"image": self.image, "label": self.label, "locations": self.locations}
-        return {**self.plan.settings, **keys, "nnunetv2": version("nnunetv2")}
+        keys = {"image": self.image, "label": self.label, "locations": self.locations, "outside": self.outside}
+        return {**self.plan.settings, **keys, "modality": self.modality, "nnunetv2": version("nnunetv2")}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy with the preprocessed entries."""
@@ -69,25 +86,36 @@ class NNUNetPreprocessd(Transform):
         label = None
         if self.label is not None and self.label in data:
             label = to_nnunet(_array(data[self.label]), spacing)[0].astype(np.int16)
-        array, label, properties = self._preprocess(array, label, {"spacing": spacing})
-        result[self.image] = MetaTensor(torch.from_numpy(array)).copy_meta_from(image)
+        configuration = self.plan.configuration_for(self.modality or data.get("modality"), where=where)
+        array, label, properties = self._preprocess(configuration, array, label, {"spacing": spacing})
+        affine = torch.as_tensor(image.affine).double() if isinstance(image, MetaTensor) else torch.eye(4).double()
+        result[self.image] = self._placed(array, image, affine, properties)
         if self.label is not None and self.label in data:
-            result[self.label] = torch.from_numpy(np.ascontiguousarray(label))
+            known = torch.from_numpy(np.ascontiguousarray(label))
+            result[self.label] = known.masked_fill(known < 0, self.outside)
             if self.locations:
                 found = properties["class_locations"]
                 result["class_locations"] = {int(k): torch.from_numpy(np.array(v)) for k, v in found.items()}
-        result["nnunet"] = json.dumps({**_plain(properties), "dim": spatial})
+        result["nnunet"] = json.dumps({**_plain(properties), "dim": spatial, "affine": affine.tolist()})
         return result
 
     def _preprocess(
-        self, array: NDArray[Any], label: NDArray[Any] | None, properties: dict[str, Any]
+        self, configuration: str, array: NDArray[Any], label: NDArray[Any] | None, properties: dict[str, Any]
     ) -> tuple[NDArray[Any], NDArray[Any], dict[str, Any]]:
+        manager, config = self.managers[configuration]
         with quiet():
-            worker = self.config.preprocessor_class(verbose=False)
-            data, seg, found = worker.run_case_npy(
-                array, label, properties, self.manager, self.config, self.plan.dataset_json
-            )
+            worker = config.preprocessor_class(verbose=False)
+            data, seg, found = worker.run_case_npy(array, label, properties, manager, config, self.plan.dataset_json)
         return np.ascontiguousarray(data, dtype=np.float32), seg, found
+
+    def _placed(
+        self, array: NDArray[Any], image: Any, affine: torch.Tensor, properties: Mapping[str, Any]
+    ) -> MetaTensor:
+        found: MetaTensor = MetaTensor(torch.from_numpy(array)).copy_meta_from(image)
+        if image.ndim == VOLUME:
+            transpose = self.plan.plans["transpose_forward"]
+            found.affine = torch.from_numpy(grid_affine(affine.numpy(), transpose, properties, array.shape[1:]))
+        return found
 
 
 def _array(image: Any) -> NDArray[Any]:
@@ -114,7 +142,8 @@ class NNUNetRestored(Transform):
     Args:
         plan: plans, labels and configuration.
         pred: key of the logits ``[K+1, a, b, c]``; becomes ``[1, X, Y, Z]`` with the history of ``image``.
-        image: the preprocessed image, whose orientation is undone later by ``RestoreGridd``.
+        image: the preprocessed image, whose orientation is undone later by ``RestoreGridd``; it gets the affine of the
+            oriented scan back, which its history belongs to.
     """
 
     def __init__(self, *, plan: Plan, pred: str = "pred", image: str = "image") -> None:
@@ -127,9 +156,11 @@ class NNUNetRestored(Transform):
         from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 
         properties = parse_object(data["nnunet"], error=DataError, finite=False)
+        logits = torch.as_tensor(data[self.pred]).detach().cpu()
+        logits = logits.as_tensor() if isinstance(logits, MetaTensor) else logits
         with quiet():
             seg = convert_predicted_logits_to_segmentation_with_correct_shape(
-                torch.from_numpy(_array(data[self.pred])).float(),
+                logits if logits.dtype == torch.float16 else logits.float(),  # as nnU-Net: ties are its ties
                 self.manager,
                 self.config,
                 self.labels,
@@ -139,8 +170,12 @@ class NNUNetRestored(Transform):
         flat = properties["dim"] == 2
         volume = torch.from_numpy(np.ascontiguousarray(seg[0].T if flat else seg.transpose(2, 1, 0)))[None]
         image = data[self.image]
-        restored = MetaTensor(volume).copy_meta_from(image) if isinstance(image, MetaTensor) else volume
-        return {**data, self.pred: restored}
+        if not isinstance(image, MetaTensor):
+            return {**data, self.pred: volume}
+        restored, image = MetaTensor(volume).copy_meta_from(image), MetaTensor(image).copy_meta_from(image)
+        for one in (restored, image) if "affine" in properties else ():
+            one.affine = torch.tensor(properties["affine"], dtype=torch.float64)
+        return {**data, self.pred: restored, self.image: image}
 
 
 class NNUNetPatchd(Randomizable, Transform):

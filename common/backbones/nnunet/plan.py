@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import hashlib
 import json
-import math
-import os
-import re
-import tempfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
-import numpy as np
 
-from ...atomic import atomic_write
 from ...bundle_words import shown_knob
+from ...command_words import shown_option
 from ...data.datasets.datalist import read_collection
 from ...data.datasets.dataset import Dataset
-from ...errors import ConfigError, DataError
+from ...errors import ConfigError, DataError, WeightError
 from ...labels import LabelSpace
 from ...modalities import is_ct
 from ...name_words import meant_together
 from ...weights import read_card
 from .fingerprint import fingerprint
+from .grid import array_axcodes
 from .kept import check_kept
-from .network import PLANAR, channel_names, labels_of, output_channels, plan_managers, quiet, read_json
+from .network import PLANAR, channel_names, labels_of, output_channels, plan_managers, read_json
+from .planner import run_planner, write_json
 
-__all__ = ["Plan", "nnunet_name", "plan", "plan_of_model", "read_plan"]
+__all__ = ["READERS", "Plan", "for_planner", "plan", "plan_of_model", "plan_of_settings", "read_plan"]
 
-_READERS = {"RAS": "NibabelIOWithReorient", None: "NibabelIO"}
+READERS = {"RAS": "NibabelIOWithReorient", None: "NibabelIO"}
 
 
 @dataclass(frozen=True)
@@ -46,12 +40,16 @@ class Plan:
         dataset_json: content of ``dataset.json``.
         configuration: one of the plans' configurations.
         folder: where both files lie.
+        by_modality: the configuration that normalises the scans of each modality; empty where one serves all.
+        turned: axis codes that scans are turned to, where it is not what the plans' reader does.
     """
 
     plans: dict[str, Any]
     dataset_json: dict[str, Any]
     configuration: str
     folder: Path
+    by_modality: Mapping[str, str] = field(default_factory=dict)
+    turned: str | None = None
 
     @property
     def labels(self) -> LabelSpace:
@@ -71,7 +69,9 @@ class Plan:
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that inference needs, for the card of a model."""
-        return {"plans": self.plans, "dataset_json": self.dataset_json, "configuration": self.configuration}
+        told = {"plans": self.plans, "dataset_json": self.dataset_json, "configuration": self.configuration}
+        more: dict[str, Any] = {"by_modality": dict(self.by_modality), "turned": self.turned}
+        return {**told, **{k: v for k, v in more.items() if v}}
 
     @property
     def patch_size(self) -> tuple[int, ...]:
@@ -86,7 +86,37 @@ class Plan:
     @property
     def orientation(self) -> str | None:
         """Axis codes that volumes are turned to before anything else; None keeps them."""
-        return "RAS" if self.plans.get("image_reader_writer") == _READERS["RAS"] else None
+        return self.turned or ("RAS" if self.plans.get("image_reader_writer") == READERS["RAS"] else None)
+
+    @property
+    def axcodes(self) -> str | None:
+        """Axis codes of the preprocessed array's axes; None where those of the scans are not known."""
+        return array_axcodes(self.orientation, self.plans["transpose_forward"])
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Spacing in mm along x, y, z of a volume's configuration."""
+        manager, config = plan_managers(self.plans, self.configuration)
+        return tuple(float(config.spacing[i]) for i in reversed(manager.transpose_backward))
+
+    def configuration_for(self, modality: Any, *, where: object | None = None) -> str:
+        """The configuration that normalises a scan.
+
+        Args:
+            modality: what the scan is; may be unknown where all are normalised alike.
+            where: the case, for messages.
+
+        Raises:
+            DataError: when nobody says what the scan is and it matters, or the plans know no such modality.
+        """
+        found = self.by_modality.get(modality) if isinstance(modality, str) else None
+        every = {*self.by_modality.values()} or {self.configuration}
+        if found is None and len(every) > 1:
+            raise DataError("what a scan is decides how it is normalised, and this is none that was planned for",
+                            where=where, got=modality or "nobody says what the scan is",
+                            expected=", ".join(self.by_modality),
+                            hint=shown_option("modality", next(iter(self.by_modality))))  # fmt: skip
+        return found or next(iter(every))
 
 
 def read_plan(folder: str | Path, configuration: str | None = None) -> Plan:
@@ -99,8 +129,39 @@ def read_plan(folder: str | Path, configuration: str | None = None) -> Plan:
     place = Path(folder)
     plans = read_json(place / "plans.json")
     chosen = configuration or plans.get("configuration") or next(iter(plans["configurations"]))
-    plan_managers(plans, chosen, where=place / "plans.json")
-    return Plan(plans, read_json(place / "dataset.json"), chosen, place)
+    found: dict[str, Any] = {k: plans[k] for k in ("by_modality", "turned") if k in plans}
+    found |= {"plans": plans, "dataset_json": read_json(place / "dataset.json"), "configuration": chosen}
+    return plan_of_settings(found, place, where=place / "plans.json")
+
+
+def plan_of_settings(settings: Mapping[str, Any], folder: str | Path, *, where: object | None = None) -> Plan:
+    """A plan from what :attr:`Plan.settings` wrote, which may come from anywhere: nothing but nnU-Net's own is named.
+
+    Args:
+        settings: of a card, or of files.
+        folder: where they lie.
+        where: file, for messages.
+
+    Raises:
+        WeightError: for entries of another form, or names that are not nnU-Net's own.
+    """
+    check_kept(settings, where)
+    by_modality, turned = settings.get("by_modality") or {}, settings.get("turned")
+    pairs = by_modality.items() if isinstance(by_modality, Mapping) else [(None, None)]
+    if not all(isinstance(name, str) and isinstance(own, str) for name, own in pairs):
+        raise WeightError("the plans do not say which configuration is for which modality", where=where,
+                          got=ascii(by_modality)[:200], expected='such as {"CT": "3d_fullres"}')  # fmt: skip
+    if turned is not None and not (isinstance(turned, str) and sorted(map(_axis, turned)) == [0, 1, 2]):
+        raise WeightError("these are no axis codes", where=where, got=ascii(turned)[:200], expected="such as RAS")
+    place = Path(folder)
+    found = Plan(settings["plans"], settings["dataset_json"], settings["configuration"], place, by_modality, turned)
+    for name in dict.fromkeys([found.configuration, *found.by_modality.values()]):
+        plan_managers(found.plans, name, where=where)
+    return found
+
+
+def _axis(code: str) -> int:
+    return next((n for n, pair in enumerate(("RL", "AP", "SI")) if code in pair), -1)
 
 
 def plan_of_model(model: str | Path, fallback: str | Path | Mapping[str, Any]) -> Plan:
@@ -119,18 +180,11 @@ def plan_of_model(model: str | Path, fallback: str | Path | Mapping[str, Any]) -
         card = read_card(path)
         known = {} if card is None else card.extra.get("settings") or {}
         if known.get("plans"):
-            check_kept(known, path)
-            return Plan(known["plans"], known["dataset_json"], known["configuration"], path.parent)
+            return plan_of_settings(known, path.parent, where=path)
         return read_plan(path.parent)
     if isinstance(fallback, Mapping):
-        return Plan(fallback["plans"], fallback["dataset_json"], fallback["configuration"], path.parent)
+        return plan_of_settings(fallback, path.parent, where=path)
     return read_plan(fallback)
-
-
-def nnunet_name(name: str) -> str:
-    """``DatasetXXX_Name`` with a number in 500..999 that depends on the name alone."""
-    clean = re.sub(r"[^0-9A-Za-z]+", "_", name).strip("_") or "dataset"
-    return f"Dataset{500 + zlib.crc32(name.encode()) % 500}_{clean}"
 
 
 def plan(
@@ -168,7 +222,7 @@ def plan(
         ConfigError: for unknown settings, or a configuration that nnU-Net does not plan for this dataset.
         DataError: when the dataset cannot be read.
     """
-    if orientation not in _READERS:
+    if orientation not in READERS:
         raise ConfigError("nnU-Net readers know these orientations", got=orientation, expected="RAS or null")
     dataset = _single(dataset_dir)
     orientation = orientation if dataset.dim == 3 else None
@@ -189,11 +243,13 @@ def plan(
     if idist.get_rank() == 0 and not _planned(folder, key):
         description = _dataset_json(dataset, name or dataset.name, orientation)
         found = fingerprint(dataset, orientation)
-        plans = _run_planner(dataset, description, found, knobs)
+        cases = {c.id: {"images": [*map(str, c.images)], "label": str(c.label)} for c in dataset.cases("training")}
+        known = {**description, **for_planner(dataset.channels, dataset.dim)}
+        plans = run_planner(cases, known, found, knobs, where=dataset.root)
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "dataset_fingerprint.json", found)
-        _write(folder / "dataset.json", description)
-        _write(folder / "plans.json", {**plans, "configuration": configuration, "settings_sha256": key})
+        write_json(folder / "dataset_fingerprint.json", found)
+        write_json(folder / "dataset.json", description)
+        write_json(folder / "plans.json", {**plans, "configuration": configuration, "settings_sha256": key})
     idist.barrier()
     return read_plan(folder, configuration)
 
@@ -230,106 +286,14 @@ def _dataset_json(dataset: Dataset, name: str, orientation: str | None) -> dict[
         "labels": {"background": 0, **{n: i for i, n in enumerate(dataset.labels.names, 1)}},
         "numTraining": len(dataset.cases("training")),
         "file_ending": ".nii.gz" if dataset.dim == 3 else ".png",
-        "overwrite_image_reader_writer": _READERS[orientation] if dataset.dim == 3 else "NaturalImage2DIO",
+        "overwrite_image_reader_writer": READERS[orientation] if dataset.dim == 3 else "NaturalImage2DIO",
     }
 
 
-def _for_planner(description: Mapping[str, Any], dim: int) -> dict[str, Any]:
+def for_planner(channels: Sequence[str], dim: int) -> dict[str, Any]:
     """Channel names that nnU-Net's planner knows: to it, CTA is no CT."""
-    given = description["channel_names"]
-    read = dict(zip(given, meant_together(list(given.values())), strict=True))
-    names = {i: "CT" if dim != PLANAR and is_ct(c) else given[i] for i, c in read.items()}
+    names = {
+        str(i): "CT" if dim != PLANAR and is_ct(read) else c
+        for i, (c, read) in enumerate(zip(channels, meant_together(channels), strict=True))
+    }
     return {"channel_names": names}
-
-
-def _run_planner(
-    dataset: Dataset, description: Mapping[str, Any], found: Mapping[str, Any], knobs: Mapping[str, Any]
-) -> dict[str, Any]:
-    name = nnunet_name(knobs["name"])
-    cases = {c.id: {"images": [str(p) for p in c.images], "label": str(c.label)} for c in dataset.cases("training")}
-    with tempfile.TemporaryDirectory() as temporary, quiet():
-        raw, preprocessed = Path(temporary) / "raw", Path(temporary) / "preprocessed"
-        for root in (raw, preprocessed):
-            (root / name).mkdir(parents=True)
-        _write(raw / name / "dataset.json", {**description, **_for_planner(description, dataset.dim), "dataset": cases})
-        _write(preprocessed / name / "dataset_fingerprint.json", found)
-        with _environment(nnUNet_raw=str(raw), nnUNet_preprocessed=str(preprocessed), nnUNet_n_proc_DA="1"):
-            planner = _planner(name, knobs)
-            planner.plan_experiment()
-            plans: dict[str, Any] = read_json(preprocessed / name / f"{planner.plans_identifier}.json")
-            configuration = str(knobs["configuration"])
-            if configuration not in plans["configurations"]:
-                raise ConfigError(
-                    f"nnU-Net plans no {configuration} for this dataset",
-                    where=dataset.root,
-                    got=configuration,
-                    expected=", ".join(plans["configurations"]),
-                    hint="3d_lowres exists only where volumes are much larger than a patch",
-                )
-            if knobs["patch_size"] is not None:
-                _force_patch(planner, plans, configuration, knobs["patch_size"])
-    if knobs["batch_size"] is not None:
-        plans["configurations"][configuration]["batch_size"] = int(knobs["batch_size"])
-    return plans
-
-
-def _planner(name: str, knobs: Mapping[str, Any]) -> Any:
-    import nnunetv2
-    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
-
-    folder = str(Path(nnunetv2.__path__[0]) / "experiment_planning")
-    found: Any = recursive_find_python_class(folder, knobs["planner"], "nnunetv2.experiment_planning")
-    if found is None:
-        raise ConfigError(
-            "nnU-Net has no planner of this name", got=knobs["planner"], expected="ExperimentPlanner, ..."
-        )
-    options: dict[str, Any] = {}
-    if knobs["memory_gb"] is not None:
-        options["gpu_memory_target_in_gb"] = float(knobs["memory_gb"])
-    if knobs["spacing"] is not None:
-        options["overwrite_target_spacing"] = [float(s) for s in reversed(knobs["spacing"])]
-    planner = found(name, **options)
-    if knobs["base_features"] is not None:
-        planner.UNet_base_num_features = int(knobs["base_features"])
-    if knobs["max_features"] is not None:
-        planner.UNet_max_features_2d = planner.UNet_max_features_3d = int(knobs["max_features"])
-    return planner
-
-
-def _force_patch(planner: Any, plans: dict[str, Any], configuration: str, patch_size: Sequence[int]) -> None:
-    """Let nnU-Net derive topology and batch size for a patch that the user chose."""
-    config = plans["configurations"][configuration]
-    order = [(2, 1, 0)[i] for i in plans["transpose_forward"]]
-    if len(patch_size) != len(config["spacing"]):
-        raise ConfigError("one entry per axis", where="patch_size", got=list(patch_size), expected=config["spacing"])
-    planar = len(config["spacing"]) == PLANAR
-    wanted = [patch_size[i] for i in ((1, 0) if planar else order)]
-    voxels = math.prod(config["median_image_size_in_voxels"]) * len(planner.dataset)
-    fresh = planner.get_plans_for_configuration(
-        np.array(config["spacing"]), tuple(wanted), config["data_identifier"], float(voxels), {}
-    )
-    from nnunetv2.utilities.json_export import recursive_fix_for_json_export
-
-    recursive_fix_for_json_export(fresh)
-    kept = copy.deepcopy(config)
-    config.update(fresh)
-    config["median_image_size_in_voxels"] = kept["median_image_size_in_voxels"]
-
-
-@contextlib.contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Prediction of whole preprocessed volumes, window by window."""
+"""Prediction of whole preprocessed volumes, window by window: by MONAI, or by nnU-Net's own predictor."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer, SliceInferer, SlidingWindowInferer
 from torch import Tensor
 
-from ...errors import ConfigError
-from .network import PLANAR
+from ...errors import ConfigError, PromptError
+from .network import PLANAR, plan_managers, quiet
 from .plan import Plan
 
-__all__ = ["NNUNetInferer"]
+__all__ = ["NNUNetInferer", "NNUNetTiles"]
 
 _SIGMA = 0.125
 # nnU-Net's width of the Gaussian, relative to the window.
@@ -75,3 +75,52 @@ class _Mirrored:
             y = self.network(torch.flip(x, axes), *args, **kwargs)
             total = torch.flip(y, axes) + total.to(y.device)
         return total / len(self.subsets)
+
+
+class NNUNetTiles(Inferer):
+    """nnU-Net's own predictor: its tiles, its blending, its mirroring, to the last bit.
+
+    Args:
+        plan: plans, labels and configuration.
+        overlap: share of a tile that neighbours share, [0, 1); nnU-Net: 0.5.
+        mirror: axes of the preprocessed array over whose mirrored copies is averaged; none by default.
+
+    Raises:
+        ConfigError: for an impossible overlap or axis.
+        PromptError: when called with boxes, which such a network does not read.
+    """
+
+    def __init__(self, *, plan: Plan, overlap: float = 0.5, mirror: Sequence[int] = ()) -> None:
+        super().__init__()
+        if not 0 <= overlap < 1:
+            raise ConfigError("tiles overlap by a share of their size", where="overlap", got=overlap, expected="[0, 1)")
+        self.plan, self.overlap, self.roi_size = plan, overlap, plan.patch_size
+        self.axes = tuple(int(axis) for axis in mirror)
+        if any(not 0 <= axis < len(self.roi_size) for axis in self.axes):
+            raise ConfigError("there is no such axis to mirror", where="mirror", got=list(mirror))
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
+        """Logits ``[B, K+1, a, b, c]`` of preprocessed volumes ``[B, C, a, b, c]``, in nnU-Net's 16 bits."""
+        boxes = kwargs.get("boxes", inputs.meta.get("boxes") if isinstance(inputs, MetaTensor) else None)
+        if boxes is not None and not bool(torch.isnan(torch.as_tensor(boxes)).all()):
+            raise PromptError("this student is an nnU-Net and reads no boxes", got="boxes", expected="an image alone",
+                              hint="leave the boxes out")  # fmt: skip
+        plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        predictor = self._predictor(network, plain.device)
+        with quiet():
+            found = [predictor.predict_sliding_window_return_logits(image) for image in plain]
+        return torch.stack(found).to(plain.device)
+
+    def _predictor(self, network: Any, device: torch.device) -> Any:
+        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+        manager, config = plan_managers(self.plan.plans, self.plan.configuration)
+        with quiet():
+            predictor = nnUNetPredictor(
+                tile_step_size=1 - self.overlap, use_mirroring=bool(self.axes), device=device,
+                perform_everything_on_device=device.type == "cuda", allow_tqdm=False,
+            )  # fmt: skip
+            predictor.manual_initialization(
+                network, manager, config, None, self.plan.dataset_json, "nnUNetTrainer", self.axes or None
+            )
+        return predictor

@@ -3,5 +3,6 @@
 Read :mod:`.dataset_json` (entries), :mod:`.dataset` (one task) and :mod:`.datalist` (a collection) first.
 :mod:`.convert` with :mod:`.pairs`, :mod:`.convert_channels` and :mod:`.convert_seg`, :mod:`.merge` and :mod:`.splits`
 make datasets; :mod:`.verify` finds their problems, :mod:`.verify_contents` and :mod:`.naming` what is doubtful.
-:mod:`.fitting` asks whether a trained model can read them, :mod:`.known_cases` whether it learned from them.
+:mod:`.part_labelled` lists what a training with few labels learns from, :mod:`.fitting` asks
+whether a trained model can read them, :mod:`.known_cases` whether it learned from them.
 """

@@ -231,8 +231,16 @@ def split_dataset(path: str | Path, *, val: float = 0.2, test: float = 0.0, out:
     return write_dataset(replace(dataset, splits=splits), out or dataset.root)
 
 
-def write_collection(out: str | Path, datasets: Sequence[str | Path], *, name: str | None = None) -> Path:
+def write_collection(
+    out: str | Path, datasets: Sequence[str | Path], *, name: str | None = None, structures: Sequence[str] = ()
+) -> Path:
     """Write ``out/collection.json`` that refers to dataset folders, after reading each of them.
+
+    Args:
+        out: folder of the collection.
+        datasets: folders.
+        name: of the collection; its folder's when None.
+        structures: what is learned and no data set annotates.
 
     Raises:
         DataError: when one cannot be read.
@@ -243,7 +251,8 @@ def write_collection(out: str | Path, datasets: Sequence[str | Path], *, name: s
     for folder in datasets:
         read_collection(folder)
     listed = [Path(os.path.relpath(Path(f).resolve(), out.resolve())).as_posix() for f in datasets]
-    path = write_json(out / "collection.json", {"name": name or out.resolve().name, "datasets": listed})
+    content: dict[str, Any] = {"name": name or out.resolve().name, "datasets": listed}
+    path = write_json(out / "collection.json", {**content, **({"structures": list(structures)} if structures else {})})
     read_collection(out)
     return path
 

@@ -35,16 +35,26 @@ DEEPEST = 20
 
 @dataclass(frozen=True)
 class Collection:
-    """Several datasets on which one network is trained."""
+    """Several datasets on which one network is trained.
+
+    Args:
+        name: of the collection.
+        root: its folder.
+        datasets: one per task.
+        further: structures that the network learns and no task annotates: experts know them.
+    """
 
     name: str
     root: Path
     datasets: tuple[Dataset, ...]
+    further: tuple[str, ...] = ()
 
     @property
     def labels(self) -> LabelSpace:
-        """Union of the datasets' label spaces, matched by name."""
-        return union(*(d.labels for d in self.datasets))
+        """Union of the datasets' label spaces, matched by name, and the structures that only experts know."""
+        spaces = [d.labels for d in self.datasets]
+        spaces += [LabelSpace(self.further, exclusive=spaces[0].exclusive)] if self.further else []
+        return union(*spaces)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -88,9 +98,10 @@ def read_collection(path: str | Path | Sequence[str | Path] | Collection) -> Col
     Args:
         path: a folder with ``dataset.json`` (collection of one), a folder of such folders, a folder with (or a file)
             ``collection.json`` ``{"name", "datasets": [paths], "tasks": {name: {"labels": {name: new name},
-            "modality": new name}}}``, a list of folders, or the same separated by commas. ``<path>::<task>`` is that
-            task of a collection alone, with the names that the collection gives it. What is there as it stands, commas
-            and all, is not taken apart; nor are the entries of a list.
+            "modality": new name}}, "structures": [names that experts know and no task annotates]}``, a list of folders,
+            or the same separated by commas. ``<path>::<task>`` is that task of a collection alone, with the names that
+            the collection gives it. What is there as it stands, commas and all, is not taken apart; nor are the entries
+            of a list.
 
     Raises:
         DataError: when there is nothing to read, names repeat or channel counts differ.
@@ -237,7 +248,18 @@ def _read_listing(file: Path, within: tuple[Path, ...]) -> Collection:
     renamed = [replace(d, modality=options.get(d.name, {}).get("modality", d.modality)) for d in renamed]
     title = data.get("name")
     told = file.parent.resolve().name if title is None else check_name(title, "collection", where=file)
-    return _collection(told, file.parent, renamed)
+    return replace(_collection(told, file.parent, renamed), further=_further(data.get("structures"), file))
+
+
+def _further(given: Any, file: Path) -> tuple[str, ...]:
+    """The entry ``structures`` of a listing: what experts know beyond the tasks."""
+    if given is not None and not (isinstance(given, list) and given):
+        raise DataError("the further structures are a list of names", where=file, got=f"{given!a:.100}",
+                        expected='"structures": ["femur"]')  # fmt: skip
+    names = tuple(check_name(n, "structure", where=file) for n in given or ())
+    if len(set(names)) < len(names):
+        raise DataError("a further structure is named twice", where=file, got=few(names))
+    return names
 
 
 def _options(given: Any, datasets: Sequence[Dataset], file: Path) -> dict[str, dict[str, Any]]:

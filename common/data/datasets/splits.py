@@ -1,13 +1,14 @@
-"""Reproducible splits by subject, independent of the order of files and of the machine."""
+"""Reproducible splits by subject, and parts of the labels, independent of the order of files and of the machine."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
 from ...errors import ConfigError
 
-__all__ = ["hash_fraction", "hashed_split"]
+__all__ = ["hash_fraction", "hashed_split", "labelled"]
 
 
 def hash_fraction(*parts: str) -> float:
@@ -60,3 +61,32 @@ def _fill_empty(result: dict[str, str], ranked: list[str], first: str, others: l
         donor = max(counts, key=lambda s: counts[s])
         candidates = [s for s in ranked if result[s] == donor]
         result[candidates[-1] if split == first else candidates[0]] = split
+
+
+def labelled(names: Sequence[str], *, fraction: float = 1.0, count: int | None = None, seed: int = 0) -> list[int]:
+    """Positions of a part of a list: the names whose hash with the seed is smallest.
+
+    A smaller part is contained in every larger one, and other names do not change the order of two.
+
+    Args:
+        names: different names.
+        fraction: share of the names above 0 and up to 1, rounded, at least one.
+        count: how many instead, 1 .. the number of names.
+        seed: another seed takes other names.
+
+    Returns:
+        Positions in ascending order.
+
+    Raises:
+        ConfigError: for an impossible fraction, or more names than there are.
+    """
+    if not 0 < fraction <= 1 or (count is not None and fraction != 1):
+        expected = "a share above 0 and up to 1, and 1 where a count is given"
+        raise ConfigError("a part of the labelled data", where="labelled_fraction", got=fraction, expected=expected)
+    if count is not None and not 1 <= count <= len(names):
+        raise ConfigError(
+            "a part of the labelled data", where="labelled_count", got=count, expected=f"1 .. {len(names)}"
+        )
+    wanted = max(1, math.floor(fraction * len(names) + 0.5)) if count is None else count
+    order = sorted(range(len(names)), key=lambda i: (hash_fraction(str(seed), names[i]), names[i]))
+    return sorted(order[:wanted])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,40 +12,11 @@ from typing import Any
 from ...atomic import atomic_write
 from ...errors import ConfigError
 from ..datasets.dataset_json import case_name
-from ..datasets.splits import hash_fraction
+from ..datasets.splits import labelled
 from ..store.place import Store
 from .views import StoredSlices
 
-__all__ = ["LabelledSlices", "labelled"]
-
-
-def labelled(names: Sequence[str], *, fraction: float = 1.0, count: int | None = None, seed: int = 0) -> list[int]:
-    """Positions of a part of a list: the names whose hash with the seed is smallest.
-
-    A smaller part is contained in every larger one, and other names do not change the order of two.
-
-    Args:
-        names: different names.
-        fraction: share of the names above 0 and up to 1, rounded, at least one.
-        count: how many instead, 1 .. the number of names.
-        seed: another seed takes other names.
-
-    Returns:
-        Positions in ascending order.
-
-    Raises:
-        ConfigError: for an impossible fraction, or more names than there are.
-    """
-    if not 0 < fraction <= 1 or (count is not None and fraction != 1):
-        expected = "a share above 0 and up to 1, and 1 where a count is given"
-        raise ConfigError("a part of the labelled data", where="labelled_fraction", got=fraction, expected=expected)
-    if count is not None and not 1 <= count <= len(names):
-        raise ConfigError(
-            "a part of the labelled data", where="labelled_count", got=count, expected=f"1 .. {len(names)}"
-        )
-    wanted = max(1, math.floor(fraction * len(names) + 0.5)) if count is None else count
-    order = sorted(range(len(names)), key=lambda i: (hash_fraction(str(seed), names[i]), names[i]))
-    return sorted(order[:wanted])
+__all__ = ["LabelledSlices"]
 
 
 class LabelledSlices(StoredSlices):
@@ -61,7 +31,7 @@ class LabelledSlices(StoredSlices):
         keys: entries to slice; the others pass through.
         store: where prepared volumes lie; None keeps them in memory.
         axis: spatial axis to cut along, 0, 1 or 2.
-        labelled_fraction: see :func:`labelled`.
+        labelled_fraction: see :func:`~common.data.datasets.splits.labelled`.
         labelled_count: how many slices or scans (of each task) instead of a share.
         labelled_by: ``slices``: a part of all slices of all scans; ``scans``: all slices of a part of the scans, taken
             for each task on its own.

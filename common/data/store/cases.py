@@ -11,7 +11,7 @@ from typing import Any
 from monai.data import CacheDataset
 from torch.utils.data import Dataset
 
-from ...errors import DataError
+from ...errors import DataError, cause_of
 from ..datasets.dataset_json import case_name
 from .chain import chain_json, digest
 from .entry import DamagedEntryError, StoredArray, read_entry
@@ -42,6 +42,7 @@ class StoredCases(Dataset[Any]):
             :class:`~common.data.store.layout.Reading`; slices when None.
         transform: random parts, of one item.
         keys: entries that hold paths.
+        told: what these are, for listings, where the chain alone does not tell.
 
     Raises:
         DataError: when a case cannot be prepared, or there is no room for it.
@@ -56,6 +57,7 @@ class StoredCases(Dataset[Any]):
         reading: Reading | Sequence[int] | int | None = None,
         transform: Callable[..., Any] | None = None,
         keys: Sequence[str] = KEYS,
+        told: str = "",
     ) -> None:
         self.data, self.preprocessing, self.store, self.transform = list(data), preprocessing, store, transform
         self.reading = _reading(reading)
@@ -69,7 +71,7 @@ class StoredCases(Dataset[Any]):
         jobs = [Job(first[n], self.chain, n, sources.size(first[n], keys)) for n in missing]
         sources.save()  # reading all files is remembered, whatever becomes of the rest
         fill(jobs, preprocessing, store, self.reading)
-        store.used(self.chain, described)
+        store.used(self.chain, {**described, "told": told} if told else described)
 
     def __len__(self) -> int:
         """Number of cases."""
@@ -92,8 +94,11 @@ class StoredCases(Dataset[Any]):
         """What ``read`` makes of a case; once more when the case proves damaged and was prepared again."""
         try:
             return read(self.case(position))
-        except DamagedEntryError as error:
-            self._spoilt(self._folder(position), error)
+        except (DamagedEntryError, RuntimeError) as error:
+            damage, folder = cause_of(error, DamagedEntryError), self._folder(position)
+            if damage is None or (isinstance(damage.where, Path) and not damage.where.is_relative_to(folder)):
+                raise  # something else, or of another store, whose cases are read at the same time
+            self._spoilt(folder, damage)
             return read(self.case(position))
 
     def case(self, position: int) -> dict[Hashable, Any]:

@@ -22,7 +22,8 @@ __all__ = ["chain_json", "digest", "names"]
 FORMAT = 1
 _LIBRARIES = ("monai", "torch", "numpy", "scipy", "nibabel", "SimpleITK", "pydicom", "pillow", "scikit-image")
 _OURS = __name__.removesuffix(".data.store.chain")
-_VOLATILE = {"R", "_tracing"}  # states that change when a transform is used
+# states that change when a transform is used, and what decides whether a case is refused, not what is made of it
+_VOLATILE = {"R", "_tracing", "allow_missing_keys"}
 
 
 def chain_json(chain: Any) -> dict[str, Any]:
@@ -47,9 +48,9 @@ def digest(value: Any) -> str:
 
 
 def names(found: Mapping[str, Any]) -> list[str]:
-    """The classes of a chain's transforms, for people."""
+    """The classes of a chain's transforms, for people, after what was told of it."""
     parts = found["chain"].get("state", {}).get("transforms", [found["chain"]])
-    listed: list[str] = []
+    listed: list[str] = [str(found["told"])] if found.get("told") else []
     for part in (p for p in parts if isinstance(p, Mapping)):
         inner = part.get("state", {}).get("transforms")
         own = str(part.get("class", part.get("name", "?"))).rpartition(".")[2]

@@ -57,6 +57,11 @@ class StoredArray:
         return tuple(int(n) for n in self.how["shape"])
 
     @property
+    def meta(self) -> dict[Any, Any]:
+        """What the array's metadata were, without reading it; nothing where it had none."""
+        return dict(decoded(self.found["meta"], _nothing)) if "meta" in self.found else {}
+
+    @property
     def ndim(self) -> int:
         """Number of axes."""
         return len(self.how["shape"])

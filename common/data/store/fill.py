@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ...atomic import process_alive, usable_cores
-from ...errors import AmalgamationError, DataError
+from ...errors import AmalgamationError, DataError, cause_of
 from ..datasets.dataset_json import case_name
 from .entry import TEXT, write_entry
 from .layout import Reading
@@ -75,8 +75,11 @@ class _Jobs(Dataset[_Done]):
         number = self.wanted[position]
         try:
             size = prepare(self.jobs[number], self.chain, self.place, self.reading)
-        except (AmalgamationError, OSError) as error:  # others keep their traceback through the loader
-            return _Done(number, 0, error)
+        except (AmalgamationError, OSError, RuntimeError) as error:
+            told = cause_of(error, AmalgamationError, OSError)
+            if told is None:
+                raise  # with its traceback, through the loader
+            return _Done(number, 0, told)
         return _Done(number, size or 0, busy=size is None)
 
 

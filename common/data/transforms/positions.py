@@ -27,6 +27,7 @@ class ForegroundPositionsd(Transform):
         key: label map ``[1, ...]``.
         output: gets the positions.
         most: positions of one structure, >= 1.
+        allow_missing_keys: leave a case without a label map as it is.
 
     Raises:
         ConfigError: for no positions.
@@ -35,13 +36,17 @@ class ForegroundPositionsd(Transform):
         nnU-Net keeps at most 10,000 voxels of each class.
     """
 
-    def __init__(self, key: str = "label", output: str = "positions", most: int = 10_000) -> None:
+    def __init__(
+        self, key: str = "label", output: str = "positions", most: int = 10_000, allow_missing_keys: bool = False
+    ) -> None:
         if most < 1:
             raise ConfigError("at least one position of each structure", where="most", got=most)
-        self.key, self.output, self.most = key, output, most
+        self.key, self.output, self.most, self.allow_missing_keys = key, output, most, allow_missing_keys
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy with ``output``."""
+        if self.allow_missing_keys and self.key not in data:
+            return dict(data)
         label = data[self.key]
         plain = label.as_tensor() if isinstance(label, MetaTensor) else torch.as_tensor(label)
         values = plain[0].numpy().astype(np.int64)

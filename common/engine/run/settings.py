@@ -32,7 +32,7 @@ def model_card(
     output_dir: str | Path | None = None,
     splits: Sequence[str] = ("training",),
     modality: str | None = None,
-    taught: bool = True,
+    taught: bool | Mapping[str, Sequence[str]] = True,
     structures: Sequence[str] | None = None,
     contract: Mapping[str, Any] | None = None,
     ignore_card: bool = False,
@@ -50,7 +50,8 @@ def model_card(
         output_dir: the run's folder, where what was found in the data is kept.
         splits: what is learned from.
         modality: the only modality that is learned from.
-        taught: whether label maps are learned from.
+        taught: whether label maps are learned from; or the structures that are learned, by modality, where not label
+            maps alone teach them.
         structures: those that are learned, where it is not all.
         contract: one that is there already, in the place of ``dataset_dir``.
         ignore_card: learn from data whose names contradict each other; the card says so.

@@ -1,6 +1,8 @@
 """Answers: what an expert says about a whole scan, asked once, in its own way, and kept small.
 
-Read :mod:`.at_home` first (nnU-Net experts by nnU-Net's own inference, brought to the student's grid once) and
-:mod:`.record` (an answer in five bytes a voxel). :mod:`.agreement` asks whether an answer is what the expert's own
-software says; :mod:`.joint` makes one map of several, and counts what they dispute.
+Read :mod:`.at_home` first (nnU-Net experts by nnU-Net's own inference, brought to the student's grid once;
+:mod:`.windows` is for the others) and :mod:`.record` (an answer in five bytes a voxel). :mod:`.ask` is the transform
+that asks, :mod:`.kept` the store of what was said, :mod:`.cases` the training set with the answers of all experts, and
+:mod:`.teaching` the loss by which they teach. :mod:`.together` makes one label map of several answers, by :mod:`.joint`
+where they dispute. :mod:`.agreement` asks whether an answer is what the expert's own software says.
 """

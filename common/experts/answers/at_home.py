@@ -14,6 +14,7 @@ from monai.transforms import Orientation
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ...backbones.nnunet.grid import grid_affine
 from ...backbones.nnunet.network import (
     NNUNetResults,
     load_network,
@@ -160,7 +161,7 @@ class HomeNNUNet:
                 data, None, properties, self._manager, self._config, self._results[0].dataset_json
             )
             logits = self._predictor.predict_logits_from_preprocessed_data(torch.from_numpy(array)).cpu()
-        home = _affine(affine, self._manager.transpose_forward, properties, logits.shape[1:])
+        home = grid_affine(affine, self._manager.transpose_forward, properties, logits.shape[1:])
         return HomeAnswer(logits.float(), home, self.spec.labels.exclusive)
 
     def judge(self, scan: MetaTensor) -> MetaTensor:
@@ -224,21 +225,3 @@ def _predictor(results: Sequence[NNUNetResults], mirroring: bool, step: float, d
             mirroring_axes(results[0]),
         )  # fmt: skip
     return predictor
-
-
-def _affine(
-    scan: NDArray[np.float64], transpose: Sequence[int], properties: dict[str, Any], shape: Sequence[int]
-) -> NDArray[np.float64]:
-    """Index of the preprocessed array to world: scaling and crop, back through nnU-Net's transpose, z y x to x y z.
-
-    nnU-Net resamples between the outer edges of voxels: ``old + 0.5 = (new + 0.5) * n_old / n_new``.
-    """
-    cropped = properties["shape_after_cropping_and_before_resampling"]
-    low = [bounds[0] for bounds in properties["bbox_used_for_cropping"]]
-    index = np.zeros((4, 4))
-    index[3, 3] = 1
-    for i, axis in enumerate(transpose):
-        ratio = cropped[i] / shape[i]
-        index[2 - axis, i] = ratio
-        index[2 - axis, 3] = 0.5 * ratio - 0.5 + low[i]
-    return np.asarray(scan @ index)

@@ -16,8 +16,10 @@ from .experts import plain
 from .head import MaskHead
 from .script import ScriptableStudent
 
-__all__ = ["LEVELS", "KA2ERStudent", "pretrained"]
+__all__ = ["LEVELS", "NNUNET", "SWIN_UNETR", "KA2ERStudent", "pretrained"]
 
+SWIN_UNETR, NNUNET = "swin_unetr", "nnunet"
+# What a student may be: this file's, or the network of an nnU-Net's plans.
 LEVELS = {"bottleneck": 1, "multi": 2, "multi_eighth": 3}
 
 
@@ -150,19 +152,24 @@ class KA2ERStudent(nn.Module):
         return ScriptableStudent(student=self)
 
 
-def pretrained(student: KA2ERStudent, swinvit: str | Path | None = None) -> KA2ERStudent:
+def pretrained(student: KA2ERStudent, swinvit: str | Path | None = None, kind: str = SWIN_UNETR) -> KA2ERStudent:
     """Give a student MONAI's self-supervised encoder before its training starts.
 
     Args:
         student: of feature size 48 with one input channel.
         swinvit: ``model_swinvit.pt``; None leaves the student as it is.
+        kind: the knob ``student``, which is this one's only value without the overlay of the other.
 
     Returns:
         The same student.
 
     Raises:
+        ConfigError: for another kind of student.
         WeightError: when the file does not hold every tensor of the encoder.
     """
+    if kind != SWIN_UNETR:
+        raise ConfigError("another student has another configuration", where="student", got=kind, expected=SWIN_UNETR,
+                          hint="for an nnU-Net add configs/nnunet.json to --config_file")  # fmt: skip
     if swinvit is not None:
         student.backbone.load_swinvit(swinvit)
     return student

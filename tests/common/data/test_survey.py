@@ -79,6 +79,10 @@ def test_what_is_learned_from_only(phantom_dir: Path, tmp_path: Path) -> None:
     one = survey(phantom_dir, modality="CT", structures=["liver"])
     assert list(one["modalities"]) == ["CT"] and one["taught"] == {"CT": ["liver"]}
     assert "taught" not in survey(phantom_dir / "phantom_ct", taught=False)
+    by_experts = survey(
+        phantom_dir / "phantom_ct", taught={"CT": ("liver", "spleen")}, splits=["training", "unlabelled"]
+    )
+    assert by_experts["taught"] == {"CT": ["liver", "spleen"]} and by_experts["modalities"]["CT"]["cases"] == 5
     folder = tmp_path / "plain"
     folder.mkdir()
     nib.save(

@@ -12,7 +12,7 @@ from common.data.datasets.dataset import Dataset
 from common.data.datasets.dataset_json import SPLITS, Case
 from common.data.datasets.known_cases import short_hash
 from common.errors import ExpertError
-from common.experts.fit import check_expert, check_reads_any
+from common.experts.fit import check_expert, check_reads_any, reads
 from common.experts.spec import ExpertSpec
 from common.labels import LabelSpace
 
@@ -183,3 +183,14 @@ def test_names_that_mean_nothing_or_anything_are_no_other_data_set_s(tmp_path, c
             check_expert(own, ("CT",), own.labels, dataset=data)
     check_expert(replace(told, task="other", labels=LabelSpace(("tumor",))), ("CT",), LabelSpace(("tumor",)))
     assert "tumor" in caplog.text and "(ct)" in caplog.text
+
+
+def test_who_can_be_asked_about_another_task_s_scans(tmp_path):
+    assert (
+        reads(SPEC, ("CT",), "CT") and reads(SPEC, ("CTA",)) and reads(replace(SPEC, channels=("MR",)), ("T1",), "T1")
+    )
+    assert not reads(SPEC, ("T1",), "T1") and not reads(SPEC, ("CT", "PET")) and not reads(SPEC, ("image",))
+    assert not reads(TWO, ("FLAIR", "T1")) and not reads(SPEC, ("CT",), "T2 MR")
+    assert reads(SPEC, ("image",), ignore_card=True) and not reads(SPEC, ("a", "b"), ignore_card=True)
+    anything = replace(SPEC, role="external", task="", channels=("image",))
+    assert reads(anything, ("CT",), "CT") and not reads(replace(anything, channels=("CT",)), ("T1",))

@@ -17,7 +17,7 @@ from common.errors import AmalgamationError, ConfigError, ExpertError
 from tests.monai_words import told_by
 from tests.tools.empty_dataset import empty_dataset
 from tools.chain import run as chain_run
-from tools.chain.command import Chain, _overrides
+from tools.chain.command import Chain, typed_overrides
 from tools.chain.plan import plan
 from tools.chain.record import Record
 from tools.chain.step import ChainSettings, fingerprint
@@ -195,10 +195,10 @@ def test_an_ended_chain_starts_nothing() -> None:
 
 
 @pytest.mark.parametrize("text", ["--a", "a 1", "--a 1 --b"])
-def test_overrides_must_be_pairs(text: str) -> None:
+def testtyped_overrides_must_be_pairs(text: str) -> None:
     with pytest.raises(ConfigError, match="pairs"):
-        _overrides(text)
-    assert _overrides("--a 1 --b::c x") == (("a", "1"), ("b::c", "x"))
+        typed_overrides(text)
+    assert typed_overrides("--a 1 --b::c x") == (("a", "1"), ("b::c", "x"))
 
 
 def test_status_of_nothing_names_the_command(tmp_path: Path) -> None:

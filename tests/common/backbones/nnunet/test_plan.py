@@ -8,7 +8,8 @@ import shutil
 import pytest
 
 from common.backbones.nnunet.fingerprint import to_nnunet
-from common.backbones.nnunet.plan import _for_planner, nnunet_name, plan, plan_of_model, read_plan
+from common.backbones.nnunet.plan import for_planner, plan, plan_of_model, read_plan
+from common.backbones.nnunet.planner import nnunet_name
 from common.card import ModelCard, save_weights
 from common.errors import AmalgamationError, ConfigError, DataError, WeightError
 
@@ -151,6 +152,6 @@ def test_synonyms_of_ct_are_normalised_as_ct(phantom_dir, tmp_path):
 
 
 def test_ct1_beside_other_weightings_is_normalised_as_mr():
-    given = dict(enumerate(("T1", "CT1", "T2", "FLAIR")))
-    assert _for_planner({"channel_names": given}, 3) == {"channel_names": given}
-    assert _for_planner({"channel_names": {0: "CT1", 1: "PET"}}, 3) == {"channel_names": {0: "CT", 1: "PET"}}
+    given = ["T1", "CT1", "T2", "FLAIR"]
+    assert for_planner(given, 3) == {"channel_names": {str(i): c for i, c in enumerate(given)}}
+    assert for_planner(["CT1", "PET"], 3) == {"channel_names": {"0": "CT", "1": "PET"}}

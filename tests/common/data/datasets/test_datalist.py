@@ -1,13 +1,15 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 from common.data.datasets import datalist
-from common.data.datasets.datalist import read_collection
+from common.data.datasets.datalist import read_collection, structures
 from common.data.datasets.dataset import read_dataset
 from common.data.datasets.verify import check
-from common.errors import DataError, LabelError
+from common.errors import AmalgamationError, DataError, LabelError
+from tests.tools.empty_dataset import empty_dataset
 
 
 def test_reads_a_dataset(make_dataset):
@@ -338,3 +340,22 @@ class TestCollections:
         (strange / "mr").symlink_to(pair[1])
         assert read_collection(strange).tasks == ("ct", "mr")
         assert read_collection(str(strange / "ct")).tasks == ("ct",)
+
+
+def test_further_structures_come_last_and_no_task_annotates_them(tmp_path: Path) -> None:
+    empty_dataset(tmp_path / "ct", {"liver": 1})
+    listing = tmp_path / "collection.json"
+    listing.write_text(json.dumps({"datasets": ["ct"], "structures": ["femur", "rib"]}))
+    found = read_collection(tmp_path)
+    assert found.labels.names == ("liver", "femur", "rib") and structures(tmp_path) == {"ct": ("liver",)}
+    assert found.labels.annotated(found.datasets[0].labels).tolist() == [True, True, False, False]
+    listing.write_text(json.dumps({"datasets": ["ct"], "structures": ["liver"]}))
+    assert read_collection(tmp_path).labels.names == ("liver",)
+
+
+@pytest.mark.parametrize("given", ["femur", [], [1], ["$x"], ["a", "a"], {"femur": 1}, ["background"]])
+def test_further_structures_that_are_none_are_refused(given: object, tmp_path: Path) -> None:
+    empty_dataset(tmp_path / "ct", {"liver": 1})
+    (tmp_path / "collection.json").write_text(json.dumps({"datasets": ["ct"], "structures": given}))
+    with pytest.raises(AmalgamationError):
+        _ = read_collection(tmp_path).labels

@@ -6,7 +6,8 @@ import pickle
 import pytest
 import torch
 
-from common.data.slices.few_shot import LabelledSlices, labelled
+from common.data.datasets.splits import labelled
+from common.data.slices.few_shot import LabelledSlices
 from common.errors import ConfigError
 
 NAMES = [f"c{i}" for i in range(40)]

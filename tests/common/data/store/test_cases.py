@@ -7,8 +7,8 @@ from monai.transforms import Compose, Orientationd
 
 from common.data.samples.draws import DrawnSamples
 from common.data.store.cases import StoredCases, WholeCases, prepared, whole
-from common.data.store.entry import StoredArray
-from common.data.store.place import Store
+from common.data.store.entry import DamagedEntryError, StoredArray
+from common.data.store.place import Store, listed
 from common.errors import DataError
 
 
@@ -177,3 +177,30 @@ def test_without_a_store_cases_are_kept_in_memory(items, reading, store):
         "c2",
     ]
     assert isinstance(prepared(items, reading, store)[0]["image"], StoredArray)
+
+
+@pytest.mark.parametrize("inside", [crop, Compose([crop])])
+def test_damage_that_a_transform_meets_is_mended_also_inside_a_compose(items, reading, store, inside):
+    cases = StoredCases(items, reading, store=store, reading=10, transform=inside)
+    wanted = cases[0]
+    file = cases.case(0)["image"].path
+    file.write_bytes(bytes(file.stat().st_size))
+    assert torch.equal(cases[0], wanted) and file.stat().st_size > 0
+
+
+def test_other_errors_and_other_stores_damage_are_not_taken_for_its_own(items, reading, store):
+    cases = StoredCases(items, reading, store=store, told="what they are")
+    folder = cases._folder(0)
+
+    def fail(case):
+        raise RuntimeError("something else")
+
+    def meet(case):
+        raise DamagedEntryError("a prepared volume cannot be read", where=store.readable[0] / "elsewhere" / "0.b2nd")
+
+    for read, told in ((fail, "something else"), (meet, "cannot be read")):
+        with pytest.raises((RuntimeError, DamagedEntryError), match=told):
+            cases.read(0, read)
+        assert folder.is_dir()
+    (kept,) = listed(store.readable[0])
+    assert kept.chain == ["what they are", "Reading"]

@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 from filelock import FileLock
+from monai.transforms import Compose
 
 from common.data.store import entry as entry_module
 from common.data.store import fill as module
@@ -125,6 +126,8 @@ def test_a_case_that_cannot_be_read_is_named(items, reading, place):
     for workers in (0, 2):
         with pytest.raises(DataError, match=r"^case c1: the volume holds NaN$"):
             StoredCases(items, Refusing(reading.log), store=Store(store_dir=place, workers=workers))
+        with pytest.raises(DataError, match=r"^case c1: the volume holds NaN$"):  # MONAI's Compose hides it
+            StoredCases(items, Compose([Refusing(reading.log)]), store=Store(store_dir=place, workers=workers))
 
 
 def test_how_many_processes(monkeypatch):

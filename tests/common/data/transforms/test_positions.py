@@ -25,3 +25,9 @@ def test_a_part_is_spread_over_the_structure():
     label = torch.ones(1, 30, 30, 30)
     places = ForegroundPositionsd(most=500)({"label": label})["positions"][1].float()
     assert ((places.mean(0) - 14.5).abs() < 1.5).all() and (places.std(0) > 7).all()
+
+
+def test_a_case_without_a_label_map_may_pass():
+    assert ForegroundPositionsd(allow_missing_keys=True)({"image": 1}) == {"image": 1}
+    with pytest.raises(KeyError, match="label"):
+        ForegroundPositionsd()({"image": 1})

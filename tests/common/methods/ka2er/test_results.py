@@ -1,0 +1,115 @@
+"""An nnU-Net student in nnU-Net's hands: its predictor and our bundle give one label map."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from common.backbones.nnunet.network import load_network, read_results_folder
+from common.card import save_weights
+from common.engine.run.settings import model_card
+from common.errors import WeightError
+from common.labels import LabelSpace
+from common.methods.ka2er.results import NEVER, Results, export_run, export_student
+from common.weights import read_state_dict
+from tests.common.experts.answers.nnunets import scan
+from tests.nnunet_students import STRUCTURES, two_modalities, write_student
+from tools.export.command import export
+from tools.predict.command import segment
+
+
+def written(image: MetaTensor, path: Path) -> Path:
+    nib.save(nib.Nifti1Image(image.numpy()[0], image.affine.numpy()), path)
+    return path
+
+
+def nnunets(folder: Path, file: Path, out: Path, *, mirror: bool) -> np.ndarray:
+    """The label map that nnU-Net's own predictor writes."""
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    out.mkdir(parents=True)
+    with redirect_stdout(StringIO()):
+        predictor = nnUNetPredictor(use_mirroring=mirror, device=torch.device("cpu"), allow_tqdm=False)
+        predictor.initialize_from_trained_model_folder(str(folder), (0,))
+        predictor.predict_from_files_sequential([[str(file)]], [str(out / "scan")])
+    return np.asarray(nib.load(out / "scan.nii.gz").dataobj)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Sequence[Results]]:
+    """A student of CT and MR with turned axes, a scan that lies otherwise, and its results folders."""
+    root = tmp_path_factory.mktemp("student")
+    image = scan("PIR", spacing=(1.5, 1.0, 2.0))
+    plan = two_modalities(transpose=(1, 0, 2), spacing=(1.2, 1.4, 1.1))
+    model = write_student(root / "model.pt", plan, image)
+    return model, written(image, root / "scan.nii.gz"), export_student(model, root / "nnunet")
+
+
+@pytest.mark.parametrize(("number", "mirror"), [(0, False), (1, True)])
+def test_one_label_map(both: tuple[Path, Path, Sequence[Results]], tmp_path: Path, number: int, mirror: bool) -> None:
+    model, file, found = both
+    theirs = nnunets(found[number].folder, file, tmp_path / "theirs", mirror=mirror)
+    options = {"modality": found[number].modalities[0], "mirror": mirror}
+    ours = segment("ka2er", file, tmp_path / "ours", weights=model, overrides=options)["scan"]
+    assert np.array_equal(np.asarray(nib.load(ours).dataobj), theirs)
+    left = STRUCTURES.index(found[number].untaught[0]) + 1
+    assert {0, 1} < {*np.unique(theirs)} and left not in theirs
+
+
+def test_a_folder_for_each_modality(both: tuple[Path, Path, Sequence[Results]]) -> None:
+    model, _, found = both
+    assert [(f.modalities, f.untaught, f.orientation) for f in found] == [
+        (("CT",), ("aorta",), None), (("MR",), ("spleen",), None)]  # fmt: skip
+    names = [f.folder.name for f in found]
+    assert names == ["nnUNetTrainer__nnUNetPlans__3d_fullres", "nnUNetTrainer__nnUNetPlans__3d_fullres_mr"]
+    plans = {(f.folder / "plans.json").read_text() for f in found}
+    assert len(plans) == 1 and not {"by_modality", "turned", "settings_sha256"} & json.loads(plans.pop()).keys()
+    state, _ = read_state_dict(model)
+    for results, row in zip(found, (3, 2), strict=True):
+        own = read_results_folder(results.folder)
+        assert json.loads((results.folder / "dataset.json").read_text())["channel_names"] == {
+            "0": results.modalities[0]
+        }
+        for key, value in own.weights.items():
+            expected = state[key].clone()
+            if "seg_layers" in key and key.endswith("bias"):
+                expected[row] = NEVER
+            assert torch.equal(value, expected)
+        load_network(own)
+        checkpoint = torch.load(own.checkpoint, weights_only=True)
+        assert (checkpoint["trainer_name"], checkpoint["inference_allowed_mirroring_axes"]) == ("nnUNetTrainer", (0, 2))
+
+
+def test_a_card_of_one_configuration_that_was_taught_differently(tmp_path: Path) -> None:
+    plan = two_modalities()
+    model = write_student(tmp_path / "model.pt", plan, by_modality={"CT": "3d_fullres", "MR": "3d_fullres"})
+    found = export_run(ckpt_dir=tmp_path, output_dir=tmp_path / "run")
+    assert [f.folder.name.rpartition("__")[2] for f in found] == ["3d_fullres", "3d_fullres_mr1"]
+    assert {f.folder.parent.parent for f in found} == {tmp_path / "run" / "nnunet"} and model.is_file()
+
+
+def test_an_orientation_that_nnunet_does_not_turn_to_is_said(tmp_path: Path) -> None:
+    plan = two_modalities(reader="NibabelIO")
+    write_student(tmp_path / "model.pt", plan, turned="LPS")
+    assert {f.orientation for f in export_student(tmp_path / "model.pt", tmp_path / "out", name="x")} == {"LPS"}
+    line = export("ka2er", format="nnunet", weights=str(tmp_path / "model.pt"), out=str(tmp_path / "cli"))
+    assert "for CT; without aorta" in line and "must lie LPS" in line and "nnUNetv2_predict_from_modelfolder" in line
+
+
+def test_a_swin_unetr_is_no_nnunet(tmp_path: Path) -> None:
+    labels = LabelSpace(STRUCTURES)
+    save_weights(tmp_path / "a.pt", {"w": torch.zeros(1)}, model_card("ka2er", labels, ["CT"], {"spacing": [1, 1, 1]}))
+    save_weights(tmp_path / "b.pt", {"w": torch.zeros(1)})
+    for name, told in (("a", "a Swin UNETR student"), ("b", "without a card")):
+        with pytest.raises(WeightError, match=told):
+            export_student(tmp_path / f"{name}.pt", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,66 @@
+"""The command itself: what it refuses, and the first part of its work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common.errors import ConfigError
+from tests.nnunet_folders import write_folder
+from tests.tools.amalgamate.made import expert, write_scans
+from tools.__main__ import main
+from tools.amalgamate.command import STEPS, amalgamate, by_itself
+from tools.amalgamate.gather import gather
+from tools.amalgamate.given import Folder
+from tools.amalgamate.prepare import prepare, started
+from tools.amalgamate.work import Work
+
+
+def test_what_is_lacking_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["amalgamate", "--out", str(tmp_path)]) == 2
+    assert "no scans are given" in capsys.readouterr().err
+    write_scans(tmp_path / "scans", 2)
+    assert main(["amalgamate", "--scans", f"ct={tmp_path / 'scans'}"]) == 2
+    assert "no expert is given" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="overrides must be pairs"):
+        amalgamate("a", scans={"ct": str(tmp_path)}, train="max_steps")
+
+
+def test_a_step_alone_needs_an_amalgamation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="there is no such step"):
+        by_itself(tmp_path, "train")
+    with pytest.raises(ConfigError, match="no amalgamation was started here"):
+        amalgamate(out=str(tmp_path), only="scores")
+    Work(tmp_path).write()
+    monkeypatch.setitem(STEPS, "scores", lambda work: {"of": str(work.out)})
+    assert amalgamate(out=str(tmp_path), only="scores") == f"wrote {tmp_path / 'scores' / 'scores.json'}"
+    assert json.loads((tmp_path / "scores" / "scores.json").read_text()) == {"of": str(tmp_path)}
+
+
+def test_the_first_part_describes_lists_and_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = {"background": 0, "liver": 1, "spleen": 2, "rib": 3}
+    experts = [write_folder(tmp_path / "r", f"Dataset00{i}_x", channel_names=("CT",),
+                            labels=labels if i else {"background": 0, "Liver": 1}) for i in range(2)]  # fmt: skip
+    scans = {"ct": str(write_scans(tmp_path / "scans", 4))}
+    work = prepare(experts, scans, "", tmp_path / "out", orientation="RAS", wanted={"preset": "smoke"})
+    told = capsys.readouterr()
+    assert "What the student will be taught" in told.out and "? of" in told.out
+    assert "'Liver' and 'liver' are taken for two structures" in told.err
+    assert work.wanted.start_from == "Dataset001_x" and Work.read(tmp_path / "out").wanted == work.wanted
+    assert [s.name for s in work.specs] == ["Dataset000_x", "Dataset001_x"]
+    assert work.description("Dataset001_x").is_file()
+    assert work.collection.labels.names == ("Liver", "liver", "spleen", "rib")
+
+
+def test_the_student_starts_from_who_reads_most(tmp_path: Path) -> None:
+    scans = [Folder("ct", write_scans(tmp_path / "x", 2)), Folder("mr", write_scans(tmp_path / "y", 2))]
+    ct, more, mr = expert("a", "liver"), expert("b", "liver", "rib"), expert("c", *"defg", channels=("MR",))
+    collection = gather(scans, [], [ct, more, mr], tmp_path / "out")
+    assert started([ct, more, mr], collection, "auto", "nnunet") == "b"
+    assert started([ct, more, mr], collection, "c", "nnunet") == "c"
+    assert started([ct, more, mr], collection, "none", "nnunet") == ""
+    assert started([ct, more, mr], collection, "auto", "swin_unetr") == ""
+    with pytest.raises(ConfigError, match="cannot start from this expert"):
+        started([ct], collection, "x", "nnunet")

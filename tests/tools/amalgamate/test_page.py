@@ -1,0 +1,95 @@
+"""The page says what was measured, and text from data stays text."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import AmalgamationError
+from common.experts.spec import write_manifest
+from tests.tools.amalgamate.made import expert, write_scans
+from tools.amalgamate.gather import gather
+from tools.amalgamate.given import Folder
+from tools.amalgamate.lesson_map import lesson_map
+from tools.amalgamate.lessons import Lesson
+from tools.amalgamate.page import render, sentence
+from tools.amalgamate.verdict import rows_from, verdicts
+from tools.amalgamate.work import Work
+
+NAN = math.nan
+
+
+def row(structure: str, expert_name: str, agreement: float, student: float = NAN, own: float = NAN) -> dict[str, Any]:
+    return {"task": "ct", "case": "<i>", "structure": structure, "expert": expert_name, "agreement": agreement,
+            "student": student, "own": own}  # fmt: skip
+
+
+ROWS = [
+    row("liver", "a", 0.95),
+    row("spleen", "a", NAN, 0.4, 0.4),
+    row("femur <b>", "b&c", 0.3),
+    row("rib", "b&c", NAN),
+]
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    specs = [expert("a", "liver", "spleen"), expert("b&c", "femur <b>", "rib")]
+    gather([Folder("ct", write_scans(tmp_path / "scans", 6))], [], specs, tmp_path / "out" / "collection")
+    write_manifest(tmp_path / "out" / "experts.json", specs)
+    seen = {"a": {"ct": {"liver": 4, "spleen": 4}}, "b&c": {"ct": {"femur <b>": 1}}}
+    scores = {"rows": ROWS, "cost": {"": 2.0, "a": 6.0, "b&c": 10.0}, "scans": {"ct": 2}, "viewer": [],
+              "disputed": [["a", "liver", "b&c", "femur <b>", 1234]], "structures": ["liver"],
+              "pictures": [{"task": "ct", "case": "<i>", "file": "none.png"}]}  # fmt: skip
+    for step, found in (("answers", {"seen": seen}), ("scores", scores)):
+        (tmp_path / "out" / step).mkdir()
+        (tmp_path / "out" / step / f"{step}.json").write_text(json.dumps(found))
+    return Work(tmp_path / "out")
+
+
+def test_the_page(work: Work) -> None:
+    text = render(work, {"command": "python -m tools amalgamate '<x>'", "steps": [], "created": "2026-01-01T00:00"})
+    plain = " ".join(text.split())
+    assert "One pass answers for 4 structures of 2 experts; for 1 of them as well as whoever knows them" in plain
+    assert "1 of 2 passes can go. It takes 8.0 times less time than all passes." in plain
+    assert "The student answers as well for all 2 structures" in plain
+    assert "It does not find spleen itself (Dice below 0.5), and neither does the student." in plain
+    assert "Keep it for <b>femur &lt;b&gt;</b>" in plain and "No scan that was held back shows rib" in plain
+    assert "rib: in 0 of" in plain and "femur &lt;b&gt;: in 1 of" in plain
+    assert "1,234" in plain and "Left out: none.png is no picture" in plain
+    assert "<i>" not in text.replace('<i class="key', "") and "<x>" not in text and "femur <b>" not in text
+
+
+def test_a_picture_elsewhere_is_refused(work: Work) -> None:
+    file = work.out / "scores" / "scores.json"
+    found = json.loads(file.read_text())
+    file.write_text(json.dumps({**found, "pictures": [{"task": "ct", "case": "x", "file": "../../../secret.png"}]}))
+    with pytest.raises(AmalgamationError):
+        render(work, {})
+
+
+def test_nothing_scored_is_said() -> None:
+    assert sentence([], {}) == "Nothing was scored: no scan was held back."
+    told = sentence(verdicts(rows_from(ROWS)), {"": 20.0, "a": 6.0})
+    assert "times less" not in told
+
+
+@pytest.mark.parametrize("change", [{"task": 1}, {"agreement": "x"}, {"more": 1}])
+def test_rows_that_are_none_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(AmalgamationError, match="row of the scores"):
+        rows_from([{**ROWS[0], **change}])
+
+
+def test_the_map_has_a_disc_for_each_lesson_that_is_read() -> None:
+    found = [Lesson("a", "ct", "CT", "liver", 4, 4), Lesson("a", "ct", "CT", "rib", 4, 1),
+             Lesson("a", "ct", "CT", "femur", 4, 0), Lesson("a", "mr", "MR", "liver", 0, None, "x")]  # fmt: skip
+    drawing = lesson_map(found, {"a": "run1"})
+    assert drawing is not None
+    radii = [float(c.attrib["r"]) for c in drawing.iter("circle")]
+    assert len(radii) == 3 and radii[0] == 2 * radii[1] and radii[2] == 3.5
+    assert [t.text for t in drawing.iter("title")][1] == "a, rib: seen in 1 of 4 scans of ct"
+    assert lesson_map([found[-1]], {}) is None

@@ -1,0 +1,88 @@
+"""Scores of scans held back, with a student and experts that say what they are told to say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from common.experts.answers.record import record
+from common.experts.spec import ExpertSpec, write_manifest
+from common.labels import LabelSpace
+from tests.tools.amalgamate.made import expert, write_scans
+from tools.amalgamate.gather import gather
+from tools.amalgamate.given import Folder
+from tools.amalgamate.scores import scores
+from tools.amalgamate.verdict import rows_from
+from tools.amalgamate.work import Work
+
+SHAPE = (12, 10, 8)
+
+
+class Says:
+    """Expert "a" says its first structure in the lower half, "b" in the whole scan."""
+
+    def __init__(self, spec: ExpertSpec, device: str) -> None:
+        self.spec = spec
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        assert tuple(data["grid"]["shape"]) == data["image"].shape[1:] == SHAPE
+        logits = torch.zeros(len(self.spec.labels) + 1, *SHAPE)
+        logits[1, : 6 if self.spec.name == "a" else 12] = 9
+        return {"answer": record(logits)}
+
+
+def stored(path: Path, upto: int) -> None:
+    voxels = np.zeros(SHAPE, np.uint8)
+    voxels[:upto] = 1
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels, np.diag([2.0, 2, 3, 1])), path)
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
+    scans = write_scans(tmp_path / "scans", 3)
+    write_scans(tmp_path / "mr", 2)
+    for file in scans.iterdir():
+        stored(tmp_path / "labels" / file.name, 6)
+    specs = [expert("a", "liver", "spleen"), expert("b", "rib"), expert("c", "rib", channels=("MR",))]
+    folders = [Folder("ct", scans), Folder("mr", tmp_path / "mr")]
+    labels = [Folder("ct", tmp_path / "labels")]
+    gather(folders, labels, specs, tmp_path / "out" / "collection", structures={"liver": 1})
+    write_manifest(tmp_path / "out" / "experts.json", specs)
+
+    def students(work: Work, out: Path, scans: int) -> tuple[LabelSpace, dict[str, float]]:
+        for dataset in work.collection.datasets:
+            for case in dataset.cases("test"):
+                stored(out / dataset.name / f"{case.id}.nii.gz", 3)
+        return LabelSpace(("rib", "liver", "spleen")), {"": 0.5}
+
+    monkeypatch.setattr("tools.amalgamate.scores._students", students)
+    monkeypatch.setattr("tools.amalgamate.scores.AskExpertd", Says)
+    return Work(tmp_path / "out")
+
+
+def test_every_comparison_is_made(work: Work) -> None:
+    found = scores(work)
+    rows = {(r.task, r.structure, r.expert): r for r in rows_from(found["rows"])}
+    assert set(rows) == {("ct", "liver", "a"), ("ct", "spleen", "a"), ("ct", "rib", "b"), ("mr", "rib", "c")}
+    liver, rib = rows["ct", "liver", "a"], rows["ct", "rib", "b"]
+    assert (liver.own, liver.student, liver.agreement) == (1.0, 0.0, 0.0)  # the student says rib, where it is liver
+    assert rib.agreement == pytest.approx(0.4) and np.isnan(rib.own)  # 3 of 12 slices; nobody annotated ribs
+    assert found["disputed"] == [["a", "liver", "b", "rib", 6 * 10 * 8]]
+    assert set(found["cost"]) == {"", "a", "b", "c"} and found["scans"] == {"ct": 1, "mr": 1}
+    assert [p["task"] for p in found["pictures"]] == ["ct", "mr"]
+    assert all((work.out / "scores" / "pictures" / p["file"]).is_file() for p in found["pictures"])
+    assert [[layer["name"] for layer in v["layers"]] for v in found["viewer"]] == [["Student", "a", "b", "Label map"],
+                                                                                  ["Student", "c"]]  # fmt: skip
+
+
+def test_nothing_held_back_is_no_failure(tmp_path: Path) -> None:
+    spec = expert("a", "liver")
+    gather([Folder("ct", write_scans(tmp_path / "one", 1))], [], [spec], tmp_path / "out" / "collection")
+    write_manifest(tmp_path / "out" / "experts.json", [spec])
+    assert scores(Work(tmp_path / "out"))["rows"] == []

@@ -1,0 +1,51 @@
+"""A pass goes only where it was measured that the student answers as well."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tools.amalgamate.verdict import AGREES, AS_GOOD, Row, passes, verdicts
+
+NAN = math.nan
+
+
+def row(structure: str, *, agreement: float = NAN, student: float = NAN, own: float = NAN, expert: str = "a") -> Row:
+    return Row("ct", "case", structure, expert, agreement, student, own)
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ([row("liver", agreement=0.2, student=0.76, own=0.8)], "go"),  # labels count, agreement does not
+        ([row("liver", agreement=0.99, student=0.75, own=0.8)], "keep"),
+        ([row("liver", agreement=AGREES)], "go"),
+        ([row("liver", agreement=AGREES - 0.01)], "keep"),
+        ([row("liver")], "unseen"),
+        ([row("liver", student=0.5)], "unseen"),  # a label that the expert was not compared with says nothing of it
+        ([row("liver", student=0.9, own=0.5), row("liver", student=0.2, own=0.5)], "go"),
+        ([row("liver", student=0.0, own=0.0)], "go"),
+    ],
+)
+def test_words(given: list[Row], word: str) -> None:
+    (found,) = verdicts(given)
+    assert found.word == word
+
+
+def test_means_are_over_scans_that_say_it() -> None:
+    (found,) = verdicts([row("liver", agreement=0.8), row("liver"), row("liver", agreement=0.6)])
+    assert found.scans == 2 and found.agreement == pytest.approx(0.7) and math.isnan(found.student)
+    (found,) = verdicts([row("liver", student=0.4, own=0.8), row("liver", student=0.8, agreement=0.5)])
+    assert (found.student, found.own, found.scans) == (0.4, 0.8, 2)
+    assert AS_GOOD < 1
+
+
+def test_a_pass_goes_when_all_that_it_knows_goes() -> None:
+    given = [row("liver", agreement=0.95), row("spleen", agreement=0.5), row("femur"),
+             row("liver", agreement=0.95, expert="b"), row("label", student=0.5, expert="")]  # fmt: skip
+    first, second = passes(verdicts(given))
+    assert (first.expert, first.goes, first.kept_for, first.unseen) == ("a", False, ("spleen",), ("femur",))
+    assert (second.expert, second.goes, second.poor) == ("b", True, ())
+    (third,) = passes(verdicts([row("liver", student=0.3, own=0.3), row("rib", student=0.7, own=0.3)]))
+    assert third.goes and third.poor == ("liver",)

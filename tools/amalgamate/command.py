@@ -1,0 +1,160 @@
+"""``python -m tools amalgamate``: experts and scans in, one student that answers as they do in one pass out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.atomic import atomic_write
+from common.command_words import shown_option
+from common.errors import ConfigError
+
+from ..chain.command import typed_overrides
+from ..chain.record import Record
+from ..chain.run import execute
+from ..chain.text import plan_text
+from ..data import read_structures
+from ..terminal import console, say
+from .answers import answers
+from .forecast import forecast, forecast_lines
+from .heard import heard
+from .lessons import lessons, lessons_table, unlearnt
+from .page import write_page
+from .plan import BEFORE, plan, waiting_for_none
+from .prepare import prepare
+from .scores import scores
+from .verdict import passes, rows_from, verdicts
+from .work import Work
+
+__all__ = ["STEPS", "amalgamate", "by_itself"]
+
+
+def amalgamate(
+    *experts: str,
+    scans: str | Sequence[str] | dict[str, str] = "",
+    labels: str | Sequence[str] | dict[str, str] = "",
+    structures: str | dict[str, int] | None = None,
+    out: str = "runs/amalgamate",
+    preset: str = "paper",
+    student: str = "nnunet",
+    start_from: str = "auto",
+    labels_used: str = "all",
+    held_back: float = 0.2,
+    orientation: str | None = None,
+    trust: bool = False,
+    check: bool = True,
+    pack: bool = True,
+    seed: int = 0,
+    train: str = "",
+    dry_run: bool = False,
+    only: str = "",
+) -> str:
+    """Make one student of several experts: describe, check, say what it will teach, ask, train, score, report.
+
+    The command can be interrupted and typed again: what is done is kept. In Python:
+    ``amalgamate("a", "b", scans={"ct": "folder"})``.
+
+    Args:
+        experts: results folders of nnU-Net, MONAI bundles, or descriptions that ``experts describe`` wrote.
+        scans: what they are asked about, ``ct=FOLDER mr=FOLDER``: folders of NIfTI or of DICOM series, raw folders of
+            nnU-Net, data sets; ``t1+flair=FOLDER`` for two channels.
+        labels: folders of label maps of these scans, ``ct=FOLDER``, where there are any.
+        structures: names and values of the label maps, ``liver=1,spleen=2``.
+        out: where everything goes.
+        preset: sizes: ``paper``, ``laptop``, ``demo``, ``smoke`` and what else the bundle's ``chain.json`` has.
+        student: ``nnunet`` or ``swin_unetr``.
+        start_from: name of the expert whose plans and weights an nnU-Net student takes; ``none``; ``auto`` takes the
+            nnU-Net that reads most kinds of scans, CT before others, and knows most structures.
+        labels_used: ``all``, ``none``, or how many label maps of each task teach.
+        held_back: share of each task's scans that is kept for scoring, where there is no test split.
+        orientation: how the training files of nnU-Nets that are described here lay, ``RAS`` or ``LPS``, for example.
+        trust: open the code of MONAI bundles without asking.
+        check: first ask each nnU-Net on one scan whether it is heard as at home.
+        pack: write a self-contained bundle.
+        seed: of the training.
+        train: further knobs of the training, ``"--max_steps 500"``.
+        dry_run: end with what it will teach and take: nothing is trained, no more than a scan per expert asked.
+        only: do this one step of an amalgamation that was started: ``answers`` on further machines, ``scores`` again.
+
+    Returns:
+        what came out, and where it is.
+    """
+    if only:
+        return by_itself(Path(out), only)
+    work = prepare(
+        experts, scans, labels, Path(out), structures=read_structures(structures), share=held_back, trust=trust,
+        orientation=orientation, start_from=start_from,
+        wanted={"preset": preset, "student": student, "labels_used": str(labels_used), "seed": seed,
+                "train": typed_overrides(train)},
+    )  # fmt: skip
+    steps = plan(work, check=check, pack=pack)
+    record = Record.open(work.out, work.settings, steps)
+    with record.lock():
+        first = [s for s in steps if s.id in BEFORE[:2]]
+        execute(first, record, work.settings, 1)
+        _say_forecast(work)
+        if dry_run:
+            return plan_text(steps, record)
+        asked = [s for s in steps if s.id in BEFORE[2:]]
+        execute(waiting_for_none(asked, first), record, work.settings, 1)
+        _say_seen(work)
+        rest = waiting_for_none(steps, [*first, *asked])
+        execute(rest, record, work.settings, 1)
+        return _finished(work, record)
+
+
+STEPS: dict[str, Callable[[Work], dict[str, Any]]] = {
+    "check": heard,
+    "forecast": forecast,
+    "answers": answers,
+    "scores": scores,
+}
+"""Steps that are done by themselves."""
+
+
+def by_itself(out: Path, name: str) -> str:
+    """Do one step and write its result.
+
+    Args:
+        out: the folder of an amalgamation.
+        name: of the step.
+
+    Raises:
+        ConfigError: for an unknown step, or a folder in which none was started.
+    """
+    if name not in STEPS:
+        raise ConfigError("there is no such step", where="--only", got=name, expected=", ".join(STEPS))
+    work = Work.read(out)
+    file = out / name / f"{name}.json"
+    found = STEPS[name](work)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(file) as temporary:
+        temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return f"wrote {file}"
+
+
+def _say_forecast(work: Work) -> None:
+    for line in forecast_lines(work.result("forecast")):
+        say(line)
+
+
+def _say_seen(work: Work) -> None:
+    """What was seen, and warnings, before anything is trained."""
+    found = lessons(work.specs, work.collection, work.result("answers")["seen"], work.wanted.labels_used)
+    console().print(lessons_table(found))
+    for line in unlearnt(found):
+        say(f"warning: {line}", error=True)
+
+
+def _finished(work: Work, record: Record) -> str:
+    page = write_page(work, record)
+    found = passes(verdicts(rows_from(work.result("scores")["rows"])))
+    gone = [p.expert for p in found if p.goes]
+    kept = [f"{p.expert} ({', '.join([*p.kept_for, *p.unseen])})" for p in found if not p.goes]
+    lines = [f"passes that can go: {', '.join(gone) or 'none'}", f"to keep: {'; '.join(kept) or 'none'}"]
+    if not found:
+        lines = ["nothing was scored: no scan is held back"]
+    model = shown_option("weights", work.out / "student" / "model.pt")
+    return "\n".join([*lines, f"use the student with {model}", f"The page is {page}"])

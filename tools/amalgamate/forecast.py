@@ -1,0 +1,101 @@
+"""What an amalgamation will take: each expert is asked about one scan, a few steps are taken, the rest is counted."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from common.data.store.place import folder_bytes, size_text
+from common.experts.spec import ExpertSpec
+
+from .lessons import unread
+from .training import DATA, TRAINER, opened
+from .work import Work
+
+__all__ = ["forecast", "forecast_lines", "hours"]
+
+STEPS = 3
+_RECORD = 5
+
+
+def forecast(work: Work) -> dict[str, Any]:
+    """Measure one scan per expert and the training's step; what was answered stays in the store.
+
+    Args:
+        work: the folder.
+
+    Returns:
+        ``scans``; by expert ``seconds`` of a scan, ``scans`` that it reads and ``bytes`` of its answer as stored and
+        without compression; ``step`` seconds and ``steps`` of the training.
+    """
+    items = _training(work)
+    experts, first = [], dict[str, Mapping[str, Any]]()
+    for spec in work.specs:
+        own = [i for i in items if not unread(spec, work.collection.dataset(i["task"]))]
+        scan = own[len(own) // 2]
+        first.setdefault(scan["task"], scan)
+        experts.append({"name": spec.name, "scans": len(own), **_asked(work, spec, scan)})
+    return {"scans": len(items), "experts": experts, **_step(work, list(first.values()), len(items))}
+
+
+def _training(work: Work) -> list[dict[str, Any]]:
+    """The scans for training, as the training's configuration lists them."""
+    found: list[dict[str, Any]] = opened(work, work.out / "forecast").get_parsed_content(f"{DATA}::data")
+    return found
+
+
+def _asked(work: Work, spec: ExpertSpec, scan: Mapping[str, Any]) -> dict[str, Any]:
+    """Ask one expert about one scan, and keep what it says."""
+    bare = {k: v for k, v in scan.items() if k != "label"}
+    own = {"experts": str(work.description(spec.name)), f"{DATA}::data": [bare]}
+    parser = opened(work, work.out / "forecast", own)
+    began = time.monotonic()
+    data = parser.get_parsed_content(DATA)
+    seconds = time.monotonic() - began
+    store = data.answers[0]
+    found = store.store.find(store.chain, store.names[0])
+    shape = data.cases.case(0)["image"].shape[1:]
+    depth = _RECORD if spec.labels.exclusive else len(spec.labels)
+    return {"seconds": seconds, "bytes": folder_bytes(found) if found else 0, "whole": math.prod(shape) * depth}
+
+
+def _step(work: Work, scans: Sequence[Mapping[str, Any]], count: int) -> dict[str, Any]:
+    """Seconds of a step, the fastest of a few, and how many the whole training has."""
+    parser = opened(work, work.out / "forecast", {f"{DATA}::data": [dict(s) for s in scans], "quiet": True})
+    trainer = parser.get_parsed_content(TRAINER)
+    batch, seconds = next(iter(trainer.data_loader)), []
+    for _ in range(STEPS):
+        began = time.monotonic()
+        trainer._process_function(trainer, batch)
+        seconds.append(time.monotonic() - began)
+    given = parser.get_parsed_content("max_steps")
+    fixed, samples, batch_size, epochs = (
+        parser.get_parsed_content(k) for k in ("iterations_per_epoch", "samples_per_case", "batch_size", "max_epochs")
+    )
+    epoch = fixed or math.ceil(count * samples / batch_size)
+    return {"step": min(seconds), "steps": int(given or epoch * epochs)}
+
+
+def hours(found: Mapping[str, Any]) -> tuple[float, float]:
+    """Hours of answering and of training, one process each."""
+    answering = sum(e["seconds"] * e["scans"] for e in found["experts"])
+    return answering / 3600, found["step"] * found["steps"] / 3600
+
+
+def forecast_lines(found: Mapping[str, Any]) -> list[str]:
+    """For people."""
+    lines = [f"{e['name']}: {e['scans']} scans of about {e['seconds']:.1f} s, "
+             f"{size_text(e['bytes'] * e['scans'])} on disk ({size_text(e['whole'] * e['scans'])} at most)"
+             for e in found["experts"]]  # fmt: skip
+    answering, training = hours(found)
+    lines.append(f"answers about {_time(answering)}, training about {_time(training)} "
+                 f"({found['steps']} steps of {found['step']:.2f} s)")  # fmt: skip
+    return lines
+
+
+def _time(value: float) -> str:
+    if value >= 1:
+        return f"{value:.1f} hours"
+    return f"{value * 60:.0f} minutes" if value * 60 >= 1 else "a minute"

@@ -1,0 +1,198 @@
+"""The page of an amalgamation: what came out, which passes can go, what was taught."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from common.atomic import atomic_write
+from common.engine.monitor.case_pictures import COLOURS
+
+from ..chain.record import Record
+from ..report.cells import NOTHING, Cell, Head, Line, Table
+from ..report.frame import document
+from ..report.gallery import Image, image
+from ..report.page import duration, facts
+from ..report.page import step as row_of
+from ..report.viewer import viewer
+from ..run_files import inside
+from .lesson_map import lesson_map
+from .lessons import LABELS, Lesson, lessons, unlearnt
+from .verdict import AGREES, AS_GOOD, FOUND, GO, KEEP, UNSEEN, Pass, Verdict, passes, rows_from, verdicts
+from .work import Work
+
+__all__ = ["render", "sentence", "write_page"]
+
+_WORDS = {KEEP: "keep", UNSEEN: "not seen"}
+
+
+class Tile(NamedTuple):
+    """A big number."""
+
+    name: str
+    big: str
+    below: str
+
+
+def write_page(work: Work, record: Record) -> Path:
+    """Write ``report/index.html``.
+
+    Args:
+        work: the folder, all steps done.
+        record: what was done.
+
+    Returns:
+        the file.
+    """
+    page = work.out / "report" / "index.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(page) as temporary:
+        temporary.write_text(render(work, record.data), encoding="utf-8")
+    return page
+
+
+def render(work: Work, chain: dict[str, Any]) -> str:
+    """The whole HTML document."""
+    scores, seen = work.result("scores"), work.result("answers")
+    taught = lessons(work.specs, work.collection, seen["seen"], work.wanted.labels_used)
+    found = verdicts(rows_from(scores["rows"]))
+    colours = {name: f"run{1 + i % 15}" for i, name in enumerate([s.name for s in work.specs])} | {LABELS: "run0"}
+    volumes = {"cases": scores["viewer"], "labels": [
+        {"name": n, "colour": COLOURS[i % len(COLOURS)]} for i, n in enumerate(scores["structures"])]}  # fmt: skip
+    sections = {
+        "overview": _overview(work, found, scores["cost"], chain),
+        "passes": _passes(found, colours) if found else None,
+        "lessons": {"notices": unlearnt(taught), "picture": lesson_map(taught, colours), "table": _taught(taught)},
+        "disputes": _disputes(scores["disputed"]),
+        "pictures": _pictures(work, scores["pictures"]),
+        "viewer": viewer(volumes),
+        "reproduce": _reproduce(work, chain),
+    }
+    return document("amalgamation.html.j2", f"{work.out.resolve().name}: amalgamated", sections)
+
+
+def sentence(found: Sequence[Verdict], cost: Mapping[str, float]) -> str:
+    """What came out, in one sentence that claims no more than was measured.
+
+    Args:
+        found: the verdicts.
+        cost: seconds of a scan; the student's has no name.
+    """
+    if not found:
+        return "Nothing was scored: no scan was held back."
+    gone = [p for p in passes(found) if p.goes]
+    names = {v.structure for v in found}
+    lost = {name for one in passes(found) for name in one.poor}
+    good = [n for n in names - lost if all(v.word == GO for v in found if v.structure == n)]
+    experts = len(passes(found))
+    text = f"One pass answers for {len(names)} structures of {experts} experts; for {len(good)} of them as well as " \
+           f"whoever knows them, and {len(gone)} of {experts} passes can go."  # fmt: skip
+    ratio = _ratio(cost)
+    return text + (f" It takes {ratio:.1f} times less time than all passes." if ratio > 1 else "")
+
+
+def _ratio(cost: Mapping[str, float]) -> float:
+    own, others = cost.get("", 0.0), sum(v for k, v in cost.items() if k)
+    return others / own if own else math.nan
+
+
+def _overview(
+    work: Work, found: Sequence[Verdict], cost: Mapping[str, float], chain: Mapping[str, Any]
+) -> dict[str, Any]:
+    tiles = []
+    if found:
+        every = passes(found)
+        tiles.append(Tile("Passes that can go", f"{sum(p.goes for p in every)} of {len(every)}", "see below for what"))
+    if cost:
+        others = [v for k, v in cost.items() if k]
+        tiles.append(Tile("One pass", f"{cost['']:.1f} s", "the student’s, of a scan that was held back"))
+        tiles.append(
+            Tile("All passes", f"{sum(others):.1f} s", f"{len(others)} experts, one after another, each as at home")
+        )
+    scored = [v for v in found if math.isfinite(v.student)]
+    if scored:
+        mean = sum(v.student for v in scored) / len(scored)
+        own = sum(v.own for v in scored) / len(scored)
+        tiles.append(Tile("Dice against labels", f"{mean:.3f}", f"the experts’: {own:.3f}"))
+    agreed = [v.agreement for v in found if math.isfinite(v.agreement)]
+    if agreed:
+        tiles.append(Tile("Agreement", f"{sum(agreed) / len(agreed):.3f}", "mean Dice between student and experts"))
+    when = str(chain.get("created", ""))[:16].replace("T", " ")
+    return {
+        "eyebrow": f"amalgamation · {when}",
+        "heading": f"{len(work.specs)} experts, one student",
+        "sentence": sentence(found, cost),
+        "notices": [],
+        "tiles": tiles,
+    }
+
+
+def _passes(found: Sequence[Verdict], colours: Mapping[str, str]) -> dict[str, Any]:
+    cards = [{**p._asdict(), "key": colours.get(p.expert, "run1"), "count": _count(found, p)} for p in passes(found)]
+    heads = [Head("Structure"), Head("Expert"), Head("Scans", hint="that show it"), Head("Student’s Dice"),
+             Head("Expert’s Dice"), Head("Agreement", hint="Dice between the two"), Head("Its pass")]  # fmt: skip
+    lines = [Line([Cell(v.structure), Cell(v.expert, key=colours.get(v.expert, "")), Cell(str(v.scans)),
+                   _number(v.student), _number(v.own), _number(v.agreement), _word(v)]) for v in found]  # fmt: skip
+    return {
+        "as_good": f"{AS_GOOD:.0%}",
+        "agrees": f"{AGREES:g}",
+        "found": f"{FOUND:g}",
+        "cards": cards,
+        "table": Table(heads, lines),
+    }
+
+
+def _count(found: Sequence[Verdict], one: Pass) -> int:
+    return sum(v.expert == one.expert for v in found)
+
+
+def _word(one: Verdict) -> Cell:
+    words = _WORDS.get(one.word, "can go")
+    return Cell(words, cls={"keep": "down", "not seen": "none"}.get(words, "up"))
+
+
+def _number(value: float) -> Cell:
+    return Cell(f"{value:.3f}", str(value)) if math.isfinite(value) else NOTHING
+
+
+def _taught(found: Sequence[Lesson]) -> Table:
+    heads = [Head("Structure"), Head("Who knows it"), Head("Scans"), Head("Modality"), Head("Read"), Head("Seen in")]
+    lines = []
+    for one in found:
+        if one.why:
+            cells = [Cell("0", cls="none", hint=one.why), NOTHING]
+        else:
+            seen = one.seen or 0
+            cells = [Cell(str(one.scans)), Cell(str(seen), cls="" if seen else "down")]
+        lines.append(Line([Cell(one.structure), Cell(one.expert), Cell(one.task), Cell(one.modality), *cells]))
+    return Table(heads, lines)
+
+
+def _disputes(found: Sequence[Sequence[Any]]) -> Table | None:
+    heads = [Head("Expert"), Head("says"), Head("Other expert"), Head("says"), Head("Voxels")]
+    lines = [Line([*(Cell(str(word)) for word in names), Cell(f"{voxels:,}", str(voxels))]) for *names, voxels in found]
+    return Table(heads, lines) if lines else None
+
+
+def _pictures(work: Work, found: Sequence[Mapping[str, str]]) -> list[tuple[Image, str]]:
+    folder = work.out / "scores" / "pictures"
+    shown = []
+    for one in found:
+        file = inside(folder, str(one["file"]), where="scores.json, pictures")
+        shown.append((image(file, str(one["case"])), str(one["task"])))
+    return shown
+
+
+def _reproduce(work: Work, chain: dict[str, Any]) -> dict[str, Any]:
+    places = {"Model": work.out / "student" / "model.pt", "Bundle": work.out / "bundle", "Experts": work.manifest}
+    places |= {"nnU-Net results": work.out / "student" / "nnunet"}
+    steps = chain.get("steps", ())
+    total = sum(s["seconds"] for s in steps if isinstance(s.get("seconds"), (int, float)))
+    return {
+        "command": chain.get("command", ""),
+        "results": [(name, str(place)) for name, place in places.items() if place.exists()],
+        "facts": [("Time", duration(total)), *facts(chain)],
+        "steps": [row_of(s) for s in steps],
+    }

@@ -1,0 +1,103 @@
+"""Before anything is asked or trained: experts described, scans listed, and what will be taught."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.data.datasets.datalist import Collection
+from common.errors import ConfigError, DataError
+from common.experts.spec import ExpertSpec, write_manifest
+from common.modalities import is_ct
+
+from ..terminal import console, say
+from .gather import gather
+from .given import Given, folders, read_experts
+from .lessons import check_taught, doubts, lessons, lessons_table, unread
+from .work import Wanted, Work
+
+__all__ = ["prepare", "started"]
+
+
+def prepare(
+    experts: Sequence[str | Path],
+    scans: Given,
+    labels: Given,
+    out: Path,
+    *,
+    wanted: Mapping[str, Any],
+    structures: Mapping[str, int] | None = None,
+    share: float = 0.2,
+    trust: bool = False,
+    orientation: str | None = None,
+    start_from: str = "auto",
+) -> Work:
+    """Describe the experts, list the scans and say what will be taught.
+
+    Args:
+        experts: as of :func:`amalgamate`.
+        scans: also.
+        labels: also.
+        out: the folder.
+        wanted: fields of :class:`.work.Wanted`.
+        structures: values of the label maps by name.
+        share: of scans held back.
+        trust: as of :func:`amalgamate`.
+        orientation: also.
+        start_from: also.
+
+    Raises:
+        ConfigError: for an option that is none.
+        DataError: for scans that cannot be read, or about which nobody teaches.
+        ExpertError: for experts that cannot be opened, or read no scan.
+    """
+    if not scans:
+        raise ConfigError("no scans are given", where="--scans", expected="ct=FOLDER, for example")
+    chosen = Wanted(**wanted)
+    given = folders(scans, "scans"), folders(labels, "labels") if labels else []
+    specs = read_experts(experts, trust=trust, orientation=orientation)
+    collection = gather(*given, specs, out / "collection", structures=structures, share=share)
+    for doubt in doubts(specs, collection):
+        if doubt.severity == "error":
+            raise DataError(doubt.problem, where=", ".join(doubt.tasks), got=doubt.got)
+        say(f"{', '.join(doubt.tasks)}: {doubt.got}; if they are one, describe the expert with --map", error=True)
+    found = lessons(specs, collection, labels_used=chosen.labels_used)
+    check_taught(found, collection)
+    console().print(lessons_table(found))
+    write_manifest(out / "experts.json", specs)
+    for number, spec in enumerate(specs):
+        write_manifest(out / "experts" / f"{number}.json", [spec])
+    work = Work(out, Wanted(**{**wanted, "start_from": started(specs, collection, start_from, chosen.student)}))
+    work.write()
+    return work
+
+
+def started(specs: Sequence[ExpertSpec], collection: Collection, given: str, student: str) -> str:
+    """The name of the expert from which the student starts; empty for none.
+
+    Args:
+        specs: the experts.
+        collection: the scans.
+        given: a name, ``auto`` or ``none``.
+        student: ``nnunet`` or another kind, which starts from none.
+
+    Raises:
+        ConfigError: for an expert that there is not, or that is no nnU-Net.
+    """
+    fitting = [s for s in specs if s.kind == "nnunet" and s.labels.exclusive]
+    if given == "auto":
+        own = [(_rank(s, collection), s.name) for s in fitting if s.configuration != "2d"]
+        return max(own)[1] if own and student == "nnunet" else ""
+    if given == "none":
+        return ""
+    if given not in [s.name for s in fitting]:
+        raise ConfigError("the student cannot start from this expert", where="--start_from", got=given,
+                          expected=", ".join(s.name for s in fitting) or "none: no nnU-Net is given")  # fmt: skip
+    return given
+
+
+def _rank(spec: ExpertSpec, collection: Collection) -> tuple[int, bool, int]:
+    """How much a student gets of an expert's plans: scans' kinds that it reads, CT's intensities, its structures."""
+    read = [d for d in collection.datasets if not unread(spec, d)]
+    return len(read), any(is_ct(c) for d in read for c in d.channels), len(spec.labels)

@@ -1,0 +1,154 @@
+"""Which experts' passes can go, structure by structure, and which to keep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from common.errors import DataError
+
+__all__ = [
+    "AGREES",
+    "AS_GOOD",
+    "FOUND",
+    "GO",
+    "KEEP",
+    "UNSEEN",
+    "Pass",
+    "Row",
+    "Verdict",
+    "passes",
+    "rows_from",
+    "verdicts",
+]
+
+AS_GOOD = 0.95  # of the expert's Dice that the student must reach where there are labels
+FOUND = 0.5  # Dice of a structure that an expert finds
+AGREES = 0.9  # Dice between the student and the expert where there are none
+
+GO, KEEP, UNSEEN = "go", "keep", "unseen"  # words of a verdict
+
+
+class Row(NamedTuple):
+    """What was measured of one structure in one scan that was held back; NaN where it cannot be.
+
+    Args:
+        task: whose scan.
+        case: its id.
+        structure: its name.
+        expert: who knows the structure; empty where nobody but the label maps does.
+        agreement: Dice between the student's answer and the expert's.
+        student: Dice between the student's answer and the label map.
+        own: Dice between the expert's answer and the label map.
+    """
+
+    task: str
+    case: str
+    structure: str
+    expert: str
+    agreement: float
+    student: float
+    own: float
+
+
+class Verdict(NamedTuple):
+    """Of one structure and one expert.
+
+    Args:
+        expert: its name.
+        structure: its name.
+        scans: in which the structure was seen by one of those that are compared.
+        agreement: mean over them.
+        student: mean Dice of the student against labels, NaN without.
+        own: the expert's.
+        word: ``go`` where the student answers as well, ``keep`` where it does not, ``unseen`` where no scan says it.
+    """
+
+    expert: str
+    structure: str
+    scans: int
+    agreement: float
+    student: float
+    own: float
+    word: str
+
+
+class Pass(NamedTuple):
+    """Of one expert.
+
+    Args:
+        expert: its name.
+        goes: whether its pass can go.
+        kept_for: structures for which it is kept.
+        unseen: structures of which no scan says anything.
+        poor: structures that could go, and that neither the expert nor the student finds, by :data:`FOUND`.
+    """
+
+    expert: str
+    goes: bool
+    kept_for: tuple[str, ...]
+    unseen: tuple[str, ...]
+    poor: tuple[str, ...] = ()
+
+
+def rows_from(data: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Rows of a file.
+
+    Raises:
+        DataError: for what are none.
+    """
+    texts, numbers = Row._fields[:4], Row._fields[4:]
+    found = []
+    for one in data:
+        good = isinstance(one, Mapping) and set(one) == set(Row._fields) and all(isinstance(one[t], str) for t in texts)
+        if not good or not all(isinstance(one[n], (int, float)) for n in numbers):
+            raise DataError("a row of the scores cannot be read", got=f"{one!a:.200}", expected=", ".join(Row._fields))
+        found.append(Row(**one))
+    return found
+
+
+def verdicts(rows: Iterable[Row]) -> list[Verdict]:
+    """Means over scans, and what they say.
+
+    With label maps the student must reach :data:`AS_GOOD` of the expert's mean Dice on the scans that both were scored
+    on; without, agree with the expert by :data:`AGREES`.
+
+    Args:
+        rows: all that was measured; those without expert are left out.
+    """
+    own: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.expert:
+            own.setdefault((row.expert, row.structure), []).append(row)
+    return [_verdict(expert, structure, found) for (expert, structure), found in own.items()]
+
+
+def _verdict(expert: str, structure: str, rows: Sequence[Row]) -> Verdict:
+    agreement = [r.agreement for r in rows if math.isfinite(r.agreement)]
+    scored = [r for r in rows if math.isfinite(r.student) and math.isfinite(r.own)]
+    student, other = _mean([r.student for r in scored]), _mean([r.own for r in scored])
+    seen = sum(math.isfinite(r.agreement) or math.isfinite(r.student) for r in rows)
+    if scored:
+        word = GO if student >= AS_GOOD * other else KEEP
+    elif agreement:
+        word = GO if _mean(agreement) >= AGREES else KEEP
+    else:
+        word = UNSEEN
+    return Verdict(expert, structure, seen, _mean(agreement), student, other, word)
+
+
+def passes(found: Sequence[Verdict]) -> list[Pass]:
+    """Whether each expert's pass can go: it can when the student answers as well for all that the expert knows."""
+    result = []
+    for expert in dict.fromkeys(v.expert for v in found):
+        own = [v for v in found if v.expert == expert]
+        kept = tuple(v.structure for v in own if v.word == KEEP)
+        unseen = tuple(v.structure for v in own if v.word == UNSEEN)
+        poor = tuple(v.structure for v in own if v.word == GO and v.own < FOUND > v.student)
+        result.append(Pass(expert, not kept and not unseen, kept, unseen, poor))
+    return result
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

@@ -1,0 +1,186 @@
+"""The folder of an amalgamation: what was asked for, in one file that every step reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from common.atomic import atomic_write
+from common.bundle_words import as_typed, guessed
+from common.command_words import shown_option
+from common.data.datasets.datalist import Collection, read_collection
+from common.errors import ConfigError
+from common.experts.spec import ExpertSpec, read_manifest
+from common.plain_json import read_object
+
+from ..chain.step import ChainSettings, recipe
+
+__all__ = ["BUNDLE", "Wanted", "Work"]
+
+BUNDLE = "ka2er"
+OWN = ("nnunet", "swin_unetr")
+_HINT = "python -m tools amalgamate EXPERT EXPERT --scans ct=FOLDER"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a user chose.
+
+    Args:
+        preset: sizes, a key of ``presets`` in the bundle's ``chain.json``.
+        student: ``nnunet`` or ``swin_unetr``.
+        start_from: name of the expert whose plans and weights the student takes; empty for none.
+        labels_used: ``all``, ``none``, or how many labelled scans of each task teach.
+        seed: of the training.
+        train: further knobs of the training, as they were typed.
+
+    Raises:
+        ConfigError: for a value that is none.
+    """
+
+    preset: str = "paper"
+    student: str = "nnunet"
+    start_from: str = ""
+    labels_used: str = "all"
+    seed: int = 0
+    train: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.student not in OWN:
+            raise ConfigError("unknown student", where="--student", got=self.student, expected=" or ".join(OWN))
+        if self.labels_used not in ("all", "none") and not self.labels_used.isdecimal():
+            raise ConfigError("how many label maps teach?", where="--labels_used", got=self.labels_used,
+                              expected="all, none, or a number for each task")  # fmt: skip
+        if self.start_from and self.student != "nnunet":
+            raise ConfigError("only an nnU-Net student starts from an expert", where="--start_from",
+                              got=self.start_from, expected="--student nnunet")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Work:
+    """An amalgamation's folder and what was chosen for it.
+
+    Args:
+        out: the folder.
+        wanted: the choice.
+        bundles: folder that holds the bundles.
+    """
+
+    out: Path
+    wanted: Wanted = Wanted()
+    bundles: Path = Path("bundles")
+
+    @classmethod
+    def read(cls, out: Path) -> Work:
+        """The work that an earlier command wrote.
+
+        Raises:
+            ConfigError: when there is none, or it cannot be read.
+        """
+        file = out / "wanted.json"
+        if not file.is_file():
+            raise ConfigError("no amalgamation was started here", where=out, hint=_HINT)
+        data = read_object(file, error=ConfigError, hint=_HINT)
+        names = {f.name for f in fields(Wanted)}
+        if set(data) != names:
+            raise ConfigError("this is not what an amalgamation wrote", where=file, got=", ".join(map(ascii, data)),
+                              expected=", ".join(sorted(names)), hint=_HINT)  # fmt: skip
+        try:
+            return cls(out, Wanted(**{**data, "train": tuple((str(k), str(v)) for k, v in data["train"])}))
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ConfigError("this is not what an amalgamation wrote", where=file, hint=_HINT) from error
+
+    def write(self) -> None:
+        """Keep the choice for the steps."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(asdict(self.wanted), indent=2) + "\n"
+        if not self.file.is_file() or self.file.read_text(encoding="utf-8") != text:
+            with atomic_write(self.file) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+
+    @property
+    def file(self) -> Path:
+        """Where the choice is kept."""
+        return self.out / "wanted.json"
+
+    @property
+    def data(self) -> Path:
+        """The folder of the collection."""
+        return self.out / "collection"
+
+    @property
+    def manifest(self) -> Path:
+        """The experts' descriptions."""
+        return self.out / "experts.json"
+
+    @property
+    def collection(self) -> Collection:
+        """The scans."""
+        return read_collection(self.data)
+
+    @property
+    def specs(self) -> list[ExpertSpec]:
+        """The experts."""
+        return read_manifest(self.manifest)
+
+    @property
+    def settings(self) -> ChainSettings:
+        """The same for what runs and records chains."""
+        return ChainSettings(BUNDLE, self.data, self.out, preset=self.wanted.preset, seeds=(self.wanted.seed,),
+                             tracking="none", bundles=self.bundles)  # fmt: skip
+
+    @property
+    def files(self) -> list[str]:
+        """Names of the training's configurations, in merging order.
+
+        Raises:
+            ConfigError: for an unknown preset.
+        """
+        sizes = recipe(self.settings)["presets"][self.wanted.preset]["stage2"]
+        return ["train.json", *sizes, *(["nnunet.json"] if self.wanted.student == "nnunet" else []), "stored.json"]
+
+    def knobs(self, folder: Path) -> dict[str, Any]:
+        """Knobs of the training that are values.
+
+        Args:
+            folder: where it writes.
+        """
+        used = self.wanted.labels_used
+        found: dict[str, Any] = {
+            "dataset_dir": str(self.data),
+            "experts": str(self.manifest),
+            "output_dir": str(folder),
+            "ckpt_dir": str(folder),
+            "seed": self.wanted.seed,
+            "labels_used": int(used) if used.isdecimal() else used,
+        }
+        if self.wanted.student == "nnunet" and self.wanted.start_from:
+            found["start_from"] = str(self.description(self.wanted.start_from))
+        return found
+
+    @property
+    def typed(self) -> Mapping[str, Any]:
+        """Knobs that the user typed, as words of a command."""
+        return as_typed(self.wanted.train)
+
+    @property
+    def read_typed(self) -> dict[str, Any]:
+        """The same as a configuration's reader takes them."""
+        return {key: guessed(value) for key, value in self.wanted.train}
+
+    def description(self, expert: str) -> Path:
+        """The file with one expert's description."""
+        names = [spec.name for spec in self.specs]
+        return self.out / "experts" / f"{names.index(expert)}.json"
+
+    def result(self, step: str) -> dict[str, Any]:
+        """What a step found.
+
+        Raises:
+            ConfigError: when it cannot be read.
+        """
+        hint = f"python -m tools amalgamate {shown_option('out', self.out)} {shown_option('only', step)}"
+        return read_object(self.out / step / f"{step}.json", error=ConfigError, finite=False, hint=hint)
