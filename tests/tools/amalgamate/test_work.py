@@ -54,7 +54,8 @@ def test_files_and_knobs_of_the_training(tmp_path: Path) -> None:
     assert knobs["plan_splits"] == ["training", "unlabelled"]
     assert work.read_typed == {"x": (1, 2), "y": "$z"}
     other = Work(tmp_path, Wanted(student="swin_unetr"))
-    assert other.files == ["train.json", "stored.json"] and not {"start_from", "plan_splits"} & set(other.knobs(tmp_path))
+    assert other.files == ["train.json", "stored.json"]
+    assert not {"start_from", "plan_splits"} & set(other.knobs(tmp_path))
     with pytest.raises(ConfigError, match="unknown preset"):
         _ = Work(tmp_path, Wanted(preset="nothing")).files
     with pytest.raises(ConfigError, match="cannot read"):
