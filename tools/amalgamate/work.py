@@ -157,8 +157,10 @@ class Work:
             "seed": self.wanted.seed,
             "labels_used": int(used) if used.isdecimal() else used,
         }
-        if self.wanted.student == "nnunet" and self.wanted.start_from:
-            found["start_from"] = str(self.description(self.wanted.start_from))
+        if self.wanted.student == "nnunet":
+            found["plan_splits"] = ["training", "unlabelled"]
+            if self.wanted.start_from:
+                found["start_from"] = str(self.description(self.wanted.start_from))
         return found
 
     @property

@@ -51,9 +51,11 @@ def test_files_and_knobs_of_the_training(tmp_path: Path) -> None:
     assert work.files == ["train.json", "smoke.json", "nnunet.json", "stored.json"]
     knobs = work.knobs(tmp_path / "s")
     assert knobs["start_from"] == str(tmp_path / "experts" / "1.json") and knobs["labels_used"] == 3
+    assert knobs["plan_splits"] == ["training", "unlabelled"]
     assert work.read_typed == {"x": (1, 2), "y": "$z"}
     other = Work(tmp_path, Wanted(student="swin_unetr"))
-    assert other.files == ["train.json", "stored.json"] and "start_from" not in other.knobs(tmp_path)
+    assert other.files == ["train.json", "stored.json"]
+    assert not {"start_from", "plan_splits"} & set(other.knobs(tmp_path))
     with pytest.raises(ConfigError, match="unknown preset"):
         _ = Work(tmp_path, Wanted(preset="nothing")).files
     with pytest.raises(ConfigError, match="cannot read"):
