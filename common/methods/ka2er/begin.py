@@ -102,7 +102,13 @@ def nnunet_student(*, plan: Plan, start_from: str | Path | None = None) -> nn.Mo
     network = build_network(plan.plans, plan.configuration, deep_supervision=True, **options)
     if start_from is not None:
         take_over(network, begun_from(start_from).results, plan.labels)
+    network.register_forward_pre_hook(_image_alone, with_kwargs=True)
     return deep_supervision_when_training(network)
+
+
+def _image_alone(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A training may hand on what the other student makes boxes of."""
+    return args, {k: v for k, v in kwargs.items() if k not in ("annotated", "label")}
 
 
 def nnunet_settings(*, plan: Plan, mirror_axes: Sequence[int] = ()) -> dict[str, Any]:

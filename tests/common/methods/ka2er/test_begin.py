@@ -57,6 +57,10 @@ def test_it_answers_in_training_at_every_stage(phantom_dir: Path, tmp_path: Path
     student, image = nnunet_student(plan=plan, start_from=folder), torch.zeros(1, 1, 16, 16, 16)
     stages = student.train()(image)
     assert [tuple(s.shape[1:]) for s in stages] == [(plan.out_channels, 16, 16, 16), (plan.out_channels, 8, 8, 8)]
+    again = student(image, label=image, annotated=image)
+    assert all(torch.equal(a, b) for a, b in zip(again, stages, strict=True))
+    with pytest.raises(TypeError, match="boxes"):
+        student(image, boxes=image)
     assert student.eval()(image).shape == stages[0].shape
     kept = read_results_folder(folder).weights
     state = student.state_dict()
