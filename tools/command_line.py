@@ -11,6 +11,7 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from common.bundle_words import guessed

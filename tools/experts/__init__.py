@@ -1,4 +1,5 @@
 """``python -m tools experts``: describe and check somebody's expert; give a trained mixture one more.
 
-Read :mod:`.command`, then :mod:`.describe` with :mod:`.told` and :mod:`.profile`, :mod:`.check` and :mod:`.decoder`.
+Read :mod:`.command`, then :mod:`.describe` with :mod:`.told` and :mod:`.profile`, :mod:`.check`, :mod:`.decoder` and
+:mod:`.modality`.
 """

@@ -134,7 +134,7 @@ def read_plan(folder: str | Path, configuration: str | None = None) -> Plan:
     return plan_of_settings(found, place, where=place / "plans.json")
 
 
-def plan_of_settings(settings: Mapping[str, Any], folder: str | Path, *, where: object | None = None) -> Plan:
+def plan_of_settings(settings: Mapping[str, Any], folder: str | Path, *, where: str | Path | None = None) -> Plan:
     """A plan from what :attr:`Plan.settings` wrote, which may come from anywhere: nothing but nnU-Net's own is named.
 
     Args:
@@ -145,7 +145,7 @@ def plan_of_settings(settings: Mapping[str, Any], folder: str | Path, *, where: 
     Raises:
         WeightError: for entries of another form, or names that are not nnU-Net's own.
     """
-    check_kept(settings, where)
+    check_kept(settings, folder if where is None else where)
     by_modality, turned = settings.get("by_modality") or {}, settings.get("turned")
     pairs = by_modality.items() if isinstance(by_modality, Mapping) else [(None, None)]
     if not all(isinstance(name, str) and isinstance(own, str) for name, own in pairs):

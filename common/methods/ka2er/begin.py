@@ -46,7 +46,7 @@ def begun_from(start_from: str | Path) -> Start:
         spec = _only_nnunet(path)
         check_unchanged(spec)
         name = spec.checkpoint or "checkpoint_final.pth"
-        results, known = read_results_folder(spec.path, spec.configuration, spec.fold, name), spec.orientation
+        results, known = read_results_folder(spec.path, spec.configuration, spec.folds[0], name), spec.orientation
     reorients = describe_results(results)["orientation"]
     if known is None:
         raise ExpertError("nobody knows how this nnU-Net's training scans lay in the scanner", where=path,

@@ -95,12 +95,10 @@ def ask_experts(
         told: what :func:`hear_experts` heard of the same crop; it is not asked again.
     """
     samples, told = samples_by_task(crop.task_id, tasks) if "task" in use else {}, told or {}
-    heard = {
-        t: told[t].features
-        if t in told
-        else experts.for_task(tasks[t]).features(crop.raw[s], crop.stats[s], crop.spacing, crop.axcodes)
-        for t, s in samples.items()
-    }
+    heard = {t: told[t].features for t in samples if t in told}
+    for t, s in samples.items():
+        if t not in heard:
+            heard[t] = experts.for_task(tasks[t]).features(crop.raw[s], crop.stats[s], crop.spacing, crop.axcodes)
     external = None
     if "external" in use:
         external = external_expert(experts).features(crop.raw, crop.stats, crop.spacing, crop.axcodes)

@@ -17,7 +17,7 @@ from common.labels import LabelSpace
 from common.methods.m4oe.build import m4oe_network
 from common.weights import load_weights, read_card, read_state_dict
 from tools.__main__ import main
-from tools.experts import command as experts
+from tools.experts import modality as experts
 from tools.experts.command import Experts
 
 LABELS = LabelSpace(("liver", "spleen"))
