@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import atomic_write
-from ..command_words import shown
+from ..command_words import shown, shown_option, shown_place
 from ..errors import AmalgamationError, ExpertError, LabelError
 from ..labels import LabelSpace
 from ..literals import check_channel, check_name, odd_in
@@ -18,7 +18,7 @@ from ..plain_json import read_object
 from .kinds import check_kinds
 from .profile import HomeProfile
 
-__all__ = ["ExpertSpec", "named", "read_manifest", "train_hint", "write_manifest"]
+__all__ = ["ExpertSpec", "describe_hint", "named", "read_manifest", "train_hint", "write_manifest"]
 
 KINDS = ("nnunet", "bundle", "torchscript")
 ROLES = ("task", "external")
@@ -163,6 +163,18 @@ def train_hint(task: str) -> str:
         "train it: python -m monai.bundle run --config_file bundles/ka2er_expert/configs/train.json"
         f" --dataset_dir <collection>/{shown(task) if task else '<dataset>'}"
     )
+
+
+def describe_hint(path: str | Path, task: str = "", more: str = "") -> str:
+    """The command that describes an expert.
+
+    Args:
+        path: its folder or file.
+        task: whose expert it is; empty for one that belongs to none.
+        more: further options.
+    """
+    whose = shown_option("task", task) if task else "--external True"
+    return " ".join(filter(None, ("python -m tools experts describe", shown_place(path), "expert.json", whose, more)))
 
 
 def read_manifest(path: str | Path) -> list[ExpertSpec]:

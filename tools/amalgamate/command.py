@@ -19,10 +19,9 @@ from ..data import read_structures
 from ..terminal import console, say
 from .answers import answers
 from .forecast import forecast, forecast_lines
-from .heard import heard
 from .lessons import lessons, lessons_table, unlearnt
 from .page import write_page
-from .plan import BEFORE, plan, waiting_for_none
+from .plan import plan, until, waiting_for_none
 from .prepare import prepare
 from .scores import scores
 from .verdict import passes, rows_from, verdicts
@@ -92,21 +91,19 @@ def amalgamate(
     steps = plan(work, check=check, pack=pack)
     record = Record.open(work.out, work.settings, steps)
     with record.lock():
-        first = [s for s in steps if s.id in BEFORE[:2]]
+        first = until(steps, "forecast")
         execute(first, record, work.settings, 1)
         _say_forecast(work)
         if dry_run:
             return plan_text(steps, record)
-        asked = [s for s in steps if s.id in BEFORE[2:]]
+        asked = until(steps, "answers")
         execute(waiting_for_none(asked, first), record, work.settings, 1)
         _say_seen(work)
-        rest = waiting_for_none(steps, [*first, *asked])
-        execute(rest, record, work.settings, 1)
+        execute(waiting_for_none(steps, asked), record, work.settings, 1)
         return _finished(work, record)
 
 
 STEPS: dict[str, Callable[[Work], dict[str, Any]]] = {
-    "check": heard,
     "forecast": forecast,
     "answers": answers,
     "scores": scores,

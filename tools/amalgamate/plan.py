@@ -9,13 +9,11 @@ from pathlib import Path
 
 from common.command_words import option
 
+from ..chain.checks import checks
 from ..chain.step import Step, config_argument, data_files, run_words
 from .work import BUNDLE, Work
 
-__all__ = ["BEFORE", "alone", "plan", "waiting_for_none"]
-
-BEFORE = ("check", "forecast", "answers")
-"""Steps before the training."""
+__all__ = ["alone", "plan", "until", "waiting_for_none"]
 
 
 def plan(work: Work, *, check: bool = True, pack: bool = True) -> list[Step]:
@@ -31,9 +29,8 @@ def plan(work: Work, *, check: bool = True, pack: bool = True) -> list[Step]:
     """
     data = (work.manifest, *(f for d in work.collection.datasets for f in data_files(d)))
     given = (work.file, *data)
-    steps = []
-    if check:
-        steps.append(alone(work, "check", "Whether the experts are heard as at home", given))
+    described = ((work.description(spec.name), spec) for spec in work.specs)
+    steps = checks(described, work.collection, work.out / "checks") if check else []
     steps.append(alone(work, "forecast", "What it will take", given, after=steps))
     steps.append(alone(work, "answers", "The experts' answers", given, after=steps))
     student = _student(work, data)
@@ -73,6 +70,11 @@ def _packed(work: Work, model: Path) -> Step:
             "--force=True")  # fmt: skip
     return Step("bundle", "bundle", "The bundle", folder, argv, (model,), ("student",),
                 produces=f"{BUNDLE}/configs/metadata.json")  # fmt: skip
+
+
+def until(steps: Sequence[Step], name: str) -> list[Step]:
+    """The steps up to this one, which is the last."""
+    return list(steps[: [step.id for step in steps].index(name) + 1])
 
 
 def waiting_for_none(steps: Sequence[Step], done: Sequence[Step]) -> list[Step]:

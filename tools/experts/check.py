@@ -24,7 +24,7 @@ from common.experts.answers.agreement import (
     student_grid,
 )
 from common.experts.answers.at_home import HomeNNUNet
-from common.experts.spec import ExpertSpec, read_manifest
+from common.experts.spec import ExpertSpec, describe_hint, read_manifest
 
 from ..predict.scans import Scan, find_scans
 from ..terminal import console
@@ -83,8 +83,8 @@ def check(
         text = "; ".join(f"{n}: {', '.join(f'{k} {v:.3f}' for k, v in below.items())}" for n, below in wrong.items())
         raise ExpertError("the expert is not heard as it speaks at home", where=spec.name, got=text,
                           expected=f"Dice {FOREGROUND_BAR} of all, {STRUCTURE_BAR} of structures above {LARGE} voxels",
-                          hint="describe it again with --training_files; --profile where it lives in a program"
-                          )  # fmt: skip
+                          hint=describe_hint(spec.path, spec.task, "--training_files FOLDER")
+                               + ", and --profile where it lives in a program")  # fmt: skip
     if out is not None:
         entries = {s.name: asdict(r) for s, r in zip(found, results, strict=True)}
         with atomic_write(out) as temporary:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Orientation
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...geometry import Grid
@@ -33,8 +34,8 @@ class Agreement:
         structures: ``{name: Dice}``, likewise.
         voxels: ``{name: voxels}`` of the expert's own software there.
         student: the same Dice on the student's grid, ``foreground`` and each structure. There a voxel lies between
-            those of the scan; where these are of several classes, the grid decides and not the expert, and such voxels
-            count for neither.
+            those of the scan, and between those where the network answers; where either are of several classes, the
+            grid decides and not the expert, and such voxels count for neither.
         on_student: ``{name: voxels}`` of the kept answer on the student's grid.
         grid: Dice of the foreground between the scan's own grid and its way over the student's and back: what the grid
             itself costs, whoever answers.
@@ -83,10 +84,10 @@ def agreement(expert: HomeNNUNet, scan: MetaTensor, grid: Grid) -> Agreement:
     here, wanted = Grid.of(own), _chosen(own.as_tensor(), exclusive)
     found = _masks(answer.on(here), exclusive, len(names))
     kept = _masks(answer.on(grid), exclusive, len(names))
-    near = torch.cat([wanted.any(0)[None], wanted]).float()
-    told = torch.cat([torch.where(inside, v, 0) for v, inside in sample(near, here.affine, grid)], 1)
+    told = _between(wanted, here.affine, grid)
+    computed = _between(_chosen(answer.logits, exclusive), answer.affine, grid)
     kept = torch.cat([kept.any(0)[None], kept])
-    told = torch.where((told > _BETWEEN) & (told < 1 - _BETWEEN), kept, told > 0.5)
+    told = torch.where(_several(told) | _several(computed), kept, told > 0.5)
     back = torch.cat([v for v, _ in sample(kept[:1].float(), grid.affine, here)], 1)[0] > 0.5
     return Agreement(
         _dice(found.any(0), wanted.any(0)),
@@ -96,6 +97,16 @@ def agreement(expert: HomeNNUNet, scan: MetaTensor, grid: Grid) -> Agreement:
         {name: int(x.sum()) for name, x in zip(names, kept[1:], strict=True)},
         _dice(wanted.any(0), back),
     )
+
+
+def _between(masks: Tensor, affine: NDArray[np.float64], grid: Grid) -> Tensor:
+    """``[1+K, X, Y, Z]``: shares of the voxels around each place of a grid, of all foreground and of each structure."""
+    near = torch.cat([masks.any(0)[None], masks]).float()
+    return torch.cat([torch.where(inside, v, 0) for v, inside in sample(near, affine, grid)], 1)
+
+
+def _several(shares: Tensor) -> Tensor:
+    return (shares > _BETWEEN) & (shares < 1 - _BETWEEN)
 
 
 def _masks(kept: Tensor, exclusive: bool, structures: int) -> Tensor:

@@ -26,7 +26,7 @@ from ...backbones.nnunet.network import (
 from ...errors import ExpertError
 from ...geometry import Grid
 from ..profile import HomeProfile
-from ..spec import ExpertSpec
+from ..spec import ExpertSpec, describe_hint
 from .record import record, record_overlapping
 
 __all__ = ["HomeAnswer", "HomeNNUNet", "sample"]
@@ -128,8 +128,8 @@ class HomeNNUNet:
         if self._orientation is None:
             raise ExpertError("nobody knows how this expert's training scans lay in the scanner", where=spec.name,
                               got="orientation null", expected="axis codes such as LPS or RAS",
-                              hint="python -m tools experts describe ... --training_files FOLDER, or --orientation LPS"
-                              )  # fmt: skip
+                              hint=describe_hint(spec.path, spec.task, "--training_files FOLDER")
+                                   + ", or --orientation LPS")  # fmt: skip
         self.mirroring = (True if profile is None else profile.mirroring) if self.mirroring is None else self.mirroring
         self.tile_step = (_NNUNET_STEP if profile is None else profile.tile_step
                           ) if self.tile_step is None else self.tile_step  # fmt: skip

@@ -15,7 +15,7 @@ from tests.tools.amalgamate.made import expert, write_scans
 from tools.__main__ import main
 from tools.amalgamate.gather import gather
 from tools.amalgamate.given import Folder
-from tools.amalgamate.plan import BEFORE, plan, waiting_for_none
+from tools.amalgamate.plan import plan, until, waiting_for_none
 from tools.amalgamate.work import Wanted, Work
 
 
@@ -28,14 +28,16 @@ def work_in(out: Path) -> Work:
 
 def test_the_order_is_check_forecast_ask_train_score_pack(tmp_path: Path) -> None:
     steps = plan(work_in(tmp_path / "out"))
-    assert [s.id for s in steps] == ["check", "forecast", "answers", "student", "scores", "bundle"]
+    assert [s.id for s in steps] == [
+        "check:a", "check:b", "forecast", "answers", "student", "scores", "bundle"]  # fmt: skip
+    assert set(steps[2].needs) == {"check:a", "check:b"}
     assert plan(work_in(tmp_path / "out"), check=False, pack=False)[0].id == "forecast"
     done: set[str] = set()
     for step in steps:
         assert done.issuperset(step.needs)
         done.add(step.id)
     assert len({s.output_dir for s in steps}) == len(steps)
-    rest = waiting_for_none(steps, [s for s in steps if s.id in BEFORE])
+    rest = waiting_for_none(steps, until(steps, "answers"))
     assert [(s.id, s.needs) for s in rest] == [("student", ()), ("scores", ("student",)), ("bundle", ("student",))]
 
 

@@ -31,7 +31,7 @@ def test_from_experts_and_scans_to_the_page(
         folder = write_folder(tmp_path / "results", f"Dataset00{seed}_x", labels=labels, seed=seed, **plans)  # type: ignore[arg-type]
         experts.append(str(decided(folder, first, "RAS")))
     options = {"scans": {"ct": str(scans)}, "out": str(tmp_path / "out $x"), "preset": "smoke", "orientation": "RAS",
-               "check": False, "held_back": 0.4, "train": "--max_epochs 2 --answer_mirroring False"}  # fmt: skip
+               "check": True, "held_back": 0.4, "train": "--max_epochs 2 --answer_mirroring False"}  # fmt: skip
     planned = amalgamate(*experts, **options, dry_run=True)  # type: ignore[arg-type]
     assert "to do  The student" in planned and "done  What it will take" in planned
     assert not (tmp_path / "out $x" / "student").exists()
@@ -49,4 +49,4 @@ def test_from_experts_and_scans_to_the_page(
     before = (out / "student" / "model.pt").stat().st_mtime_ns
     amalgamate(*experts, **options)  # type: ignore[arg-type]
     assert (out / "student" / "model.pt").stat().st_mtime_ns == before
-    assert capsys.readouterr().err.count("done before") == 5
+    assert capsys.readouterr().err.count("done before") == 7

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from common.data.datasets.datalist import read_collection
+from common.experts.spec import read_manifest
 from tests.tools.chain.test_experts import ROOT
-from tools.chain.checks import expert_checks, unchecked
+from tools.chain.checks import checks, expert_checks, unchecked
 from tools.chain.plan import plan
 from tools.chain.step import ChainSettings, recipe
 from tools.experts.command import Experts
@@ -41,6 +42,21 @@ def test_who_cannot_be_checked_is_named(settings, tmp_path):
     assert "check:b" not in {s.id for s in plan(settings)}
     (said,) = unchecked(settings)
     assert "b is not checked" in said and "--training_files" in said
+
+
+def test_who_belongs_to_no_task_is_asked_about_a_scan_that_it_reads(settings, tmp_path):
+    collection = read_collection(settings.dataset_dir)
+    channels = {d.name: d.channels for d in collection.datasets}
+    spec, file = read_manifest(tmp_path / "b.json")[0], tmp_path / "b.json"
+    for name in channels:
+        own = dataclasses.replace(spec, role="external", task="", channels=channels[name])
+        (step,) = checks([(file, own)], collection, tmp_path / "checks")
+        first = next(d for d in collection.datasets if d.channels == channels[name])
+        assert Path(step.argv[6]).resolve().is_relative_to(first.root.resolve())
+    (step,) = checks([(file, dataclasses.replace(own, channels=("PET",)))], collection, tmp_path / "checks")
+    assert step.output_dir == tmp_path / "checks" / "b"
+    assert not checks([(file, dataclasses.replace(own, channels=("T1", "T2")))], collection, tmp_path)
+    assert not checks([(file, dataclasses.replace(own, kind="bundle"))], collection, tmp_path)
 
 
 def test_the_step_is_what_a_user_types(settings, monkeypatch):

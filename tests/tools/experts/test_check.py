@@ -47,6 +47,9 @@ def test_says_what_differs(described: tuple[Path, Path], monkeypatch: pytest.Mon
     with pytest.raises(ExpertError, match="not heard as it speaks at home") as error:
         Experts().check(str(expert), str(file))
     assert "scan: foreground 0." in str(error.value)
+    spec = json.loads(expert.read_text())
+    line = f"tools experts describe {spec['path']} expert.json --task {spec['task']} --training_files FOLDER"
+    assert line in str(error.value)
 
 
 def test_what_was_found_is_written(described: tuple[Path, Path], tmp_path: Path) -> None:

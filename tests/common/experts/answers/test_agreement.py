@@ -66,6 +66,22 @@ def test_bars() -> None:
     assert replace(fine, foreground=0.98).below == {"foreground": 0.98}
 
 
+def test_a_rough_expert_of_coarse_voxels_is_heard_and_its_shift_seen(tmp_path: Path) -> None:
+    """Classes that change from voxel to voxel of its own grid leave no place undecided between the scan's alone."""
+    given = scan("LPS", smooth=2)
+    folder = decided(write_folder(tmp_path, spacing=(2.0, 2.0, 2.0)), given, "RAS")
+    home = HomeNNUNet(spec_of(folder, "RAS"), mirroring=False)
+    grid = student_grid(given, (2.6, 2.7, 3.1))
+    found = agreement(home, given, grid)
+    assert found.on_student["liver"] > 100 and not found.below and found.student["foreground"] == 1, found
+    answer = home.answer(given)
+    moved = answer.affine.copy()
+    moved[:3, 3] += [2, 0, 0]
+    home.answer = lambda _: HomeAnswer(answer.logits, moved, answer.exclusive)  # type: ignore[method-assign]
+    found = agreement(home, given, grid)
+    assert "foreground" in found.below and "foreground on the student's grid" in found.below
+
+
 def test_both_silent_is_agreement(tmp_path: Path) -> None:
     given = MetaTensor(torch.zeros(1, 20, 20, 20), affine=torch.from_numpy(np.eye(4)))
     given[0, 5:9, 5:9, 5:9] = 1
