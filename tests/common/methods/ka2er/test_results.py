@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
@@ -32,16 +34,35 @@ def written(image: MetaTensor, path: Path) -> Path:
     return path
 
 
-def nnunets(folder: Path, file: Path, out: Path, *, mirror: bool) -> np.ndarray:
-    """The label map that nnU-Net's own predictor writes."""
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+def typed(words: Sequence[str]) -> None:
+    """Run nnU-Net's own command with these words, by the function that its console script calls."""
+    from nnunetv2.inference import predict_from_raw_data as nnunet
 
-    out.mkdir(parents=True)
-    with redirect_stdout(StringIO()):
-        predictor = nnUNetPredictor(use_mirroring=mirror, device=torch.device("cpu"), allow_tqdm=False)
-        predictor.initialize_from_trained_model_folder(str(folder), (0,))
-        predictor.predict_from_files_sequential([[str(file)]], [str(out / "scan")])
-    return np.asarray(nib.load(out / "scan.nii.gz").dataobj)
+    entries = {"nnUNetv2_predict": nnunet.predict_entry_point,
+               "nnUNetv2_predict_from_modelfolder": nnunet.predict_entry_point_modelfolder}  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()):
+        patch.setattr("sys.argv", list(words))
+        patch.setattr("multiprocessing.cpu_count", torch.get_num_threads)  # it would take all cores
+        entries[words[0]]()
+
+
+def scans_of(file: Path, folder: Path) -> Path:
+    """A folder of one scan as nnU-Net wants it."""
+    folder.mkdir(parents=True)
+    shutil.copyfile(file, folder / "scan_0000.nii.gz")
+    return folder
+
+
+def nnunets(folder: Path, file: Path, out: Path, *, mirror: bool) -> np.ndarray:
+    """The label map that ``nnUNetv2_predict`` writes."""
+    trainer, plans, configuration = folder.name.split("__")
+    words = ["nnUNetv2_predict", "-i", str(scans_of(file, out / "in")), "-o", str(out / "out"), "-d",
+             folder.parent.name, "-tr", trainer, "-p", plans, "-c", configuration, "-f", "0", "-device", "cpu",
+             "-npp", "0", "-nps", "0", *([] if mirror else ["--disable_tta"])]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("nnUNet_results", str(folder.parent.parent))
+        typed(words)
+    return np.asarray(nib.load(out / "out" / "scan.nii.gz").dataobj)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +84,19 @@ def test_one_label_map(both: tuple[Path, Path, Sequence[Results]], tmp_path: Pat
     assert np.array_equal(np.asarray(nib.load(ours).dataobj), theirs)
     left = STRUCTURES.index(found[number].untaught[0]) + 1
     assert {0, 1} < {*np.unique(theirs)} and left not in theirs
+
+
+@pytest.mark.slow
+@pytest.mark.selected
+def test_the_line_that_an_export_tells(both: tuple[Path, Path, Sequence[Results]], tmp_path: Path) -> None:
+    """nnU-Net's processes of their own, all that it prepares and writes in parallel included."""
+    model, file, _ = both
+    told = export("ka2er", format="nnunet", weights=str(model), out=str(tmp_path / "a folder")).splitlines()
+    places = {"SCANS": str(scans_of(file, tmp_path / "in")), "OUT": str(tmp_path / "out")}
+    words = [places.get(w, w) for w in shlex.split(told[1])]
+    typed([*words, "-device", "cpu", "--disable_tta", "-npp", "1", "-nps", "1"])
+    ours = segment("ka2er", file, tmp_path / "ours", weights=model, overrides={"modality": "CT"})["scan"]
+    assert np.array_equal(*(np.asarray(nib.load(f).dataobj) for f in (ours, tmp_path / "out" / "scan.nii.gz")))
 
 
 def test_a_folder_for_each_modality(both: tuple[Path, Path, Sequence[Results]]) -> None:
