@@ -12,8 +12,9 @@ from common.command_words import shown_option
 from common.errors import ConfigError
 
 from ..chain.command import typed_overrides
-from ..chain.record import Record
+from ..chain.record import Record, alone_in
 from ..chain.run import execute
+from ..chain.step import Step
 from ..chain.text import plan_text
 from ..data import read_structures
 from ..terminal import console, say
@@ -82,25 +83,27 @@ def amalgamate(
     """
     if only:
         return by_itself(Path(out), only)
-    work = prepare(
-        experts, scans, labels, Path(out), structures=read_structures(structures), share=held_back, trust=trust,
-        orientation=orientation, start_from=start_from,
-        wanted={"preset": preset, "student": student, "labels_used": str(labels_used), "seed": seed,
-                "train": typed_overrides(train)},
-    )  # fmt: skip
-    steps = plan(work, check=check, pack=pack)
+    wanted = {"preset": preset, "student": student, "labels_used": str(labels_used), "seed": seed,
+              "train": typed_overrides(train)}  # fmt: skip
+    with alone_in(Path(out)):
+        work = prepare(experts, scans, labels, Path(out), structures=read_structures(structures), share=held_back,
+                       trust=trust, orientation=orientation, start_from=start_from, wanted=wanted)  # fmt: skip
+        return _done(work, plan(work, check=check, pack=pack), dry_run)
+
+
+def _done(work: Work, steps: Sequence[Step], dry_run: bool) -> str:
+    """Do the steps, with a word on what each part of them told."""
     record = Record.open(work.out, work.settings, steps)
-    with record.lock():
-        first = until(steps, "forecast")
-        execute(first, record, work.settings, 1)
-        _say_forecast(work)
-        if dry_run:
-            return plan_text(steps, record)
-        asked = until(steps, "answers")
-        execute(waiting_for_none(asked, first), record, work.settings, 1)
-        _say_seen(work)
-        execute(waiting_for_none(steps, asked), record, work.settings, 1)
-        return _finished(work, record)
+    first = until(steps, "forecast")
+    execute(first, record, work.settings, 1)
+    _say_forecast(work)
+    if dry_run:
+        return plan_text(steps, record)
+    asked = until(steps, "answers")
+    execute(waiting_for_none(asked, first), record, work.settings, 1)
+    _say_seen(work)
+    execute(waiting_for_none(steps, asked), record, work.settings, 1)
+    return _finished(work, record)
 
 
 STEPS: dict[str, Callable[[Work], dict[str, Any]]] = {
@@ -153,5 +156,5 @@ def _finished(work: Work, record: Record) -> str:
     lines = [f"passes that can go: {', '.join(gone) or 'none'}", f"to keep: {'; '.join(kept) or 'none'}"]
     if not found:
         lines = ["nothing was scored: no scan is held back"]
-    model = shown_option("weights", work.out / "student" / "model.pt")
+    model = shown_option("weights", work.model)
     return "\n".join([*lines, f"use the student with {model}", f"The page is {page}"])

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from common.data.store.entry import TEXT
 from common.data.store.place import folder_bytes, size_text
 from common.experts.spec import ExpertSpec
 
@@ -51,11 +52,16 @@ def _asked(work: Work, spec: ExpertSpec, scan: Mapping[str, Any]) -> dict[str, A
     bare = {k: v for k, v in scan.items() if k != "label"}
     own = {"experts": str(work.description(spec.name)), f"{DATA}::data": [bare]}
     parser = opened(work, work.out / "forecast", own)
-    began = time.monotonic()
+    moment, began = time.time(), time.monotonic()
     data = parser.get_parsed_content(DATA)
     seconds = time.monotonic() - began
     store = data.answers[0]
     found = store.store.find(store.chain, store.names[0])
+    if found and (found / TEXT).stat().st_mtime < moment:  # it was there: asked once more, for the time alone
+        began = time.monotonic()
+        store.preprocessing(dict(store.data[0]))
+        seconds = time.monotonic() - began
+        store.preprocessing.transforms[-1].release()
     shape = data.cases.case(0)["image"].shape[1:]
     depth = _RECORD if spec.labels.exclusive else len(spec.labels)
     return {"seconds": seconds, "bytes": folder_bytes(found) if found else 0, "whole": math.prod(shape) * depth}

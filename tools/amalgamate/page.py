@@ -186,7 +186,7 @@ def _pictures(work: Work, found: Sequence[Mapping[str, str]]) -> list[tuple[Imag
 
 
 def _reproduce(work: Work, chain: dict[str, Any]) -> dict[str, Any]:
-    places = {"Model": work.out / "student" / "model.pt", "Bundle": work.out / "bundle", "Experts": work.manifest}
+    places = {"Model": work.model, "Bundle": work.out / "bundle", "Experts": work.manifest}
     places |= {"nnU-Net results": work.out / "student" / "nnunet"}
     steps = chain.get("steps", ())
     total = sum(s["seconds"] for s in steps if isinstance(s.get("seconds"), (int, float)))

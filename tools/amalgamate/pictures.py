@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from common.literals import file_name
 
 from ..report.volumes import coarsened, encoded
 
-__all__ = ["Layer", "Shown", "draw", "for_viewer"]
+__all__ = ["Layer", "Shown", "draw", "fitting", "for_viewer"]
 
 _MEGABYTES = 12.0
 
@@ -95,25 +95,28 @@ def _painted(classes: NDArray[Any], colours: Sequence[str]) -> NDArray[np.float3
     return layer
 
 
-def for_viewer(shown: Sequence[Shown], labels: LabelSpace) -> list[dict[str, Any]]:
-    """The scans as the page's viewer loads them, as many as fit into a page.
+def for_viewer(one: Shown, labels: LabelSpace) -> dict[str, Any]:
+    """A scan as the page's viewer loads it.
 
     Args:
-        shown: the scans.
+        one: the scan.
         labels: the student's structures.
     """
-    found: list[dict[str, Any]] = []
-    size = 0.0
-    for one in shown:
-        sizes, affine = coarsened(one.image), one.image.affine
-        layers = [{"name": layer.title, "dice": None,
-                   "data": encoded(MetaTensor(layer.classes[None].float(), affine=affine), sizes, "label")}
-                  for layer in one.layers]  # fmt: skip
-        image = encoded(MetaTensor(one.image.as_tensor()[:1], affine=affine), sizes, "image")
-        size += (len(image) + sum(len(str(layer["data"])) for layer in layers)) / 1e6
-        if found and size > _MEGABYTES:
-            break
-        present = sorted({int(v) for layer in one.layers for v in torch.unique(layer.classes)} - {0})
-        found.append({"task": one.task, "case": one.case, "dim": 3, "kind": "held back", "image": image,
-                      "layers": layers, "present": [i for i in present if i <= len(labels)]})  # fmt: skip
-    return found
+    sizes, affine = coarsened(one.image), one.image.affine
+    layers = [{"name": layer.title, "dice": None,
+               "data": encoded(MetaTensor(layer.classes[None].float(), affine=affine), sizes, "label")}
+              for layer in one.layers]  # fmt: skip
+    image = encoded(MetaTensor(one.image.as_tensor()[:1], affine=affine), sizes, "image")
+    present = sorted({int(v) for layer in one.layers for v in torch.unique(layer.classes)} - {0})
+    return {"task": one.task, "case": one.case, "dim": 3, "kind": "held back", "image": image, "layers": layers,
+            "present": [i for i in present if i <= len(labels)]}  # fmt: skip
+
+
+def fitting(scans: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """As many of these scans as fit into a page, at least one.
+
+    Args:
+        scans: of :func:`for_viewer`.
+    """
+    sizes = [(len(one["image"]) + sum(len(str(layer["data"])) for layer in one["layers"])) / 1e6 for one in scans]
+    return [one for number, one in enumerate(scans) if not number or sum(sizes[: number + 1]) <= _MEGABYTES]

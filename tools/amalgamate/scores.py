@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from monai.data import MetaTensor
@@ -18,12 +19,15 @@ from common.data.transforms.transforms import MapLabelsd
 from common.experts.answers.ask import AskExpertd
 from common.experts.spec import ExpertSpec
 from common.geometry import Grid
+from common.integrity import file_hash
 from common.labels import LabelSpace
+from common.literals import file_name
 
 from ..workflow import config_files, run_bundle
+from .kept import kept
 from .lessons import unread
 from .measured import Answer, disputes, masks_of, rows_of
-from .pictures import Layer, Shown, draw, for_viewer
+from .pictures import Layer, Shown, draw, fitting, for_viewer
 from .work import BUNDLE, Work
 
 __all__ = ["SPLIT", "scores"]
@@ -33,7 +37,7 @@ _SHOWN = 2  # scans of each task that are drawn
 
 
 def scores(work: Work) -> dict[str, Any]:
-    """Ask student and experts about the scans held back, and compare.
+    """Ask student and experts about the scans held back, and compare; what was found of a scan is kept at once.
 
     Args:
         work: the folder, with its trained student.
@@ -47,49 +51,95 @@ def scores(work: Work) -> dict[str, Any]:
     if not entries:
         return {"rows": [], "cost": {}, "scans": {}, "disputed": [], "pictures": [], "viewer": [],
                 "structures": []}  # fmt: skip
-    taught, cost = _students(work, folder / "predictions", len(entries))
+    mark = {"student": file_hash(work.model), "experts": file_hash(work.manifest)}
+    own = folder / "student.json"
+    if not all(_prediction(folder, entry).is_file() for entry in entries):
+        own.unlink(missing_ok=True)
+    told = kept(own, {**mark, "scans": [_told(e) for e in entries]},
+                lambda: _students(work, folder / "predictions", len(entries)))  # fmt: skip
+    taught = LabelSpace(tuple(told["structures"]))
     experts = [_Expert(spec, collection) for spec in work.specs]
-    rows, shown, disputed, drawn = [], list[Shown](), Counter[tuple[str, str, str, str]](), Counter[str]()
+    drawn, found = Counter[str](), []
     for entry in entries:
-        image: MetaTensor = LoadCased(keys="image")({"image": entry["image"], "case": entry["case"]})["image"]
-        own = _map(folder / "predictions" / entry["task"] / f"{entry['case']}.nii.gz", entry["case"])
-        answers = [e.asked(image) for e in experts if entry["task"] in e.tasks]
-        truth = _truth(entry, collection)
-        masks = masks_of(own, taught.names)
-        known = None if truth is None else masks_of(truth, collection.labels.names)
-        if known is not None:
-            annotated = collection.dataset(entry["task"]).labels.names
-            known = {n: known[n] for n in annotated}
-        rows += rows_of(entry["task"], entry["case"], masks, answers, known)
-        disputed.update(disputes(answers))
         drawn[entry["task"]] += 1
-        if drawn[entry["task"]] <= _SHOWN:
-            layers = [Layer("Student", own), *(Layer(a.expert, _united(a, taught)) for a in answers)]
-            layers += [] if truth is None else [Layer("Label map", _renumbered(truth, collection.labels, taught))]
-            shown.append(Shown(entry["task"], entry["case"], image, tuple(layers)))
-    cost |= {e.spec.name: e.seconds for e in experts if e.seconds}
-    pictures = [draw(folder / "pictures", one, taught) for one in shown]
+        shown = drawn[entry["task"]] <= _SHOWN
+        scored = partial(_scored, entry, collection, experts, taught, folder, shown=shown)
+        file = folder / "scans" / f"{file_name(entry['task'], entry['case'])}.json"
+        found.append(kept(file, {**mark, "scan": _told(entry), "shown": shown}, scored))
+    disputed = Counter[tuple[str, ...]]()
+    for *names, voxels in (one for part in found for one in part["disputed"]):
+        disputed[tuple(names)] += voxels
     return {
-        "rows": [row._asdict() for row in rows],
-        "cost": cost,
+        "rows": [row for part in found for row in part["rows"]],
+        "cost": {"": told["seconds"], **_cost([part["seconds"] for part in found])},
         "scans": dict(drawn),
         "disputed": [[*names, voxels] for names, voxels in disputed.most_common()],
-        "pictures": pictures,
-        "viewer": for_viewer(shown, taught),
+        "pictures": [part["picture"] for part in found if "picture" in part],
+        "viewer": fitting([part["viewer"] for part in found if "viewer" in part]),
         "structures": list(taught.names),
     }
 
 
-def _students(work: Work, out: Path, scans: int) -> tuple[LabelSpace, dict[str, float]]:
-    """Let the student answer; its structures and what its pass takes."""
-    model = work.out / "student" / "model.pt"
+def _prediction(folder: Path, entry: Mapping[str, Any]) -> Path:
+    return folder / "predictions" / entry["task"] / f"{entry['case']}.nii.gz"
+
+
+def _told(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What a list of scans says about one, with the state of its files."""
+    files = [Path(f) for key in ("image", "label") for f in _listed(entry.get(key, ()))]
+    states = [[f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    return {**{k: str(v) for k, v in entry.items()}, "files": states}
+
+
+def _listed(value: Any) -> Sequence[str]:
+    return (value,) if isinstance(value, str) else value
+
+
+def _scored(
+    entry: Mapping[str, Any], collection: Collection, experts: Sequence[_Expert], taught: LabelSpace, folder: Path,
+    *, shown: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """Everything about one scan."""
+    task, case = entry["task"], entry["case"]
+    image: MetaTensor = LoadCased(keys="image")({"image": entry["image"], "case": case})["image"]
+    own = _map(_prediction(folder, entry), case)
+    asked = [(e, *e.asked(image)) for e in experts if task in e.tasks]
+    answers = [answer for _, answer, _ in asked]
+    truth = _truth(entry, collection)
+    known = None
+    if truth is not None:
+        annotated = collection.dataset(task).labels.names
+        known = {n: m for n, m in masks_of(truth, collection.labels.names).items() if n in annotated}
+    rows = rows_of(task, case, masks_of(own, taught.names), answers, known)
+    found: dict[str, Any] = {
+        "rows": [row._asdict() for row in rows],
+        "disputed": [[*names, voxels] for names, voxels in disputes(answers).items()],
+        "seconds": {e.spec.name: took._asdict() for e, _, took in asked},
+    }
+    if shown:
+        layers = [Layer("Student", own), *(Layer(a.expert, _united(a, taught)) for a in answers)]
+        layers += [] if truth is None else [Layer("Label map", _renumbered(truth, collection.labels, taught))]
+        one = Shown(task, case, image, tuple(layers))
+        found |= {"picture": draw(folder / "pictures", one, taught), "viewer": for_viewer(one, taught)}
+    return found
+
+
+def _students(work: Work, out: Path, scans: int) -> dict[str, Any]:
+    """Let the student answer; its ``structures`` and the ``seconds`` that its pass takes."""
     root = work.bundles / BUNDLE
-    given = {"dataset_dir": str(work.data), "split": SPLIT, "model_path": str(model), "output_dir": str(out),
+    given = {"dataset_dir": str(work.data), "split": SPLIT, "model_path": str(work.model), "output_dir": str(out),
              "bundle_root": str(root), "keep_largest": False, "quiet": True}  # fmt: skip
     parser = run_bundle(config_files(root, "inference"), {}, given)
     labels: LabelSpace = parser.get_parsed_content("labels")
     seconds = parser.get_parsed_content("evaluator").state.times["EPOCH_COMPLETED"]
-    return labels, {"": float(seconds) / scans}
+    return {"structures": list(labels.names), "seconds": float(seconds) / scans}
+
+
+class _Took(NamedTuple):
+    """How long an expert took, and whether it had to be opened first."""
+
+    seconds: float
+    opened: bool
 
 
 class _Expert:
@@ -98,20 +148,24 @@ class _Expert:
     def __init__(self, spec: ExpertSpec, collection: Collection) -> None:
         self.spec, self.ask = spec, AskExpertd(spec, device="cuda" if torch.cuda.is_available() else "cpu")
         self.tasks = {d.name for d in collection.datasets if not unread(spec, d)}
-        self._took: list[float] = []
+        self._opened = False
 
-    def asked(self, image: MetaTensor) -> Answer:
+    def asked(self, image: MetaTensor) -> tuple[Answer, _Took]:
         grid = Grid.of(image)
-        began = time.monotonic()
+        began, first = time.monotonic(), not self._opened
         found = self.ask({"image": image, "grid": {"shape": grid.shape, "affine": grid.affine.tolist()}})["answer"]
-        self._took.append(time.monotonic() - began)
-        return Answer(self.spec.name, self.spec.labels, found)
+        self._opened = True
+        return Answer(self.spec.name, self.spec.labels, found), _Took(time.monotonic() - began, first)
 
-    @property
-    def seconds(self) -> float:
-        """Of a scan; the first one, which opens the expert, counts only where there is no other."""
-        took = self._took[1:] or self._took
-        return sum(took) / len(took) if took else 0.0
+
+def _cost(parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, float]:
+    """Mean seconds of a scan by expert; asks that opened it count only where there are no others."""
+    found = {}
+    for name in dict.fromkeys(n for part in parts for n in part):
+        own = [part[name] for part in parts if name in part]
+        took = [one["seconds"] for one in own if not one["opened"]] or [one["seconds"] for one in own]
+        found[name] = sum(took) / len(took)
+    return found
 
 
 def _map(file: Path, case: str) -> Tensor:

@@ -117,6 +117,11 @@ class Work:
         return self.out / "experts.json"
 
     @property
+    def model(self) -> Path:
+        """The trained student."""
+        return self.out / "student" / "model.pt"
+
+    @property
     def collection(self) -> Collection:
         """The scans."""
         return read_collection(self.data)

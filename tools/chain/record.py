@@ -25,7 +25,7 @@ from common.plain_json import read_object
 from .artefacts import artefacts, changed, kept_together, unfit
 from .step import ChainSettings, Step, experiment_of, fingerprint, recipe, this_command
 
-__all__ = ["CHANGED", "Record", "prepare_tracking", "write_manifest"]
+__all__ = ["CHANGED", "Record", "alone_in", "prepare_tracking", "write_manifest"]
 
 CHANGED = "its command, configuration or inputs changed"
 _PACKAGES = ("monai", "torch", "numpy", "nnunetv2", "nibabel", "pytorch-ignite", "mlflow")
@@ -90,8 +90,7 @@ class Record:
 
     def lock(self) -> contextlib.AbstractContextManager[object]:
         """Keep a second chain out of the same folder."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return RunLock(self.folder, name="chain.lock")
+        return alone_in(self.folder)
 
     def row(self, step: Step) -> dict[str, Any]:
         """The stored row of a step."""
@@ -147,6 +146,12 @@ class Record:
     def _write(self) -> None:
         with atomic_write(self.folder / "chain.json") as temporary:
             Path(temporary).write_text(json.dumps(self.data, indent=2) + "\n")
+
+
+def alone_in(folder: Path) -> contextlib.AbstractContextManager[object]:
+    """The lock of a chain's folder, for work before there is a record."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return RunLock(folder, name="chain.lock")
 
 
 def write_manifest(step: Step) -> None:

@@ -14,7 +14,7 @@ import torch
 from monai.data import MetaTensor
 
 from common.labels import LabelSpace
-from tools.amalgamate.pictures import Layer, Shown, draw, for_viewer
+from tools.amalgamate.pictures import Layer, Shown, draw, fitting, for_viewer
 
 LABELS = LabelSpace(("liver", "spleen"))
 
@@ -38,9 +38,15 @@ def test_the_file_lies_in_the_folder_whatever_the_case_is_called(shown: Shown, t
 
 
 def test_the_viewer_gets_what_was_answered(shown: Shown) -> None:
-    (found,) = for_viewer([shown], LABELS)
+    found = for_viewer(shown, LABELS)
     assert [layer["name"] for layer in found["layers"]] == ["Student", "<b>"] and found["present"] == [1, 2]
     content = gzip.decompress(base64.b64decode(found["layers"][0]["data"]))
     voxels = np.asarray(nib.Nifti1Image.from_bytes(content).dataobj)
     assert voxels.shape == (20, 16, 8) and (voxels == 1).sum() == 64
-    assert len(for_viewer([shown] * 2, LABELS)) == 2
+    assert fitting([found] * 2) == [found] * 2 and fitting([]) == []
+
+
+def test_a_page_takes_as_many_scans_as_fit() -> None:
+    large, small = ({"image": "x" * size, "layers": [{"data": "y" * size}]} for size in (5_000_000, 1_000_000))
+    assert fitting([small, large, large]) == [small, large] and fitting([large, large]) == [large]
+    assert len(fitting([{**large, "image": "x" * 13_000_000}])) == 1

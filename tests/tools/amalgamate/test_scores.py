@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import nibabel as nib
 import numpy as np
@@ -12,7 +14,6 @@ import torch
 
 from common.experts.answers.record import record
 from common.experts.spec import ExpertSpec, write_manifest
-from common.labels import LabelSpace
 from tests.tools.amalgamate.made import expert, write_scans
 from tools.amalgamate.gather import gather
 from tools.amalgamate.given import Folder
@@ -26,10 +27,16 @@ SHAPE = (12, 10, 8)
 class Says:
     """Expert "a" says its first structure in the lower half, "b" in the whole scan."""
 
+    asked: ClassVar[list[tuple[str, str]]] = []
+    killed_at: ClassVar[int | None] = None
+
     def __init__(self, spec: ExpertSpec, device: str) -> None:
         self.spec = spec
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        if len(self.asked) == self.killed_at:
+            raise KeyboardInterrupt
+        self.asked.append((self.spec.name, str(data["image"].meta["filename_or_obj"])))
         assert tuple(data["grid"]["shape"]) == data["image"].shape[1:] == SHAPE
         logits = torch.zeros(len(self.spec.labels) + 1, *SHAPE)
         logits[1, : 6 if self.spec.name == "a" else 12] = 9
@@ -55,14 +62,18 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
     gather(folders, labels, specs, tmp_path / "out" / "collection", structures={"liver": 1})
     write_manifest(tmp_path / "out" / "experts.json", specs)
 
-    def students(work: Work, out: Path, scans: int) -> tuple[LabelSpace, dict[str, float]]:
+    def students(work: Work, out: Path, scans: int) -> dict[str, Any]:
+        Says.asked.append(("student", str(scans)))
         for dataset in work.collection.datasets:
             for case in dataset.cases("test"):
                 stored(out / dataset.name / f"{case.id}.nii.gz", 3)
-        return LabelSpace(("rib", "liver", "spleen")), {"": 0.5}
+        return {"structures": ["rib", "liver", "spleen"], "seconds": 0.5}
 
     monkeypatch.setattr("tools.amalgamate.scores._students", students)
     monkeypatch.setattr("tools.amalgamate.scores.AskExpertd", Says)
+    monkeypatch.setattr(Says, "asked", [])
+    (tmp_path / "out" / "student").mkdir()
+    (tmp_path / "out" / "student" / "model.pt").write_bytes(b"weights")
     return Work(tmp_path / "out")
 
 
@@ -79,6 +90,45 @@ def test_every_comparison_is_made(work: Work) -> None:
     assert all((work.out / "scores" / "pictures" / p["file"]).is_file() for p in found["pictures"])
     assert [[layer["name"] for layer in v["layers"]] for v in found["viewer"]] == [["Student", "a", "b", "Label map"],
                                                                                   ["Student", "c"]]  # fmt: skip
+
+
+@pytest.mark.parametrize("moment", [1, 2, 3])
+def test_an_interrupted_step_asks_nobody_twice(work: Work, monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
+    """What is lost is the scan that was looked at; what comes out is the same, but for the clock."""
+    whole = {k: v for k, v in scores(work).items() if k != "cost"}
+    every = Says.asked.copy()
+    assert len(set(every)) == len(every) == 4  # the student, two experts of one scan, one of the other
+    shutil.rmtree(work.out / "scores")
+    monkeypatch.setattr(Says, "asked", [])
+    monkeypatch.setattr(Says, "killed_at", moment)
+    with pytest.raises(KeyboardInterrupt):
+        scores(work)
+    monkeypatch.setattr(Says, "killed_at", None)
+    again = scores(work)
+    assert json.dumps({k: v for k, v in again.items() if k != "cost"}) == json.dumps(whole)
+    assert set(again["cost"]) == {"", "a", "b", "c"}
+    lost = Says.asked.copy()
+    for one in every:
+        lost.remove(one)
+    assert lost == ([every[1]] if moment == 2 else [])
+    scores(work)
+    assert len(Says.asked) == len(every) + len(lost)
+
+
+@pytest.mark.parametrize("change", ["model", "scan", "prediction", "damage"])
+def test_what_was_found_of_something_else_is_found_anew(work: Work, change: str) -> None:
+    scores(work)
+    before = len(Says.asked)
+    if change == "model":
+        work.model.write_bytes(b"others")
+    if change == "scan":
+        Path(Says.asked[1][1]).touch()
+    if change == "prediction":
+        next((work.out / "scores" / "predictions").rglob("*.nii.gz")).unlink()
+    if change == "damage":
+        next((work.out / "scores" / "scans").glob("ct_*.json")).write_text("{")
+    scores(work)
+    assert len(Says.asked) - before == {"model": 4, "scan": 3, "prediction": 1, "damage": 2}[change]
 
 
 def test_nothing_held_back_is_no_failure(tmp_path: Path) -> None:
