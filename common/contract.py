@@ -13,7 +13,7 @@ from .card import ModelCard
 from .channel_doubt import remarks
 from .channel_order import closest, order_of
 from .contract_form import checked_contract, checked_names
-from .dicom_tags import of_dicom
+from .dicom_tags import leaves_open, of_dicom
 from .errors import AmalgamationError, DataError
 from .intensity_range import Range, odd_ct_for, odd_for
 from .modalities import has_unit, is_ct, meanings, same
@@ -128,9 +128,8 @@ class Contract:
             notes.append(f"{where or 'the data'}: channels {', '.join(channels)} are read in the model's order, "
                          + ", ".join(channels[i] for i in order))  # fmt: skip
         own = dict(candidates)[sure[0]]
-        said = remarks(
-            sure[0], own, None if channels is None else [channels[i] for i in order], modality, tag=bool(tag)
-        )
+        said = remarks(sure[0], own, None if channels is None else [channels[i] for i in order], modality)
+        said += [leaves_open(tag)] if tag and not said and leaves_open(tag) else []
         if channels is not None or meanings(modality):
             said += self.unsettled(sure)
         notes += [f"{where or 'the data'}: {line}" for line in dict.fromkeys(said)]

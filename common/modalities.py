@@ -32,8 +32,8 @@ from .vocabulary import (
     split_words,
 )
 
-__all__ = ["Modality", "details", "has_unit", "is_cone_beam", "is_ct", "kind_of", "meanings", "quantities", "same",
-           "tracers"]  # fmt: skip
+__all__ = ["Modality", "alternatives", "details", "has_unit", "is_cone_beam", "is_ct", "kind_of", "meanings",
+           "quantities", "same", "tracers"]  # fmt: skip
 
 _CONE_BEAM = {"cbct", "kvcbct", "dvt", "dynact", "xperct", "conebeam"}  # DVT: the German name
 
@@ -58,6 +58,16 @@ class Modality(NamedTuple):
     sequence: str = ""
 
 
+def alternatives(name: str) -> list[str]:
+    """Each of what a name says that an image can be: of ``CT or MR`` both.
+
+    Args:
+        name: of a channel or a modality.
+    """
+    name = re.sub(r"\+\s*(?:c|ce|km|gd|gado?\w*|contrast\w*)\b", " plusc", name, flags=re.IGNORECASE)
+    return _ALTERNATIVES.split(name)
+
+
 @cache
 def meanings(name: str) -> frozenset[Modality]:
     """All that a name can mean; ``CT or MR`` and ``CT | T2 MR`` mean two things, an unknown name none.
@@ -65,10 +75,8 @@ def meanings(name: str) -> frozenset[Modality]:
     Args:
         name: of a channel or a modality, in any spelling: ``CTA``, ``T2w``, ``ce-T1``.
     """
-    name = re.sub(r"\+\s*(?:c|ce|km|gd|gado?\w*|contrast\w*)\b", " plusc", name, flags=re.IGNORECASE)
-    parts = _ALTERNATIVES.split(name)
     found: set[Modality] = set()
-    for part in parts:
+    for part in alternatives(name):
         joined = [_meanings_of(p) for p in meant_together(_PARTS.split(part))]
         if len(joined) > 1:  # several channels in one name
             kinds = {m.kind for one in joined for m in one}

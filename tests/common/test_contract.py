@@ -33,7 +33,7 @@ BOTH = contract(CT=entry("CT"), T2_MR=entry("T2 MR"))
     (None, (0, 1)), (("MR", "FLAIR"), (0, 1)),
 ])  # fmt: skip
 def test_channels_are_taken_by_name(given: Any, order: tuple[int, ...]) -> None:
-    found = PAIR.fit(given)
+    found = PAIR.fit(given, "brain")
     assert found.order == order and bool(found.notes) == (order == (1, 0) or given in (("x", "y"), ("MR", "FLAIR")))
 
 
@@ -211,13 +211,14 @@ def test_dicoms_tag_of_each_channel() -> None:
 
 @pytest.mark.parametrize(("own", "given", "words"), [
     ("PET", "FDG", "FDG"), ("FDG-PET", "SUV", "FDG"), ("CT arterial", "CT portal", "another phase"),
-    ("NCCT", "CTA", "another phase"), ("DWI b800", "DWI b1000", "b-value"), ("CT", "CTA", ""), ("FDG", "FDG PET", ""),
-    ("T2 axial", "T2 sagittal", "view"), ("XR AP", "XR lateral", "view"), ("T2", "T2 fat sat", "another"),
-    ("CT", "CBCT", "another"), ("T1 FS", "T1 fatsat", ""), ("MR", "T1 FS", ""),
-    ("CT portal", "contrast CT", ""), ("CT native | CT portal", "portal CT", ""),
+    ("NCCT", "CTA", "another phase"), ("DWI b800", "DWI b1000", "b-value"), ("CT", "CTA", "cta"),
+    ("FDG", "FDG PET", ""),    ("T2 axial", "T2 sagittal", "view"), ("XR AP", "XR lateral", "view"), ("T2", "T2 fat sat", "another"),
+    ("CT", "CBCT", "another"), ("T1 FS", "T1 fatsat", ""), ("MR", "T1 FS", "t1"),
+    ("CT portal", "contrast CT", "portal"), ("CT native | CT portal", "portal CT", ""),
 ])  # fmt: skip
 def test_what_is_taken_for_the_same_and_may_differ_is_told(own: str, given: str, words: str) -> None:
-    for notes in (contract(a=entry(own)).fit((given,)).notes, Contract((own,), {own: {}}).fit(None, given).notes):
+    model = contract(**{own: entry(own)})
+    for notes in (model.fit((given,), given).notes, Contract((own,), {own: {}}).fit(None, given).notes):
         assert len(notes) == bool(words) and all(words in note and given in note for note in notes)
 
 
