@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .channel_order import other_phase
 from .modalities import Modality, details, meanings, same, tracers
 from .name_words import NORMALISATIONS, PLACES, TIMES, is_placeholder, meant_together, plain, words
-from .synonyms import said, says_same
+from .synonyms import KINDS, said, says_same
 
 __all__ = ["remark", "remarks"]
 
@@ -105,7 +105,7 @@ def _remark(own: str, given: str) -> str:
         return f"{taken}: one of them tells a phase or contrast that the other may not have"
     mine, other = (frozenset[str]().union(*said(n)) for n in (own, given))
     left = sorted(mine ^ other)
-    left = [w for w in left if meanings(w) != {Modality(_only(own).kind)}] or left
+    left = [w for w in left if w not in KINDS] or left
     return f"{taken}, and only one of these names says {', '.join(left)}"
 
 

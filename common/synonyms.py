@@ -9,7 +9,7 @@ from .modalities import alternatives, meanings
 from .name_words import told_of, words
 from .vocabulary import split_words
 
-__all__ = ["SYNONYMS", "said", "says_same"]
+__all__ = ["KINDS", "SYNONYMS", "said", "says_same"]
 
 # True synonyms, each row under the words that stand for all of it; of a class alone no two words are in one row.
 SYNONYMS: dict[str, tuple[str, ...]] = {row[0].strip(): tuple(w.strip() for w in row[1].split(",")) for row in (
@@ -123,7 +123,7 @@ dermoscopy: dermatoscopy
 endoscopy: endoskopie
 """.replace("\\\n", "").strip().splitlines())}  # fmt: skip
 _EMPTY = {"image", "images", "scan", "scans", "imaging"}  # "MR imaging" is MR
-_IMPLIED = {"ct", "mr", "us", "pet", "xr", "photo", "dwi"}  # "T2 MR" is T2: the rest tells it, too
+KINDS = {"ct", "mr", "us", "pet", "xr", "photo", "dwi"}  # "T2 MR" is T2: the rest tells it, too
 _ROW = {tuple(v.split()): tuple(own.split()) for own, row in SYNONYMS.items() for v in row}
 _LONGEST = max(map(len, _ROW))
 
@@ -161,7 +161,7 @@ def _bare(name: str) -> list[str]:
 def _words(name: str) -> frozenset[str]:
     found = _in_one_spelling(_bare(name))
     left = [w for w in found if w not in _EMPTY] or found
-    for word in sorted(_IMPLIED.intersection(left)):
+    for word in sorted(KINDS.intersection(left)):
         rest = " ".join(w for w in left if w != word)
         if rest and meanings(rest) == meanings(" ".join(left)) != frozenset():
             left = [w for w in left if w != word]

@@ -212,7 +212,8 @@ def test_dicoms_tag_of_each_channel() -> None:
 @pytest.mark.parametrize(("own", "given", "words"), [
     ("PET", "FDG", "FDG"), ("FDG-PET", "SUV", "FDG"), ("CT arterial", "CT portal", "another phase"),
     ("NCCT", "CTA", "another phase"), ("DWI b800", "DWI b1000", "b-value"), ("CT", "CTA", "cta"),
-    ("FDG", "FDG PET", ""),    ("T2 axial", "T2 sagittal", "view"), ("XR AP", "XR lateral", "view"), ("T2", "T2 fat sat", "another"),
+    ("FDG", "FDG PET", ""),
+    ("T2 axial", "T2 sagittal", "view"), ("XR AP", "XR lateral", "view"), ("T2", "T2 fat sat", "another"),
     ("CT", "CBCT", "another"), ("T1 FS", "T1 fatsat", ""), ("MR", "T1 FS", "t1"),
     ("CT portal", "contrast CT", "portal"), ("CT native | CT portal", "portal CT", ""),
 ])  # fmt: skip

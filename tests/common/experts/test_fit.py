@@ -127,7 +127,7 @@ def test_a_task_agnostic_expert_reads_some_task_by_name():
 
 
 def test_another_phase_or_tracer_is_told(caplog):
-    for known, given, words in (("CT arterial", "CT portal", "phase"), ("FDG", "PET", "FDG"), ("CT", "CTA", "")):
+    for known, given, words in (("CT arterial", "CT portal", "phase"), ("FDG", "PET", "FDG"), ("CT", "CTA", "cta"), ("CT", "CT scan", "")):
         caplog.clear()
         check_expert(replace(SPEC, channels=(known,)), (given,), LABELS)
         assert words in caplog.text and bool(caplog.text) == bool(words)
