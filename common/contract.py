@@ -108,7 +108,7 @@ class Contract:
         """
         candidates = self._candidates()
         tag = "" if modality else tag
-        modality = modality or of_dicom(tag, (name for own in candidates for name in (own[0], *own[1]))) or tag
+        modality = modality or of_dicom(tag, _names(candidates)) or tag
         same_count = [c for c in candidates if channels is None or len(c[1]) == len(channels)]
         if not any(c[1] for c in candidates):
             return Fit(tuple(range(len(channels or ()))))
@@ -165,7 +165,7 @@ class Contract:
         """
         known = [own for name, own in self._candidates() if name in (fit.modalities or (name,))]
         for number, place in enumerate(fit.order):
-            names = [own[number] for own in known if number < len(own)]
+            names = [meant_together(own)[number] for own in known if number < len(own)]
             kind = of_dicom(tags[place], names) if place < len(tags) else ""
             if kind and names and all(same(kind, name) is False for name in names):
                 raise DataError("DICOM says that a channel is something else", where=where,
@@ -246,7 +246,8 @@ class Contract:
         self, channels: Sequence[str] | None, modality: str, where: object, *, counted: bool = False
     ) -> DataError:
         wanted = self._candidates()[0][1]
-        missing = [c for c in wanted if not any(same(c, g) for g in channels or ())]
+        given = meant_together(channels or ())
+        missing = [c for c, m in zip(wanted, meant_together(wanted), strict=True) if not any(same(m, g) for g in given)]
         if counted and len(channels or ()) < len(wanted):
             problem = f"missing channel {', '.join(missing or wanted[len(channels or ()) :])}"
         else:
@@ -288,6 +289,10 @@ def _earlier(settings: Mapping[str, Any], origin: object) -> list[str]:
     """Names of modalities in the settings of earlier cards."""
     key = "modalities" if settings.get("modalities") else "intensities"
     return checked_names(settings.get(key) or (), f"settings.{key}", origin)
+
+
+def _names(candidates: Iterable[tuple[str, tuple[str, ...]]]) -> list[str]:
+    return [name for modality, channels in candidates for name in (modality, *meant_together(channels))]
 
 
 def _order(own: Sequence[str], given: Sequence[str] | None) -> tuple[int, ...] | None:

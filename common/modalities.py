@@ -32,7 +32,7 @@ from .vocabulary import (
     split_words,
 )
 
-__all__ = ["Modality", "alternatives", "details", "has_unit", "is_cone_beam", "is_ct", "kind_of", "meanings",
+__all__ = ["Modality", "alternatives", "details", "has_unit", "images", "is_cone_beam", "is_ct", "kind_of", "meanings",
            "quantities", "same", "tracers"]  # fmt: skip
 
 _CONE_BEAM = {"cbct", "kvcbct", "dvt", "dynact", "xperct", "conebeam"}  # DVT: the German name
@@ -68,6 +68,15 @@ def alternatives(name: str) -> list[str]:
     return _ALTERNATIVES.split(name)
 
 
+def images(name: str) -> tuple[str, ...]:
+    """The images that a name joins by `` + ``, as they are meant beside one another.
+
+    Args:
+        name: of a modality, or one of its alternatives.
+    """
+    return meant_together(_PARTS.split(name))
+
+
 @cache
 def meanings(name: str) -> frozenset[Modality]:
     """All that a name can mean; ``CT or MR`` and ``CT | T2 MR`` mean two things, an unknown name none.
@@ -77,7 +86,7 @@ def meanings(name: str) -> frozenset[Modality]:
     """
     found: set[Modality] = set()
     for part in alternatives(name):
-        joined = [_meanings_of(p) for p in meant_together(_PARTS.split(part))]
+        joined = [_meanings_of(p) for p in images(part)]
         if len(joined) > 1:  # several channels in one name
             kinds = {m.kind for one in joined for m in one}
             joined = [{Modality(k) for k in kinds}] if all(joined) and len(kinds) == 1 else [set()]
@@ -181,7 +190,7 @@ def same(one: str, other: str) -> bool | None:
 
 def _other_part(one: str, other: str) -> bool:
     """Whether two names of several images surely differ in one of them: ``FDG PET-CT`` is no ``PSMA PET-CT``."""
-    pieces = [meant_together(_PARTS.split(n)) for n in (one, other)]
+    pieces = [images(n) for n in (one, other)]
     if len(pieces[0]) == len(pieces[1]) > 1:
         return any(all(same(p, q) is False for q in pieces[1]) for p in pieces[0]) or any(
             all(same(p, q) is False for p in pieces[0]) for q in pieces[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from .modalities import alternatives, meanings
+from .modalities import alternatives, images, meanings
 from .name_words import told_of, words
 from .vocabulary import split_words
 
@@ -138,7 +138,7 @@ def said(name: str) -> frozenset[frozenset[str]]:
     Args:
         name: of channels or of a modality.
     """
-    return frozenset(_words(part) for part in alternatives(name))
+    return frozenset(_words(" + ".join(images(part))) for part in alternatives(name))
 
 
 def says_same(one: str, other: str) -> bool:

@@ -203,6 +203,8 @@ def test_dicoms_tag_of_each_channel() -> None:
     model.check_tags(("CT", "PT"), straight)
     model.check_tags(("PT", "CT"), swapped)
     model.check_tags(("", "PT"), straight)
+    glio = contract(both=entry("T1", "CT1"))
+    glio.check_tags(("MR", "MR"), glio.fit(("T1", "T1c")))
     contract(both=entry("image", "PET")).check_tags(("MR", "PT"), straight)
     for tags, fit in ((("PT", "CT"), straight), (("CT", "PT"), swapped), (("CT", "MR"), straight)):
         with pytest.raises(DataError, match="a channel is something else"):

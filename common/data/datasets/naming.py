@@ -127,10 +127,11 @@ def _swapped_channels(datasets: Sequence[Dataset]) -> Iterator[Doubt]:
 
 def _moved(first: Sequence[str], other: Sequence[str]) -> str:
     """A channel of one task that another has at another place, where the first surely has something else."""
-    for place, name in enumerate(other):
+    first, read = meant_together(first), meant_together(other)
+    for place, name in enumerate(read):
         elsewhere = any(_is_surely(o, name) for i, o in enumerate(first) if i != place)
         if elsewhere and (same(first[place], name) is False or other_phase(first[place], name)):
-            return name
+            return other[place]
     return ""
 
 

@@ -114,6 +114,8 @@ def test_a_modality_that_the_channels_are_not(
     (("CT", "PET"), ("PET", "MR"), True), (("T1", "T2"), ("FLAIR", "T1"), True), (("DWI", "ADC"), ("ADC", "T2"), True),
     (("T1", "T2"), ("T1", "FLAIR"), False), (("CT arterial", "CT portal"), ("CT portal", "CT delayed"), True),
     (("CT", "PET"), ("first", "PET"), False), (("T1", "T2"), ("DWI", "ADC"), False),
+    (("T1", "CT1", "T2"), ("T1", "T1c", "T2"), False), (("T1", "CT1"), ("T2", "T1ce"), False),
+    (("T1", "CT1"), ("T1c", "T2"), True), (("R", "G", "B"), ("green", "red", "x"), True),
 ])  # fmt: skip
 def test_a_channel_that_moved(one: tuple[str, ...], two: tuple[str, ...], refused: bool) -> None:
     empty: dict[str, tuple[Case, ...]] = dict.fromkeys(SPLITS, ())
