@@ -42,6 +42,8 @@ _ALTERNATIVES = re.compile(r"\s+or\s+|\||,|;", re.IGNORECASE)
 _PARTS = re.compile(r"\s\+\s(?!\d{2,}\b)")  # several channels in one name; "HU + 1024" is a sum
 
 
+_IN_UNITS = {"ADC", "eADC", "FA", "MD", "AD", "RD", "T1 map", "T2 map", "Ktrans", "kep", *PERFUSION,
+             "iodine", "dose", "Zeff", "electron density"}  # fmt: skip
 _TELLING = {"delayed", "lowb", "highb", "ivus", "tee", "tte", "ceus", "doppler", "trus", "fluoroscopy"}
 
 
@@ -158,10 +160,13 @@ def quantities(name: str) -> tuple[frozenset[str], ...]:
 
 
 def has_unit(name: str) -> bool:
-    """Whether a name means numbers in a unit, so that a few times more or less is something else: SUV, ADC, a map."""
-    known = meanings(name)
-    mapped = {"ADC", "eADC", "FA", "MD", "T1 map", "T2 map", *PERFUSION}
-    return bool(known) and all(m.kind == "PT" or m.sequence in mapped for m in known)
+    """Whether a name means numbers in a unit, so that a few times more or less is something else: SUV, ADC, a map.
+
+    A map is one whatever it is of; so are fractions, doses and what two energies of CT tell.
+    """
+    known, found = meanings(name), split_words(name)
+    mapped = any(w in ("map", "maps", "mapping") for w in found) or "pdff" in found
+    return bool(known) and all(m.kind == "PT" or m.sequence in _IN_UNITS or (mapped and m.kind == "MR") for m in known)
 
 
 def same(one: str, other: str) -> bool | None:

@@ -36,7 +36,7 @@ _KINDS = {
     "OCT": "oct octa ivoct",
 }
 KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words.split()}
-_WORDS_OF_MR = "dixon mdixon tse fse epi bold mtr mtc mton mtoff ciss ute zte qsm dess hbp eob fgre"
+_WORDS_OF_MR = "dixon mdixon tse fse epi bold mtr mtc mton mtoff ciss ute zte qsm dess hbp eob fgre pdff"
 MR_WORDS = set(_WORDS_OF_MR.split())
 PHOTOS = {
     "fluorescein": "fluorescein ffa icga indocyanine",

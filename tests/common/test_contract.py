@@ -303,3 +303,13 @@ def test_units_are_compared_where_numbers_have_one() -> None:
     for low, high in ((0, 90), (0, 40), (-6, 2.4), (0, 1)):
         assert "PET: " in str(pet.odd([Range(low, high, low, high)]))
     assert pet.odd([Range(0, 20, 0, 60)]) is None and pet.odd([Range(-0.1, 3, -0.1, 9)]) is None
+
+
+def test_maps_have_units_and_no_mr_is_in_hu() -> None:
+    for name in ("PDFF", "T2* map", "T1rho map", "CT iodine", "CT dose"):
+        made = contract(m=entry(name, stats={"lows": [0, 0], "highs": [40, 90]}))
+        assert "another unit" in str(made.odd([Range(0, 700, 0, 900)])) and made.odd([Range(0, 60, 0, 90)]) is None
+    mr = contract(MR=entry("T1", stats={"lows": [0, 0], "highs": [403, 2432]}))
+    assert "below 0" in str(mr.odd([Range(-1000, 900, -1024, 2000)])) and mr.odd([Range(-60, 900, -90, 1500)]) is None
+    signed = contract(MR=entry("T1", stats={"lows": [-900, -700], "highs": [403, 2432]}))
+    assert signed.odd([Range(-1000, 900, -1024, 2000)]) is None
