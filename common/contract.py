@@ -13,7 +13,7 @@ from .card import ModelCard
 from .channel_doubt import remarks
 from .channel_order import closest, order_of
 from .contract_form import checked_contract, checked_names
-from .dicom_tags import of_dicom
+from .dicom_tags import leaves_open, of_dicom
 from .errors import AmalgamationError, DataError
 from .intensity_range import Range, odd_ct_for, odd_for
 from .modalities import has_unit, is_ct, meanings, same
@@ -108,7 +108,7 @@ class Contract:
         """
         candidates = self._candidates()
         tag = "" if modality else tag
-        modality = modality or of_dicom(tag, (name for own in candidates for name in (own[0], *own[1]))) or tag
+        modality = modality or of_dicom(tag, _names(candidates)) or tag
         same_count = [c for c in candidates if channels is None or len(c[1]) == len(channels)]
         if not any(c[1] for c in candidates):
             return Fit(tuple(range(len(channels or ()))))
@@ -128,9 +128,8 @@ class Contract:
             notes.append(f"{where or 'the data'}: channels {', '.join(channels)} are read in the model's order, "
                          + ", ".join(channels[i] for i in order))  # fmt: skip
         own = dict(candidates)[sure[0]]
-        said = remarks(
-            sure[0], own, None if channels is None else [channels[i] for i in order], modality, tag=bool(tag)
-        )
+        said = remarks(sure[0], own, None if channels is None else [channels[i] for i in order], modality)
+        said += [leaves_open(tag)] if tag and not said and leaves_open(tag) else []
         if channels is not None or meanings(modality):
             said += self.unsettled(sure)
         notes += [f"{where or 'the data'}: {line}" for line in dict.fromkeys(said)]
@@ -166,7 +165,7 @@ class Contract:
         """
         known = [own for name, own in self._candidates() if name in (fit.modalities or (name,))]
         for number, place in enumerate(fit.order):
-            names = [own[number] for own in known if number < len(own)]
+            names = [meant_together(own)[number] for own in known if number < len(own)]
             kind = of_dicom(tags[place], names) if place < len(tags) else ""
             if kind and names and all(same(kind, name) is False for name in names):
                 raise DataError("DICOM says that a channel is something else", where=where,
@@ -247,7 +246,8 @@ class Contract:
         self, channels: Sequence[str] | None, modality: str, where: object, *, counted: bool = False
     ) -> DataError:
         wanted = self._candidates()[0][1]
-        missing = [c for c in wanted if not any(same(c, g) for g in channels or ())]
+        given = meant_together(channels or ())
+        missing = [c for c, m in zip(wanted, meant_together(wanted), strict=True) if not any(same(m, g) for g in given)]
         if counted and len(channels or ()) < len(wanted):
             problem = f"missing channel {', '.join(missing or wanted[len(channels or ()) :])}"
         else:
@@ -289,6 +289,10 @@ def _earlier(settings: Mapping[str, Any], origin: object) -> list[str]:
     """Names of modalities in the settings of earlier cards."""
     key = "modalities" if settings.get("modalities") else "intensities"
     return checked_names(settings.get(key) or (), f"settings.{key}", origin)
+
+
+def _names(candidates: Iterable[tuple[str, tuple[str, ...]]]) -> list[str]:
+    return [name for modality, channels in candidates for name in (modality, *meant_together(channels))]
 
 
 def _order(own: Sequence[str], given: Sequence[str] | None) -> tuple[int, ...] | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from .modalities import is_cone_beam, same
 
-__all__ = ["DICOM_KINDS", "of_dicom"]
+__all__ = ["DICOM_KINDS", "leaves_open", "of_dicom"]
 
 DICOM_KINDS = {
     "CT": "CT", "MR": "MR", "PT": "PT", "US": "US", "IVUS": "US", "NM": "NM", "MG": "XR", "CR": "XR", "DX": "XR",
@@ -47,3 +47,13 @@ def of_dicom(tag: str, known: Iterable[str] = ()) -> str:
         return "CBCT"
     can_be = _NAMES.get(tag) or ((DICOM_KINDS[tag],) if tag in DICOM_KINDS else ("",))
     return next((c for c in can_be if any(same(c, n) for n in names)), can_be[0])
+
+
+def leaves_open(tag: str) -> str:
+    """What to say of a tag that several things come with; empty of one that is a thing of its own.
+
+    Args:
+        tag: its value.
+    """
+    can_be = [*_NAMES.get(tag, ()), *(["cone-beam CT", "DSA"] if tag == "XA" else [])]
+    return f"DICOM says {tag}, which may be {' or '.join(can_be)}: nobody says which" if len(can_be) > 1 else ""

@@ -22,6 +22,7 @@ _HARDLY, _NO_NOISE = 50.0, 10.0  # HU between all voxels, and 99 % of them: even
 _ANY_HU = 4000.0  # metal may fill half a percent of a scan, but 12 bits end before that
 _NO_PADDING, _DEEPEST, _PADDED = -4200.0, -32000.0, (-8192.0,)
 _UNIT = 3.0  # SUV, ADC: how many times more or less is another unit
+_BELOW = 0.1  # of the span: interpolation alone rings less far below 0
 _DEEP, _SHARE = -1250.0, 0.05  # air is not that dark, and padding is one value
 _PADDINGS = 4  # values that lie around and between what was scanned
 
@@ -147,6 +148,8 @@ def odd_for(found: Range, learned: Mapping[str, Any], *, ct: bool, unit: bool = 
     floor = _AIR if ct else -np.inf
     whose = "the scans that the model learned from"
     low = (max(lows[0], floor), max(lows[1], floor))
+    if not ct and lows[0] >= 0 and found.low < -_BELOW * (highs[1] - lows[0]):
+        return f"below 0, as none of them is: {whose} lie between {lows[0]:g} and {highs[1]:g}"
     return _odd(found, low, highs, ct=ct, whose=whose) or (_other_unit(found, low, highs, whose) if unit else None)
 
 
@@ -181,8 +184,6 @@ def _other_unit(found: Range, lows: tuple[float, float], highs: tuple[float, flo
     known = f"{whose} lie between {lows[0]:g} and {highs[1]:g}"
     if highs[0] <= 0:
         return None
-    if lows[0] >= 0 and found.low < -0.1 * (highs[1] - lows[0]):
-        return f"below 0, as no such numbers are: {known}"
     if found.high > _UNIT * highs[1] or found.high < highs[0] / _UNIT:
         return f"another unit or scale: {known}"
     return None

@@ -32,8 +32,8 @@ from .vocabulary import (
     split_words,
 )
 
-__all__ = ["Modality", "details", "has_unit", "is_cone_beam", "is_ct", "kind_of", "meanings", "quantities", "same",
-           "tracers"]  # fmt: skip
+__all__ = ["Modality", "alternatives", "details", "has_unit", "images", "is_cone_beam", "is_ct", "kind_of", "meanings",
+           "quantities", "same", "tracers"]  # fmt: skip
 
 _CONE_BEAM = {"cbct", "kvcbct", "dvt", "dynact", "xperct", "conebeam"}  # DVT: the German name
 
@@ -42,6 +42,8 @@ _ALTERNATIVES = re.compile(r"\s+or\s+|\||,|;", re.IGNORECASE)
 _PARTS = re.compile(r"\s\+\s(?!\d{2,}\b)")  # several channels in one name; "HU + 1024" is a sum
 
 
+_IN_UNITS = {"ADC", "eADC", "FA", "MD", "AD", "RD", "T1 map", "T2 map", "Ktrans", "kep", *PERFUSION,
+             "iodine", "dose", "Zeff", "electron density"}  # fmt: skip
 _TELLING = {"delayed", "lowb", "highb", "ivus", "tee", "tte", "ceus", "doppler", "trus", "fluoroscopy"}
 
 
@@ -58,6 +60,25 @@ class Modality(NamedTuple):
     sequence: str = ""
 
 
+def alternatives(name: str) -> list[str]:
+    """Each of what a name says that an image can be: of ``CT or MR`` both.
+
+    Args:
+        name: of a channel or a modality.
+    """
+    name = re.sub(r"\+\s*(?:c|ce|km|gd|gado?\w*|contrast\w*)\b", " plusc", name, flags=re.IGNORECASE)
+    return _ALTERNATIVES.split(name)
+
+
+def images(name: str) -> tuple[str, ...]:
+    """The images that a name joins by `` + ``, as they are meant beside one another.
+
+    Args:
+        name: of a modality, or one of its alternatives.
+    """
+    return meant_together(_PARTS.split(name))
+
+
 @cache
 def meanings(name: str) -> frozenset[Modality]:
     """All that a name can mean; ``CT or MR`` and ``CT | T2 MR`` mean two things, an unknown name none.
@@ -65,11 +86,9 @@ def meanings(name: str) -> frozenset[Modality]:
     Args:
         name: of a channel or a modality, in any spelling: ``CTA``, ``T2w``, ``ce-T1``.
     """
-    name = re.sub(r"\+\s*(?:c|ce|km|gd|gado?\w*|contrast\w*)\b", " plusc", name, flags=re.IGNORECASE)
-    parts = _ALTERNATIVES.split(name)
     found: set[Modality] = set()
-    for part in parts:
-        joined = [_meanings_of(p) for p in meant_together(_PARTS.split(part))]
+    for part in alternatives(name):
+        joined = [_meanings_of(p) for p in images(part)]
         if len(joined) > 1:  # several channels in one name
             kinds = {m.kind for one in joined for m in one}
             joined = [{Modality(k) for k in kinds}] if all(joined) and len(kinds) == 1 else [set()]
@@ -141,10 +160,13 @@ def quantities(name: str) -> tuple[frozenset[str], ...]:
 
 
 def has_unit(name: str) -> bool:
-    """Whether a name means numbers in a unit, so that a few times more or less is something else: SUV, ADC, a map."""
-    known = meanings(name)
-    mapped = {"ADC", "eADC", "FA", "MD", "T1 map", "T2 map", *PERFUSION}
-    return bool(known) and all(m.kind == "PT" or m.sequence in mapped for m in known)
+    """Whether a name means numbers in a unit, so that a few times more or less is something else: SUV, ADC, a map.
+
+    A map is one whatever it is of; so are fractions, doses and what two energies of CT tell.
+    """
+    known, found = meanings(name), split_words(name)
+    mapped = any(w in ("map", "maps", "mapping") for w in found) or "pdff" in found
+    return bool(known) and all(m.kind == "PT" or m.sequence in _IN_UNITS or (mapped and m.kind == "MR") for m in known)
 
 
 def same(one: str, other: str) -> bool | None:
@@ -173,7 +195,7 @@ def same(one: str, other: str) -> bool | None:
 
 def _other_part(one: str, other: str) -> bool:
     """Whether two names of several images surely differ in one of them: ``FDG PET-CT`` is no ``PSMA PET-CT``."""
-    pieces = [meant_together(_PARTS.split(n)) for n in (one, other)]
+    pieces = [images(n) for n in (one, other)]
     if len(pieces[0]) == len(pieces[1]) > 1:
         return any(all(same(p, q) is False for q in pieces[1]) for p in pieces[0]) or any(
             all(same(p, q) is False for p in pieces[0]) for q in pieces[1]

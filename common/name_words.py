@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 
-__all__ = ["FILLERS", "PLACES", "PLAIN", "TIMES", "is_contrast", "is_placeholder", "meant_together", "plain", "told_of",
-           "words"]  # fmt: skip
+__all__ = ["FILLERS", "NORMALISATIONS", "PLACES", "PLAIN", "TIMES", "is_contrast", "is_placeholder", "meant_together",
+           "plain", "told_of", "words"]  # fmt: skip
 
 _WITH_CONTRAST = (
     "c ce gd post contrast contraste contrasto kontrast enhanced km kontrastmittel postcontrast plusc injecte injectee "
@@ -29,10 +30,11 @@ _SILENT = (
     "pondere ponderee aufnahme bild mit avec with and the in for de del da do du des la le el en et und von "
     "con com volume volumes slice slices raw data dataset original full res resampled registered corrected "
     "routine standard diagnostic clinical medical exam examination study imaging acquisition modality thin iso "
-    "isotropic lowdose patient digital tse fse"
+    "isotropic lowdose ultralowdose normaldose fulldose highdose reduceddose quarterdose standarddose patient digital "
+    "tse fse"
 )
 FILLERS = set(_SILENT.split())
-# Words that tell nothing.
+# Words that order no channels; a name that has one more than another is no synonym of it, see :mod:`.synonyms`.
 _ANY = (
     "anything any img imgs im pic data input inputs modality mod mode channel channels chan ch unknown unnamed "
     "untitled none null nil na n nan other others misc test train sample case cases file files nii nifti dicom "
@@ -40,6 +42,17 @@ _ANY = (
     "intensity intensities gray grey grayscale greyscale imagen imagem bilde beeld immagine obraz"
 )
 _PLACEHOLDERS = set(_ANY.split())
+NORMALISATIONS = {
+    "zscore",
+    "nonorm",
+    "nonormalization",
+    "rescaleto01",
+    "rgbto01",
+    "rescale0to1",
+    "globalzscore",
+    "znorm",
+}
+# nnU-Net's normalisations, which earlier versions of it want as names of channels.
 # Words that are no name of an image; as parts of one they may say something.
 _WHERE = (
     "axial coronal sagittal ax cor sag tra transversal transverse abdomen abdominal abdome abdominale pelvis pelvic "
@@ -65,11 +78,12 @@ _FAT = (
     "fatsuppression",
 )
 _TOLD = {
-    **dict.fromkeys(PLAIN, "pre"), **dict.fromkeys(("art", "early", "arteriell", "arterielle", "hap"), "arterial"),
+    **dict.fromkeys(PLAIN, "pre"), **dict.fromkeys((
+        "art", "early", "arteriell", "arterielle", "hap", "latearterial", "earlyarterial", "spatarterial"), "arterial"),
     **dict.fromkeys((
-        "venous", "portalvenous", "pv", "pvp", "vein", "portalvenos", "venos", "portale", "veineux", "portovenous"),
-        "portal"),
-    **dict.fromkeys(("late", "delay", "excretory", "equilibrium", "spat", "tardif", "tardive"), "delayed"),
+        "venous", "portalvenous", "pv", "pvp", "portalvenos", "venos", "portale", "veineux", "portovenous"), "portal"),
+    **dict.fromkeys((
+        "late", "delay", "delayedvenous", "excretory", "equilibrium", "spat", "tardif", "tardive"), "delayed"),
     **dict.fromkeys(_FAT, "fatsat"),
     **dict.fromkeys(("cxr", "thorax", "thoracic"), "chest"),
     **dict.fromkeys(("hbv", "highb"), "highb"),
@@ -81,13 +95,22 @@ _TOLD = {
     "mdixon": "dixon",
 }  # fmt: skip
 _SPELT_OUT = {
+    r"(?<![a-z])(pre|post|intra)[\s_-]*op(?:erativ(?:e|ely)?)?(?![a-z])": r" \1op ",
+    r"(?<![a-z])(in|ex)[\s_-]*(vivo|vitro|utero|situ)(?![a-z])": r" \1\2 ",
+    r"(?<![a-z])(late|early|spat)[\s_-]*arteri(?:al|ell)e?(?![a-z])": r" \1arterial ",
+    r"(?<![a-z])(?:delayed|late)[\s_-]*venous(?![a-z])": " delayedvenous ",
+    r"(?<![a-z])port(?:al|o)[\s_-]*venous(?![a-z])": " portalvenous ",
     r"\b(?:w|with|mit|avec|con|com)\b[\s,/&+-]*(?:(?:and|or|und|oder|et|ou|y|e|o)\b)?[\s/&+-]*"
     r"(?:w/o(?:ut)?|wo|without|ohne|sans|sin|sem)\b|\+\s*/\s*-|\u00b1": " withorwithout ",
     r"(?<![a-z])pre[\s/&+-]*(?:and|or|und|et)?[\s/&+-]*post(?![a-z])": " preandpost ",
     r"([a-z]+)-(?:free|frei|less)\b": r" without \1 ", r"\s-(?=(?:c|ce|km|gd|contrast)\b)": " without ",
-    r"w/o(?:ut)?\b": "without ", r"\bw/(?=\s|$)": "with ",
+    r"w/o(?:ut)?\b": "without ", r"\bw/(?=[\s)]|$)": "with ",
+    r"(?<=\w)[\s_,(-]+(?:with|mit|avec|con|com)[\s)]*$": " post ",
+    r"^(?=.*(?<![a-z])(?:ct|mri?|mrt)(?![a-z]))"
+    r"(?!.*(?:t[12]|(?<![a-z])pd|flair|swi|dw|dixon))(.*[^\W_])[\s_-]+w$": r"\1 post",
     r"(?<![a-z])ct[\s_-]*angio(?:gra(?:phy|m|fie|phie|fia))?(?![a-z])|(?<![a-z])angio[\s_-]*ct(?![a-z])": "cta",
-    r"(?<![\w.])\d+(?:\.\d+)?\s*(?:-|\.\.+|to|bis)\s*\d+(?!\w)": " span ", r"(?<![a-z])ct[\s_-]*perfusion": "ctp",
+    r"(?<![\w.])(\d+(?:\.\d+)?)\s*(?:-|\.\.+|to|bis)\s*(\d+)(?!\w)": r" span\1to\2 ",
+    r"(?<![a-z])ct[\s_-]*perfusion": "ctp",
     r"computed[\s_-]tomography": "ct", r"positron[\s_-]emission[\s_-]tomography": "pet",
     r"optical[\s_-]coherence[\s_-]tomography": "oct", r"(?<![a-z])b[\s_-]mode": "bmode",
     r"tomografia[\s_-](?:computari[sz]ada|computerizzata)": "ct", r"computer[\s_-]tomogra(?:ph|f)ie": "ct",
@@ -98,17 +121,18 @@ _SPELT_OUT = {
     r"([mar])(?:ean|xial|adial)[\s_-]diffusivity": r"dti \1d", r"fat[\s_-]*fraction": "pdff",
     r"virtual[\s_-](?:non|un)[\s_-]?(?:contrast|enhanced)": "vnc", r"electron[\s_-]*density": "electrondensity",
     r"effective[\s_-]atomic[\s_-]number": "zeff", r"z[\s_-]?eff(?![a-z])": "zeff",
-    r"(?:ultra[\s_-]?)?(?:low|normal|full|high|reduced|quarter|standard)[\s_-]*dose": "lowdose",
+    r"ultra[\s_-]?low[\s_-]*dose": "ultralowdose",
+    r"(?<![a-z])(low|normal|full|high|reduced|quarter|standard)[\s_-]*dose": r"\1dose",
     r"(?<![a-z])short[\s_-]axis": "sax", r"(?<![a-z])long[\s_-]axis": "lax",
     r"(?:apical[\s_-]*)?(?<!\d)([234])[\s_-]*ch(?:amber)?s?(?![a-z])": r"\1ch",
     r"(?<![a-z])low[\s_-]*b(?![a-z])": "lowb", r"(?<![a-z])high[\s_-]*b(?![a-z])": "highb",
     r"(?<![a-z])([kmg]?)bq\s*(?:/|\s*per\s*)?\s*(?:cc|ml|cm3|cm\^3)?(?![a-z])": r"\1bqml",
     r"(?<![a-z])g\s*/\s*(?:ml|cc|cm3|cm\^3)(?![a-z])": "gml", r"s\s*/\s*mm\s*\^?2(?!\d)": " ", r"%": " percent ",
-    r"(?<![a-z])n/a(?![a-z])": "none", r"(?<![a-z])b[\s=_:-]*\d+\.\d*[1-9]\d*": " bfraction ",
+    r"(?<![a-z])n/a(?![a-z])": "none", r"(?<![a-z])b[\s=_:-]*(\d+)\.(\d*[1-9])\d*": r" bfraction\1x\2 ",
     r"(?<![a-z])b(?:[\s_-]*val(?:ue)?s?)?[\s=_:(\[-]*0*(\d+)(?:\.0+)?(?!\.?\d|(?!s\b|maps?\b)[a-z])": r" b\1 ",
     r"(?<![a-z])(dwi|dw|diffusion|diff|tracew?)b?[\s=_-]*0*([1-9]\d{1,4})(?!\.?\d|\s*(?:mm|dir|t\b))": r"\1 b\2 ",
     r"[\u00d7\u00f7/]\s*(?=\d)": " times ", r"\+\s*(?=\d\d)": " plus ",
-    r"(?:4d[\s_-]*flow|(?<![a-z])phase[\s_-]contrast)(?![a-z])": "pcmri",
+    r"4d[\s_-]*flow(?![a-z])": "4dflow", r"(?<![a-z])phase[\s_-]contrast(?!\s*microscop)(?![a-z])": "pcmri",
     r"maximum[\s_-]intensity[\s_-]projection": "mip", r"minimum[\s_-]intensity[\s_-]projection": "minip",
     r"(?<![a-z])non[\s_-]?con(?![a-z])": "noncontrast",
     r"fat[\s_-]*(?:sat|suppressed|suppression|saturated)(?![a-z])": "fatsat",
@@ -124,6 +148,11 @@ def words(name: str) -> list[str]:
     Args:
         name: in any spelling.
     """
+    return list(_words(name))
+
+
+@lru_cache(maxsize=10_000)
+def _words(name: str) -> tuple[str, ...]:
     bare = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
     text = re.sub(r"(?<!t[12])\*(?=\d)", " times ", re.sub(r"t2\s*\*", "t2star", bare.casefold()))
     text = re.sub(r"(?<=[a-z0-9])\*", " star", text)
@@ -132,7 +161,7 @@ def words(name: str) -> list[str]:
         text = re.sub(long, short, text)
     text = re.sub(r"(?<![a-z])x[\s_-]?ray", "xray", text)
     text = _SIGN.sub(lambda m: " plusc" if "+" in m[0] else " minusc", text)
-    return re.findall(r"[^\W_]+", text)
+    return tuple(re.findall(r"[^\W_]+", text))
 
 
 def plain(name: str) -> str:
@@ -173,5 +202,7 @@ def is_placeholder(name: str) -> bool:
         name: of a channel or a modality.
     """
     found = words(name)
+    if "".join(found) in NORMALISATIONS:
+        return True
     known = FILLERS | PLACES | _PLACEHOLDERS | {""}
     return all({w, w.rstrip("0123456789")} & known or re.fullmatch(r"[a-z]\d+", w) for w in found)

@@ -36,7 +36,7 @@ _KINDS = {
     "OCT": "oct octa ivoct",
 }
 KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words.split()}
-_WORDS_OF_MR = "dixon mdixon tse fse epi bold mtr mtc mton mtoff ciss ute zte qsm dess hbp eob fgre"
+_WORDS_OF_MR = "dixon mdixon tse fse epi bold mtr mtc mton mtoff ciss ute zte qsm dess hbp eob fgre pdff"
 MR_WORDS = set(_WORDS_OF_MR.split())
 PHOTOS = {
     "fluorescein": "fluorescein ffa icga indocyanine",
@@ -77,7 +77,7 @@ SEQUENCES = (
     *((m, rf"r?{m.casefold()}") for m in ("CBF", "CBV", "MTT", "Tmax", "TTP", "Ktrans", "kep")),
     ("FLAIR", r"flair|t2f|fl"), ("eADC", r"eadc"), ("ADC", r"d?adc"), ("FA", r"(?:col)?fa"), ("MD", r"md"),
     ("AD", r"ad"), ("RD", r"rd"), ("b0", r"b0"), ("DWI", r"dwi|dw|hbv|lowb|highb|diffusion|tracew?|dti|b\d{2,5}"),
-    ("flow", r"pcmri|flow"), ("LGE", r"lge|delayed|psir"), ("cine", r"cine|b?ssfp|fiesta|truefisp|trufi"),
+    ("flow", r"pcmri|(?:4d)?flow"), ("LGE", r"lge|delayed|psir"), ("cine", r"cine|b?ssfp|fiesta|truefisp|trufi"),
     ("SWI", r"swi|swan|t2star\w*"), ("DCE", r"dce"), ("perfusion", r"dsc|asl|pwi"), ("STIR", r"stirw?|tirm"),
     ("MRA", r"mra|tof|mrv"), ("MRCP", r"mrcp"), ("T1rho", r"t1r(?:ho)?"),
     ("T1c", r"t1w?i?(?:cw?|cew?|gd\w*|gad\w*|km|post\w*|plusc|contrast\w*)\d*d?|c?et1w?|ct1w|t1k"),

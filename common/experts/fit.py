@@ -115,12 +115,12 @@ def reads(spec: ExpertSpec, channels: Sequence[str], modality: str = "", *, igno
     if ignore_card:
         return True
     straight = order_of(spec.channels, channels) == tuple(range(len(channels)))
-    alike = spec.role != "task" or all(map(_is_known_as, channels, spec.channels))
+    alike = spec.role != "task" or all(map(_is_known_as, meant_together(channels), meant_together(spec.channels)))
     return straight and alike and not (modality and _other_modality(spec, _own_card(spec), channels, modality))
 
 
 def _check_channels(spec: ExpertSpec, channels: Sequence[str], ignore_card: bool) -> None:
-    given, known = channels, spec.channels
+    given, known = meant_together(channels), meant_together(spec.channels)
     order = order_of(known, given) if len(given) == len(known) else None
     straight = order == tuple(range(len(given)))
     alike = straight and all(_is_known_as(g, k) for g, k in zip(given, known, strict=True))

@@ -16,7 +16,7 @@ from tests.architecture.tree import CODE, ROOT, imports, shown, sources
 ORDER = {
     "": "common | tools",
     "common": "errors intensity_range name_words | negations paths | vocabulary | modalities"
-    " | atomic channel_order command_words dicom_tags figure_text geometry pages plain_json plain_yaml prompts"
+    " | atomic channel_order command_words dicom_tags figure_text geometry pages plain_json plain_yaml prompts synonyms"
     " visible_output zips | channel_doubt integrity literals | bundle_words contract_form labels tables"
     " | card | weights | contract | data"
     " | layers | backbones losses"

@@ -6,18 +6,15 @@ from common.channel_doubt import remark, remarks
 from common.contract import Contract
 from common.errors import DataError
 
-SAME = """T2 T2 TSE|CT CTA|CT abdominal CT|CT CT scan|CT CT angiography|CT low-dose CT|CT CTres|T1 T1w|T1 MPRAGE
-T1 T1 w/o contrast|T1c T1 Gadovist|T1c T1Gad|T1c gadT1|T1ce T1-weighted contrast-enhanced
-T2 IRM de prostate T2|T2 RM de corazon T2|T2 fs;T2 SPAIR|NCCT native CT|CT portal;portal venous phase CT
-CT arterial;CT HAP|SUV SUVbw|PET SUV|FDG-PET 18F-FDG|DWI b1000|ADC apparent diffusion coefficient
-T1 out;OutPhase|T1 opposed phase;T1 OP|CFP fundus|US B-mode;ultrasound|CBCT DVT
-T1 Dixon water;T1 mDIXON W|CT nephrographic;nephrogenic CT|cine cine SAX|arterial CT;CT, arterial
-MR T1 FS|CT cor;CT coronal
-FDG PET/CT;FDG-PET CT|CT + PET;PET + CT|b800 DWI_b-800|b800 b-value 800|b800 bval=800|b800 DWI 800
-b800 DWI b=800 s/mm^2
-b1000 b=1000 s/mm2|b50 b0050|b50 b=50.0|b0 DWI b=0|b0 B0|CT HRCT|CT CTPA|CT CT-Angio|CTA Angio-CT|CT kVCT
-T1 T1 FLAIR|T1 T1 MPRAGE|T1c CT1w
-SUV PET g/ml|SUV g/mL;SUVbw|PET kBq/mL;PET kBq/cc|DWI TRACEW|CTP;CT perfusion"""
+SAME = """CT CT scan|CTA CT angiography|CTA Angio-CT|CTP;CT perfusion|T1 T1w|T1 t1n|FLAIR t2f|FLAIR T2 FLAIR
+T1c T1Gad|T1c gadT1|T1ce T1-weighted contrast-enhanced|T1c CT1w|T1c;T1 with|T1c;T1 with contrast|T2;T2 MR|MR MRI
+T2 fs;T2 fatsat|NCCT native CT|NCCT CT w/o|CECT;CT w/|CECT;CT with|CT portal;portal venous phase CT|CTPA pulmonary CTA
+FDG-PET 18F-FDG|PET PT|ADC apparent diffusion coefficient|ADC;ADC map|T1 opposed phase;T1 OP|US ultrasound
+CFP color fundus photograph|CBCT DVT|CBCT;cone-beam CT|T1 Dixon water;T1 DIXON W|CT nephrographic;nephrogenic CT
+arterial CT;CT, arterial|CT cor;CT coronal|FDG PET/CT;FDG-PET CT|CT + PET;PET + CT|b800 DWI_b-800|LDCT low-dose CT
+b800 b-value 800|b800 bval=800|b800 DWI 800|b800 DWI b=800 s/mm^2|b1000 b=1000 s/mm2|b50 b0050|b50 b=50.0|b0 DWI b=0
+b0 B0|PET kBq/mL;PET kBq/cc|HBV;DWI high b|CXR chest X-ray|mammography MG|TRUS transrectal ultrasound|X-ray;radiograph
+CT abdomen W;abdominal CT with contrast|T1 + C;T1c|CT arterial;CT art phase|CT or MR;MR or CT"""
 TOLD = """US ultrasound with contrast|X-ray fluoroscopy|X-ray;contrast X-ray
 CT zscore|CT noNorm|CT image|T1 scanner|CT DRR|CT RTDOSE|CT VNC|CT MPR|DESS CT7x
 CT virtual non-contrast CT|CT CT MIP|CT lung window CT|CT PET/CT|PET PET/MR|CT SPECT/CT|CT sCT
@@ -30,7 +27,22 @@ PET-CT;FDG PET-CT|FDG PET-CT;PET-CT|CT CTV|CT pCT|CT MVCT|CT CTP|CT qCT|CT XCT|C
 T2 T2 GRE|SWI;T2 GRE|T1 MR T1 GRE|SWI;MR GRE|T1c;T1c FLAIR|T1 T1 T2|T2 PD T2|PD PD/T2|FLAIR FLAIR SWI|MRA MRA T2
 CT HU x10|CT HU+1024|CT HU + 1024|CT HU - 1000|CT CT (HU/10)|CT HU/2|CT HU*10|CT CT g/ml|CT CT %|CT CT mm/s
 CT CT 0-1|CT T2CT|CT CT 0..255|SUV PET %
-PET kBq/ml PET|ADC ADC *10^-6|b800 b1000|b1000;b1000 b2000|DWI DWI b0.5|b800 DWI 0|MRA MRA phase contrast"""
+PET kBq/ml PET|ADC ADC *10^-6|b800 b1000|b1000;b1000 b2000|DWI DWI b0.5|b800 DWI 0|MRA MRA phase contrast
+T2 T2 TSE|CT CTA|CT abdominal CT|CT low-dose CT|CT CTres|T1 MPRAGE|T1 T1 w/o contrast|T1c T1 Gadovist|MR T1 FS
+T1c T1 Primovist|T2 IRM de prostate T2|T2 fs;T2 SPAIR|CT arterial;CT HAP|SUV SUVbw|PET SUV|DWI b1000|T1 out;OutPhase
+CFP fundus|US B-mode;ultrasound|T1 Dixon water;T1 mDIXON W|cine cine SAX|CT HRCT|CT CTPA|CT kVCT|T1 T1 FLAIR|DWI TRACEW
+CT with;CT without|CT w/;CT w/o|FLAIR with;FLAIR without|CT abdomen W;CT abdomen WO|MR brain W;MR brain WO
+transrectal US;transvaginal US|transthoracic US;transrectal US|coronary CTA;coronal CTA|T2 cervix;T2 cervical
+intracranial MRA;intraoral MRA|MR cerebral;MR cerebellar|T2 temporal;T2 temporomandibular|micro-ultrasound;microscopy US
+intraoperative US;intravenous US|DWI b1000;DWI|DWI b1000;trace|HBV DWI|DWI DTI|DTI DWI|CTA CT portal|CTA CT delayed
+CT portal;CTA|CTPA CTA|CTA CTPA|CTPA;CT portal|CECT CTA|MRA MRV|TOF MRA;TOF MRV|LGE PSIR|PSIR LGE|LGE;PSIR spine
+ASL DSC|DSC ASL|PWI ASL|T2* map;T2*|T2* map;SWI|T1rho map;T1rho|PD map;PD|DSA XA|XA DSA|colonoscopy gastroscopy
+endoscopy colonoscopy|colonoscopy WLI|histology microscopy|histopathology microscopy|WSI phase-contrast microscopy
+cine SSFP|bSSFP;FIESTA brain|dADC ADC|MRI MRS|MRI MRSI|CT portal;CT pulmonary vein|CT portal;CT renal vein
+CT portal;CT hepatic vein|CT portal;CT head venous|US portal vein;US vein|CT low-dose;CT full-dose|CT 0-1;CT 0..255
+zscore zscore|noNorm noNorm|rescale_to_0_1 rescale_to_0_1|rgb_to_0_1 rgb_to_0_1|CT or MR;CT
+T1 T1 pre-op|T1 pre-op T1|T1;T1w intra-op|T1;T1 in vivo|T1c;T1c post-op|FLAIR with FS;FLAIR without FS
+FLAIR FS no contrast;FLAIR contrast no FS"""
 OTHER = """CT CBF;CT CBV|CBF CBV|rCBF rCBV|CT Tmax;CBF|CT CT CBF|DTI FA;DTI MD|DWI DTI FA|DWI eADC
 DWI apparent diffusion coefficient|DWI low b;DWI high b|b50 HBV|Dixon water;Dixon fat|mDIXON W;mDIXON F
 T1 InPhase;T1 OutPhase|T1 IP;T1 OP|SWI magnitude;SWI phase|T1 T1 Gadovist|T1 T1 Primovist|T1 gadT1
@@ -41,7 +53,7 @@ T2 HRCTlung|T2 ctvenous|T2 XCT|T2 angioCT|T2 CTmitKM|CT T2SPIR|CT T1DUAL|CT T1DI
 CT DESS|DWI DWI b0|DWI b0|DWI b=0|DWI DWI (b=0)|b50 b0|T2 b0|ADC DWI b 0 s/mm2|b0 B0 field map
 DWI b1000;DWI 50|FDG PET-CT;PSMA PET-CT|FDG-PET/MR;PSMA PET/MR|CT + FDG PET;CT + PSMA PET|T1 + FLAIR;T1 + T2
 T1 + T2 + FLAIR;T1 + T1c + FLAIR|SWI MR T1 GRE|PET Bq/ml;PET kBq/ml|SUV kBq/ml|SUV;SUVlbm g/ml|CT CT1w|US IVUS
-IVUS US|CT QSM
+IVUS US|CT QSM|T1c;T1 post-op|T1c;post-op T1w
 CT TSE|CT EPI|CT BOLD|CT RNM|CT STIRw|ADC MR b0"""
 
 
@@ -81,7 +93,7 @@ def test_a_name_that_tells_nothing_is_no_match_though_it_is_the_same(name: str) 
     (note,) = notes(name, name.upper())
     assert name.upper() in note and "tells nothing" in note
     assert len(remarks("x", ("T1", name), ("T1", name), "y")) == 1
-    assert remarks("CT", (name,), (name,), "CTA") == []
+    assert remarks("CT", (name,), (name,), "CT") == [] != remarks("CT", (name,), (name,), "CTA")
 
 
 def test_names_that_somebody_gave_are_equal() -> None:
@@ -89,14 +101,31 @@ def test_names_that_somebody_gave_are_equal() -> None:
         assert notes(name, name) == ()
 
 
-def test_dicoms_tag_tells_no_phase_but_which_sequence_it_leaves_open() -> None:
-    assert remark("CTA", "CT", tag=True) == "" != remark("CTA", "CT") and remark("T2 MR", "MR", tag=True)
-
-
 def test_the_modality_speaks_for_a_channel_that_tells_nothing() -> None:
-    assert remarks("CT", ("image",), ("image",), "CTA") == [] == remarks("CT", ("CT",), ("image",), "CT")
+    assert remarks("CT", ("image",), ("image",), "CT") == [] == remarks("CT", ("CT",), ("image",), "CT")
     for channel, modality in (("image", "image"), ("image", "abdomen")):
         assert "nothing" in remarks("CT", ("image",), (channel,), modality)[0]
-    assert remarks("A", ("cine",), ("cine",), "B") == []  # a vendor's letter
     assert len(remarks("x", ("T1", "FLAIR"), ("T1", "image"), "y")) == 1 and remarks("x", ("T1",), None, "") == []
-    assert remarks("fundus", ("R", "G", "B"), ("red", "green", "blue"), "fundus") == []
+
+
+@pytest.mark.parametrize(("name", "own", "given", "modality", "word"), [
+    ("fundus", "R G B", "R G B", "", "fundus"), ("fundus", "R G B", "R G B", "photo", "fundus"),
+    ("fundus", "R G B", "R G B", "RGB", "fundus"), ("brain MR", "T1 T2", "T1 T2", "prostate MR", "prostate"),
+    ("head neck PET-CT", "PET CT", "PET CT", "lung PET-CT", "lung"), ("A", "cine", "cine", "B", "a, b"),
+    ("PET-CT arterial", "PET CT", "PET CT", "PET-CT", "arterial"), ("brain", "T1 T2", "T1 T2", "MR", "brain"),
+    ("brain", "T1 T2", "T1 T2", "prostate", "prostate"), ("abdominal CT", "CT", "CT", "CT", "abdom"),
+])  # fmt: skip
+def test_the_words_of_the_modality_are_told_of_one_channel_and_of_several(
+    name: str, own: str, given: str, modality: str, word: str
+) -> None:
+    (note,) = remarks(name, own.split(), given.split(), modality)
+    assert word in note
+
+
+@pytest.mark.parametrize(("name", "own", "given", "modality"), [
+    ("fundus", "R G B", "red green blue", "fundus"), ("T1 + T2", "T1 T2", "T1w T2w", "MR"),
+    ("brain", "T1 T2", "T1w T2w", "brain MRI"), ("MR", "T1 T2", "T1 T2", "T1 + T2"), ("PET-CT", "CT PET", "CT PT", ""),
+    ("brain", "T1 T2", "", "brain"), ("abdomen CT", "CT", "", "abdominal CT"), ("A", "cine", "cine", "a"),
+])  # fmt: skip
+def test_the_modality_of_the_same_words_is_silent(name: str, own: str, given: str, modality: str) -> None:
+    assert remarks(name, own.split(), given.split() or None, modality) == []

@@ -33,7 +33,7 @@ BOTH = contract(CT=entry("CT"), T2_MR=entry("T2 MR"))
     (None, (0, 1)), (("MR", "FLAIR"), (0, 1)),
 ])  # fmt: skip
 def test_channels_are_taken_by_name(given: Any, order: tuple[int, ...]) -> None:
-    found = PAIR.fit(given)
+    found = PAIR.fit(given, "brain")
     assert found.order == order and bool(found.notes) == (order == (1, 0) or given in (("x", "y"), ("MR", "FLAIR")))
 
 
@@ -203,6 +203,8 @@ def test_dicoms_tag_of_each_channel() -> None:
     model.check_tags(("CT", "PT"), straight)
     model.check_tags(("PT", "CT"), swapped)
     model.check_tags(("", "PT"), straight)
+    glio = contract(both=entry("T1", "CT1"))
+    glio.check_tags(("MR", "MR"), glio.fit(("T1", "T1c")))
     contract(both=entry("image", "PET")).check_tags(("MR", "PT"), straight)
     for tags, fit in ((("PT", "CT"), straight), (("CT", "PT"), swapped), (("CT", "MR"), straight)):
         with pytest.raises(DataError, match="a channel is something else"):
@@ -211,13 +213,15 @@ def test_dicoms_tag_of_each_channel() -> None:
 
 @pytest.mark.parametrize(("own", "given", "words"), [
     ("PET", "FDG", "FDG"), ("FDG-PET", "SUV", "FDG"), ("CT arterial", "CT portal", "another phase"),
-    ("NCCT", "CTA", "another phase"), ("DWI b800", "DWI b1000", "b-value"), ("CT", "CTA", ""), ("FDG", "FDG PET", ""),
+    ("NCCT", "CTA", "another phase"), ("DWI b800", "DWI b1000", "b-value"), ("CT", "CTA", "cta"),
+    ("FDG", "FDG PET", ""),
     ("T2 axial", "T2 sagittal", "view"), ("XR AP", "XR lateral", "view"), ("T2", "T2 fat sat", "another"),
-    ("CT", "CBCT", "another"), ("T1 FS", "T1 fatsat", ""), ("MR", "T1 FS", ""),
-    ("CT portal", "contrast CT", ""), ("CT native | CT portal", "portal CT", ""),
+    ("CT", "CBCT", "another"), ("T1 FS", "T1 fatsat", ""), ("MR", "T1 FS", "t1"),
+    ("CT portal", "contrast CT", "portal"), ("CT native | CT portal", "portal CT", ""),
 ])  # fmt: skip
 def test_what_is_taken_for_the_same_and_may_differ_is_told(own: str, given: str, words: str) -> None:
-    for notes in (contract(a=entry(own)).fit((given,)).notes, Contract((own,), {own: {}}).fit(None, given).notes):
+    model = contract(**{own: entry(own)})
+    for notes in (model.fit((given,), given).notes, Contract((own,), {own: {}}).fit(None, given).notes):
         assert len(notes) == bool(words) and all(words in note and given in note for note in notes)
 
 
@@ -299,3 +303,13 @@ def test_units_are_compared_where_numbers_have_one() -> None:
     for low, high in ((0, 90), (0, 40), (-6, 2.4), (0, 1)):
         assert "PET: " in str(pet.odd([Range(low, high, low, high)]))
     assert pet.odd([Range(0, 20, 0, 60)]) is None and pet.odd([Range(-0.1, 3, -0.1, 9)]) is None
+
+
+def test_maps_have_units_and_no_mr_is_in_hu() -> None:
+    for name in ("PDFF", "T2* map", "T1rho map", "CT iodine", "CT dose"):
+        made = contract(m=entry(name, stats={"lows": [0, 0], "highs": [40, 90]}))
+        assert "another unit" in str(made.odd([Range(0, 700, 0, 900)])) and made.odd([Range(0, 60, 0, 90)]) is None
+    mr = contract(MR=entry("T1", stats={"lows": [0, 0], "highs": [403, 2432]}))
+    assert "below 0" in str(mr.odd([Range(-1000, 900, -1024, 2000)])) and mr.odd([Range(-60, 900, -90, 1500)]) is None
+    signed = contract(MR=entry("T1", stats={"lows": [-900, -700], "highs": [403, 2432]}))
+    assert signed.odd([Range(-1000, 900, -1024, 2000)]) is None

@@ -3,7 +3,7 @@
 import pytest
 
 from common.contract import Contract
-from common.dicom_tags import DICOM_KINDS, of_dicom
+from common.dicom_tags import DICOM_KINDS, leaves_open, of_dicom
 from common.errors import DataError
 from common.modalities import is_ct, kind_of, meanings, same
 
@@ -31,14 +31,20 @@ def told(own: str, tag: str) -> str:
 
 
 @pytest.mark.parametrize(("answer", "pairs"), [
-    ("silent", "IVUS IVUS|mammography MG|MG MG|tomosynthesis MG|XR DX|XR CR|DSA XA|OCT OPT|OCTA OPT|fundus OP|"
-               "autofluorescence OP|histology SM|endoscopy ES|NBI ES|dermoscopy DMS|MRA MA|fluoroscopy RF|DXA BMD"),
-    ("told", "mammography DX|XR MG|XR XA|XR RF|XR PX|XR IO|XR RTIMAGE|photo SM|photo OP|photo TG|"
+    ("silent", "IVUS IVUS|XR DX|XR CR|histology SM|dermoscopy DMS|MRA MA|DXA BMD|CT CT|MR MR|PET PT|US US"),
+    ("told", "mammography MG|MG MG|tomosynthesis MG|DSA XA|XA XA|CBCT XA|OCT OPT|OCTA OPT|fundus OP|colonoscopy ES|"
+             "autofluorescence OP|endoscopy ES|NBI ES|fluoroscopy RF|CTA CT|abdominal CT CT|"
+             "mammography DX|XR MG|XR XA|XR RF|XR PX|XR IO|XR RTIMAGE|photo SM|photo OP|photo TG|"
              "MR MS|T1 MR|OCT OPTENF|CT OT"),
     ("refused", "US IVUS|IVUS US|mammography XA|CXR MG|CXR XA|DSA MG|OCT IVOCT|"
                 "IVOCT OPT|OCT OP|fundus SM|"
                 "dermoscopy ES|fundus DMS|US BDUS|XR BMD|T2 MA|CT DS|CT EC|PET NM|CT TG|MR DG"),
 ])  # fmt: skip
 def test_what_a_tag_is_taken_for(answer: str, pairs: str) -> None:
-    found = {pair: told(*pair.split()) for pair in pairs.split("|")}
+    found = {pair: told(*pair.rsplit(" ", 1)) for pair in pairs.split("|")}
     assert not {pair: f for pair, f in found.items() if f != answer}
+
+
+def test_what_a_tag_leaves_open() -> None:
+    assert leaves_open("CT") == "" == leaves_open("SM") == leaves_open("OT")
+    assert "DSA" in leaves_open("XA") and "tomosynthesis" in leaves_open("MG")

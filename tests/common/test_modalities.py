@@ -2,7 +2,18 @@
 
 import pytest
 
-from common.modalities import Modality, is_cone_beam, is_ct, kind_of, meanings, same, tracers
+from common.modalities import (
+    Modality,
+    alternatives,
+    has_unit,
+    images,
+    is_cone_beam,
+    is_ct,
+    kind_of,
+    meanings,
+    same,
+    tracers,
+)
 from common.name_words import plain
 
 
@@ -109,3 +120,20 @@ def test_each_image_of_a_name_of_several_counts() -> None:
     assert same("FDG PET-CT", "PSMA PET-CT") is False and same("FDG PET/CT", "PET-CT") is True
     assert same("CT + FDG PET", "PSMA PET + CT") is False and same("CT + PET", "FDG PET + CT") is not False
     assert same("T1 + FLAIR", "T1 + T2") is False and same("CT | FDG PET", "CT | PSMA PET") is True  # any of them
+
+
+@pytest.mark.parametrize("name", [
+    "PDFF", "fat fraction", "T2* map", "T1rho map", "PD map", "CT iodine", "CT dose", "ADC", "SUV", "T1 map", "rCBF",
+    "Ktrans", "CT electron density", "MR T1 mapping",
+])  # fmt: skip
+def test_numbers_in_a_unit(name: str) -> None:
+    assert has_unit(name)
+
+
+def test_pictures_in_no_unit() -> None:
+    assert not any(map(has_unit, ("T1", "T2*", "MR", "CT", "US", "T1rho", "SWI", "image", "photo map")))
+
+
+def test_what_a_name_joins_and_leaves_open() -> None:
+    assert alternatives("CT or MR") == ["CT", "MR"] and images("R + G + B") == ("red", "green", "blue")
+    assert images("T1 + CT1") == ("T1", "T1c") and images("HU + 1024") == ("HU + 1024",)

@@ -27,12 +27,16 @@ def test_three_letters_are_colours_and_one_is_none() -> None:
 @pytest.mark.parametrize(("name", "found"), [
     ("b 50", "b50"), ("b=0", "b0"), ("DWI_b-800", "dwi b800"), ("b-values 1000 s/mm\u00b2", "b1000"), ("b0050", "b50"),
     ("b=50.0", "b50"), ("DWI 800", "dwi b800"), ("dwi1000", "dwi b1000"), ("DWI_0001", "dwi 0001"),
-    ("b0.5", "bfraction"),
+    ("b0.5", "bfraction0x5"),
     ("n/a", "none"),
     ("B30f", "b30f"), ("b0 map", "b0 map"), ("DWI 15 mm", "dwi 15 mm"), ("DTI 64", "dti 64"), ("T2* 3T", "t2star 3t"),
     ("HU+1024", "hu plus 1024"), ("HU*10", "hu times 10"), ("HU / 10", "hu times 10"), ("g/ml", "gml"),
     ("5 %", "5 percent"),
-    ("kBq/mL", "kbqml"), ("Bq/cc", "bqml"),
+    ("kBq/mL", "kbqml"), ("Bq/cc", "bqml"), ("T1 pre-op", "t1 preop"), ("T1 intraoperative", "t1 intraop"),
+    ("T1 in vivo", "t1 invivo"), ("CT late arterial", "ct latearterial"), ("portal venous CT", "portalvenous ct"),
+    ("CT with", "ct post"), ("CT w/", "ct post"), ("CT abdomen W", "ct abdomen post"), ("T1 W", "t1 w"),
+    ("MR T2 W", "mr t2 w"), ("with", "with"), ("CT with FS", "ct with fs"), ("full-dose CT", "fulldose ct"),
+    ("CT 0-1", "ct span0to1"), ("4D flow", "4dflow"), ("phase-contrast microscopy", "phase contrast microscopy"),
 ])  # fmt: skip
 def test_b_values_units_and_sums(name: str, found: str) -> None:
     assert " ".join(words(name)) == found

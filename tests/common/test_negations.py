@@ -31,11 +31,11 @@ def answer(own: str, given: str) -> str:
 
 
 @pytest.mark.parametrize(("expected", "table"), [
-    ("silent", "NCCT;NECT|NCCT;CT-|T1;T1 non FS|T1c;T1 no FS gd|T1c;T1 post contrast non FS|T1;T1 sans gado|"
-                 "T1;T1 no contrast|"
-               "NCCT;CT without iv contrast|NCCT;non-contrast-enhanced CT|T1;T1 ohne Kontrastmittel|NCCT;CT ohne KM|"
-               "NCCT;CT contrast: none|NCCT;CT w/o|NCCT;CT kein Kontrastmittel|T1;T1 sans contraste"),
-    ("told", "T1 FS;T1 non FS|T2 FS;T2 no fat sat|T2 FS;T2 FS off|T2;T2 not FLAIR|CT;non-CT|CT;not CT|PET;PET non AC|"
+    ("silent", "NCCT;NECT|NCCT;CT-|T1 pre;T1 sans gado|T1 native;T1 no contrast|T1 FS no contrast;T1 sans KM FS|"
+               "NCCT;CT without iv contrast|NCCT;non-contrast-enhanced CT|NCCT;CT ohne KM|"
+               "NCCT;CT contrast: none|NCCT;CT w/o|NCCT;CT kein Kontrastmittel|T1 pre;T1 ohne Kontrastmittel"),
+    ("told", "T1;T1 non FS|T1c;T1 no FS gd|T1c;T1 post contrast non FS|T1;T1 sans gado|T1;T1 no contrast|"
+             "T1 FS;T1 non FS|T2 FS;T2 no fat sat|T2 FS;T2 FS off|T2;T2 not FLAIR|CT;non-CT|CT;not CT|PET;PET non AC|"
              "NCCT;CT w and w/o contrast|NCCT;CT mit und ohne KM|NCCT;CT pre/post contrast|NCCT;CT +/- contrast|"
              "CECT;CT ohne KM|CECT;CT sin contraste|CECT;CT contrast-free|CECT;CT without intravenous contrast|"
              "CECT;CT w&wo contrast|CECT;CT zonder contrast|CECT;CT contrast 0|CECT;CT -C|T1 FS;T1 FS-|"

@@ -9,6 +9,7 @@ from ...command_words import shown_option
 from ...dicom_tags import DICOM_KINDS, of_dicom
 from ...errors import DataError, few
 from ...modalities import same
+from ...name_words import meant_together
 from ..dicom.slices import is_dicom, modality_tag
 from ..pictures import is_picture
 from .dataset_json import Case, channel_number
@@ -69,7 +70,9 @@ def told_channels(given: Sequence[str] | None, cases: Sequence[Case], where: str
 def _check_tags(case: Case, given: Sequence[str], where: str | Path) -> None:
     """Refuse a case with a channel that DICOM calls something else."""
     tags = [modality_tag(p) if is_dicom(p) else "" for p in case.images]
-    if len(tags) == len(given) and any(dicom_differs(t, (c,)) for t, c in zip(tags, given, strict=True)):
+    if len(tags) == len(given) and any(
+        dicom_differs(t, (c,)) for t, c in zip(tags, meant_together(given), strict=True)
+    ):
         told = ",".join(t or c for t, c in zip(tags, given, strict=True))
         problem = "DICOM says that the scan is something else"
         hint = shown_option("channels", told)

@@ -20,16 +20,30 @@ __all__ = ["Doubt", "check_names", "is_general", "is_nameless", "known_part", "n
 
 _WORDS = (
     "structure|label|class|segment|segmentation|seg|region|object|mask|roi|part|category|value|organ|target|annotation|"
-    "material|foreground|fg|lbl|unknown|untitled|unnamed|noname"
+    "gt|ground[\\W_]*truth|positive|negative|material|foreground|fg|lbl|unknown|untitled|unnamed|noname"
 )
 _BARE = re.compile(
     rf"[\W_]*(?:(?:new[\W_]*)?(?:{_WORDS})s?(?:[\W_]*\d+)*(?:[\W_]+[a-z])?|\d+(?:[\W_]+\d+)*)[\W_]*", re.IGNORECASE
 )
 _PREFIXED = re.compile(r".*[\W_](?:structure|label|class)[\W_]*\d+", re.IGNORECASE)  # "liver segment 4" is a name
-_GENERAL = {"tumor", "cancer", "lesion", "cyst", "mass", "nodule", "edema", "vessel", "metastasis", "pathology"}
+_OF_ANYTHING = (
+    "tumor cancer lesion cyst mass nodule edema vessel metastasis pathology gtv gtvp gtvn gtvt gtvnd ctv ptv itv lymph "
+    "node artery vein neoplasm carcinoma adenoma sarcoma lymphoma necrosis hemorrhage hematoma calcification polyp "
+    "thrombus clot plaque lumen wall ventricle infection abscess core aneurysm stenosis infarct ischemia scar fibrosis "
+    "inflammation effusion fluid abnormality finding anomaly defect benign malignant duct nerve implant"
+)
+_GENERAL = set(_OF_ANYTHING.split())
+_NARROW = (
+    "whole enhancing nonenhancing non enhanced necrotic cystic solid active primary secondary recurrent residual gross "
+    "clinical planning target volume small large inner outer upper lower anterior posterior left right new old other "
+    "all any main total high low grade risk dose lymph and or of the p n t l r"
+)
+_NARROWING = set(_NARROW.split())  # words that say of no organ which it is
 _SIDES = {"l": "left", "lt": "left", "r": "right", "rt": "right"}
 _SPELLINGS = (("tumour", "tumor"), ("oesophag", "esophag"), ("oedema", "edema"), ("haem", "hem"), ("centre", "center"),
-              ("kidnies", "kidney"), ("metastases", "metastasis"), ("vertebrae", "vertebra"))  # fmt: skip
+              ("kidnies", "kidney"), ("metastases", "metastasis"), ("arteries", "artery"),
+              ("abnormalities", "abnormality"), ("anomalies", "anomaly"), ("thrombi", "thrombus"),
+              ("calcified", "calcification"), ("ischaem", "ischem"), ("vertebrae", "vertebra"))  # fmt: skip
 _SHORTEST = 4
 
 
@@ -57,8 +71,12 @@ def is_nameless(name: str) -> bool:
 
 
 def is_general(name: str) -> bool:
-    """Whether a name is of anything in any organ, such as ``tumor`` or ``cysts``: one data set's is no other's."""
-    return _key(name) in _GENERAL
+    """Whether a name is of anything in any organ, such as ``tumor``, ``lymph nodes`` or ``enhancing tumor``.
+
+    One data set's is no other's, unless a word says of which organ it is: ``kidney tumor``.
+    """
+    found = [re.sub(r"\d+$", "", w) for w in _key(name).split()]
+    return bool(_GENERAL.intersection(found)) and _GENERAL | _NARROWING | {""} >= set(found)
 
 
 def name_doubts(datasets: Sequence[Dataset]) -> list[Doubt]:
@@ -127,10 +145,11 @@ def _swapped_channels(datasets: Sequence[Dataset]) -> Iterator[Doubt]:
 
 def _moved(first: Sequence[str], other: Sequence[str]) -> str:
     """A channel of one task that another has at another place, where the first surely has something else."""
-    for place, name in enumerate(other):
+    first, read = meant_together(first), meant_together(other)
+    for place, name in enumerate(read):
         elsewhere = any(_is_surely(o, name) for i, o in enumerate(first) if i != place)
         if elsewhere and (same(first[place], name) is False or other_phase(first[place], name)):
-            return name
+            return other[place]
     return ""
 
 

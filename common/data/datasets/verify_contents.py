@@ -54,9 +54,10 @@ def other_dicom(dataset: Dataset, case: Case) -> Doubtful | None:
     single, several = len(case.images) == 1, len(dataset.channels) > 1
     if single and several:
         return None  # one file of several channels is no DICOM series
-    for image, channel in zip(case.images, whole if single else dataset.channels, strict=False):
+    read = meant_together(whole if single else dataset.channels)
+    for image, channel, meant in zip(case.images, whole if single else dataset.channels, read, strict=False):
         tag = modality_tag(image) if is_there(image) and is_dicom(image) else ""
-        if dicom_differs(tag, (channel,)):
+        if dicom_differs(tag, (meant,)):
             told = "" if single else f" of channel {channel}"
             hint = 'move it to a data set of its own, or name its "modality"' if single else \
                    "put the case's files in the order of the channels, or name these as they are"  # fmt: skip

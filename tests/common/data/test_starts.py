@@ -32,7 +32,7 @@ def card(*channels: str, modality: str = "", taught: tuple[str, ...] = ("liver",
 
 
 @pytest.mark.parametrize(("own", "data", "structures", "problem"), [
-    (card("CT"), collection("NCCT"), ["liver"], ""),
+    (card("CT"), collection("CT scan"), ["liver"], ""),
     (None, collection("T2 MR"), ["liver"], ""),
     (card("CT"), None, ["tumor"], ""),
     (ModelCard(LABELS, ("image",)), collection("T2 MR"), ["liver"], ""),

@@ -106,6 +106,17 @@ def test_swapped_channels_of_one_kind_are_refused(known, given):
     check_expert(replace(SPEC, channels=known), known, LABELS)
 
 
+def test_channels_are_read_beside_one_another(caplog):
+    glio = replace(SPEC, channels=("T1", "CT1", "T2", "FLAIR"))
+    for given in (("T1", "T1c", "T2", "FLAIR"), ("T1w", "CT1", "T2w", "FLAIR")):
+        check_expert(glio, given, LABELS)
+        check_expert(replace(glio, channels=given), glio.channels, LABELS)
+        assert reads(glio, given) and not caplog.text
+    check_expert(replace(SPEC, channels=("R", "G", "B")), ("red", "green", "blue"), LABELS)
+    check_expert(replace(SPEC, channels=("red", "green", "blue")), ("R", "G", "B"), LABELS)
+    assert not caplog.text and not reads(glio, ("T1", "T2", "T1c", "FLAIR"))
+
+
 def test_a_name_that_says_less_is_no_other_name():
     for known, given in (("MR", "MRI"), ("MR", "T1"), ("T2 MR", "MR")):
         check_expert(replace(SPEC, channels=(known,)), (given,), LABELS)
@@ -127,7 +138,12 @@ def test_a_task_agnostic_expert_reads_some_task_by_name():
 
 
 def test_another_phase_or_tracer_is_told(caplog):
-    for known, given, words in (("CT arterial", "CT portal", "phase"), ("FDG", "PET", "FDG"), ("CT", "CTA", "")):
+    for known, given, words in (
+        ("CT arterial", "CT portal", "phase"),
+        ("FDG", "PET", "FDG"),
+        ("CT", "CTA", "cta"),
+        ("CT", "CT scan", ""),
+    ):
         caplog.clear()
         check_expert(replace(SPEC, channels=(known,)), (given,), LABELS)
         assert words in caplog.text and bool(caplog.text) == bool(words)

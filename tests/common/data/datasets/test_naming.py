@@ -10,7 +10,7 @@ import pytest
 from common.data.datasets.datalist import read_collection
 from common.data.datasets.dataset import Dataset
 from common.data.datasets.dataset_json import SPLITS, Case
-from common.data.datasets.naming import check_names, is_nameless, name_doubts
+from common.data.datasets.naming import check_names, is_general, is_nameless, name_doubts
 from common.data.datasets.verify import check
 from common.errors import DataError
 from common.labels import LabelSpace
@@ -18,7 +18,8 @@ from common.labels import LabelSpace
 
 @pytest.mark.parametrize("name", ["structure 1", "Structure_2", "ct structure 7", "label 3", "class1", "Segment_1", "4",
                                   "mask", "foreground", "ROI", "object 2", "roi-3", "my label 2", "(1)",
-                                  "Segment_1_1", "unknown", "lbl1", "untitled", "New Segment", "Label A"])  # fmt: skip
+                                  "Segment_1_1", "unknown", "lbl1", "untitled", "New Segment", "Label A", "gt",
+                                  "GT_1", "positive", "ground truth"])  # fmt: skip
 def test_names_that_nobody_gave(name: str) -> None:
     assert is_nameless(name)
 
@@ -27,6 +28,24 @@ def test_names_that_nobody_gave(name: str) -> None:
                                   "masked region of lung", "subclass A", "new lesion", "unknown primary"])  # fmt: skip
 def test_names_that_somebody_gave(name: str) -> None:
     assert not is_nameless(name)
+
+
+@pytest.mark.parametrize("name", [
+    "GTV", "GTVp", "GTV1", "GTV_n2", "CTV high risk", "lymph nodes", "artery", "arteries", "left vein", "benign",
+    "malignant tumour", "carcinoma", "necrosis", "necrotic core", "haemorrhage", "calcifications", "polyp", "thrombus",
+    "plaque", "lumen", "outer wall", "left ventricle", "infection", "whole tumor", "enhancing tumor", "tumor core",
+    "Tumors", "lesion_1", "non-enhancing tumor", "cyst", "metastases",
+])  # fmt: skip
+def test_names_of_anything_in_any_organ(name: str) -> None:
+    assert is_general(name) and not is_nameless(name)
+
+
+@pytest.mark.parametrize("name", [
+    "kidney tumor", "portal vein", "renal artery", "liver", "coronary plaque", "left lung", "prostate GTV",
+    "bladder wall", "hippocampus", "upper lobe", "other", "1",
+])  # fmt: skip
+def test_names_of_one_organ(name: str) -> None:
+    assert not is_general(name)
 
 
 def pair(make_dataset: Any, one: str, other: str) -> None:
@@ -114,6 +133,8 @@ def test_a_modality_that_the_channels_are_not(
     (("CT", "PET"), ("PET", "MR"), True), (("T1", "T2"), ("FLAIR", "T1"), True), (("DWI", "ADC"), ("ADC", "T2"), True),
     (("T1", "T2"), ("T1", "FLAIR"), False), (("CT arterial", "CT portal"), ("CT portal", "CT delayed"), True),
     (("CT", "PET"), ("first", "PET"), False), (("T1", "T2"), ("DWI", "ADC"), False),
+    (("T1", "CT1", "T2"), ("T1", "T1c", "T2"), False), (("T1", "CT1"), ("T2", "T1ce"), False),
+    (("T1", "CT1"), ("T1c", "T2"), True), (("R", "G", "B"), ("green", "red", "x"), True),
 ])  # fmt: skip
 def test_a_channel_that_moved(one: tuple[str, ...], two: tuple[str, ...], refused: bool) -> None:
     empty: dict[str, tuple[Case, ...]] = dict.fromkeys(SPLITS, ())

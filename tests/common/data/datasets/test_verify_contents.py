@@ -1,6 +1,7 @@
 """Scans that are not as bright as they should be, channels that tell nothing, and DICOM that says something else."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 
 from common.data.datasets.convert import convert_pairs
 from common.data.datasets.convert_channels import dicom_differs, told_channels
+from common.data.datasets.dataset import Dataset
 from common.data.datasets.dataset_json import Case
 from common.data.datasets.verify import check
+from common.data.datasets.verify_contents import other_dicom
 from common.errors import DataError
+from common.labels import LabelSpace
 
 RNG = np.random.default_rng(0)
 
@@ -131,3 +135,20 @@ def test_dicom_says_what_each_channel_of_a_new_data_set_is(dicom_series: Any, tm
     with pytest.raises(DataError, match="case p") as caught:
         told_channels(("PET", "CT"), [case], tmp_path)
     assert caught.value.got == "CT,CT" and "--channels CT,CT" in str(caught.value.hint)
+
+
+def setattr_of(name: str, value: str, _: int, data: Any) -> None:
+    setattr(data, name, value)
+
+
+def test_ct1_beside_a_weighting_is_mr_for_dicom_too(dicom_series: Any, tmp_path: Path) -> None:
+    for name, modality in (("a", "MR"), ("b", "MR"), ("c", "CT")):
+        change = partial(setattr_of, "Modality", modality)
+        dicom_series(tmp_path / name, np.zeros((2, 7, 8), np.int16), change=change)
+    case = Case("p", (tmp_path / "a", tmp_path / "b"), None, "p")
+    given = ("T1", "CT1")
+    assert told_channels(given, [case], tmp_path) == given
+    data = Dataset("d", tmp_path, given, LabelSpace(("liver",)), {})
+    assert other_dicom(data, case) is None
+    found = other_dicom(data, Case("p", (tmp_path / "a", tmp_path / "c"), None, "p"))
+    assert found is not None and found.expected == "CT1" and "DICOM says CT" in found.got
