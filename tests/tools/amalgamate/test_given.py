@@ -40,7 +40,7 @@ def test_a_name_that_a_configuration_would_obey_is_refused(name: str, tmp_path: 
 
 def test_experts_come_as_folders_and_descriptions(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "r", "Dataset001_a", channel_names=("CT",))
-    other = write_folder(tmp_path / "s", "Dataset001_a", channel_names=("CT",), seed=1)
+    other = write_folder(tmp_path / "s", "Dataset001_a", channel_names=("CT",), seed=1, reader="NibabelIO")
     spec = describe_expert(other, name="mine", task="ct", orientation="LPS")
     (tmp_path / "expert.json").write_text(json.dumps(spec.to_dict()))
     found = read_experts([folder, folder.parent.parent / "Dataset001_a" / folder.name, tmp_path / "expert.json"][::2])
