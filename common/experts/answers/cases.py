@@ -42,7 +42,8 @@ class AnsweredCases(Dataset[Any]):
     - ``answers``: the experts' records one after another ``[S, ...]`` uint8, zeros of those who were not asked,
     - ``answered`` ``[E]`` bool: whose records they are,
     - ``labelled`` bool: whether ``label`` was drawn by somebody. Where nobody drew one, ``label`` and ``positions`` are
-      of one map of all answers (:func:`.together.one_map`) and ``annotated`` is what the experts that answered know.
+      of one map of all answers (:func:`.together.one_map`) and ``annotated`` is what the experts that answered know,
+    - ``taught`` ``[K+1]`` bool: background and what somebody teaches in scans of its modality.
 
     Args:
         data: dictionaries of files, as :func:`~common.data.datasets.part_labelled.part_labelled` lists them.
@@ -171,6 +172,8 @@ class AnsweredCases(Dataset[Any]):
         parts = [next(told)["answer"] if a else width(s) for a, s in zip(answered, self.experts, strict=True)]
         case["answers"] = _stacked(parts, case["image"].shape[1:])
         case["answered"], case["labelled"] = answered, torch.tensor(labelled)
+        taught = self.taught[str(self.data[position].get("modality", ""))]
+        case["taught"] = torch.tensor([True, *(n in taught for n in self.labels.names)])
         if not labelled:
             made = next(told)
             known = {n for a, j in zip(answered, self.judges, strict=True) if a for n in j.known}

@@ -88,6 +88,10 @@ class AnswersLoss(nn.Module):
     logits, finest first, as networks with deep supervision give in training, each is held against the nearest voxels
     with weights 1, 1/2, 1/4 ..., divided by their sum.
 
+    ``q`` is the softmax over the classes that somebody teaches in scans of the sample's modality, as at inference. A
+    class that nobody teaches there would be part of every background: nothing would keep one of them from taking the
+    background over, and with it that of other modalities.
+
     Args:
         structures: the student's K names, exclusive.
         experts: in the order of the batch's ``answered``.
@@ -132,6 +136,7 @@ class AnswersLoss(nn.Module):
         self.widths = tuple(width(e) for e in experts)
         self.weights = tuple(float(given.get(n, 1.0)) for n in names)
         self.label_weight, self.temperature, self.floor, self.dice = label_weight, temperature, floor, dice
+        self.knows = torch.tensor([[True, *(n in j.known for n in structures)] for j in self.judges], dtype=torch.bool)
 
     def set_progress(self, done: float) -> None:
         """Nothing: no weight of this loss changes while training goes on."""
@@ -142,7 +147,8 @@ class AnswersLoss(nn.Module):
         Args:
             outputs: logits ``[B, K+1, ...]``, a list of them, finest first, or what has them as ``logits``.
             targets: ``label [B, 1, ...]`` of union indices, ``annotated [B, K+1]``, ``labelled [B]``, ``answered
-                [B, E]`` and ``answers [B, S, ...]`` uint8, the experts' records one after another.
+                [B, E]`` and ``answers [B, S, ...]`` uint8, the experts' records one after another; ``taught [B, K+1]``,
+                background and the classes that somebody teaches in scans of the sample's modality.
 
         Returns:
             ``loss``, and its parts ``kl`` and ``dice``.
@@ -155,13 +161,23 @@ class AnswersLoss(nn.Module):
         levels = list(found) if isinstance(found, (list, tuple)) else [found]
         plain = {k: v.as_tensor() if isinstance(v, MetaTensor) else v for k, v in targets.items()}
         self._check(levels[0], plain)
-        share = [0.5**i for i in range(len(levels))]
+        share, allowed = [0.5**i for i in range(len(levels))], self._allowed(plain)
         kl = levels[0].new_zeros((), dtype=torch.float32)
         dice = kl.clone()
         for weight, logits in zip(share, levels, strict=True):
-            one, two = self._level(logits.float(), _at(plain, logits.shape[2:]))
+            open_ = allowed.view(*allowed.shape, *[1] * (logits.ndim - 2))
+            one, two = self._level(logits.float().masked_fill(~open_, -torch.inf), _at(plain, logits.shape[2:]))
             kl, dice = kl + weight / sum(share) * one, dice + weight / sum(share) * two
         return {"loss": kl + self.dice * dice, "kl": kl, "dice": dice}
+
+    def _allowed(self, targets: Mapping[str, Tensor]) -> Tensor:
+        """``[B, K+1]`` bool: classes of a sample's modality, and what those who speak about it know."""
+        knows = self.knows.to(targets["answered"].device)
+        spoken = (targets["answered"].bool()[:, :, None] & knows).any(1)
+        own = targets["labelled"].bool()[:, None] & targets["annotated"].bool()
+        found: Tensor = targets["taught"].bool() | spoken | own
+        found[:, 0] = True
+        return found
 
     def _level(self, logits: Tensor, targets: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         q = logits.softmax(1)
@@ -226,7 +242,7 @@ class AnswersLoss(nn.Module):
         size, space = len(logits), tuple(logits.shape[2:])
         shapes = {"label": (size, 1, *space), "answers": (size, sum(self.widths), *space),
                   "answered": (size, len(self.judges)), "annotated": (size, len(self.structures) + 1),
-                  "labelled": (size,)}  # fmt: skip
+                  "taught": (size, len(self.structures) + 1), "labelled": (size,)}  # fmt: skip
         if logits.shape[1] != len(self.structures) + 1:
             raise ConfigError("one logit a structure and one of background, which exclude each other", where="logits",
                               got=tuple(logits.shape), expected=f"[B, {len(self.structures) + 1}, ...]")  # fmt: skip

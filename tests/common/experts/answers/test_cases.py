@@ -215,7 +215,7 @@ def test_a_student_finds_the_structures_of_both_experts_without_a_label(halves) 
     for update in range(120):
         batch = [samples[Draw(2 * update + i, (2 * update + i) % len(found))][0] for i in range(2)]
         targets = {k: torch.stack([torch.as_tensor(c[k]) for c in batch])
-                   for k in ("label", "answers", "answered", "labelled", "annotated")}  # fmt: skip
+                   for k in ("label", "answers", "answered", "labelled", "annotated", "taught")}  # fmt: skip
         image = torch.stack([torch.as_tensor(c["image"]) for c in batch]) / 100
         optimizer.zero_grad()
         loss(student(image), targets)["loss"].backward()

@@ -48,6 +48,7 @@ def batch(
         "answered": torch.tensor(answered),
         "labelled": torch.tensor(labelled),
         "annotated": torch.tensor([annotated] * size),
+        "taught": torch.ones(size, len(annotated), dtype=torch.bool),
     }
 
 
@@ -162,6 +163,41 @@ def test_an_experts_background_does_not_erase_anothers_organ() -> None:
         optimizer.step()
     known = logits.detach()[0, :3]  # nobody spoke of the third structure
     assert torch.equal(known.argmax(0), truth)
+
+
+def test_a_class_that_nobody_teaches_in_a_modality_takes_no_background_over() -> None:
+    """Two modalities share a background: what only the first knows stays out of the second's, and of the shared one."""
+    experts = [spec("one", "liver", "spleen"), spec("two", "aorta")]
+    space = (4, 4, 4)
+    sure = record(torch.stack([torch.full(space, 12.0), *[torch.zeros(space)] * 2]))  # all is background
+    alone = record(torch.stack([torch.full(space, 12.0), torch.zeros(space)]))
+    answers = torch.stack([torch.cat([sure, torch.zeros_like(alone)]), torch.cat([torch.zeros_like(sure), alone])])
+    targets = batch(answers, [[True, False], [False, True]], [False, False], [True] * 4)
+    loss, logits = AnswersLoss(structures=NAMES, experts=experts), torch.zeros(1, 4, 1, 1, 1)
+    logits[0, 2] = 2.0  # the spleen has a start in the features that both backgrounds share
+    moved = {}
+    for key, taught in (("all", [[True] * 4] * 2), ("own", [[True, True, True, False], [True, False, False, True]])):
+        shared = logits.clone().requires_grad_()
+        loss(shared.expand(2, -1, *space), {**targets, "taught": torch.tensor(taught)})["loss"].backward()
+        moved[key] = shared.grad[0, :, 0, 0, 0]
+    other = logits.clone().requires_grad_()  # what the first modality's expert alone asks of the spleen
+    first = {k: v[:1] for k, v in targets.items()}
+    loss(other.expand(1, -1, *space), {**first, "taught": torch.tensor([[True, True, True, False]])})["loss"].backward()
+    assert float(moved["own"][2]) == pytest.approx(float(other.grad[0, 2]) / 2, rel=1e-5)
+    assert float(moved["all"][2]) < float(moved["own"][2]), "without it the second modality pulls the spleen up"
+
+
+def test_what_speaks_about_a_sample_is_allowed_whatever_its_modality_was_found_to_show() -> None:
+    experts, logits = [spec("one", "liver", "spleen")], drawn(2, 4, 4, 4, 4)
+    targets = batch(records(2, 3), [[True], [False]], [False, True], [True, False, False, True])
+    targets["label"] = targets["label"] * 3
+    nothing = {**targets, "taught": torch.zeros(2, 4, dtype=torch.bool)}
+    found = AnswersLoss(structures=NAMES, experts=experts)(logits, nothing)
+    cut = logits.clone()
+    cut[0, 3] = cut[1, 1] = cut[1, 2] = -1e4
+    assert float(found["loss"]) == pytest.approx(
+        float(AnswersLoss(structures=NAMES, experts=experts)(cut, targets)["loss"]), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize(
