@@ -15,7 +15,7 @@ LABEL_STAMP := .venv-label/.installed-$(shell cksum requirements-label.txt | cut
 .PHONY: help install demo test test-slow test-selected label test-label mutants lint type format clean
 
 help:
-	@echo "make demo     phantom data, experts, KA2ER, evaluation and a report page, in runs/ka2er"
+	@echo "make demo     phantom data, three experts, one student of their answers and its page, in runs/one_pass"
 	@echo "make test     the test suite"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-selected  some of the slow tests and of the label server's, a few minutes: what .ci/run has of them"
@@ -37,7 +37,8 @@ $(STAMP): requirements.txt setup.cfg
 
 demo: $(STAMP)
 	$(PY) -m tools phantom --out data/phantom
-	$(PY) -m tools chain run ka2er --dataset_dir data/phantom --preset demo
+	$(PY) -m tools chain run ka2er --dataset_dir data/phantom --preset demo --external none --students False --output_dir runs/experts
+	$(PY) -m tools amalgamate runs/experts/experts.json --scans data/phantom --labels_used none --preset demo --train "--max_epochs 48" --out runs/one_pass
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) $(ARGS)

@@ -87,11 +87,9 @@ def next_command(folder: Path) -> tuple[str, str]:
     """``(why, command)``: what a user would type next, from what lies in ``folder``."""
     if not (folder / "data" / "phantom").is_dir():
         return "there is no phantom collection yet", "python -m tools phantom"
-    if not (folder / "runs" / "ka2er" / "experts.json").is_file():
-        return "no experts are trained yet", "python -m tools chain run ka2er --dataset_dir data/phantom --preset demo"
-    if not (folder / "runs" / "ka2er" / "report" / "index.html").is_file():
-        return "the chain is not finished", "python -m tools chain run ka2er --dataset_dir data/phantom --preset demo"
-    return "the demonstration is complete", "open runs/ka2er/report/index.html"
+    if not (folder / "runs" / "one_pass" / "report" / "index.html").is_file():
+        return "the demonstration is not finished", "make demo"
+    return "the demonstration is complete", "open runs/one_pass/report/index.html"
 
 
 def doctor(*, strict: bool = False) -> None:

@@ -40,14 +40,12 @@ def test_machine_names_what_matters(tmp_path: Path) -> None:
     assert {"python", "processor", "memory", "disk"} <= {name for name, _ in machine(tmp_path)}
 
 
-def test_next_command_follows_the_chain(tmp_path: Path) -> None:
+def test_next_command_follows_the_demonstration(tmp_path: Path) -> None:
     assert next_command(tmp_path)[1] == "python -m tools phantom"
     (tmp_path / "data" / "phantom").mkdir(parents=True)
-    assert "chain run ka2er" in next_command(tmp_path)[1]
-    (tmp_path / "runs" / "ka2er" / "report").mkdir(parents=True)
-    (tmp_path / "runs" / "ka2er" / "experts.json").touch()
-    assert "not finished" in next_command(tmp_path)[0]
-    (tmp_path / "runs" / "ka2er" / "report" / "index.html").touch()
+    assert next_command(tmp_path) == ("the demonstration is not finished", "make demo")
+    (tmp_path / "runs" / "one_pass" / "report").mkdir(parents=True)
+    (tmp_path / "runs" / "one_pass" / "report" / "index.html").touch()
     assert "report" in next_command(tmp_path)[1]
 
 

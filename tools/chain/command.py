@@ -37,6 +37,7 @@ class Chain:
         external: str | None = "auto",
         seeds: int | Sequence[int] = 0,
         alone: bool = True,
+        students: bool = True,
         variants: str | Sequence[str] = (),
         phase1: str | None = None,
         structures: str | Sequence[str] = (),
@@ -67,6 +68,7 @@ class Chain:
                 ``<dataset_dir>_general`` where there is one.
             seeds: seed or seeds of stage 2.
             alone: also train the student without amalgamation at the same budget.
+            students: False ends with the experts and their list, ``experts.json``, for ``amalgamate``.
             variants: ids of optional stage-2 runs of the bundle's ``chain.json``, separated by commas.
             phase1: how stage 1 is trained where there is a choice (m4oe: ``joint`` or ``separate``).
             structures: sam_med3d_moe: names of the structures that get an expert, separated by commas.
@@ -98,6 +100,7 @@ class Chain:
             external=_external(external, dataset_dir, bundle),
             seeds=(seeds,) if isinstance(seeds, int) else tuple(int(s) for s in seeds),
             alone=alone,
+            students=students,
             variants=_words(variants),
             phase1=phase1,
             structures=_words(structures),
@@ -118,6 +121,8 @@ class Chain:
         with record.lock():
             prepare_tracking(settings)
             execute(steps, record, settings, default_jobs() if jobs == "auto" else int(jobs))
+            if not students:
+                return f"The experts and their list are in {folder}"
             said = install_model(steps, settings, install=wanted)
             if report:
                 from ..report.command import report as write_report

@@ -62,7 +62,7 @@ def plan(settings: ChainSettings) -> list[Step]:
         if s.id == f"expert:{d.name}" and d.cases(settings.split)
     ]
     tasks += given_evaluations(settings, content, collection)
-    stage2 = list(_students(settings, content, collection, stage1))
+    stage2 = list(_students(settings, content, collection, stage1)) if settings.students else []
     bundles = {run["id"]: run.get("bundle", settings.bundle) for run in content["stage2"]}
     students = [
         evaluation(settings, s, bundles[s.id.split(":")[0]], settings.dataset_dir)

@@ -47,6 +47,7 @@ class ChainSettings:
         external: dataset folder or ``expert.json`` of the task-agnostic expert, None for none.
         seeds: one stage-2 run of each kind per seed.
         alone: also train the student without amalgamation at the same budget.
+        students: train students; without them the chain ends with its experts, their list and their scores.
         variants: ids of optional stage-2 runs of ``chain.json`` to train as well.
         phase1: how stage 1 is trained, where ``chain.json`` gives the choice; its first when None.
         structures: structures that get an expert each, where ``chain.json`` trains one per structure; the preset's
@@ -67,6 +68,7 @@ class ChainSettings:
     external: Path | None = None
     seeds: tuple[int, ...] = (0,)
     alone: bool = True
+    students: bool = True
     variants: tuple[str, ...] = ()
     phase1: str | None = None
     structures: tuple[str, ...] = ()

@@ -44,6 +44,14 @@ def test_plan_orders_experts_before_students(settings: ChainSettings) -> None:
         assert all(ids.index(need) < ids.index(step.id) for need in step.needs)
 
 
+def test_experts_alone_end_with_their_list(settings: ChainSettings) -> None:
+    steps = plan(dataclasses.replace(settings, students=False))
+    whole = plan(settings)
+    assert [s for s in whole if s.id in {t.id for t in steps}] == steps, "the same steps, so that students may follow"
+    left = {s.id for s in whole} - {s.id for s in steps}
+    assert "manifest" in {s.id for s in steps} and left and all("amalgamated" in n or "alone" in n for n in left)
+
+
 def test_one_run_of_each_kind_per_seed_and_none_alone_on_request(settings: ChainSettings) -> None:
     three = plan(dataclasses.replace(settings, seeds=(0, 1, 2), alone=False))
     assert [s.id for s in three if s.kind == "amalgamated"] == [f"amalgamated:seed{i}" for i in range(3)]
