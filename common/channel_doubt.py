@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
 
 from .channel_order import other_phase
 from .modalities import Modality, details, meanings, same, tracers
 from .name_words import NORMALISATIONS, PLACES, TIMES, is_placeholder, meant_together, plain, words
 from .synonyms import KINDS, said, says_same
 
-__all__ = ["remark", "remarks"]
+__all__ = ["remark", "remarks", "taught_elsewhere"]
 
 _GENERAL = ("XR", "US", "photo", "NM", "OCT")
 
@@ -56,6 +58,33 @@ def remarks(name: str, own: Sequence[str], given: Sequence[str] | None, modality
     if tracer and given is not None:
         return [_other_tracer(name, modality, tracer)]
     return _beside(name, own, given, modality)
+
+
+def taught_elsewhere(
+    own: Sequence[str], parts: Sequence[Mapping[str, Any]], given: Sequence[str] | None, modality: str
+) -> str:
+    """What to say where a modality was learned from other channels in other tasks, and not all was taught on these.
+
+    Args:
+        own: the modality's channels, of several tasks joined by `` | ``.
+        parts: of the card: ``channels`` and the ``structures`` that were taught on them; empty in earlier cards.
+        given: the data's channels in the model's order; None when nobody knows them.
+        modality: what the data call themselves.
+    """
+    read = meant_together(given if given is not None else (modality,))
+    if not parts:
+        apart = [c for c in own if any(same(a, b) is False for a, b in combinations(c.split(" | "), 2))]
+        return f"the model learned from {', '.join(apart)}, and its card does not say what on which" if apart else ""
+    there = [(meant_together(p["channels"]), frozenset(p["structures"])) for p in parts]
+    known = [(c, s) for c, s in there if len(c) == len(read)]
+    here = [(c, s) for c, s in known if all(map(says_same, c, read))]
+    here = here or [(c, s) for c, s in known if all(same(a, b) for a, b in zip(c, read, strict=True))]
+    found = frozenset.intersection(*(s for _, s in here or there))
+    left = sorted(frozenset[str]().union(*(s for _, s in there)) - found)
+    if not left:
+        return ""
+    owners = "; ".join(f"{', '.join(c)}: {', '.join(sorted(s)) or 'nothing'}" for c, s in there)
+    return f"nobody taught {', '.join(left)} on {', '.join(read) or 'all that this can be'}; taught on {owners}"
 
 
 def _beside(name: str, own: Sequence[str], given: Sequence[str] | None, modality: str) -> list[str]:
