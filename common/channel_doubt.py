@@ -90,25 +90,27 @@ def taught_elsewhere(
 def _beside(name: str, own: Sequence[str], given: Sequence[str] | None, modality: str) -> list[str]:
     """What the names of the modality say beside the channels', where only one side says it."""
     told = remark(name, modality) if modality else ""
-    if (modality and not told) or (given is None and len(own) == 1 and says_same(own[0], modality)):
-        return []
     if given is None:
-        return [told]
-    pairs = zip(own, given, strict=True)
-    fitting = [next((p for p in o.split(" | ") if says_same(p, g)), o) for o, g in pairs]
-    left = sorted(_together(name, fitting) ^ _together(modality, given))
-    if left and meanings(name) and meanings(modality):
+        return [told] if told and not (len(own) == 1 and says_same(own[0], modality)) else []
+    fitting = [_fitting(*pair) for pair in zip(own, given, strict=True)]
+    kinds = {Modality(m.kind) for c in meant_together([*own, *given]) for m in meanings(c)}
+    known = {w for w in KINDS if meanings(w) <= kinds}  # the kind, which the channels tell, too
+    left = sorted((_together(_fitting(name, modality), fitting) ^ _together(modality, given)) - known)
+    if left and told and meanings(name) and meanings(modality):
         return [told]
     taken = f"{modality or ', '.join(given)} is taken for {name}"
     return [f"{taken}, and only one of these says {', '.join(left)}"] if left else []
 
 
+def _fitting(own: str, given: str) -> str:
+    """Of several names that are joined by `` | `` the one that says the same, all where none does."""
+    return next((part for part in own.split(" | ") if says_same(part, given)), own)
+
+
 def _together(name: str, channels: Sequence[str]) -> frozenset[str]:
-    """The words of a modality and its channels without those of its kind, which the channels tell, too."""
+    """The words of a modality and its channels; a placeholder's are none."""
     known = [c for c in meant_together(channels) if not _is_empty(c)]
-    found = frozenset[str]().union(*(part for n in (name, *known) if n for part in said(n)))
-    kinds = {m.kind for c in known for m in meanings(c)}
-    return found - {w for w in found if meanings(w) and meanings(w) <= {Modality(k) for k in kinds}}
+    return frozenset[str]().union(*(part for n in (name, *known) if n for part in said(n)))
 
 
 def _remark(own: str, given: str) -> str:
