@@ -89,9 +89,6 @@ coronal: cor
 sagittal: sag
 sax: sa, shortaxis
 lax: la, longaxis
-2ch: a2c
-3ch: a3c
-4ch: a4c
 abdomen: abdominal, abdome, abdominale
 pelvis: pelvic
 thorax: thoracic, chest

@@ -8,7 +8,11 @@ from common.name_words import is_contrast, is_placeholder, meant_together, plain
 def test_spellings_are_made_alike() -> None:
     assert words("T1 w/o contrast") == ["t1", "without", "contrast"] and words("X-Ray (é)") == ["xray", "e"]
     assert words("out-of phase") == ["outphase"] == words("OutPhase") and words("In phase") == ["inphase"]
-    assert plain("T2 MR") == plain("t2-mr") and plain("Apical 4-chamber") == "4ch" and words("Bq/ml") == ["bqml"]
+    assert (
+        plain("T2 MR") == plain("t2-mr")
+        and plain("Apical 4-chamber") == "a4c" != plain("4 chamber")
+        and words("Bq/ml") == ["bqml"]
+    )
 
 
 def test_contrast_is_known_by_its_agents() -> None:
