@@ -108,9 +108,9 @@ _SPELT_OUT = {
     r"(?<![a-z])pre[\s/&+-]*(?:and|und|et)?[\s/&+-]*post(?![a-z])": " preandpost ",
     r"([a-z]+)-(?:free|frei|less)\b": r" without \1 ", r"\s-(?=(?:c|ce|km|gd|contrast)\b)": " without ",
     r"w/o(?:ut)?\b": "without ", r"\bw/(?=[\s)]|$)": "with ",
-    r"(?<=\w)[\s_,(-]+(?:with|mit|avec|con|com)[\s)]*$": " post ",
+    r"(?<=\w)[\s_,(-]+(?:with|mit|avec|con|com)[\s)]*$": " contrast ",
     r"^(?=.*(?<![a-z])(?:ct|mri?|mrt)(?![a-z]))"
-    r"(?!.*(?:t[12]|(?<![a-z])pd|flair|swi|dw|dixon))(.*[^\W_])[\s_-]+w$": r"\1 post",
+    r"(?!.*(?:t[12]|(?<![a-z])pd|flair|swi|dw|dixon))(.*[^\W_])[\s_-]+w$": r"\1 contrast",
     r"(?<![a-z])ct[\s_-]*angio(?:gra(?:phy|m|fie|phie|fia))?(?![a-z])|(?<![a-z])angio[\s_-]*ct(?![a-z])": "cta",
     r"(?<![\w.])(\d+(?:\.\d+)?)\s*(?:-|\.\.+|to|bis)\s*(\d+)(?!\w)": r" span\1to\2 ",
     r"(?<![a-z])ct[\s_-]*perfusion": "ctp",
