@@ -90,8 +90,7 @@ def taught_elsewhere(
 def _beside(name: str, own: Sequence[str], given: Sequence[str] | None, modality: str) -> list[str]:
     """What the names of the modality say beside the channels', where only one side says it."""
     told = remark(name, modality) if modality else ""
-    if given is None:
-        return [told] if told and not (len(own) == 1 and says_same(own[0], modality)) else []
+    given = own if given is None else given
     fitting = [_fitting(*pair) for pair in zip(own, given, strict=True)]
     kinds = {Modality(m.kind) for c in meant_together([*own, *given]) for m in meanings(c)}
     known = {w for w in KINDS if meanings(w) <= kinds}  # the kind, which the channels tell, too

@@ -117,6 +117,7 @@ def test_the_modality_speaks_for_a_channel_that_tells_nothing() -> None:
     ("fundus", "R G B", "R G B", "RGB", "fundus"), ("brain MR", "T1 T2", "T1 T2", "prostate MR", "prostate"),
     ("head neck PET-CT", "PET CT", "PET CT", "lung PET-CT", "lung"), ("A", "cine", "cine", "B", "a, b"),
     ("PET-CT arterial", "PET CT", "PET CT", "PET-CT", "arterial"), ("brain", "T1 T2", "T1 T2", "MR", "brain"),
+    ("abdominal CT", "CT", "", "CT", "abdom"), ("A", "cine", "", "cine", "a"), ("brain", "T1 T2", "", "MR", "brain"),
     ("CT", "CT", "CT", "CTA", "cta"), ("CTA", "CT", "CT", "CT", "CTA"), ("CT", "siemens", "philips", "CT", "philips"),
     ("CT", "siemens", "image", "CT", "siemens"), ("CTPA", "CT PET", "CT PET", "CTA", "pulmonary"),
     ("brain", "T1 T2", "T1 T2", "prostate", "prostate"), ("abdominal CT", "CT", "CT", "CT", "abdom"),
@@ -124,7 +125,7 @@ def test_the_modality_speaks_for_a_channel_that_tells_nothing() -> None:
 def test_the_words_of_the_modality_are_told_of_one_channel_and_of_several(
     name: str, own: str, given: str, modality: str, word: str
 ) -> None:
-    (note,) = remarks(name, own.split(), given.split(), modality)
+    (note,) = remarks(name, own.split(), given.split() or None, modality)
     assert word in note
 
 
