@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
 
 from .channel_order import other_phase
 from .modalities import Modality, details, meanings, same, tracers
 from .name_words import NORMALISATIONS, PLACES, TIMES, is_placeholder, meant_together, plain, words
 from .synonyms import KINDS, said, says_same
 
-__all__ = ["remark", "remarks"]
+__all__ = ["remark", "remarks", "taught_elsewhere"]
 
 _GENERAL = ("XR", "US", "photo", "NM", "OCT")
 
@@ -58,28 +60,56 @@ def remarks(name: str, own: Sequence[str], given: Sequence[str] | None, modality
     return _beside(name, own, given, modality)
 
 
+def taught_elsewhere(
+    own: Sequence[str], parts: Sequence[Mapping[str, Any]], given: Sequence[str] | None, modality: str
+) -> str:
+    """What to say where a modality was learned from other channels in other tasks, and not all was taught on these.
+
+    Args:
+        own: the modality's channels, of several tasks joined by `` | ``.
+        parts: of the card: ``channels`` and the ``structures`` that were taught on them; empty in earlier cards.
+        given: the data's channels in the model's order; None when nobody knows them.
+        modality: what the data call themselves.
+    """
+    read = meant_together(given if given is not None else (modality,))
+    if not parts:
+        apart = [c for c in own if any(same(a, b) is False for a, b in combinations(c.split(" | "), 2))]
+        return f"the model learned from {', '.join(apart)}, and its card does not say what on which" if apart else ""
+    there = [(meant_together(p["channels"]), frozenset(p["structures"])) for p in parts]
+    known = [(c, s) for c, s in there if len(c) == len(read)]
+    here = [(c, s) for c, s in known if all(map(says_same, c, read))]
+    here = here or [(c, s) for c, s in known if all(same(a, b) for a, b in zip(c, read, strict=True))]
+    found = frozenset.intersection(*(s for _, s in here or there))
+    left = sorted(frozenset[str]().union(*(s for _, s in there)) - found)
+    if not left:
+        return ""
+    owners = "; ".join(f"{', '.join(c)}: {', '.join(sorted(s)) or 'nothing'}" for c, s in there)
+    return f"nobody taught {', '.join(left)} on {', '.join(read) or 'all that this can be'}; taught on {owners}"
+
+
 def _beside(name: str, own: Sequence[str], given: Sequence[str] | None, modality: str) -> list[str]:
     """What the names of the modality say beside the channels', where only one side says it."""
     told = remark(name, modality) if modality else ""
-    if (modality and not told) or (given is None and len(own) == 1 and says_same(own[0], modality)):
-        return []
-    if given is None:
-        return [told]
-    pairs = zip(own, given, strict=True)
-    fitting = [next((p for p in o.split(" | ") if says_same(p, g)), o) for o, g in pairs]
-    left = sorted(_together(name, fitting) ^ _together(modality, given))
-    if left and meanings(name) and meanings(modality):
+    given = own if given is None else given
+    fitting = [_fitting(*pair) for pair in zip(own, given, strict=True)]
+    kinds = {Modality(m.kind) for c in meant_together([*own, *given]) for m in meanings(c)}
+    known = {w for w in KINDS if meanings(w) <= kinds}  # the kind, which the channels tell, too
+    left = sorted((_together(_fitting(name, modality), fitting) ^ _together(modality, given)) - known)
+    if left and told and meanings(name) and meanings(modality):
         return [told]
     taken = f"{modality or ', '.join(given)} is taken for {name}"
     return [f"{taken}, and only one of these says {', '.join(left)}"] if left else []
 
 
+def _fitting(own: str, given: str) -> str:
+    """Of several names that are joined by `` | `` the one that says the same, all where none does."""
+    return next((part for part in own.split(" | ") if says_same(part, given)), own)
+
+
 def _together(name: str, channels: Sequence[str]) -> frozenset[str]:
-    """The words of a modality and its channels without those of its kind, which the channels tell, too."""
+    """The words of a modality and its channels; a placeholder's are none."""
     known = [c for c in meant_together(channels) if not _is_empty(c)]
-    found = frozenset[str]().union(*(part for n in (name, *known) if n for part in said(n)))
-    kinds = {m.kind for c in known for m in meanings(c)}
-    return found - {w for w in found if meanings(w) and meanings(w) <= {Modality(k) for k in kinds}}
+    return frozenset[str]().union(*(part for n in (name, *known) if n for part in said(n)))
 
 
 def _remark(own: str, given: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .card import ModelCard
-from .channel_doubt import remarks
+from .channel_doubt import remarks, taught_elsewhere
 from .channel_order import closest, order_of
 from .contract_form import checked_contract, checked_names
 from .dicom_tags import leaves_open, of_dicom
@@ -18,6 +18,7 @@ from .errors import AmalgamationError, DataError
 from .intensity_range import Range, odd_ct_for, odd_for
 from .modalities import has_unit, is_ct, meanings, same
 from .name_words import meant_together, plain
+from .synonyms import says_same
 from .weights import read_card
 
 __all__ = ["OVERRIDE", "Contract", "Fit", "contract_of"]
@@ -129,11 +130,19 @@ class Contract:
                          + ", ".join(channels[i] for i in order))  # fmt: skip
         own = dict(candidates)[sure[0]]
         said = remarks(sure[0], own, None if channels is None else [channels[i] for i in order], modality)
+        said += self._taught_elsewhere(sure[0], None if channels is None else [channels[i] for i in order], modality)
         said += [leaves_open(tag)] if tag and not said and leaves_open(tag) else []
         if channels is not None or meanings(modality):
             said += self.unsettled(sure)
         notes += [f"{where or 'the data'}: {line}" for line in dict.fromkeys(said)]
         return Fit(order, tuple(sure) if self.modalities else (), tuple(notes))
+
+    def _taught_elsewhere(self, name: str, channels: Sequence[str] | None, modality: str) -> list[str]:
+        entry = self.modalities.get(name, {})
+        if not self.taught or (channels is None and not meanings(modality)):
+            return []
+        told = taught_elsewhere(tuple(entry.get("channels", ())), tuple(entry.get("taught", ())), channels, modality)
+        return [told] if told else []
 
     def check_dim(self, dim: int, *, where: object = None) -> None:
         """Refuse pictures for a model of volumes, and volumes for one of pictures.
@@ -188,6 +197,7 @@ class Contract:
             own = _named(list(known), name, {}, certain=True) or [n for n in known if same(n, name) is None]
             if not own:
                 return None
+            own += [n for n in known if n not in own and any(says_same(n, o) for o in own)]
             found |= {s for n in own for s in self.taught.get(n, ())}
         return frozenset(found)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from .errors import WeightError
@@ -39,14 +39,16 @@ def checked_contract(
             raise damaged(f"{key}.intensities", own["intensities"], "one entry per channel", origin)
         for number, stored in enumerate(own.get("intensities", ())):
             _check_range(stored, f"{key}.intensities[{number}]", origin)
+        for number, part in enumerate(_list(own.get("taught", ()), f"{key}.taught", origin)):
+            names = _mapping(part, f"{key}.taught[{number}]", origin)
+            for what in ("channels", "structures"):
+                checked_names(names.get(what), f"{key}.taught[{number}].{what}", origin)
         if own.get("dim", 3) not in (2, 3) or isinstance(own.get("dim"), bool):
             raise damaged(f"{key}.dim", own["dim"], "2 for pictures, 3 for volumes", origin)
         modalities[str(name)] = own
     taught = _mapping(said.get("taught", {}), "contract.taught", origin)
     names = {str(k): tuple(checked_names(v, f"contract.taught.{k}", origin)) for k, v in taught.items()}
-    data = said.get("data", ())
-    if not isinstance(data, list | tuple):
-        raise damaged("contract.data", data, "a list", origin)
+    data = _list(said.get("data", ()), "contract.data", origin)
     sets = tuple(_checked_set(d, f"contract.data[{i}]", origin) for i, d in enumerate(data))
     check_card_names({"contract": said}, origin)
     return modalities, names, sets
@@ -71,6 +73,9 @@ def check_card_names(extra: Mapping[str, Any], origin: object) -> None:
         own, key = _entries(entry), f"contract.modalities.{name}"
         found += [(f"{key}.kind", "modality", own.get("kind"))]
         found += [(f"{key}.channels", "channel", n) for n in _texts(own.get("channels"))]
+        for part in said if isinstance(said := own.get("taught"), list | tuple) else ():
+            found += [(f"{key}.taught", "channel", n) for n in _texts(_entries(part).get("channels"))]
+            found += [(f"{key}.taught", "structure", n) for n in _texts(_entries(part).get("structures"))]
     for name, entry in _entries(contract.get("taught")).items():
         found += [("contract.taught", "modality", name)]
         found += [(f"contract.taught.{name}", "structure", n) for n in _texts(entry)]
@@ -152,6 +157,12 @@ def _check_range(said: Any, key: str, origin: object) -> None:
 def _is_number(value: Any) -> bool:
     """Whether a value is a finite number that arithmetic takes."""
     return type(value) in (int, float) and abs(value) <= _LARGEST  # NaN is not below anything
+
+
+def _list(said: Any, key: str, origin: object) -> Sequence[Any]:
+    if not isinstance(said, list | tuple):
+        raise damaged(key, said, "a list", origin)
+    return said
 
 
 def _mapping(said: Any, key: str, origin: object) -> Mapping[str, Any]:

@@ -165,7 +165,7 @@ def has_unit(name: str) -> bool:
     A map is one whatever it is of; so are fractions, doses and what two energies of CT tell.
     """
     known, found = meanings(name), split_words(name)
-    mapped = any(w in ("map", "maps", "mapping") for w in found) or "pdff" in found
+    mapped = any(w in ("map", "maps", "mapping") for w in found) or bool({"pdff", "fatfraction"} & set(found))
     return bool(known) and all(m.kind == "PT" or m.sequence in _IN_UNITS or (mapped and m.kind == "MR") for m in known)
 
 

@@ -25,8 +25,8 @@ colour: color
 pet ct: petct
 pet mr: petmr
 spect ct: spectct
-ct pre: ncct, nect, uect, nativect
-ct post: cect, contrastct
+ct without: ncct, nect, uect, nativect
+ct contrast: cect, contrastct
 cta: ctangio, angioct, angiotc
 coronary cta: ccta, ctca
 pulmonary cta: ctpa
@@ -36,13 +36,15 @@ ultralowdose ct: uldct
 ctp: ct perfusion
 synthetic ct: sct
 heart mr: cmr, cmri
-pre: without, native, nativ, natif, natives, nativer, unenhanced, \
-nonenhanced, precontrast, noncontrast, minusc, pre contrast
-post: contrast, contraste, contrasto, kontrast, enhanced, km, kontrastmittel, plusc, postcontrast, post contrast, \
-gd, gad, gado, gadolinium, postgd, postgado, injecte, injectee, contrast enhanced, with contrast, mit km, \
+without: native, nativ, natif, natives, nativer, unenhanced, nonenhanced, precontrast, noncontrast, minusc, \
+pre contrast, native phase, unenhanced phase, noncontrast phase
+contrast: contraste, contrasto, kontrast, enhanced, km, kontrastmittel, plusc, postcontrast, post contrast, \
+gd, gad, gado, \
+gadolinium, postgd, postgado, post gd, post gadolinium, injecte, injectee, contrast enhanced, with contrast, mit km, \
 mit kontrast, mit kontrastmittel, avec contraste, con contraste, con contrasto, com contraste
-t1 post: t1c, t1ce, t1wc, t1wce, t1gd, t1wgd, t1gad, t1gado, t1gadolinium, t1post, t1plusc, t1km, t1contrast, t1 c, \
-t1 ce, t1w c, t1w ce, cet1, cet1w, ce t1, ct1w
+t1 without: t1 pre, t1w pre
+t1 contrast: t1c, t1ce, t1wc, t1wce, t1gd, t1wgd, t1gad, t1gado, t1gadolinium, t1post, t1plusc, t1km, t1contrast, \
+t1 c, t1 ce, t1w c, t1w ce, t1 post, t1w post, cet1, cet1w, ce t1, ct1w
 t1: t1w, t1wi, t1 w, t1 weighted, t1 gewichtet, t1 pondere, t1n
 t2: t2w, t2wi, t2 w, t2 weighted, t2 gewichtet, t2 pondere
 pd: pdw, pdwi, pd w, pd weighted, proton density, proton density weighted
@@ -73,7 +75,6 @@ delayed: delayed phase
 delayedvenous: delayedvenous phase
 nephrographic: nephrogenic, nephrographic phase, nephrogenic phase
 corticomedullary: corticomedullary phase
-pre phase: native phase, unenhanced phase, noncontrast phase
 adc: adc map, adc maps
 eadc: eadc map
 fa: fa map
@@ -89,9 +90,6 @@ coronal: cor
 sagittal: sag
 sax: sa, shortaxis
 lax: la, longaxis
-2ch: a2c
-3ch: a3c
-4ch: a4c
 abdomen: abdominal, abdome, abdominale
 pelvis: pelvic
 thorax: thoracic, chest

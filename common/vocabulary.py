@@ -36,7 +36,7 @@ _KINDS = {
     "OCT": "oct octa ivoct",
 }
 KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words.split()}
-_WORDS_OF_MR = "dixon mdixon tse fse epi bold mtr mtc mton mtoff ciss ute zte qsm dess hbp eob fgre pdff"
+_WORDS_OF_MR = "dixon mdixon tse fse epi bold mtr mtc mton mtoff ciss ute zte qsm dess hbp eob fgre pdff fatfraction"
 MR_WORDS = set(_WORDS_OF_MR.split())
 PHOTOS = {
     "fluorescein": "fluorescein ffa icga indocyanine",
@@ -108,7 +108,8 @@ PERFUSION = {"CBF", "CBV", "MTT", "Tmax", "TTP"}
 TENSOR = {"dti", "dwi", "diffusion", "tensor", "dki", "map"}
 IN_PHASE, OUT_OF_PHASE = {"in", "inphase", "ip", "inp"}, {"out", "outphase", "op", "oop", "opp", "opposed"}
 AXES: tuple[dict[str, str], ...] = (
-    {"water": "water", "fat": "fat", "pdff": "fat fraction", "inphase": "in phase", "outphase": "out of phase"},
+    {"water": "water", "fat": "fat", "pdff": "fat fraction", "fatfraction": "fat fraction",
+     "inphase": "in phase", "outphase": "out of phase"},
     {"magnitude": "magnitude", "real": "real", "imaginary": "imaginary"},
     {"suv": "SUV", "suvbw": "SUV", "sul": "SUL", "suvlbm": "SUL", "suvr": "SUVR", "bqml": "Bq/ml", "kbqml": "kBq/ml",
      "mbqml": "MBq/ml", "gbqml": "GBq/ml", "gml": "SUV", "density": "density", "counts": "counts",

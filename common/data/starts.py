@@ -50,7 +50,8 @@ def check_start(
     contract = Contract.of_card(card, where)
     if not isinstance(dataset_dir, Collection) and not is_collection(dataset_dir):
         for name in modalities or ():
-            contract.fit(None, name, where=f"{dataset_dir}, for {where}", ignore=ignore_card)
+            for note in contract.fit(None, name, where=f"{dataset_dir}, for {where}", ignore=ignore_card).notes:
+                logger.warning(note)
         return
     collection = read_collection(dataset_dir)
     told: dict[str, None] = {}

@@ -21,7 +21,9 @@ from ..errors import AmalgamationError
 from ..geometry import Grid
 from ..intensity_range import Range, range_of
 from ..modalities import kind_of
+from ..name_words import meant_together
 from ..paths import is_there
+from ..synonyms import says_same
 from .datasets.datalist import Collection, read_collection
 from .datasets.dataset import Dataset
 from .datasets.dataset_json import SPLITS, Case, read_json
@@ -30,12 +32,13 @@ from .datasets.naming import check_names, name_doubts
 from .io import read_volume
 from .slices.unlabelled import is_collection, unlabelled_images
 
-__all__ = ["doubted", "merged", "survey"]
+__all__ = ["doubted", "survey"]
 
 logger = logging.getLogger(__name__)
 
 FILE = "contract.json"
 _FORMAT = 1
+_READ = 2  # what is kept in a run's folder was found in this way
 _SCANS = 10
 _HASHED = 1000
 _VOXELS = 20_000
@@ -96,7 +99,7 @@ def survey(
     else:
         members = [m for d in datasets for s in splits for m in _members(d, d.cases(s), modality)]
     told = taught if isinstance(taught, bool) else {str(m): list(names) for m, names in taught.items()}
-    options = [_FORMAT, "label maps", list(splits), modality, told, list(structures or ()), scans, *ignored]
+    options = [_FORMAT, _READ, "label maps", list(splits), modality, told, list(structures or ()), scans, *ignored]
     key = _key(options, datasets, members)
     kept = _kept(folder, key)
     if kept is not None:
@@ -106,7 +109,9 @@ def survey(
     if isinstance(told, dict):
         found["taught"] = told
     elif told:
-        found["taught"] = _taught(datasets, splits, modality, structures)
+        found["taught"], apart = _taught(datasets, splits, modality, structures)
+        for name, parts in apart.items():
+            found["modalities"][name]["taught"] = parts
     if ignored:
         found["ignored"] = ignored
     found["data"] = [_described(d) for d in datasets] if datasets else [_plain_described(members)]
@@ -251,8 +256,13 @@ def _grids(members: Sequence[_Member], read: Sequence[MetaTensor]) -> dict[str, 
 
 def _taught(
     datasets: Sequence[Dataset], splits: Sequence[str], modality: str | None, structures: Sequence[str] | None
-) -> dict[str, list[str]]:
-    """By modality the structures that its label maps hold: what none of them has was declared, and never learned."""
+) -> tuple[dict[str, list[str]], dict[str, list[dict[str, Any]]]]:
+    """By modality the structures that its label maps hold: what none of them has was declared, and never learned.
+
+    Where tasks of one modality have other channels (``MR`` is T1 in one, T2 in the other), what each of these taught
+    is told beside it.
+    """
+    apart: dict[str, dict[tuple[str, ...], dict[str, None]]] = {}
     result: dict[str, dict[str, None]] = {}
     declared: dict[str, dict[str, None]] = {}
     for dataset in datasets:
@@ -261,7 +271,9 @@ def _taught(
             if modality in (None, name):
                 kept = [n for n in dataset.labels.names if structures is None or n in structures]
                 own = [c for c in cases if dataset.modality_of(c) == name]
-                result.setdefault(name, {}).update(dict.fromkeys(_occurring(dataset, own, kept)))
+                there = dict.fromkeys(_occurring(dataset, own, kept))
+                result.setdefault(name, {}).update(there)
+                apart.setdefault(name, {}).setdefault(_as_said(dataset, apart[name]), {}).update(there)
                 declared.setdefault(name, {}).update(dict.fromkeys(kept))
     for name, found in result.items():
         never = [n for n in declared[name] if n not in found]
@@ -269,7 +281,16 @@ def _taught(
             logger.warning(
                 "no label map of %s has %s: the card says that it was not taught there", name, ", ".join(never)
             )
-    return {name: [n for n in declared[name] if n in found] for name, found in result.items()}
+    taught = {name: [n for n in declared[name] if n in found] for name, found in result.items()}
+    parts = {name: [{"channels": list(c), "structures": list(s)} for c, s in by.items()] for name, by in apart.items()}
+    return taught, {n: p for n, p in parts.items() if len(p) > 1}
+
+
+def _as_said(dataset: Dataset, known: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """The channels of a task, as one before it spells them where both say the same."""
+    own = dataset.channels
+    alike = (k for k in known if len(k) == len(own) and all(map(says_same, meant_together(k), meant_together(own))))
+    return next(alike, own)
 
 
 def _occurring(dataset: Dataset, cases: Sequence[Case], names: Sequence[str]) -> list[str]:
@@ -312,16 +333,3 @@ def _hashes(cases: Sequence[Sequence[Path]]) -> dict[str, Any]:
     single = sorted(case_hash(images) for images in cases)
     whole = hashlib.sha256("".join(single).encode()).hexdigest()
     return {"number": len(cases), "sha256": whole, "hashes": [h[:16] for h in single]}
-
-
-def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Two descriptions as one, of a model that learned from both; of what both name the second is taken."""
-    taught = {**one.get("taught", {})}
-    for name, names in other.get("taught", {}).items():
-        taught[name] = list(dict.fromkeys([*taught.get(name, ()), *names]))
-    known = {d.get("name") for d in other.get("data", ())}
-    data = [*(d for d in one.get("data", ()) if d.get("name") not in known), *other.get("data", ())]
-    modalities = {**one.get("modalities", {}), **other.get("modalities", {})}
-    ignored = list(dict.fromkeys([*one.get("ignored", ()), *other.get("ignored", ())]))
-    return {"format": _FORMAT, "modalities": modalities, "taught": taught, "data": data,
-            **({"ignored": ignored} if ignored else {})}  # fmt: skip

@@ -21,7 +21,7 @@ ORDER = {
     " | card | weights | contract | data"
     " | layers | backbones losses"
     " | engine experts | methods",
-    "common.data": "dicom phantom pictures remarks volumes | io | datasets | samples store"
+    "common.data": "dicom phantom pictures remarks survey_union volumes | io | datasets | samples store"
     " | intensity prompts requests transforms"
     " | slices | starts survey",
     "common.layers": "attention channel_norm frozen_features gating image_channels instance_norm lora memory_format"

@@ -14,7 +14,9 @@ CFP color fundus photograph|CBCT DVT|CBCT;cone-beam CT|T1 Dixon water;T1 DIXON W
 arterial CT;CT, arterial|CT cor;CT coronal|FDG PET/CT;FDG-PET CT|CT + PET;PET + CT|b800 DWI_b-800|LDCT low-dose CT
 b800 b-value 800|b800 bval=800|b800 DWI 800|b800 DWI b=800 s/mm^2|b1000 b=1000 s/mm2|b50 b0050|b50 b=50.0|b0 DWI b=0
 b0 B0|PET kBq/mL;PET kBq/cc|HBV;DWI high b|CXR chest X-ray|mammography MG|TRUS transrectal ultrasound|X-ray;radiograph
-CT abdomen W;abdominal CT with contrast|T1 + C;T1c|CT arterial;CT art phase|CT or MR;MR or CT"""
+CT abdomen W;abdominal CT with contrast|T1 + C;T1c|CT arterial;CT art phase|CT or MR;MR or CT
+T1 post;T1c|T1 pre;native T1|echo A4C;echo apical 4-chamber|PDFF proton density fat fraction
+CT w and w/o;CT with and without"""
 TOLD = """US ultrasound with contrast|X-ray fluoroscopy|X-ray;contrast X-ray
 CT zscore|CT noNorm|CT image|T1 scanner|CT DRR|CT RTDOSE|CT VNC|CT MPR|DESS CT7x
 CT virtual non-contrast CT|CT CT MIP|CT lung window CT|CT PET/CT|PET PET/MR|CT SPECT/CT|CT sCT
@@ -42,7 +44,9 @@ cine SSFP|bSSFP;FIESTA brain|dADC ADC|MRI MRS|MRI MRSI|CT portal;CT pulmonary ve
 CT portal;CT hepatic vein|CT portal;CT head venous|US portal vein;US vein|CT low-dose;CT full-dose|CT 0-1;CT 0..255
 zscore zscore|noNorm noNorm|rescale_to_0_1 rescale_to_0_1|rgb_to_0_1 rgb_to_0_1|CT or MR;CT
 T1 T1 pre-op|T1 pre-op T1|T1;T1w intra-op|T1;T1 in vivo|T1c;T1c post-op|FLAIR with FS;FLAIR without FS
-FLAIR FS no contrast;FLAIR contrast no FS"""
+FLAIR FS no contrast;FLAIR contrast no FS|PDFF;fat fraction|echo 4-chamber;echo apical 4-chamber
+CT with and without contrast;CT with or without contrast|T1 pre or post;T1 pre and post
+CT post;contrast CT|CECT;CT post|T2 pre;native T2|MR post;enhanced MR"""
 OTHER = """CT CBF;CT CBV|CBF CBV|rCBF rCBV|CT Tmax;CBF|CT CT CBF|DTI FA;DTI MD|DWI DTI FA|DWI eADC
 DWI apparent diffusion coefficient|DWI low b;DWI high b|b50 HBV|Dixon water;Dixon fat|mDIXON W;mDIXON F
 T1 InPhase;T1 OutPhase|T1 IP;T1 OP|SWI magnitude;SWI phase|T1 T1 Gadovist|T1 T1 Primovist|T1 gadT1
@@ -113,12 +117,15 @@ def test_the_modality_speaks_for_a_channel_that_tells_nothing() -> None:
     ("fundus", "R G B", "R G B", "RGB", "fundus"), ("brain MR", "T1 T2", "T1 T2", "prostate MR", "prostate"),
     ("head neck PET-CT", "PET CT", "PET CT", "lung PET-CT", "lung"), ("A", "cine", "cine", "B", "a, b"),
     ("PET-CT arterial", "PET CT", "PET CT", "PET-CT", "arterial"), ("brain", "T1 T2", "T1 T2", "MR", "brain"),
+    ("abdominal CT", "CT", "", "CT", "abdom"), ("A", "cine", "", "cine", "a"), ("brain", "T1 T2", "", "MR", "brain"),
+    ("CT", "CT", "CT", "CTA", "cta"), ("CTA", "CT", "CT", "CT", "CTA"), ("CT", "siemens", "philips", "CT", "philips"),
+    ("CT", "siemens", "image", "CT", "siemens"), ("CTPA", "CT PET", "CT PET", "CTA", "pulmonary"),
     ("brain", "T1 T2", "T1 T2", "prostate", "prostate"), ("abdominal CT", "CT", "CT", "CT", "abdom"),
 ])  # fmt: skip
 def test_the_words_of_the_modality_are_told_of_one_channel_and_of_several(
     name: str, own: str, given: str, modality: str, word: str
 ) -> None:
-    (note,) = remarks(name, own.split(), given.split(), modality)
+    (note,) = remarks(name, own.split(), given.split() or None, modality)
     assert word in note
 
 

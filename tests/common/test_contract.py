@@ -313,3 +313,39 @@ def test_maps_have_units_and_no_mr_is_in_hu() -> None:
     assert "below 0" in str(mr.odd([Range(-1000, 900, -1024, 2000)])) and mr.odd([Range(-60, 900, -90, 1500)]) is None
     signed = contract(MR=entry("T1", stats={"lows": [-900, -700], "highs": [403, 2432]}))
     assert signed.odd([Range(-1000, 900, -1024, 2000)]) is None
+
+
+T1 = {"channels": ["T1"], "structures": ["liver", "spleen"]}
+T2 = {"channels": ["T2"], "structures": ["prostate"]}
+
+
+def test_what_was_taught_on_other_channels_of_the_modality_is_told() -> None:
+    taught = {"MR": ("liver", "spleen", "prostate")}
+    model = Contract(("T1 | T2",), {"MR": {"channels": ["T1 | T2"], "taught": [T1, T2]}}, taught)
+    for channel, untaught in (("T1", "prostate"), ("T2w", "liver, spleen")):
+        for modality in ("MR", channel):
+            assert any(f"nobody taught {untaught} on {channel}" in n for n in model.fit((channel,), modality).notes)
+    assert any("liver, prostate, spleen" in n for n in model.fit(None, "MR").notes) and not model.fit(None).notes
+    alike = Contract(
+        ("T1 | T2",), {"MR": {"channels": ["T1 | T2"], "taught": [T1, {**T1, "channels": ["T2"]}]}}, taught
+    )
+    assert alike.fit(("T1",), "MR").notes == ()
+    old = Contract(("T1 | T2",), {"MR": {"channels": ["T1 | T2"]}}, taught)
+    assert any("does not say what on which" in n for n in old.fit(("T1",), "MR").notes)
+    for channels in ("T1 | T1w", "CT native | CT portal"):
+        one = Contract((channels,), {"MR": {"channels": [channels]}}, taught)
+        assert not any("what on which" in n for n in one.fit((channels[:9].split(" |")[0],)).notes)
+
+
+def test_what_synonyms_were_taught_is_united() -> None:
+    model = Contract(("T2 | T2w",), {n: {"channels": [n]} for n in ("T2", "T2w", "T2 FS")},
+                     {"T2": ("prostate",), "T2w": ("lesion",), "T2 FS": ("cyst",)})  # fmt: skip
+    for name in ("T2", "T2w", "T2-weighted", "T2 MR"):
+        assert model.taught_on([name]) == {"prostate", "lesion"} and model.taught_on(["T2 FS"]) == {"cyst"}
+
+
+@pytest.mark.parametrize("taught", [5, [5], [{}], [{"channels": "T1", "structures": []}], [{"channels": ["T1"]}]])
+def test_what_a_damaged_card_says_of_channels_is_refused(taught: Any) -> None:
+    with pytest.raises(WeightError) as damaged:
+        contract(MR={"channels": ["T1"], "taught": taught})
+    assert "contract.modalities.MR.taught" in str(damaged.value.where)

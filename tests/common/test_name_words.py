@@ -8,7 +8,11 @@ from common.name_words import is_contrast, is_placeholder, meant_together, plain
 def test_spellings_are_made_alike() -> None:
     assert words("T1 w/o contrast") == ["t1", "without", "contrast"] and words("X-Ray (é)") == ["xray", "e"]
     assert words("out-of phase") == ["outphase"] == words("OutPhase") and words("In phase") == ["inphase"]
-    assert plain("T2 MR") == plain("t2-mr") and plain("Apical 4-chamber") == "4ch" and words("Bq/ml") == ["bqml"]
+    assert (
+        plain("T2 MR") == plain("t2-mr")
+        and plain("Apical 4-chamber") == "a4c" != plain("4 chamber")
+        and words("Bq/ml") == ["bqml"]
+    )
 
 
 def test_contrast_is_known_by_its_agents() -> None:
@@ -34,7 +38,7 @@ def test_three_letters_are_colours_and_one_is_none() -> None:
     ("5 %", "5 percent"),
     ("kBq/mL", "kbqml"), ("Bq/cc", "bqml"), ("T1 pre-op", "t1 preop"), ("T1 intraoperative", "t1 intraop"),
     ("T1 in vivo", "t1 invivo"), ("CT late arterial", "ct latearterial"), ("portal venous CT", "portalvenous ct"),
-    ("CT with", "ct post"), ("CT w/", "ct post"), ("CT abdomen W", "ct abdomen post"), ("T1 W", "t1 w"),
+    ("CT with", "ct contrast"), ("CT w/", "ct contrast"), ("CT abdomen W", "ct abdomen contrast"), ("T1 W", "t1 w"),
     ("MR T2 W", "mr t2 w"), ("with", "with"), ("CT with FS", "ct with fs"), ("full-dose CT", "fulldose ct"),
     ("CT 0-1", "ct span0to1"), ("4D flow", "4dflow"), ("phase-contrast microscopy", "phase contrast microscopy"),
 ])  # fmt: skip

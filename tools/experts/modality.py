@@ -16,7 +16,8 @@ from common.card import ModelCard, save_weights
 from common.data.datasets.datalist import Collection, read_collection
 from common.data.datasets.dataset import Dataset
 from common.data.intensity.modality import intensities
-from common.data.survey import merged, survey
+from common.data.survey import survey
+from common.data.survey_union import merged
 from common.errors import DataError, WeightError
 from common.experts.sources import hash_files
 from common.labels import LabelSpace, union

@@ -13,6 +13,7 @@ from ...errors import DataError, LabelError, few
 from ...labels import LabelSpace
 from ...modalities import meanings, same
 from ...name_words import meant_together, plain
+from ...synonyms import says_same
 from .datalist import Collection
 from .dataset import Dataset
 
@@ -101,6 +102,7 @@ def name_doubts(datasets: Sequence[Dataset]) -> list[Doubt]:
         hint = f"if they differ: {_renaming(shared[name][-1], name, '<organ> ' + name)} in collection.json"
         found.append(Doubt("warning", tuple(shared[name]), f"{name!r} is taken for one structure in these tasks", hint))
     found += [*_unknown_modalities(datasets), *_swapped_channels(datasets), *_other_kinds(datasets)]
+    found += _other_channels(datasets)
     alike: dict[str, list[str]] = {}
     for name in owners:
         alike.setdefault(_key(name), []).append(name)
@@ -125,6 +127,20 @@ def _unknown_modalities(datasets: Sequence[Dataset]) -> list[Doubt]:
         hint = f'say what they are: "tasks": {entry} in collection.json, likewise for the others'
         found.append(Doubt("warning", tuple(tasks), f"{name!r} tells no modality: these tasks are taken for one", hint))
     return found
+
+
+def _other_channels(datasets: Sequence[Dataset]) -> Iterator[Doubt]:
+    """Tasks of one modality whose channels say something else: a network takes them for one."""
+    first: dict[str, Dataset] = {}
+    for dataset in datasets:
+        for name in dict.fromkeys(map(dataset.modality_of, dataset.cases())):
+            one = first.setdefault(name, dataset)
+            pairs = zip(meant_together(one.channels), meant_together(dataset.channels), strict=False)
+            if len(one.channels) != len(dataset.channels) or not all(says_same(*pair) for pair in pairs):
+                got = f"{name!r} is {', '.join(one.channels)} in one task, {', '.join(dataset.channels)} in the other"
+                entry = json.dumps({dataset.name: {"modality": " + ".join(dataset.channels)}}, ensure_ascii=False)
+                hint = f'if they differ: "tasks": {entry} in collection.json'
+                yield Doubt("warning", (one.name, dataset.name), got, hint)
 
 
 def _swapped_channels(datasets: Sequence[Dataset]) -> Iterator[Doubt]:

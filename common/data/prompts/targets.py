@@ -152,7 +152,8 @@ class KeepTargetsd(Transform):
         modality: str | None = None,
     ) -> None:
         if modality and contract is not None:
-            contract.fit(None, modality, where="modality")
+            for note in contract.fit(None, modality, where="modality").notes:
+                logger.warning(note)
         self.contract, self.modality = contract, modality
         self.targets, self.structures = targets, tuple(structures)
         self.keys, self.annotated = (key,) if isinstance(key, str) else tuple(key), annotated

@@ -64,7 +64,8 @@ class DescribeCased(Transform):
     ) -> None:
         collection = read_collection(dataset_dir)
         if modality and contract is not None:
-            contract.fit(None, modality, where="modality")
+            for note in contract.fit(None, modality, where="modality").notes:
+                logger.warning(note)
         self.modality = modality
         self.modalities = tuple(collection.modalities if modalities is None else modalities)
         self.any_modality = modalities is None

@@ -78,8 +78,11 @@ def test_names_of_another_data_set_are_told(tmp_path: Path, caplog: pytest.LogCa
     assert not caplog.text
 
 
-def test_a_plain_folder_is_compared_by_its_modality(tmp_path: Path) -> None:
+def test_a_plain_folder_is_compared_by_its_modality(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    check_start(card("CT"), "w.pt", tmp_path, modalities=["CT scan"])
+    assert not caplog.text
     check_start(card("CT"), "w.pt", tmp_path, modalities=["CTA"])
+    assert "CTA is taken for CT" in caplog.text
     with pytest.raises(DataError, match="not what the model was trained on"):
         check_start(card("CT"), "w.pt", tmp_path, modalities=["T1"])
 

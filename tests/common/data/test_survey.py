@@ -16,7 +16,8 @@ from common.contract import OVERRIDE, Contract
 from common.data import survey as module
 from common.data.datasets.convert import split_dataset
 from common.data.datasets.datalist import read_collection
-from common.data.survey import merged, survey
+from common.data.survey import survey
+from common.data.survey_union import merged
 from common.engine.run.settings import model_card
 from common.errors import DataError
 from common.labels import LabelSpace
@@ -167,3 +168,28 @@ def test_what_no_label_map_of_a_modality_has_was_not_taught(
     assert survey(tmp_path, folder=run)["taught"]["MRI"] == ["spleen", "bladder"]  # not what was kept
     (tmp_path / "d_l.nii.gz").write_bytes(b"no scan")
     assert survey(tmp_path)["taught"]["MRI"] == ["spleen", "bladder"]
+
+
+def test_what_was_taught_on_which_channels_of_one_modality(tmp_path: Path) -> None:
+    for name, channel, structure in (
+        ("chaos", "T1", "liver"),
+        ("more", "T1w", "spleen"),
+        ("promise", "T2", "prostate"),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        nib.save(nib.Nifti1Image(np.full((4, 4, 4), len(name), np.float32), np.eye(4)), folder / "a.nii.gz")
+        nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), folder / "l.nii.gz")
+        case = {"image": "a.nii.gz", "label": "l.nii.gz", "id": name}
+        content = {"name": name, "modality": [channel], "labels": {"background": 0, structure: 1}, "training": [case],
+                   "validation": [{**case, "id": "v", "subject": "v"}]}  # fmt: skip
+        (folder / "dataset.json").write_text(json.dumps(content))
+    tasks = {name: {"modality": "MR"} for name in ("chaos", "more", "promise")}
+    (tmp_path / "collection.json").write_text(json.dumps({"datasets": list(tasks), "tasks": tasks}))
+    found = survey(tmp_path)
+    assert found["modalities"]["MR"]["taught"] == [{"channels": ["T1"], "structures": ["liver", "spleen"]},
+                                                   {"channels": ["T2"], "structures": ["prostate"]}]  # fmt: skip
+    card = ModelCard(LabelSpace(("liver", "spleen", "prostate")), ("T1 | T2",), extra={"contract": found})
+    notes = Contract.of_card(ModelCard.from_json(card.to_json())).fit(("T1",), "MR").notes
+    assert any("nobody taught prostate on T1" in note for note in notes)
+    assert "taught" not in survey(tmp_path / "chaos")["modalities"]["T1"]

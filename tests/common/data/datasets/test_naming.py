@@ -112,6 +112,20 @@ def test_channels_in_another_order_unite_no_tasks(make_dataset: Any, tmp_path: P
     assert check_names(read_collection(tmp_path)) == []
 
 
+@pytest.mark.parametrize(("one", "other", "told"), [
+    ("T1", "T2", True), ("T1", "T1w", False), ("T2 MR", "T2", False), ("CT", "CT", False), ("T1", "T1 MPRAGE", True),
+])  # fmt: skip
+def test_one_modality_of_other_channels_is_told(
+    make_dataset: Any, tmp_path: Path, one: str, other: str, told: bool
+) -> None:
+    for name, channel, structure in (("a", one, "liver"), ("b", other, "spleen")):
+        make_dataset(name, modality={"0": channel}, labels={"background": 0, structure: 1})
+    tasks = {name: {"modality": "CT" if one == "CT" else "MR"} for name in ("a", "b")}
+    (tmp_path / "collection.json").write_text(json.dumps({"datasets": ["a", "b"], "tasks": tasks}))
+    said = check_names(read_collection(tmp_path))
+    assert [f"'MR' is {one} in one task, {other} in the other" in s for s in said] == [True] * told
+
+
 @pytest.mark.parametrize(("channels", "modality", "refused"), [
     ("T2 MR", "CT", True), ("CT", "PET", True), ("CT", "CTA", False), ("T2 MR", "MR", False), ("image", "CT", False),
     ("RGB", "US", False), ("CT", "scanner A", False),

@@ -136,3 +136,11 @@ def test_a_prompted_structure_that_was_never_taught_is_told(caplog: pytest.LogCa
     assert "liver" in told(known, "liver", default="CT", modality="T2 MR")[0]  # the case's own word
     assert "on CT or T2 MR" in told(known, "foot", notes=["first"])[1]
     assert told(Contract(), "foot") == [] == told(known, default="CT")
+
+
+def test_a_modality_that_is_taken_for_the_models_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    contract = Contract(("CT",), {"CT": {"channels": ["CT"]}}, {"CT": ("liver",)})
+    KeepTargetsd("all", ["liver"], contract=contract, modality="CT scan")
+    assert not caplog.text
+    KeepTargetsd("all", ["liver"], contract=contract, modality="CTA")
+    assert "CTA is taken for CT" in caplog.text

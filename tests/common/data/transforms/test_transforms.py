@@ -8,6 +8,7 @@ import torch
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import Compose, CropForegroundd, DivisiblePadd, EnsureChannelFirstd, LoadImaged, Orientationd
 
+from common.contract import Contract
 from common.data.datasets.datalist import items
 from common.data.datasets.dataset_json import case_name
 from common.data.intensity.volume import NormalizePercentiled, VolumeStatsd
@@ -104,6 +105,13 @@ class TestDescribeCased:
         assert strict({"image": "a.nii", "task": "ct", "modality": "PET"})["modality_id"] == 1
         with pytest.raises(DataError, match=r"none of the network's"):
             strict({"image": "a.nii", "task": "ct", "modality": names[0]})
+
+    def test_a_modality_that_is_taken_for_the_models_is_told(self, make_dataset, caplog):
+        contract = Contract(("CT",), {"CT": {"channels": ["CT"]}}, {"CT": ("liver",)})
+        DescribeCased(make_dataset(), contract=contract, modality="CT scan")
+        assert not caplog.text
+        DescribeCased(make_dataset(), contract=contract, modality="CTA")
+        assert "CTA is taken for CT" in caplog.text
 
     def test_default_of_one_task_and_union_values(self, make_dataset):
         result = DescribeCased(make_dataset())({"image": "/x/a b_0000.nii.gz"})
