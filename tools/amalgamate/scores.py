@@ -81,7 +81,7 @@ def scores(work: Work) -> dict[str, Any]:
 
 
 def _prediction(folder: Path, entry: Mapping[str, Any]) -> Path:
-    return folder / "predictions" / entry["task"] / f"{entry['case']}.nii.gz"
+    return folder / "predictions" / str(entry["task"]) / f"{entry['case']}.nii.gz"
 
 
 def _told(entry: Mapping[str, Any]) -> dict[str, Any]:

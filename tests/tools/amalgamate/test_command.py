@@ -12,6 +12,7 @@ from tests.nnunet_folders import write_folder
 from tests.tools.amalgamate.made import expert, write_scans
 from tools.__main__ import main
 from tools.amalgamate.command import STEPS, amalgamate, by_itself
+from tools.amalgamate.described import Told
 from tools.amalgamate.gather import gather
 from tools.amalgamate.given import Folder
 from tools.amalgamate.prepare import prepare, started
@@ -44,7 +45,7 @@ def test_the_first_part_describes_lists_and_says(tmp_path: Path, capsys: pytest.
     experts = [write_folder(tmp_path / "r", f"Dataset00{i}_x", channel_names=("CT",),
                             labels=labels if i else {"background": 0, "Liver": 1}) for i in range(2)]  # fmt: skip
     scans = {"ct": str(write_scans(tmp_path / "scans", 4))}
-    work = prepare(experts, scans, "", tmp_path / "out", orientation="RAS", wanted={"preset": "smoke"})
+    work = prepare(experts, scans, "", tmp_path / "out", told=Told("RAS"), wanted={"preset": "smoke"})
     told = capsys.readouterr()
     assert "What the student will be taught" in told.out and "? of" in told.out
     assert "'Liver' and 'liver' are taken for two structures" in told.err

@@ -77,5 +77,9 @@ def test_one_structure_in_two_spellings_is_doubted(collection: Collection) -> No
     assert doubts([CT, BONES], collection) == []
     (one,) = doubts([CT, expert("e", "Liver")], collection)
     assert one.got == "'liver' and 'Liver' are taken for two structures"
+    assert one.hint.startswith("if they are one, call it otherwise in e")
+    assert one.hint.endswith("experts describe nowhere expert.json --external True --map Liver=liver")
+    (general,) = doubts([expert("f", "cyst"), expert("g", "cyst")], collection)
+    assert general.hint.startswith("if they are not one, ") and "--map 'cyst=<its name>'" in general.hint
     (other,) = doubts([expert("f", "label 1"), expert("g", "label 1")], collection)
     assert other.severity == "error"
