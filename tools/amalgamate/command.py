@@ -19,6 +19,7 @@ from ..chain.text import plan_text
 from ..data import read_structures
 from ..terminal import console, say
 from .answers import answers
+from .contradictions import contradicted
 from .described import Told
 from .forecast import forecast, forecast_lines
 from .lessons import lessons, lessons_table, unlearnt
@@ -152,9 +153,10 @@ def _say_forecast(work: Work) -> None:
 
 def _say_seen(work: Work) -> None:
     """What was seen, and warnings, before anything is trained."""
-    found = lessons(work.specs, work.collection, work.result("answers")["seen"], work.wanted.labels_used)
+    asked = work.result("answers")
+    found = lessons(work.specs, work.collection, asked["seen"], work.wanted.labels_used)
     console().print(lessons_table(found))
-    for line in unlearnt(found):
+    for line in (*unlearnt(found), *contradicted(asked.get("contradictions", ()))):
         say(f"warning: {line}", error=True)
 
 

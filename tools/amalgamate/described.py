@@ -73,7 +73,18 @@ def read_experts(paths: Sequence[str | Path], *, trust: bool = False, told: Told
                           hint=describe_hint("FOLDER", "", "...") + " says it of one expert")  # fmt: skip
     silent = [p for p in bare if told.profile is not None or not known_orientation(p)]
     specs = [spec for p in places for spec in _read(p, trust, told, asked=p in silent or not silent)]
+    _check_different(specs)
     return list(_named(specs))
+
+
+def _check_different(specs: Sequence[ExpertSpec]) -> None:
+    """Refuse one model under two paths: its word would count twice."""
+    owners: dict[tuple[object, ...], ExpertSpec] = {}
+    for spec in specs:
+        first = owners.setdefault((spec.sha256 or spec.path, spec.folds), spec)
+        if first is not spec:
+            raise ConfigError("an expert is given twice: these are the same files", where=spec.path, got=first.path,
+                              expected="each once", hint="leave one of them out")  # fmt: skip
 
 
 def _place(path: Path) -> Path:

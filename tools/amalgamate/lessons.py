@@ -16,7 +16,18 @@ from common.errors import DataError, ExpertError, few
 from common.experts.fit import check_expert, reads
 from common.experts.spec import ExpertSpec, describe_hint
 
-__all__ = ["HARDLY", "LABELS", "Lesson", "check_taught", "doubts", "lessons", "lessons_table", "unlearnt", "unread"]
+__all__ = [
+    "HARDLY",
+    "LABELS",
+    "Lesson",
+    "check_taught",
+    "doubts",
+    "idle",
+    "lessons",
+    "lessons_table",
+    "unlearnt",
+    "unread",
+]
 
 HARDLY = 3  # a structure that is seen in fewer scans is hardly learnt
 
@@ -133,6 +144,21 @@ def unlearnt(found: Sequence[Lesson]) -> list[str]:
             said.append(f"{name}: in 0 of {scans} scans, the student will not learn it")
         elif seen < HARDLY and seen < scans:
             said.append(f"{name}: in {seen} of {scans} scans, the student will hardly learn it")
+    return said
+
+
+def idle(specs: Sequence[ExpertSpec], collection: Collection) -> list[str]:
+    """Sentences about experts all of whose structures others know too, on every task that they read."""
+    read = {s.name: {d.name for d in collection.datasets if not unread(s, d)} for s in specs}
+    said = []
+    for spec in specs:
+        own = [(task, name) for task in sorted(read[spec.name]) for name in spec.labels.names]
+        known = [s for s in reversed(specs) if s.name != spec.name]
+        others = {(task, n): s.name for s in known for task in read[s.name] for n in s.labels.names}
+        if own and all(pair in others for pair in own):
+            who = ", ".join(s.name for s in specs if s.name in {others[pair] for pair in own})
+            said.append(f"{spec.name} knows nothing that others do not know of the same scans ({who}): it is a second "
+                        "opinion only; without it the answers take less time")  # fmt: skip
     return said
 
 

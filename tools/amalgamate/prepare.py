@@ -15,7 +15,7 @@ from ..terminal import console, say
 from .described import Told, read_experts
 from .gather import gather
 from .given import Given, folders
-from .lessons import check_taught, doubts, lessons, lessons_table, unread
+from .lessons import check_taught, doubts, idle, lessons, lessons_table, unread
 from .work import Wanted, Work
 
 __all__ = ["prepare", "started"]
@@ -66,6 +66,8 @@ def prepare(
     found = lessons(specs, collection, labels_used=chosen.labels_used)
     check_taught(found, collection)
     console().print(lessons_table(found))
+    for line in idle(specs, collection):
+        say(line, error=True)
     write_manifest(out / "experts.json", specs)
     for number, spec in enumerate(specs):
         write_manifest(out / "experts" / f"{number}.json", [spec])

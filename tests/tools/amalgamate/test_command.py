@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import ConfigError
+from common.errors import ConfigError, ExpertError
 from tests.nnunet_folders import write_folder
 from tests.tools.amalgamate.made import expert, write_scans
 from tools.__main__ import main
@@ -53,6 +53,21 @@ def test_the_first_part_describes_lists_and_says(tmp_path: Path, capsys: pytest.
     assert [s.name for s in work.specs] == ["Dataset000_x", "Dataset001_x"]
     assert work.description("Dataset001_x").is_file()
     assert work.collection.labels.names == ("Liver", "liver", "spleen", "rib")
+
+
+def test_an_expert_for_no_scan_and_one_for_no_structure_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ct, second, pet = (str(write_folder(tmp_path / "r", f"Dataset00{i}_x", channel_names=(channel,), seed=i))
+                       for i, channel in enumerate(("CT", "CT", "PET")))  # fmt: skip
+    given = {"ct": str(write_scans(tmp_path / "scans", 3))}, "", tmp_path / "out"
+    with pytest.raises(ExpertError, match="the expert reads none of the scans") as error:
+        prepare([ct, pet], *given, wanted={})
+    assert "Dataset002_x" in str(error.value) and "it reads PET, they are CT" in str(error.value)
+    capsys.readouterr()
+    prepare([ct, second], *given, wanted={})
+    told = " ".join(capsys.readouterr().err.split())
+    assert "Dataset001_x knows nothing that others do not know of the same scans (Dataset000_x)" in told
 
 
 def test_the_student_starts_from_who_reads_most(tmp_path: Path) -> None:

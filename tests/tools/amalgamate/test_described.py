@@ -128,6 +128,9 @@ def test_what_is_no_expert_is_refused(tmp_path: Path) -> None:
     folder = write_folder(tmp_path)
     with pytest.raises(ConfigError, match="given twice"):
         read_experts([folder, folder])
+    shutil.copytree(folder, tmp_path / "copy" / "Dataset900_tiny" / folder.name)
+    with pytest.raises(ConfigError, match="given twice: these are the same files"):
+        read_experts([folder, tmp_path / "copy" / "Dataset900_tiny"])
     spec = describe_expert(folder, name="mine", task="ct")
     (tmp_path / "expert.json").write_text(json.dumps({**spec.to_dict(), "sha256": "0" * 64}))
     with pytest.raises(ExpertError, match="changed since they were recorded"):

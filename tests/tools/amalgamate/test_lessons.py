@@ -12,7 +12,7 @@ from tests.tools.amalgamate.made import expert, write_scans
 from tests.tools.empty_dataset import empty_dataset
 from tools.amalgamate.gather import gather
 from tools.amalgamate.given import Folder
-from tools.amalgamate.lessons import LABELS, check_taught, doubts, lessons, lessons_table, unlearnt, unread
+from tools.amalgamate.lessons import LABELS, check_taught, doubts, idle, lessons, lessons_table, unlearnt, unread
 
 CT = expert("a", "liver", "femur")
 BONES = expert("c", "femur", "rib")
@@ -53,6 +53,16 @@ def test_an_expert_without_scans_and_scans_without_expert_are_refused(collection
         check_taught(lessons([CT, MR, expert("d", "liver", channels=("PET",))], collection), collection)
     with pytest.raises(DataError, match="nobody teaches about these scans"):
         check_taught(lessons([CT], collection), collection)
+
+
+def test_who_knows_nothing_that_others_do_not_is_named(collection: Collection) -> None:
+    assert idle([CT, BONES, MR], collection) == []
+    said, other = idle([CT, BONES, MR, expert("d", "rib", "femur")], collection)
+    assert said.startswith("c knows nothing that others do not know of the same scans (a, d)")
+    assert other.startswith("d ") and "(a, c)" in other
+    parts = idle([CT, BONES, MR, expert("d", "rib", "liver")], collection)
+    assert [line.split()[0] for line in parts] == ["a", "c", "d"] and "(a, c)" in parts[2]
+    assert idle([CT, expert("e", "liver", "femur", channels=("MR",))], collection) == [], "of other scans"
 
 
 def test_labels_teach_without_an_expert(tmp_path: Path) -> None:
