@@ -86,7 +86,7 @@ def amalgamate(
         seed: of the training.
         train: further knobs of the training, ``"--max_steps 500"``.
         dry_run: end with what it will teach and take: nothing is trained, no more than a scan per expert asked.
-        only: do this one step of an amalgamation that was started: ``answers`` on further machines, ``scores`` again.
+        only: do this one step of an amalgamation that was started, such as ``answers`` on further machines.
 
     Returns:
         what came out, and where it is.
