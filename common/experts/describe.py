@@ -21,7 +21,7 @@ from .profile import HomeProfile
 from .sources import Opened, bundle_metadata, open_source
 from .spec import ExpertSpec
 
-__all__ = ["describe_expert", "kind_of"]
+__all__ = ["describe_expert", "kind_of", "known_orientation"]
 
 _PICTURES = "NaturalImage2D"
 _AS_FILES = "leave --channels or --labels out, or give what the files say; correct the files where they are wrong"
@@ -103,17 +103,33 @@ def describe_expert(
     return replace(spec, sha256=hash_expert(spec))
 
 
+def known_orientation(folder: Path, profile: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """``{who says it: axis codes}`` of an nnU-Net's training scans, as far as its files or its home tell.
+
+    Args:
+        folder: results folder.
+        profile: of its home, in plain JSON.
+    """
+    reader = _reader(folder)
+    home = None if profile is None else HomeProfile.from_dict(profile, where=folder).orientation
+    known = {"its home profile": home, f"nnU-Net's {reader!a}": "RAS" if "WithReorient" in reader else None}
+    return {whose: codes for whose, codes in known.items() if codes is not None}
+
+
+def _reader(folder: Path) -> str:
+    return str(read_json(folder / "plans.json").get("image_reader_writer", ""))
+
+
 def _orientation(folder: Path, told: Mapping[str, Any]) -> str | None:
     """The axes that an nnU-Net learned on: its reader's, its home's, or those that somebody tells."""
-    reader, given = str(read_json(folder / "plans.json").get("image_reader_writer", "")), told.get("orientation")
-    home = None if told.get("profile") is None else HomeProfile.from_dict(told["profile"], where=folder).orientation
-    known = {"its home profile": home, f"nnU-Net's {reader!a}": "RAS" if "WithReorient" in reader else None}
+    reader, given = _reader(folder), told.get("orientation")
+    known = known_orientation(folder, told.get("profile"))
     for whose, codes in known.items():
-        if codes is not None and given not in (None, codes):
+        if given not in (None, codes):
             raise ExpertError("scans were turned to another orientation before this expert saw them", where=folder,
                               got=shown_option("orientation", given), expected=f"{codes}, by {whose}",
                               hint="leave it out")  # fmt: skip
-    found = given or next((codes for codes in known.values() if codes is not None), None)
+    found = given or next(iter(known.values()), None)
     if found is None and _PICTURES not in reader:
         raise ExpertError(
             "nobody tells how this expert's training scans lay: nnU-Net's reader took the axes as the files have them",

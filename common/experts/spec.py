@@ -165,16 +165,18 @@ def train_hint(task: str) -> str:
     )
 
 
-def describe_hint(path: str | Path, task: str = "", more: str = "") -> str:
+def describe_hint(path: str | Path, task: str = "", more: str = "", *, out: str | Path = "expert.json") -> str:
     """The command that describes an expert.
 
     Args:
         path: its folder or file.
         task: whose expert it is; empty for one that belongs to none.
         more: further options.
+        out: the description.
     """
     whose = shown_option("task", task) if task else "--external True"
-    return " ".join(filter(None, ("python -m tools experts describe", shown_place(path), "expert.json", whose, more)))
+    words = "python -m tools experts describe", shown_place(path), shown_place(out), whose, more
+    return " ".join(filter(None, words))
 
 
 def read_manifest(path: str | Path) -> list[ExpertSpec]:

@@ -7,14 +7,12 @@ from typing import Any
 
 from common.data.store.place import folder_bytes
 
+from .contradictions import SEEN, contradictions
 from .lessons import LABELS
 from .training import DATA, opened
 from .work import Work
 
-__all__ = ["SEEN", "answers", "counted"]
-
-SEEN = 10
-"""Voxels of the student's grid in which a structure counts as seen in a scan."""
+__all__ = ["answers", "counted"]
 
 
 def answers(work: Work) -> dict[str, Any]:
@@ -26,10 +24,10 @@ def answers(work: Work) -> dict[str, Any]:
         work: the folder.
 
     Returns:
-        what :func:`counted` finds.
+        what :func:`counted` finds, and ``contradictions`` of experts.
     """
-    parser = opened(work, work.out / "student")
-    return counted(parser.get_parsed_content(DATA))
+    data = opened(work, work.out / "student").get_parsed_content(DATA)
+    return {**counted(data), "contradictions": [list(one) for one in contradictions(data)]}
 
 
 def counted(data: Any) -> dict[str, Any]:

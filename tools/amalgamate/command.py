@@ -19,6 +19,8 @@ from ..chain.text import plan_text
 from ..data import read_structures
 from ..terminal import console, say
 from .answers import answers
+from .contradictions import contradicted
+from .described import Told
 from .forecast import forecast, forecast_lines
 from .lessons import lessons, lessons_table, unlearnt
 from .page import write_page
@@ -43,6 +45,9 @@ def amalgamate(
     labels_used: str = "all",
     held_back: float = 0.2,
     orientation: str | None = None,
+    training_files: str | None = None,
+    folds: str | None = None,
+    profile: str | None = None,
     trust: bool = False,
     check: bool = True,
     pack: bool = True,
@@ -69,14 +74,19 @@ def amalgamate(
             nnU-Net that reads most kinds of scans, CT before others, and knows most structures.
         labels_used: ``all``, ``none``, or how many label maps of each task teach.
         held_back: share of each task's scans that is kept for scoring, where there is no test split.
-        orientation: how the training files of nnU-Nets that are described here lay, ``RAS`` or ``LPS``, for example.
+        orientation: how the training files of nnU-Nets lay whose own files do not tell: ``RAS`` or ``LPS``, for
+            example. This and the next three are of results folders; an ``expert.json`` says it of one expert.
+        training_files: look at these files: ``nnUNet_raw``, or the raw folder of one data set.
+        folds: folds of an nnU-Net that answer together: ``0,1,2,3,4``, or ``all``; the first alone when left out.
+        profile: the program that the nnU-Nets live in, such as ``totalsegmentator``, which asks them in its own way and
+            gives their structures its names.
         trust: open the code of MONAI bundles without asking.
         check: first ask each nnU-Net on one scan whether it is heard as at home.
         pack: write a self-contained bundle.
         seed: of the training.
         train: further knobs of the training, ``"--max_steps 500"``.
         dry_run: end with what it will teach and take: nothing is trained, no more than a scan per expert asked.
-        only: do this one step of an amalgamation that was started: ``answers`` on further machines, ``scores`` again.
+        only: do this one step of an amalgamation that was started, such as ``answers`` on further machines.
 
     Returns:
         what came out, and where it is.
@@ -85,9 +95,10 @@ def amalgamate(
         return by_itself(Path(out), only)
     wanted = {"preset": preset, "student": student, "labels_used": str(labels_used), "seed": seed,
               "train": typed_overrides(train)}  # fmt: skip
+    told = Told(orientation, training_files, folds, profile)
     with alone_in(Path(out)):
         work = prepare(experts, scans, labels, Path(out), structures=read_structures(structures), share=held_back,
-                       trust=trust, orientation=orientation, start_from=start_from, wanted=wanted)  # fmt: skip
+                       trust=trust, told=told, start_from=start_from, wanted=wanted)  # fmt: skip
         return _done(work, plan(work, check=check, pack=pack), dry_run)
 
 
@@ -142,9 +153,10 @@ def _say_forecast(work: Work) -> None:
 
 def _say_seen(work: Work) -> None:
     """What was seen, and warnings, before anything is trained."""
-    found = lessons(work.specs, work.collection, work.result("answers")["seen"], work.wanted.labels_used)
+    asked = work.result("answers")
+    found = lessons(work.specs, work.collection, asked["seen"], work.wanted.labels_used)
     console().print(lessons_table(found))
-    for line in unlearnt(found):
+    for line in (*unlearnt(found), *contradicted(asked.get("contradictions", ()))):
         say(f"warning: {line}", error=True)
 
 

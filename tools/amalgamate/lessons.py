@@ -14,9 +14,20 @@ from common.data.datasets.dataset import Dataset
 from common.data.datasets.naming import Doubt, name_doubts
 from common.errors import DataError, ExpertError, few
 from common.experts.fit import check_expert, reads
-from common.experts.spec import ExpertSpec
+from common.experts.spec import ExpertSpec, describe_hint
 
-__all__ = ["HARDLY", "LABELS", "Lesson", "check_taught", "doubts", "lessons", "lessons_table", "unlearnt", "unread"]
+__all__ = [
+    "HARDLY",
+    "LABELS",
+    "Lesson",
+    "check_taught",
+    "doubts",
+    "idle",
+    "lessons",
+    "lessons_table",
+    "unlearnt",
+    "unread",
+]
 
 HARDLY = 3  # a structure that is seen in fewer scans is hardly learnt
 
@@ -136,13 +147,42 @@ def unlearnt(found: Sequence[Lesson]) -> list[str]:
     return said
 
 
+def idle(specs: Sequence[ExpertSpec], collection: Collection) -> list[str]:
+    """Sentences about experts all of whose structures others know too, on every task that they read."""
+    read = {s.name: {d.name for d in collection.datasets if not unread(s, d)} for s in specs}
+    said = []
+    for spec in specs:
+        own = [(task, name) for task in sorted(read[spec.name]) for name in spec.labels.names]
+        known = [s for s in reversed(specs) if s.name != spec.name]
+        others = {(task, n): s.name for s in known for task in read[s.name] for n in s.labels.names}
+        if own and all(pair in others for pair in own):
+            who = ", ".join(s.name for s in specs if s.name in {others[pair] for pair in own})
+            said.append(f"{spec.name} knows nothing that others do not know of the same scans ({who}): it is a second "
+                        "opinion only; without it the answers take less time")  # fmt: skip
+    return said
+
+
 def doubts(specs: Sequence[ExpertSpec], collection: Collection) -> list[Doubt]:
-    """Names of structures that may not mean what uniting experts by names takes them to mean."""
+    """Names of structures that may not mean what uniting experts by names takes them to mean, with how to rename."""
     first = collection.datasets[0]
     empty = dict.fromkeys(first.splits, ())
     own = [replace(first, name=s.name, channels=first.channels, modality="", labels=s.labels, splits=empty)
            for s in specs]  # fmt: skip
-    return [d for d in name_doubts(own) if "taken for" in d.got or d.severity == "error"]
+    found = [d for d in name_doubts(own) if "taken for" in d.got or d.severity == "error"]
+    return [d._replace(hint=_renaming(d, specs)) for d in found]
+
+
+def _renaming(doubt: Doubt, specs: Sequence[ExpertSpec]) -> str:
+    """The command that describes one of the experts with another name; the doubt's text begins with the names."""
+    meant = list(dict.fromkeys(n for s in specs for n in s.labels.names if repr(n) in doubt.got))
+    owner = next((s for s in reversed(specs) if s.name in doubt.tasks and set(meant) & set(s.labels.names)), None)
+    if owner is None:
+        return doubt.hint
+    old = next(n for n in reversed(meant) if n in owner.labels.names)
+    other = next((n for n in meant if n != old), "<its name>")
+    line = describe_hint(owner.path, "", shown_option("map", f"{old}={other}"))
+    why = "if they are one" if len(meant) > 1 else "if they are not one"
+    return f"{why}, call it otherwise in {owner.name}, and give the file in its place: {line}"
 
 
 def lessons_table(found: Sequence[Lesson]) -> Table:

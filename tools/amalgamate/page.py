@@ -18,6 +18,7 @@ from ..report.page import duration, facts
 from ..report.page import step as row_of
 from ..report.viewer import viewer
 from ..run_files import inside
+from .contradictions import contradicted
 from .lesson_map import lesson_map
 from .lessons import LABELS, Lesson, lessons, unlearnt
 from .verdict import AGREES, AS_GOOD, FOUND, GO, KEEP, UNSEEN, Pass, Verdict, passes, rows_from, verdicts
@@ -55,8 +56,8 @@ def write_page(work: Work, record: Record) -> Path:
 
 def render(work: Work, chain: dict[str, Any]) -> str:
     """The whole HTML document."""
-    scores, seen = work.result("scores"), work.result("answers")
-    taught = lessons(work.specs, work.collection, seen["seen"], work.wanted.labels_used)
+    scores, asked = work.result("scores"), work.result("answers")
+    taught = lessons(work.specs, work.collection, asked["seen"], work.wanted.labels_used)
     found = verdicts(rows_from(scores["rows"]))
     colours = {name: f"run{1 + i % 15}" for i, name in enumerate([s.name for s in work.specs])} | {LABELS: "run0"}
     volumes = {"cases": scores["viewer"], "labels": [
@@ -64,7 +65,11 @@ def render(work: Work, chain: dict[str, Any]) -> str:
     sections = {
         "overview": _overview(work, found, scores["cost"], chain),
         "passes": _passes(found, colours) if found else None,
-        "lessons": {"notices": unlearnt(taught), "picture": lesson_map(taught, colours), "table": _taught(taught)},
+        "lessons": {
+            "notices": [*unlearnt(taught), *contradicted(asked.get("contradictions", ()))],
+            "picture": lesson_map(taught, colours),
+            "table": _taught(taught),
+        },
         "disputes": _disputes(scores["disputed"]),
         "pictures": _pictures(work, scores["pictures"]),
         "viewer": viewer(volumes),

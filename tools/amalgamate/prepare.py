@@ -12,9 +12,10 @@ from common.experts.spec import ExpertSpec, write_manifest
 from common.modalities import is_ct
 
 from ..terminal import console, say
+from .described import Told, read_experts
 from .gather import gather
-from .given import Given, folders, read_experts
-from .lessons import check_taught, doubts, lessons, lessons_table, unread
+from .given import Given, folders
+from .lessons import check_taught, doubts, idle, lessons, lessons_table, unread
 from .work import Wanted, Work
 
 __all__ = ["prepare", "started"]
@@ -30,7 +31,7 @@ def prepare(
     structures: Mapping[str, int] | None = None,
     share: float = 0.2,
     trust: bool = False,
-    orientation: str | None = None,
+    told: Told | None = None,
     start_from: str = "auto",
 ) -> Work:
     """Describe the experts, list the scans and say what will be taught.
@@ -44,7 +45,7 @@ def prepare(
         structures: values of the label maps by name.
         share: of scans held back.
         trust: as of :func:`amalgamate`.
-        orientation: also.
+        told: what a user says of results folders.
         start_from: also.
 
     Raises:
@@ -56,15 +57,17 @@ def prepare(
         raise ConfigError("no scans are given", where="--scans", expected="ct=FOLDER, for example")
     chosen = Wanted(**wanted)
     given = folders(scans, "scans"), folders(labels, "labels") if labels else []
-    specs = read_experts(experts, trust=trust, orientation=orientation)
+    specs = read_experts(experts, trust=trust, told=told)
     collection = gather(*given, specs, out / "collection", structures=structures, share=share)
     for doubt in doubts(specs, collection):
         if doubt.severity == "error":
-            raise DataError(doubt.problem, where=", ".join(doubt.tasks), got=doubt.got)
-        say(f"{', '.join(doubt.tasks)}: {doubt.got}; if they are one, describe the expert with --map", error=True)
+            raise DataError(doubt.problem, where=", ".join(doubt.tasks), got=doubt.got, hint=doubt.hint)
+        say(f"{', '.join(doubt.tasks)}: {doubt.got}; {doubt.hint}", error=True)
     found = lessons(specs, collection, labels_used=chosen.labels_used)
     check_taught(found, collection)
     console().print(lessons_table(found))
+    for line in idle(specs, collection):
+        say(line, error=True)
     write_manifest(out / "experts.json", specs)
     for number, spec in enumerate(specs):
         write_manifest(out / "experts" / f"{number}.json", [spec])

@@ -10,7 +10,8 @@ import torch
 
 from common.labels import LabelSpace
 from tests.tools.amalgamate.made import expert
-from tools.amalgamate.answers import SEEN, counted
+from tools.amalgamate.answers import counted
+from tools.amalgamate.contradictions import SEEN
 from tools.amalgamate.lessons import LABELS
 
 

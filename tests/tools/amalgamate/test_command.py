@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import ConfigError
+from common.errors import ConfigError, ExpertError
 from tests.nnunet_folders import write_folder
 from tests.tools.amalgamate.made import expert, write_scans
 from tools.__main__ import main
 from tools.amalgamate.command import STEPS, amalgamate, by_itself
+from tools.amalgamate.described import Told
 from tools.amalgamate.gather import gather
 from tools.amalgamate.given import Folder
 from tools.amalgamate.prepare import prepare, started
@@ -44,7 +45,7 @@ def test_the_first_part_describes_lists_and_says(tmp_path: Path, capsys: pytest.
     experts = [write_folder(tmp_path / "r", f"Dataset00{i}_x", channel_names=("CT",),
                             labels=labels if i else {"background": 0, "Liver": 1}) for i in range(2)]  # fmt: skip
     scans = {"ct": str(write_scans(tmp_path / "scans", 4))}
-    work = prepare(experts, scans, "", tmp_path / "out", orientation="RAS", wanted={"preset": "smoke"})
+    work = prepare(experts, scans, "", tmp_path / "out", told=Told("RAS"), wanted={"preset": "smoke"})
     told = capsys.readouterr()
     assert "What the student will be taught" in told.out and "? of" in told.out
     assert "'Liver' and 'liver' are taken for two structures" in told.err
@@ -52,6 +53,21 @@ def test_the_first_part_describes_lists_and_says(tmp_path: Path, capsys: pytest.
     assert [s.name for s in work.specs] == ["Dataset000_x", "Dataset001_x"]
     assert work.description("Dataset001_x").is_file()
     assert work.collection.labels.names == ("Liver", "liver", "spleen", "rib")
+
+
+def test_an_expert_for_no_scan_and_one_for_no_structure_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ct, second, pet = (str(write_folder(tmp_path / "r", f"Dataset00{i}_x", channel_names=(channel,), seed=i))
+                       for i, channel in enumerate(("CT", "CT", "PET")))  # fmt: skip
+    given = {"ct": str(write_scans(tmp_path / "scans", 3))}, "", tmp_path / "out"
+    with pytest.raises(ExpertError, match="the expert reads none of the scans") as error:
+        prepare([ct, pet], *given, wanted={})
+    assert "Dataset002_x" in str(error.value) and "it reads PET, they are CT" in str(error.value)
+    capsys.readouterr()
+    prepare([ct, second], *given, wanted={})
+    told = " ".join(capsys.readouterr().err.split())
+    assert "Dataset001_x knows nothing that others do not know of the same scans (Dataset000_x)" in told
 
 
 def test_the_student_starts_from_who_reads_most(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from common.card import save_weights
 from common.data.store import entry
-from common.errors import ConfigError
+from common.errors import ConfigError, ExpertError, cause_of
 from common.experts.answers.ask import AskExpertd
 from tests.nnunet_folders import write_folder
 from tests.tools.amalgamate.made import write_scans
@@ -121,6 +121,17 @@ def test_within_the_answers(given: tuple[list[str], dict[str, Any]], tmp_path: P
     assert found["answers"] == 6 and found["scans"] == {"ct": 3}
     assert run(1, 0) == 0, "nobody is asked again"
     assert json.loads(result.read_text()) == found
+
+
+def test_an_expert_that_changed_meanwhile_is_not_asked(given: tuple[list[str], dict[str, Any]], tmp_path: Path) -> None:
+    experts, options = given
+    work = prepare(experts, options["scans"], "", tmp_path / "out", wanted={"preset": "smoke"})
+    file = Path(experts[1]) / "fold_0" / "checkpoint_final.pth"
+    torch.save({**torch.load(file, weights_only=False), "current_epoch": 7}, file)
+    with pytest.raises(RuntimeError) as error:  # MONAI's, of the configuration's part
+        answers(work)
+    why = cause_of(error.value, ExpertError)
+    assert why is not None and "changed since they were recorded" in why.problem and "Dataset001_x" in str(why.where)
 
 
 def test_a_forecast_measures_again_what_was_answered(

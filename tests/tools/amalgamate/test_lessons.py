@@ -12,7 +12,7 @@ from tests.tools.amalgamate.made import expert, write_scans
 from tests.tools.empty_dataset import empty_dataset
 from tools.amalgamate.gather import gather
 from tools.amalgamate.given import Folder
-from tools.amalgamate.lessons import LABELS, check_taught, doubts, lessons, lessons_table, unlearnt, unread
+from tools.amalgamate.lessons import LABELS, check_taught, doubts, idle, lessons, lessons_table, unlearnt, unread
 
 CT = expert("a", "liver", "femur")
 BONES = expert("c", "femur", "rib")
@@ -55,6 +55,16 @@ def test_an_expert_without_scans_and_scans_without_expert_are_refused(collection
         check_taught(lessons([CT], collection), collection)
 
 
+def test_who_knows_nothing_that_others_do_not_is_named(collection: Collection) -> None:
+    assert idle([CT, BONES, MR], collection) == []
+    said, other = idle([CT, BONES, MR, expert("d", "rib", "femur")], collection)
+    assert said.startswith("c knows nothing that others do not know of the same scans (a, d)")
+    assert other.startswith("d ") and "(a, c)" in other
+    parts = idle([CT, BONES, MR, expert("d", "rib", "liver")], collection)
+    assert [line.split()[0] for line in parts] == ["a", "c", "d"] and "(a, c)" in parts[2]
+    assert idle([CT, expert("e", "liver", "femur", channels=("MR",))], collection) == [], "of other scans"
+
+
 def test_labels_teach_without_an_expert(tmp_path: Path) -> None:
     empty_dataset(tmp_path / "one", {"liver": 1})
     data = read_collection(tmp_path / "one")
@@ -77,5 +87,9 @@ def test_one_structure_in_two_spellings_is_doubted(collection: Collection) -> No
     assert doubts([CT, BONES], collection) == []
     (one,) = doubts([CT, expert("e", "Liver")], collection)
     assert one.got == "'liver' and 'Liver' are taken for two structures"
+    assert one.hint.startswith("if they are one, call it otherwise in e")
+    assert one.hint.endswith("experts describe nowhere expert.json --external True --map Liver=liver")
+    (general,) = doubts([expert("f", "cyst"), expert("g", "cyst")], collection)
+    assert general.hint.startswith("if they are not one, ") and "--map 'cyst=<its name>'" in general.hint
     (other,) = doubts([expert("f", "label 1"), expert("g", "label 1")], collection)
     assert other.severity == "error"

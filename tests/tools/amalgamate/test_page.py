@@ -45,7 +45,8 @@ def work(tmp_path: Path) -> Work:
     scores = {"rows": ROWS, "cost": {"": 2.0, "a": 6.0, "b&c": 10.0}, "scans": {"ct": 2}, "viewer": [],
               "disputed": [["a", "liver", "b&c", "femur <b>", 1234]], "structures": ["liver"],
               "pictures": [{"task": "ct", "case": "<i>", "file": "none.png"}]}  # fmt: skip
-    for step, found in (("answers", {"seen": seen}), ("scores", scores)):
+    odd = [["a", "liver", "b&c", "femur <b>", 0.8, 4]]
+    for step, found in (("answers", {"seen": seen, "contradictions": odd}), ("scores", scores)):
         (tmp_path / "out" / step).mkdir()
         (tmp_path / "out" / step / f"{step}.json").write_text(json.dumps(found))
     return Work(tmp_path / "out")
@@ -57,6 +58,7 @@ def test_the_page(work: Work) -> None:
     assert "One pass answers for 4 structures of 2 experts; for 1 of them as well as whoever knows them" in plain
     assert "1 of 2 passes can go. It takes 8.0 times less time than all passes." in plain
     assert "The student answers as well for all 2 structures" in plain
+    assert "a says liver where b&amp;c says femur &lt;b&gt;, in all 4 scans (80% of the smaller one)" in plain
     assert "It does not find spleen itself (Dice below 0.5), and neither does the student." in plain
     assert "Keep it for <b>femur &lt;b&gt;</b>" in plain and "No scan that was held back shows rib" in plain
     assert "rib: in 0 of" in plain and "femur &lt;b&gt;: in 1 of" in plain
