@@ -51,7 +51,7 @@ class Contract:
     Args:
         channels: the card's channel names, in order; of several data sets joined by `` | ``.
         modalities: by name: ``kind``, ``channels``, ``dim``, ``scans``, ``intensities`` (one entry per channel),
-            ``spacing`` and ``orientation``; nothing but names in cards of earlier versions.
+            ``spacing``, ``orientation`` and, of several kinds of channels, ``taught``; earlier cards have names alone.
         taught: the structures that were annotated, by modality; empty when the card does not say.
         data: the data sets: name, licence, description, number and hashes of their cases by split.
         origin: the weights file, for messages.

@@ -136,7 +136,7 @@ def said(name: str) -> frozenset[frozenset[str]]:
     Args:
         name: of channels or of a modality.
     """
-    return frozenset(_words(" + ".join(images(part))) for part in alternatives(name))
+    return frozenset(frozenset[str]().union(*map(_words, images(part))) for part in alternatives(name))
 
 
 def says_same(one: str, other: str) -> bool:

@@ -87,6 +87,7 @@ def survey(
         Intensities are of voxels that are not 0: ``mean``, ``std``, ``min``, ``max``, ``percentile_00_5``,
         ``percentile_50``, ``percentile_99_5``; ``lows`` and ``highs`` are the extremes over scans of the 0.5th and
         99.5th percentile of all voxels. Spacing (mm) has ``median``, ``lowest`` and ``highest`` per axis on disk.
+        A modality of other channels in two tasks has ``taught`` of its own: ``[{"channels", "structures"}, ...]``.
 
     Raises:
         DataError: for data whose names contradict each other, see :func:`doubted`.

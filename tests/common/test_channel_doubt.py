@@ -13,7 +13,8 @@ FDG-PET 18F-FDG|PET PT|ADC apparent diffusion coefficient|ADC;ADC map|T1 opposed
 CFP color fundus photograph|CBCT DVT|CBCT;cone-beam CT|T1 Dixon water;T1 DIXON W|CT nephrographic;nephrogenic CT
 arterial CT;CT, arterial|CT cor;CT coronal|FDG PET/CT;FDG-PET CT|CT + PET;PET + CT|b800 DWI_b-800|LDCT low-dose CT
 b800 b-value 800|b800 bval=800|b800 DWI 800|b800 DWI b=800 s/mm^2|b1000 b=1000 s/mm2|b50 b0050|b50 b=50.0|b0 DWI b=0
-b0 B0|PET kBq/mL;PET kBq/cc|HBV;DWI high b|CXR chest X-ray|mammography MG|TRUS transrectal ultrasound|X-ray;radiograph
+b0 B0|HBV;high b-value DWI
+PET kBq/mL;PET kBq/cc|HBV;DWI high b|CXR chest X-ray|mammography MG|TRUS transrectal ultrasound|X-ray;radiograph
 CT abdomen W;abdominal CT with contrast|T1 + C;T1c|CT arterial;CT art phase|CT or MR;MR or CT
 T1 post;T1c|T1 pre;native T1|echo A4C;echo apical 4-chamber|PDFF proton density fat fraction
 CT w and w/o;CT with and without"""

@@ -138,4 +138,5 @@ def test_rows_are_spelt_as_names_are_read_and_none_stands_in_two() -> None:
 def test_what_a_name_says() -> None:
     assert said("T1-weighted + C") == {frozenset({"t1", "contrast"})} and said("MRI") == {frozenset({"mr"})}
     assert said("CT or MR") == {frozenset({"ct"}), frozenset({"mr"})} and said("CT scan") == {frozenset({"ct"})}
+    assert says_same("MR brain W + MR brain WO", "MR brain WO + MR brain W")  # the end of each image's name
     assert says_same("CCTA", "coronary CT angiography") and not says_same("T1 non FS", "T1")
