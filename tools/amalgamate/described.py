@@ -146,7 +146,11 @@ def _fold(path: Path) -> int | str | None:
 def _again(spec: ExpertSpec, file: Path) -> str:
     """How to describe an expert that was changed, in the way that it was described."""
     told = {"orientation": spec.orientation, "folds": ",".join(map(str, spec.folds)) if spec.folds[1:] else None,
-            "map": ",".join(f"{old}={new}" for old, new in spec.renamed.items()) or None}  # fmt: skip
+            "map": ",".join(f"{old}={new}" for old, new in spec.renamed.items()) or None,
+            "profile": None if spec.profile is None else str(spec.profile["program"]).lower()}  # fmt: skip
+    if spec.kind == "torchscript":
+        labels = zip(spec.labels.names, spec.labels.values, strict=True)
+        told |= {"labels": ",".join(f"{n}={v}" for n, v in labels), "channels": ",".join(spec.channels)}
     more = " ".join(shown_option(k, v) for k, v in {**told, "overwrite": True}.items() if v is not None)
     line = describe_hint(spec.path, spec.task, more, out=file)
     return f"put its files back; or, where the change is meant, describe it again: {line}"

@@ -114,6 +114,12 @@ def test_one_that_was_changed_is_described_again_by_the_command_that_is_shown(tm
     assert main(shlex.split(hint[hint.index("experts describe") :])) == 0
     (after,) = read_experts([file])
     assert after.sha256 != before[0].sha256 and replace(after, sha256="") == replace(before[0], sha256="")
+    home = read_profile("totalsegmentator").ask.to_dict()
+    shutil.copytree(folder / "fold_0", folder / "fold_1")
+    for other, option in ((replace(after, profile=home, orientation=home["orientation"]), "--profile totalsegmentator"),
+                          (replace(after, fold=(0, 1)), "--folds 0,1")):  # fmt: skip
+        file.write_text(json.dumps({**other.to_dict(), "sha256": "0" * 64}))
+        assert option in hint_of([file])
 
 
 def test_what_is_no_expert_is_refused(tmp_path: Path) -> None:
