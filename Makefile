@@ -38,7 +38,7 @@ $(STAMP): requirements.txt setup.cfg
 demo: $(STAMP)
 	$(PY) -m tools phantom --out data/phantom
 	$(PY) -m tools chain run ka2er --dataset_dir data/phantom --preset demo --external none --students False --output_dir runs/experts
-	$(PY) -m tools amalgamate runs/experts/experts.json --scans data/phantom --labels_used none --preset demo --train "--max_epochs 48" --out runs/one_pass
+	$(PY) -m tools amalgamate runs/experts/experts.json --scans data/phantom --labels_used none --preset demo --train "--max_epochs 96" --out runs/one_pass
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) $(ARGS)

@@ -63,12 +63,12 @@ def render(work: Work, chain: dict[str, Any]) -> str:
     volumes = {"cases": scores["viewer"], "labels": [
         {"name": n, "colour": COLOURS[i % len(COLOURS)]} for i, n in enumerate(scores["structures"])]}  # fmt: skip
     sections = {
-        "overview": _overview(work, found, scores["cost"], chain),
+        "overview": _overview(work, found, scores, chain),
         "passes": _passes(found, colours) if found else None,
         "lessons": {
             "notices": [*unlearnt(taught), *contradicted(asked.get("contradictions", ()))],
             "picture": lesson_map(taught, colours),
-            "table": _taught(taught),
+            "table": _taught([one for one in taught if not one.why]),
         },
         "disputes": _disputes(scores["disputed"]),
         "pictures": _pictures(work, scores["pictures"]),
@@ -78,12 +78,12 @@ def render(work: Work, chain: dict[str, Any]) -> str:
     return document("amalgamation.html.j2", f"{work.out.resolve().name}: amalgamated", sections)
 
 
-def sentence(found: Sequence[Verdict], cost: Mapping[str, float]) -> str:
+def sentence(found: Sequence[Verdict], ratio: float = math.nan) -> str:
     """What came out, in one sentence that claims no more than was measured.
 
     Args:
         found: the verdicts.
-        cost: seconds of a scan; the student's has no name.
+        ratio: seconds that the experts who read a scan take for it, over those of the student.
     """
     if not found:
         return "Nothing was scored: no scan was held back."
@@ -94,28 +94,24 @@ def sentence(found: Sequence[Verdict], cost: Mapping[str, float]) -> str:
     experts = len(passes(found))
     text = f"One pass answers for {len(names)} structures of {experts} experts; for {len(good)} of them as well as " \
            f"whoever knows them, and {len(gone)} of {experts} passes can go."  # fmt: skip
-    ratio = _ratio(cost)
-    return text + (f" It takes {ratio:.1f} times less time than all passes." if ratio > 1 else "")
-
-
-def _ratio(cost: Mapping[str, float]) -> float:
-    own, others = cost.get("", 0.0), sum(v for k, v in cost.items() if k)
-    return others / own if own else math.nan
+    return text + (f" It takes {ratio:.1f} times less time than the experts that read a scan." if ratio > 1 else "")
 
 
 def _overview(
-    work: Work, found: Sequence[Verdict], cost: Mapping[str, float], chain: Mapping[str, Any]
+    work: Work, found: Sequence[Verdict], scores: Mapping[str, Any], chain: Mapping[str, Any]
 ) -> dict[str, Any]:
-    tiles = []
+    tiles, ratio = [], math.nan
     if found:
         every = passes(found)
         tiles.append(Tile("Passes that can go", f"{sum(p.goes for p in every)} of {len(every)}", "see below for what"))
-    if cost:
-        others = [v for k, v in cost.items() if k]
-        tiles.append(Tile("One pass", f"{cost['']:.1f} s", "the student’s, of a scan that was held back"))
-        tiles.append(
-            Tile("All passes", f"{sum(others):.1f} s", f"{len(others)} experts, one after another, each as at home")
-        )
+    if scores["cost"] and scores["passes"]:
+        own, theirs = scores["cost"][""], scores["passes"]
+        ratio = theirs["seconds"] / own if own else math.nan
+        tiles.append(Tile("One pass", f"{own:.1f} s", "the student’s, of a scan held back, read and written"))
+        count = f"{theirs['experts']:.1f}".removesuffix(".0")
+        told = f"of the {count} experts that read a scan, one after another, each as at home"
+        tiles.append(Tile("The experts’ passes", f"{theirs['seconds']:.1f} s",
+                          told if count != "1" else "of the one expert that reads a scan, as at home"))  # fmt: skip
     scored = [v for v in found if math.isfinite(v.student)]
     if scored:
         mean = sum(v.student for v in scored) / len(scored)
@@ -128,7 +124,7 @@ def _overview(
     return {
         "eyebrow": f"amalgamation · {when}",
         "heading": f"{len(work.specs)} experts, one student",
-        "sentence": sentence(found, cost),
+        "sentence": sentence(found, ratio),
         "notices": [],
         "tiles": tiles,
     }
@@ -166,12 +162,9 @@ def _taught(found: Sequence[Lesson]) -> Table:
     heads = [Head("Structure"), Head("Who knows it"), Head("Scans"), Head("Modality"), Head("Read"), Head("Seen in")]
     lines = []
     for one in found:
-        if one.why:
-            cells = [Cell("0", cls="none", hint=one.why), NOTHING]
-        else:
-            seen = one.seen or 0
-            cells = [Cell(str(one.scans)), Cell(str(seen), cls="" if seen else "down")]
-        lines.append(Line([Cell(one.structure), Cell(one.expert), Cell(one.task), Cell(one.modality), *cells]))
+        seen = one.seen or 0
+        lines.append(Line([Cell(one.structure), Cell(one.expert), Cell(one.task), Cell(one.modality),
+                           Cell(str(one.scans)), Cell(str(seen), cls="" if seen else "down")]))  # fmt: skip
     return Table(heads, lines)
 
 

@@ -44,12 +44,13 @@ def scores(work: Work) -> dict[str, Any]:
 
     Returns:
         ``rows`` of :class:`.verdict.Row`; ``cost`` in seconds of a scan, of the student's pass and of each expert's;
+        ``passes``: how many ``experts`` read a scan, and the ``seconds`` that they take for it one after another;
         ``scans`` by task; ``disputed``: voxels by pair of experts and structures; ``pictures`` and ``viewer``.
     """
     collection, folder = work.collection, work.out / "scores"
     entries = items(collection, SPLIT)
     if not entries:
-        return {"rows": [], "cost": {}, "scans": {}, "disputed": [], "pictures": [], "viewer": [],
+        return {"rows": [], "cost": {}, "passes": {}, "scans": {}, "disputed": [], "pictures": [], "viewer": [],
                 "structures": []}  # fmt: skip
     mark = {"student": file_hash(work.model), "experts": file_hash(work.manifest)}
     own = folder / "student.json"
@@ -69,9 +70,14 @@ def scores(work: Work) -> dict[str, Any]:
     disputed = Counter[tuple[str, ...]]()
     for *names, voxels in (one for part in found for one in part["disputed"]):
         disputed[tuple(names)] += voxels
+    cost = _cost([part["seconds"] for part in found])
     return {
         "rows": [row for part in found for row in part["rows"]],
-        "cost": {"": told["seconds"], **_cost([part["seconds"] for part in found])},
+        "cost": {"": told["seconds"], **cost},
+        "passes": {
+            "experts": sum(len(part["seconds"]) for part in found) / len(found),
+            "seconds": sum(cost[n] for part in found for n in part["seconds"]) / len(found),
+        },
         "scans": dict(drawn),
         "disputed": [[*names, voxels] for names, voxels in disputed.most_common()],
         "pictures": [part["picture"] for part in found if "picture" in part],

@@ -158,7 +158,16 @@ def test_a_forecast_measures_again_what_was_answered(
 RESULTS: dict[str, dict[str, Any]] = {
     "forecast": {"scans": 3, "experts": [], "step": 0.1, "steps": 1},
     "answers": {"scans": {"ct": 3}, "seen": {}, "disputed": [], "answers": 0, "bytes": 0},
-    "scores": {"rows": [], "cost": {}, "scans": {}, "disputed": [], "pictures": [], "viewer": [], "structures": []},
+    "scores": {
+        "rows": [],
+        "cost": {},
+        "passes": {},
+        "scans": {},
+        "disputed": [],
+        "pictures": [],
+        "viewer": [],
+        "structures": [],
+    },
 }
 
 

@@ -43,6 +43,7 @@ def work(tmp_path: Path) -> Work:
     write_manifest(tmp_path / "out" / "experts.json", specs)
     seen = {"a": {"ct": {"liver": 4, "spleen": 4}}, "b&c": {"ct": {"femur <b>": 1}}}
     scores = {"rows": ROWS, "cost": {"": 2.0, "a": 6.0, "b&c": 10.0}, "scans": {"ct": 2}, "viewer": [],
+              "passes": {"experts": 1.5, "seconds": 11.0},
               "disputed": [["a", "liver", "b&c", "femur <b>", 1234]], "structures": ["liver"],
               "pictures": [{"task": "ct", "case": "<i>", "file": "none.png"}]}  # fmt: skip
     odd = [["a", "liver", "b&c", "femur <b>", 0.8, 4]]
@@ -56,7 +57,8 @@ def test_the_page(work: Work) -> None:
     text = render(work, {"command": "python -m tools amalgamate '<x>'", "steps": [], "created": "2026-01-01T00:00"})
     plain = " ".join(text.split())
     assert "One pass answers for 4 structures of 2 experts; for 1 of them as well as whoever knows them" in plain
-    assert "1 of 2 passes can go. It takes 8.0 times less time than all passes." in plain
+    assert "1 of 2 passes can go. It takes 5.5 times less time than the experts that read a scan." in plain
+    assert "of the 1.5 experts that read a scan" in plain
     assert "The student answers as well for all 2 structures" in plain
     assert "a says liver where b&amp;c says femur &lt;b&gt;, in all 4 scans (80% of the smaller one)" in plain
     assert "It does not find spleen itself (Dice below 0.5), and neither does the student." in plain
@@ -75,9 +77,15 @@ def test_a_picture_elsewhere_is_refused(work: Work) -> None:
 
 
 def test_nothing_scored_is_said() -> None:
-    assert sentence([], {}) == "Nothing was scored: no scan was held back."
-    told = sentence(verdicts(rows_from(ROWS)), {"": 20.0, "a": 6.0})
-    assert "times less" not in told
+    assert sentence([]) == "Nothing was scored: no scan was held back."
+    assert "times less" not in sentence(verdicts(rows_from(ROWS)), 0.3)
+
+
+def test_what_is_not_read_has_no_row(work: Work) -> None:
+    told = json.loads((work.out / "answers" / "answers.json").read_text())
+    text = render(work, {"command": "x", "steps": [], "created": ""})
+    rows = text.split('id="lessons"')[1].split("</section>")[0].count("<tr")
+    assert told["seen"] and rows == 1 + 4, "a head, and two structures of two experts that read the scans"
 
 
 @pytest.mark.parametrize("change", [{"task": 1}, {"agreement": "x"}, {"more": 1}])

@@ -86,6 +86,8 @@ def test_every_comparison_is_made(work: Work) -> None:
     assert rib.agreement == pytest.approx(0.4) and np.isnan(rib.own)  # 3 of 12 slices; nobody annotated ribs
     assert found["disputed"] == [["a", "liver", "b", "rib", 6 * 10 * 8]]
     assert set(found["cost"]) == {"", "a", "b", "c"} and found["scans"] == {"ct": 1, "mr": 1}
+    read = (found["cost"]["a"] + found["cost"]["b"], found["cost"]["c"])  # nobody asks all three about a scan
+    assert found["passes"] == {"experts": 1.5, "seconds": pytest.approx(sum(read) / 2)}
     assert [p["task"] for p in found["pictures"]] == ["ct", "mr"]
     assert all((work.out / "scores" / "pictures" / p["file"]).is_file() for p in found["pictures"])
     assert [[layer["name"] for layer in v["layers"]] for v in found["viewer"]] == [["Student", "a", "b", "Label map"],
@@ -95,7 +97,7 @@ def test_every_comparison_is_made(work: Work) -> None:
 @pytest.mark.parametrize("moment", [1, 2, 3])
 def test_an_interrupted_step_asks_nobody_twice(work: Work, monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
     """What is lost is the scan that was looked at; what comes out is the same, but for the clock."""
-    whole = {k: v for k, v in scores(work).items() if k != "cost"}
+    whole = {k: v for k, v in scores(work).items() if k not in ("cost", "passes")}
     every = Says.asked.copy()
     assert len(set(every)) == len(every) == 4  # the student, two experts of one scan, one of the other
     shutil.rmtree(work.out / "scores")
@@ -105,7 +107,7 @@ def test_an_interrupted_step_asks_nobody_twice(work: Work, monkeypatch: pytest.M
         scores(work)
     monkeypatch.setattr(Says, "killed_at", None)
     again = scores(work)
-    assert json.dumps({k: v for k, v in again.items() if k != "cost"}) == json.dumps(whole)
+    assert json.dumps({k: v for k, v in again.items() if k not in ("cost", "passes")}) == json.dumps(whole)
     assert set(again["cost"]) == {"", "a", "b", "c"}
     lost = Says.asked.copy()
     for one in every:
