@@ -17,8 +17,9 @@ from ..atomic import atomic_write
 from ..backbones.nnunet.network import describe_results, read_results_folder
 from ..backbones.nnunet.plan import Plan
 from ..backbones.nnunet.planner import nnunet_name
-from ..errors import ExpertError
+from ..errors import ExpertError, WeightError
 from ..integrity import sealed_write
+from ..literals import check_file_name
 from ..weights import read_state_dict
 from .expert_set import hash_expert
 from .spec import ExpertSpec
@@ -49,7 +50,8 @@ def write_results_folder(
         the folder with ``plans.json``.
     """
     dataset = nnunet_name(name)
-    folder = Path(root) / dataset / f"{TRAINER}__{plan.plans['plans_name']}__{plan.configuration}"
+    own = check_file_name(f"{plan.plans.get('plans_name')}__{plan.configuration}", "results", error=WeightError)
+    folder = Path(root) / dataset / f"{TRAINER}__{own}"
     plans = {**plan.plans, "dataset_name": dataset}
     state = model if isinstance(model, Mapping) else read_state_dict(model)[0]
     checkpoint: dict[str, Any] = {

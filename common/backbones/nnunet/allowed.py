@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...errors import WeightError
+from ...literals import check_file_name
 
 __all__ = ["check_plans"]
 
@@ -63,6 +64,8 @@ def check_plans(plans: Mapping[str, Any], configuration: str, *, where: object |
         raise WeightError(
             "the plans have no configurations", where=where, got=type(plans.get("configurations")).__name__
         )
+    for name, what in ((plans.get("plans_name", "none"), "plans_name"), (configuration, "configuration")):
+        check_file_name(name, what, where=where, error=WeightError)  # both become parts of a folder's name
     found, config = plans.get("label_manager"), _inherited(plans, configuration, where)
     if found not in (None, "LabelManager"):
         raise _refused("label_manager", found, ("LabelManager",), where)

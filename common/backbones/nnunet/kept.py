@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import WeightError
-from ...literals import check_channel
+from ...literals import check_channel, check_file_name
 from .network import channel_names, labels_of, plan_managers
 
 __all__ = ["check_kept"]
@@ -39,6 +39,9 @@ def check_kept(settings: Mapping[str, Any], where: str | Path) -> None:
         _ = plan_managers(settings["plans"], settings["configuration"], where=planned)[1].patch_size
     except LookupError as error:
         raise WeightError("the plans have no patch_size", where=planned, got=settings["configuration"]) from error
+    for key, named in (("plans_name", settings["plans"]), ("name", settings["dataset_json"])):
+        if key == "plans_name" or key in named:  # results folders are called by them
+            check_file_name(named.get(key), key, where=planned, error=WeightError)
     place, described = f"{where}, settings.dataset_json", settings["dataset_json"]
     labels_of(described, where=place)
     for name in channel_names(described):

@@ -17,6 +17,7 @@ from ...data.datasets.datalist import read_collection
 from ...data.datasets.dataset import Dataset
 from ...errors import ConfigError, DataError, WeightError
 from ...labels import LabelSpace
+from ...literals import check_name
 from ...modalities import is_ct
 from ...name_words import meant_together
 from ...weights import read_card
@@ -153,6 +154,8 @@ def plan_of_settings(settings: Mapping[str, Any], folder: str | Path, *, where: 
                           got=ascii(by_modality)[:200], expected='such as {"CT": "3d_fullres"}')  # fmt: skip
     if turned is not None and not (isinstance(turned, str) and sorted(map(_axis, turned)) == [0, 1, 2]):
         raise WeightError("these are no axis codes", where=where, got=ascii(turned)[:200], expected="such as RAS")
+    for name in by_modality:
+        check_name(name, "modality", where=where, error=WeightError)
     place = Path(folder)
     found = Plan(settings["plans"], settings["dataset_json"], settings["configuration"], place, by_modality, turned)
     for name in dict.fromkeys([found.configuration, *found.by_modality.values()]):

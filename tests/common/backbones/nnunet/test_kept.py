@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from common.backbones.nnunet.kept import check_kept
-from common.backbones.nnunet.plan import plan_of_model
+from common.backbones.nnunet.plan import plan_of_model, plan_of_settings
 from common.card import ModelCard, save_weights
 from common.errors import AmalgamationError
 from common.labels import LabelSpace
@@ -45,6 +45,16 @@ ODD: dict[str, tuple[dict[str, Any], str]] = {
     "a class": (_configured(lambda c: c["architecture"].update(network_class_name="os.system")), "network_class_name"),
     "code in a structure": (_with(dataset_json={**GOOD["dataset_json"], "labels": {"$x": 1}}), "structure"),
     "a channel's reference": (_with(dataset_json={**GOOD["dataset_json"], "channel_names": {"0": "@x"}}), "channel"),
+    "plans without a name": (_with(plans={k: v for k, v in PLANS.items() if k != "plans_name"}), "plans_name"),
+    "plans called by a list": (_with(plans={**PLANS, "plans_name": ["a"]}), "plans"),
+    "plans that lead elsewhere": (_with(plans={**PLANS, "plans_name": "x/../../../../out"}), "plans"),
+    "half a character": (_with(dataset_json={**GOOD["dataset_json"], "name": "\ud800x"}), "name"),
+    "a configuration that leads elsewhere": (
+        _with(
+            plans={**PLANS, "configurations": {"y/../../z": PLANS["configurations"][NAME]}}, configuration="y/../../z"
+        ),
+        "configuration",
+    ),
     "a channel of two names": (_with(dataset_json={**GOOD["dataset_json"], "channel_names": {"0": "a|b"}}), "channel"),
 }
 
@@ -54,6 +64,15 @@ def test_what_no_training_keeps_is_refused_by_its_entry(settings: dict[str, Any]
     with pytest.raises(AmalgamationError, match=word) as caught:
         check_kept(settings, "model.pt")
     assert "model.pt" in str(caught.value) or word == "channel"
+
+
+@pytest.mark.parametrize("name", ["$__import__('os').system('x')", "a\nb", "@x", "\ud800"])
+def test_a_modality_that_a_card_plans_for_has_a_name(name: str) -> None:
+    with pytest.raises(AmalgamationError, match="modality"):
+        plan_of_settings(_with(by_modality={name: NAME}), ".")
+    elsewhere = {**PLANS["configurations"], "y/../../z": PLANS["configurations"][NAME]}
+    with pytest.raises(AmalgamationError, match="configuration"):
+        plan_of_settings(_with(plans={**PLANS, "configurations": elsewhere}, by_modality={"MR": "y/../../z"}), ".")
 
 
 def test_a_model_s_plan_is_read_through_it(tmp_path: Path) -> None:
