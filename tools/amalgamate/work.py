@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from common.command_words import shown_option
 from common.data.datasets.datalist import Collection, read_collection
 from common.errors import ConfigError
 from common.experts.spec import ExpertSpec, read_manifest
+from common.literals import inert
 from common.plain_json import read_object
 
 from ..chain.step import ChainSettings, recipe
@@ -22,6 +24,8 @@ __all__ = ["BUNDLE", "Wanted", "Work"]
 
 BUNDLE = "ka2er"
 OWN = ("nnunet", "swin_unetr")
+PLACES = ("bundle_root", "ckpt_dir", "dataset_dir", "experts", "output_dir")  # these are the amalgamation's own
+_KNOB = re.compile(r"\w+(::\w+)*")
 _HINT = "python -m tools amalgamate EXPERT EXPERT --scans ct=FOLDER"
 
 
@@ -57,6 +61,15 @@ class Wanted:
         if self.start_from and self.student != "nnunet":
             raise ConfigError("only an nnU-Net student starts from an expert", where="--start_from",
                               got=self.start_from, expected="--student nnunet")  # fmt: skip
+        for key, value in self.train:
+            if key in PLACES or not _KNOB.fullmatch(key):
+                raise ConfigError("this is no knob that a training is given", where="--train", got=key,
+                                  expected=f"a knob of the bundle, none of {', '.join(PLACES)}")  # fmt: skip
+            typed = guessed(value)
+            if inert(typed) != typed:
+                raise ConfigError("a knob's value is plain, as it is kept in a file", where=f"--train {key}", got=value,
+                                  expected="text, a number or a list, without $, @ and %",
+                                  hint="write an overlay of the bundle for expressions")  # fmt: skip
 
 
 @dataclass(frozen=True)

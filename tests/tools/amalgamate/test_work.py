@@ -17,7 +17,9 @@ from tools.amalgamate.work import Wanted, Work
 @pytest.mark.parametrize(
     "given",
     [{"student": "unet"}, {"labels_used": "some"}, {"labels_used": "-1"}, {"labels_used": "1.5"},
-     {"start_from": "a", "student": "swin_unetr"}],
+     {"start_from": "a", "student": "swin_unetr"}, {"train": (("x", "$__import__('os').system('touch EVIL')"),)},
+     {"train": (("x", "[1,'@y']"),)}, {"train": (("$x", "1"),)}, {"train": (("output_dir", "elsewhere"),)},
+     {"train": (("x", "%other.json::y"),)}, {"train": (("bundle_root", "x"),)}],
 )  # fmt: skip
 def test_a_choice_that_is_none_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
@@ -31,6 +33,15 @@ def test_the_choice_is_read_as_it_was_written(tmp_path: Path) -> None:
     before = work.file.stat().st_mtime_ns
     work.write()
     assert work.file.stat().st_mtime_ns == before
+
+
+def test_code_in_a_file_from_elsewhere_is_not_run(tmp_path: Path) -> None:
+    Work(tmp_path).write()
+    file = tmp_path / "wanted.json"
+    hostile = [["seed", "$__import__('pathlib').Path('EVIL').touch()"]]
+    file.write_text(json.dumps({**json.loads(file.read_text()), "train": hostile}))
+    with pytest.raises(ConfigError, match="a knob's value is plain"):
+        Work.read(tmp_path)
 
 
 @pytest.mark.parametrize("change", [{"more": 1}, {"train": 1}, {"labels_used": 1}, {"train": ["a"]}])
@@ -47,12 +58,12 @@ def test_another_file_is_refused(change: dict[str, Any], tmp_path: Path) -> None
 
 def test_files_and_knobs_of_the_training(tmp_path: Path) -> None:
     write_manifest(tmp_path / "experts.json", [expert("a", "liver"), expert("b", "spleen")])
-    work = Work(tmp_path, Wanted(preset="smoke", start_from="b", labels_used="3", train=(("x", "1,2"), ("y", "$z"))))
+    work = Work(tmp_path, Wanted(preset="smoke", start_from="b", labels_used="3", train=(("x", "1,2"), ("y", "z"))))
     assert work.files == ["train.json", "smoke.json", "nnunet.json", "stored.json"]
     knobs = work.knobs(tmp_path / "s")
     assert knobs["start_from"] == str(tmp_path / "experts" / "1.json") and knobs["labels_used"] == 3
     assert knobs["plan_splits"] == ["training", "unlabelled"]
-    assert work.read_typed == {"x": (1, 2), "y": "$z"}
+    assert work.read_typed == {"x": (1, 2), "y": "z"}
     other = Work(tmp_path, Wanted(student="swin_unetr"))
     assert other.files == ["train.json", "stored.json"]
     assert not {"start_from", "plan_splits"} & set(other.knobs(tmp_path))
