@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from common.errors import AmalgamationError, ConfigError, visible
+from common.errors import AmalgamationError, ConfigError, cause_of, visible
 
 from .command_line import parse_by_annotations, with_values
 from .terminal import visible_output
@@ -142,6 +142,12 @@ def guarded(run: Callable[[], None], *, debug: bool) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except RuntimeError as error:  # what MONAI makes of a refusal within a configuration or a chain of transforms
+        found = cause_of(error, AmalgamationError)
+        if debug or found is None:
+            raise
+        print(visible(f"{type(found).__name__}: {found}"), file=sys.stderr)
+        return 2
     except OSError as error:  # a place that cannot be read or written is no fault of the code
         if debug or error.filename is None:
             raise

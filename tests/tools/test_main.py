@@ -104,6 +104,19 @@ def _no_place() -> None:
     raise OSError("no place")
 
 
+def test_a_refusal_within_a_configuration_is_said_in_its_own_words(capsys: pytest.CaptureFixture[str]) -> None:
+    def run() -> None:
+        try:
+            raise DataError("the reason", where="file.json")
+        except DataError as error:
+            raise RuntimeError("Failed to instantiate component") from error
+
+    assert guarded(run, debug=False) == 2
+    assert capsys.readouterr().err.startswith("DataError: file.json: the reason")
+    with pytest.raises(RuntimeError):
+        guarded(run, debug=True)
+
+
 def test_other_errors_keep_their_traceback() -> None:
     def run() -> None:
         raise ZeroDivisionError
