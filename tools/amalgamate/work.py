@@ -67,7 +67,7 @@ class Wanted:
                                   expected=f"a knob of the bundle, none of {', '.join(PLACES)}")  # fmt: skip
             typed = guessed(value)
             if inert(typed) != typed:
-                raise ConfigError("a knob's value is plain, as it is kept in a file", where=f"--train {key}", got=value,
+                raise ConfigError("a knob's value is plain, as it is kept in a file", where=f"knob {key!r}", got=value,
                                   expected="text, a number or a list, without $, @ and %",
                                   hint="write an overlay of the bundle for expressions")  # fmt: skip
 
