@@ -116,7 +116,8 @@ class Expert(nn.Module):
 
         Args:
             raw: ``[B, C, X, Y, Z]`` intensities that nobody normalised.
-            stats: ``[B, C, 10]`` of the whole volumes, columns as in :data:`~common.data.intensity.volume.STATISTICS`.
+            stats: ``[B, C, 10]`` of the whole volumes, columns as in
+                :data:`~common.data.intensity.volume.STATISTICS`.
             spacing: mm per voxel in x, y, z.
             axcodes: directions of the crop's axes.
 

@@ -126,13 +126,12 @@ class HomeNNUNet:
             raise ExpertError("only nnU-Net experts have nnU-Net's way", where=spec.name, got=spec.kind)
         self._orientation = spec.orientation if profile is None else profile.orientation
         if self._orientation is None:
+            hint = describe_hint(spec.path, spec.task, "--training_files FOLDER") + ", or --orientation LPS"
             raise ExpertError("nobody knows how this expert's training scans lay in the scanner", where=spec.name,
-                              got="orientation null", expected="axis codes such as LPS or RAS",
-                              hint=describe_hint(spec.path, spec.task, "--training_files FOLDER")
-                                   + ", or --orientation LPS")  # fmt: skip
+                              got="orientation null", expected="axis codes such as LPS or RAS", hint=hint)  # fmt: skip
         self.mirroring = (True if profile is None else profile.mirroring) if self.mirroring is None else self.mirroring
-        self.tile_step = (_NNUNET_STEP if profile is None else profile.tile_step
-                          ) if self.tile_step is None else self.tile_step  # fmt: skip
+        step = _NNUNET_STEP if profile is None else profile.tile_step
+        self.tile_step = step if self.tile_step is None else self.tile_step
         if not 0 < self.tile_step <= 1:
             raise ExpertError("tiles step by a share of the patch", where="tile_step", got=self.tile_step)
         name = spec.checkpoint or "checkpoint_final.pth"
