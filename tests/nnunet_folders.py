@@ -1,6 +1,9 @@
 """Tiny nnU-Net results folders in every shape that experts come in."""
 
 import json
+import os
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,21 @@ import numpy as np
 import torch
 
 from common.backbones.nnunet.network import build_network, labels_of, output_channels
+
+
+@contextmanager
+def nnunet_environment(root: Path, workers: int = 1) -> Any:
+    """nnU-Net's three folders below ``root``, so many worker processes, nothing printed."""
+    values = {f"nnUNet_{k}": str(root / k) for k in ("raw", "preprocessed", "results")}
+    values["nnUNet_n_proc_DA"] = str(workers)
+    before = {k: os.environ.get(k) for k in values}
+    os.environ.update(values)
+    try:
+        with redirect_stdout(StringIO()):
+            yield
+    finally:
+        for k, v in before.items():
+            os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)
 
 
 def tiny_plans(

@@ -1,7 +1,7 @@
 """nnU-Net used as nnU-Net means it, on tiny data: the reference that our own path is compared with."""
 
 import os
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,10 @@ import pytest
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 
+from tests.nnunet_folders import nnunet_environment
+
 NAME = "Dataset901_tiny"
 CASES = ("a", "b", "c")
-
-
-@contextmanager
-def nnunet_environment(root: Path) -> Any:
-    values = {f"nnUNet_{k}": str(root / k) for k in ("raw", "preprocessed", "results")} | {"nnUNet_n_proc_DA": "1"}
-    before = {k: os.environ.get(k) for k in values}
-    os.environ.update(values)
-    try:
-        with redirect_stdout(StringIO()):
-            yield
-    finally:
-        for k, v in before.items():
-            os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)
 
 
 def write_raw(root: Path) -> Path:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Orientation
 
-from tests.nnunet_folders import tiny_plans
+from tests.nnunet_folders import nnunet_environment, tiny_plans
 
 NAME = "Dataset902_kinds"
 LABELS = {"background": 0, "liver": 1, "spleen": 2}
@@ -107,20 +104,6 @@ def save(volume: MetaTensor, files: list[Path], dtype: Any = np.float32) -> None
         nib.save(nib.Nifti1Image(channel.astype(dtype), np.asarray(volume.affine)), file)
 
 
-@contextmanager
-def environment(root: Path) -> Any:
-    """nnU-Net's three folders below ``root``, no worker processes, nothing printed."""
-    values = {f"nnUNet_{k}": str(root / k) for k in ("raw", "preprocessed", "results")} | {"nnUNet_n_proc_DA": "0"}
-    before = {k: os.environ.get(k) for k in values}
-    os.environ.update(values)
-    try:
-        with redirect_stdout(StringIO()):
-            yield
-    finally:
-        for k, v in before.items():
-            os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)
-
-
 def train(root: Path, kind: Kind, iterations: int) -> tuple[Path, Path]:
     """Preprocess and train with nnU-Net's own code.
 
@@ -148,7 +131,7 @@ def train(root: Path, kind: Kind, iterations: int) -> tuple[Path, Path]:
     for file in (raw / "dataset.json", out / "dataset.json"):
         file.write_text(json.dumps(data))
     (out / "dataset_fingerprint.json").write_text("{}")
-    with environment(root):
+    with nnunet_environment(root, 0):
         manager = PlansManager(plans)
         for case in range(2):
             image, label = (turned(v, kind.stored) for v in phantom(case, kind))
