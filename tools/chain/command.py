@@ -92,6 +92,9 @@ class Chain:
             What became of the model, and where to look next.
         """
         folder, wanted = Path(output_dir or Path("runs") / bundle), installs(install, preset)
+        if not students and (install or variants):
+            raise ConfigError("experts alone have no student to install, and no variant of one", where="--students",
+                              got="False", hint="leave --install and --variants out")  # fmt: skip
         settings = ChainSettings(
             bundle=bundle,
             dataset_dir=Path(dataset_dir),

@@ -52,6 +52,12 @@ def test_experts_alone_end_with_their_list(settings: ChainSettings) -> None:
     assert "manifest" in {s.id for s in steps} and left and all("amalgamated" in n or "alone" in n for n in left)
 
 
+@pytest.mark.parametrize("given", [{"install": True}, {"variants": "ensemble"}])
+def test_experts_alone_refuse_what_is_a_students(given: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="experts alone have no student"):
+        Chain().run("ka2er", dataset_dir="nowhere", students=False, **given)
+
+
 def test_one_run_of_each_kind_per_seed_and_none_alone_on_request(settings: ChainSettings) -> None:
     three = plan(dataclasses.replace(settings, seeds=(0, 1, 2), alone=False))
     assert [s.id for s in three if s.kind == "amalgamated"] == [f"amalgamated:seed{i}" for i in range(3)]
