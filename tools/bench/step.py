@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import tempfile
 import time
@@ -17,7 +18,7 @@ from monai.utils import set_determinism
 
 from common.atomic import atomic_write
 from common.command_words import shown_option
-from common.errors import ConfigError
+from common.errors import ConfigError, DataError
 
 __all__ = ["NETWORKS", "PLAIN", "Network", "Row", "step", "trainer_of"]
 
@@ -76,23 +77,23 @@ class Row:
     Args:
         network: its name in :data:`NETWORKS`.
         fp32: seconds in 32 bits.
-        bf16: seconds with the network's products in bf16.
+        bf16: seconds with the network's products in bf16; None where its gradients are not finite.
         fp32_last: in 32 bits with channels last, where that is measured.
         bf16_last: likewise.
-        difference: of the first step's losses in both, over that of 32 bits.
+        difference: of the first step's losses in both, over that of 32 bits; None without finite gradients in bf16.
     """
 
     network: str
     fp32: float
-    bf16: float
+    bf16: float | None
     fp32_last: float | None
     bf16_last: float | None
-    difference: float
+    difference: float | None
 
     @property
-    def gain(self) -> float:
+    def gain(self) -> float | None:
         """How many times as fast bf16 is, which presets keep as ``cpu_gain``."""
-        return self.fp32 / self.bf16
+        return None if self.bf16 is None else self.fp32 / self.bf16
 
 
 def step(name: str | None = None, *, data: str = "data/phantom", repeats: int = 4, out: str | None = None) -> str:
@@ -124,12 +125,14 @@ def step(name: str | None = None, *, data: str = "data/phantom", repeats: int = 
     try:
         for key in wanted:
             rows.append(_measured(key, data, repeats))
-            print(f"{key}: bf16 {rows[-1].gain:.2f} times as fast", file=sys.stderr, flush=True)
+            gain = rows[-1].gain
+            told = "no finite gradients" if gain is None else f"{gain:.2f} times as fast"
+            print(f"{key}: bf16 {told}", file=sys.stderr, flush=True)
+            if out is not None:
+                with atomic_write(Path(out) / "bench_step.json") as file:
+                    file.write_text(json.dumps([{**asdict(r), "gain": r.gain} for r in rows], indent=2))
     finally:
         torch.set_num_threads(before)
-    if out is not None:
-        with atomic_write(Path(out) / "bench_step.json") as file:
-            file.write_text(json.dumps([{**asdict(r), "gain": r.gain} for r in rows], indent=2))
     return _table(rows)
 
 
@@ -144,13 +147,18 @@ def _measured(key: str, data: str, repeats: int) -> Row:
             for way, run in runs.items():
                 torch.manual_seed(turn)
                 began = time.process_time()
-                loss = run()
+                try:
+                    loss = run()
+                except DataError:  # the trainer's, of gradients that are not finite
+                    if way[0] == PLAIN:
+                        raise
+                    loss = math.nan
                 seconds[way].append(time.process_time() - began)
-                losses.setdefault(way, loss)
-    best = {way: min(s[1:]) for way, s in seconds.items()}
+                losses[way] = losses.get(way, loss) if math.isfinite(loss) else math.nan
+    best = {way: min(s[1:]) for way, s in seconds.items() if math.isfinite(losses[way])}
     plain, half = losses[PLAIN, False], losses[HALF, False]
-    return Row(key, best[PLAIN, False], best[HALF, False], best.get((PLAIN, True)), best.get((HALF, True)),
-               abs(half - plain) / abs(plain))  # fmt: skip
+    return Row(key, best[PLAIN, False], best.get((HALF, False)), best.get((PLAIN, True)), best.get((HALF, True)),
+               abs(half - plain) / abs(plain) if math.isfinite(half) else None)  # fmt: skip
 
 
 def _run(network: Network, data: str, place: Path, precision: str, last: bool) -> Callable[[], float]:
@@ -196,6 +204,8 @@ def _table(rows: Sequence[Row]) -> str:
     lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * 6]
     for row in rows:
         last = [f"{v:.3f}" if v is not None else "" for v in (row.fp32_last, row.bf16_last)]
-        figures = [f"{row.fp32:.3f}", f"{row.bf16:.3f}", f"{row.gain:.2f}", *last, f"{row.difference:.1e}"]
+        half = ["not finite", ""] if row.bf16 is None else [f"{row.bf16:.3f}", f"{row.fp32 / row.bf16:.2f}"]
+        differ = "" if row.difference is None else f"{row.difference:.1e}"
+        figures = [f"{row.fp32:.3f}", *half, *last, differ]
         lines.append(f"| {row.network} | {' | '.join(figures)} |")
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from common.errors import ConfigError
+from common.errors import ConfigError, DataError
 from tools.bench import step as bench_step
 from tools.bench.command import bench
 from tools.bench.step import NETWORKS, Network, Row, _table, step
@@ -52,6 +52,31 @@ def test_the_first_step_does_not_count(tiny: None, monkeypatch: pytest.MonkeyPat
     step("tiny", data=str(tmp_path), repeats=2, out=str(tmp_path / "out"))
     (row,) = json.loads((tmp_path / "out" / "bench_step.json").read_text())
     assert (row["fp32"], row["bf16"], row["gain"]) == (2.0, 1.0, 2.0)
+
+
+def test_bf16_without_finite_gradients_has_no_figure(
+    tiny: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The other networks are still measured; in 32 bits it is a fault."""
+
+    def broken(in_bf16: bool) -> Any:
+        def run(_network: Any, _data: str, _place: Path, precision: str, _last: bool) -> Any:
+            def once() -> float:
+                if (precision == "bf16") is in_bf16:
+                    raise DataError("the gradient is not finite")
+                return 1.0
+
+            return once
+
+        return run
+
+    monkeypatch.setattr(bench_step, "_run", broken(in_bf16=True))
+    text = step("tiny", data=str(tmp_path), repeats=2, out=str(tmp_path / "out"))
+    (row,) = json.loads((tmp_path / "out" / "bench_step.json").read_text())
+    assert row["bf16"] is row["gain"] is row["difference"] is None and "| not finite |  |" in text
+    monkeypatch.setattr(bench_step, "_run", broken(in_bf16=False))
+    with pytest.raises(DataError, match="not finite"):
+        step("tiny", data=str(tmp_path), repeats=2)
 
 
 def test_what_was_not_measured_is_empty() -> None:
