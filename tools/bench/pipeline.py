@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,13 +74,16 @@ def pipeline(method: str | None = None, *, small: bool = False, samples: int = 4
         raise ConfigError("there is no such data path", where="bench pipeline", got=got, expected=", ".join(PIPELINES))
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    rows = {}
     try:
-        rows = {name: _measured(name, small=small, samples=samples) for name in wanted}
+        for name in wanted:
+            rows[name] = _measured(name, small=small, samples=samples)
+            print(f"{name}: {rows[name]['ms']:.1f} ms a sample", file=sys.stderr, flush=True)
+            if out is not None:
+                with atomic_write(Path(out) / "bench_pipeline.json") as file:
+                    file.write_text(json.dumps(rows, indent=2))
     finally:
         torch.set_num_threads(before)
-    if out is not None:
-        with atomic_write(Path(out) / "bench_pipeline.json") as file:
-            file.write_text(json.dumps(rows, indent=2))
     return _table(rows)
 
 
