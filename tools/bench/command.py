@@ -24,6 +24,7 @@ from . import m4oe as bench_m4oe
 from . import sam as bench_sam
 from . import sam_med3d_moe as bench_sam_med3d_moe
 from . import samora as bench_samora
+from .curve import curve
 from .measure import SMALLER, Case, Row, cost, measure
 from .pipeline import pipeline
 from .step import step
@@ -101,8 +102,9 @@ def bench(
     Args:
         method: ``ic_moe``, ``ka2er``, ``m4oe``, ``sam_med3d_moe``, ``samora``, or ``sam`` (the encoder beneath it);
             or ``pipeline``: the data path of the bundle named next, or of all; or ``step``: a training step of the
-            preset named next, or of all, in 32 bits and in bf16, on ``data/phantom``; or ``stored``: a step of ka2er's
-            student with stored answers beside one of the student alone.
+            preset named next, or of all, in 32 bits and in bf16, on ``data/phantom``; or ``curve``: how far its losses
+            in bf16 lie from those in 32 bits; or ``stored``: a step of ka2er's student with stored answers beside one
+            of the student alone.
         size: voxels along each side of the crop (64; with --paper 96, sam_med3d_moe 128) or pixels along each side of
             the image (ic_moe 256; m4oe 128, with --paper 224; sam 256; samora 224), a multiple of 32 from 64 on.
         repeats: timed pairs per comparison.
@@ -123,20 +125,22 @@ def bench(
     Returns:
         the tables.
     """
-    if method == "pipeline":
-        return pipeline(None if size is None else str(size), small=small, out=out)
-    if method == "step":
-        return step(None if size is None else str(size), repeats=max(repeats, 2), out=out)
-    if method == "stored":
-        count = 2 if experts is None else experts
-        return stored(None if size is None else str(size), repeats=max(repeats, 8), out=out, experts=count)
+    name = None if size is None else str(size)
+    others: dict[str, Callable[[], str]] = {
+        "pipeline": lambda: pipeline(name, small=small, out=out),
+        "step": lambda: step(name, repeats=max(repeats, 2), out=out),
+        "curve": lambda: curve(name, out=out),
+        "stored": lambda: stored(name, repeats=max(repeats, 8), out=out, experts=2 if experts is None else experts),
+    }
+    if method in others:
+        return others[method]()
     if not isinstance(size, int | None):
         raise ConfigError("the size is a number", where="size", got=size, expected="a multiple of 32 from 64 on")
     if method not in METHODS:
         raise ConfigError(
             "there is nothing to measure for this method",
             got=method,
-            expected=", ".join((*METHODS, "pipeline", "step", "stored")),
+            expected=", ".join((*METHODS, *others)),
         )
     way = METHODS[method]
     sizes: dict[str, Any] = dict(way.paper if paper else way.laptop)

@@ -20,7 +20,7 @@ from common.atomic import atomic_write
 from common.command_words import shown_option
 from common.errors import ConfigError, DataError
 
-__all__ = ["NETWORKS", "PLAIN", "Network", "Row", "step", "trainer_of"]
+__all__ = ["HALF", "NETWORKS", "PLAIN", "Network", "Row", "absent_phantom", "step", "trainer_of"]
 
 BUNDLES = Path("bundles")
 PLAIN, HALF = "fp32", "bf16"
@@ -115,10 +115,7 @@ def step(name: str | None = None, *, data: str = "data/phantom", repeats: int = 
     if not set(wanted) <= set(NETWORKS) or repeats < 2:
         got, expected = f"{name}, {repeats} repeats", f"one of {', '.join(NETWORKS)}, and 2 repeats or more"
         raise ConfigError("there is no such step to measure", where="bench step", got=got, expected=expected)
-    absent = [p for n in wanted if not (p := Path(data + NETWORKS[n].data)).is_dir()]
-    if absent:
-        hint = f"python -m tools phantom {shown_option('out', data)}"
-        raise ConfigError("the phantom is not there", where=absent[0], hint=hint)
+    absent_phantom(wanted, data)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     rows = []
@@ -134,6 +131,22 @@ def step(name: str | None = None, *, data: str = "data/phantom", repeats: int = 
     finally:
         torch.set_num_threads(before)
     return _table(rows)
+
+
+def absent_phantom(wanted: Sequence[str], data: str) -> None:
+    """Refuse where the phantom is not there.
+
+    Args:
+        wanted: networks of :data:`NETWORKS`.
+        data: the phantom.
+
+    Raises:
+        ConfigError: with the command that writes it.
+    """
+    absent = [p for n in wanted if not (p := Path(data + NETWORKS[n].data)).is_dir()]
+    if absent:
+        hint = f"python -m tools phantom {shown_option('out', data)}"
+        raise ConfigError("the phantom is not there", where=absent[0], hint=hint)
 
 
 def _measured(key: str, data: str, repeats: int) -> Row:
@@ -195,7 +208,7 @@ def trainer_of(network: Network, data: str, place: Path, precision: str = PLAIN,
         parser[name] = value
     if last:
         parser["channels_last"] = True
-    set_determinism(0)
+    set_determinism(int(parser.get("seed", 0)))
     return parser.get_parsed_content("train::trainer")
 
 
