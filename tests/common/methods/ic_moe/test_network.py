@@ -159,6 +159,8 @@ def test_the_loss_is_the_sum_of_its_parts():
     network, (image, label) = build().train(), batch()
     found, target = network(image, label), {"label": label}
     plain = ICMoELoss(sgcl=0)(found, target)
+    assert set(plain) == {"loss", "dice", "ce"}  # what does not count is not computed, nor are its maps asked for
+    assert torch.equal(ICMoELoss(sgcl=0)(found._replace(contrast=None), target)["loss"], plain["loss"])
     terms = ICMoELoss(ce=2, dice=3, sgcl=0.5, aux_expert_loss=0.25)(found, target)
     own = [ICMoELoss(sgcl=0)(found._replace(logits=e), target) for e in found.experts]
     experts = sum(2 * e["ce"] + 3 * e["dice"] for e in own)
