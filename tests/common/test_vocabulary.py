@@ -8,7 +8,8 @@ from common.vocabulary import PART_OF, SEQUENCES, is_sequence, split_words
 @pytest.mark.parametrize(("name", "parts"), [
     ("T2SPIR", ("t2", "spir")), ("CTres", ("ct", "res")), ("gadT1", ("gad", "t1")), ("PDFS", ("pd", "fs")),
     ("MRCP", ("mrcp",)), ("CTPA", ("ctpa",)), ("t1ce", ("t1ce",)), ("post1", ("post1",)), ("PDAC", ("pdac",)),
-    ("T1-weighted", ("t1", "weighted")), ("T10", ("t10",)),
+    ("T1-weighted", ("t1", "weighted")), ("T10", ("t10",)), ("T1rho", ("t1rho",)), ("SUVbw", ("suvbw",)),
+    ("MRSI", ("mrsi",)), ("t1gado", ("t1gado",)),
 ])  # fmt: skip
 def test_glued_names(name: str, parts: tuple[str, ...]) -> None:
     assert split_words(name) == parts
