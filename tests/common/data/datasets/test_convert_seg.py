@@ -23,7 +23,7 @@ def study(dicom_series, root, name, label, names):
               algorithm=Algorithm("t", "1"), colors=["#ff0000", "#00ff00"])  # fmt: skip
 
 
-def test_series_and_segs_to_a_dataset(dicom_series, tmp_path):
+def test_series_and_segs_to_a_dataset(dicom_series, tmp_path, caplog):
     label = np.random.default_rng(0).choice([0, 0, 1, 2], (12, 10, 8))
     study(dicom_series, tmp_path, "a", label, ("liver", "spleen"))
     study(dicom_series, tmp_path, "bb", label, ("spleen", "aorta"))
@@ -32,9 +32,12 @@ def test_series_and_segs_to_a_dataset(dicom_series, tmp_path):
     assert [p for p in check(tmp_path / "out") if p.severity == "error"] == []
     cases = {c.id: np.asarray(nib.load(c.label).dataobj) for c in data.cases()}
     assert np.array_equal(cases["a"], label) and np.array_equal(cases["bb"], np.choose(label, [0, 2, 3]))
+    assert "left out" not in caplog.text
     chosen = convert_pairs(
         tmp_path / "images", tmp_path / "labels", tmp_path / "two", name="d", structures={"spleen": 7}
     )
+    assert "a_seg.dcm: segments left out: liver\n" in caplog.text
+    assert "bb_seg.dcm: segments left out: aorta\n" in caplog.text
     maps = {c.id: np.asarray(nib.load(c.label).dataobj) for c in chosen.cases()}
     assert np.array_equal(maps["a"], 7 * (label == 2)) and np.array_equal(maps["bb"], 7 * (label == 1))
 

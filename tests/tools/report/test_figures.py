@@ -1,0 +1,98 @@
+"""Drawings say what they are drawn from: every value is read off again by the ticks of its axis."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+import numpy as np
+import pytest
+
+from tools.report.figures import Series, bar, curves, dumbbells, intervals, scatter
+from tools.report.numbers import Model, Stat
+from tools.report.page import _training
+from tools.report.results import Run, Study
+
+STATS = {"a": Stat(0.62, 0.55, 0.71, 9), "b": Stat(0.8, 0.78, 0.83, 9)}
+MODELS = [Model("a", "first", ()), Model("b", "second", ())]
+
+
+def of(drawing: Element | None, tag: str, cls: str = "") -> list[Element]:
+    assert drawing is not None
+    return [e for e in drawing.iter() if e.tag.endswith(tag) and cls in [*(e.get("class") or "").split(), ""]]
+
+
+def axis(drawing: Element | None, *, upright: bool) -> np.poly1d:
+    """Values by positions, from the ticks: those across have one height, those upwards stand at the left."""
+    ticks = [e for e in of(drawing, "text", "tick") if re.fullmatch(r"−?[\d.]+", e.text or "")]
+    own = [e for e in ticks if (e.get("text-anchor") == "end") == upright]
+    places = np.array([float(e.get("y" if upright else "x") or "nan") - (4 if upright else 0) for e in own])
+    values = np.array([float((e.text or "").replace("−", "-")) for e in own])
+    fitted = np.poly1d(np.polyfit(places, values, 1))
+    assert len(own) >= 2 and np.allclose(fitted(places), values, atol=np.ptp(values) * 2e-3)
+    return fitted
+
+
+def places(elements: list[Element], name: str) -> np.ndarray:
+    return np.array([float(e.get(name) or "nan") for e in elements])
+
+
+def test_intervals() -> None:
+    drawing = intervals(MODELS, STATS, "dice", "Dice")
+    across = axis(drawing, upright=False)
+    assert across(places(of(drawing, "circle"), "cx")) == pytest.approx([0.62, 0.8], abs=1e-3)
+    spans = of(drawing, "line", "span")
+    assert across(places(spans, "x1")) == pytest.approx([0.55, 0.78], abs=1e-3)
+    assert across(places(spans, "x2")) == pytest.approx([0.71, 0.83], abs=1e-3)
+    assert intervals(MODELS, {k: Stat(0, 0, 0, 0) for k in STATS}, "dice", "Dice") is None
+
+
+def test_a_small_bar_spans_its_scale() -> None:
+    drawing = bar(STATS["a"], "a", 0.5, 1.0, width=106)  # 100 wide between margins of 3
+    (span,), (dot,) = of(drawing, "line", "span"), of(drawing, "circle")
+    assert [span.get("x1"), span.get("x2"), dot.get("cx")] == ["13.0", "45.0", "27.0"]
+    beyond = bar(Stat(0.4, 0.2, 1.2, 3), "a", 0.5, 1.0, width=106)
+    assert [e.get("x1") for e in of(beyond, "line", "span")] == ["3.0"] and "103.0" in str(of(beyond, "line")[1].attrib)
+    assert bar(Stat(0, 0, 0, 0), "a", 0, 1) is None
+
+
+def test_cases_side_by_side() -> None:
+    cases = [("case 1", {"a": 0.3, "b": 0.9}), ("case 2", {"a": 0.5, "b": float("nan")})]
+    drawing = dumbbells(cases, MODELS, "Dice")
+    across = axis(drawing, upright=False)
+    assert across(places(of(drawing, "circle"), "cx")) == pytest.approx([0.3, 0.9, 0.5], abs=1e-3)
+    (join,) = of(drawing, "line", "join")
+    assert [across(float(join.get(k) or "nan")) for k in ("x1", "x2")] == pytest.approx([0.3, 0.9], abs=1e-3)
+
+
+def test_one_against_the_other() -> None:
+    drawing = scatter([("x", 0.2, 0.6), ("y", 0.7, 0.4), ("z", 0.5, 0.5)], ("alone", "with"), "a")
+    dots = of(drawing, "circle")
+    assert axis(drawing, upright=False)(places(dots, "cx")) == pytest.approx([0.2, 0.7, 0.5], abs=2e-3)
+    assert axis(drawing, upright=True)(places(dots, "cy")) == pytest.approx([0.6, 0.4, 0.5], abs=2e-3)
+    assert [e.text for e in of(drawing, "text", "note")] == ["1 better", "1 worse"]
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_lines_over_epochs(unit: bool) -> None:
+    points = [(1.0, 0.42), (5.0, 0.58), (9.0, 0.55)]
+    drawing = curves([Series("s", "a", points)], "a measure", unit=unit)
+    (path,) = of(drawing, "polyline")
+    drawn = np.array([[float(v) for v in p.split(",")] for p in (path.get("points") or "").split()])
+    assert axis(drawing, upright=False)(drawn[:, 0]) == pytest.approx([1, 5, 9], abs=0.02)
+    assert axis(drawing, upright=True)(drawn[:, 1]) == pytest.approx([0.42, 0.58, 0.55], abs=2e-3)
+    bottom = axis(drawing, upright=True)(10.0 + (250 - 10 - 40))
+    assert bottom == pytest.approx(0.0, abs=2e-3) if unit else bottom > 0.3
+
+
+def test_dice_starts_at_nothing_and_the_loss_where_it_is() -> None:
+    """On the page an overlap has its whole axis, so that a small gain does not look like a large one."""
+    history: list[dict[str, float | None]] = [
+        {"epoch": e, "loss": 0.4 + 0.01 * e, "val_mean_dice": 0.5 + 0.01 * e} for e in (1.0, 2.0, 3.0)
+    ]
+    found = _training(Study(Path("x"), [Run("r", "run", "a run", Path("x"), history=history)]))
+    assert found is not None
+    dice, loss = [card.picture for card in found["cards"]]
+    assert axis(dice, upright=True)(210.0) == pytest.approx(0.0, abs=2e-3)
+    assert axis(loss, upright=True)(210.0) > 0.4
