@@ -174,6 +174,7 @@ class Work:
             "ckpt_dir": str(folder),
             "seed": self.wanted.seed,
             "labels_used": int(used) if used.isdecimal() else used,
+            "use": ["task", "external"],  # all that are given teach, whatever a preset of chains says
         }
         if self.wanted.student == "nnunet":
             found["plan_splits"] = ["training", "unlabelled"]

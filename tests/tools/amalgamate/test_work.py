@@ -63,6 +63,7 @@ def test_files_and_knobs_of_the_training(tmp_path: Path) -> None:
     knobs = work.knobs(tmp_path / "s")
     assert knobs["start_from"] == str(tmp_path / "experts" / "1.json") and knobs["labels_used"] == 3
     assert knobs["plan_splits"] == ["training", "unlabelled"]
+    assert knobs["use"] == ["task", "external"]  # presets of chains leave out experts of no task: none would be left
     assert work.read_typed == {"x": (1, 2), "y": "z"}
     other = Work(tmp_path, Wanted(student="swin_unetr"))
     assert other.files == ["train.json", "stored.json"]
