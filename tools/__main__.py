@@ -128,8 +128,9 @@ def help_text(component: Any, arguments: Sequence[str], *, where: str) -> str:
     if target is None and (word := next((a for a in arguments if not a.startswith("-")), None)) is not None:
         known = [m for m in dir(component) if not m.startswith("_")]
         close = difflib.get_close_matches(word, known, n=1)
-        raise ConfigError(f"there is no sub-command {word!a:.100}", where=where, expected=", ".join(known),
-                          hint=f"python -m tools {' '.join([where, *close])} --help")  # fmt: skip
+        group, where = where, " ".join([where, *close])
+        raise ConfigError(f"there is no sub-command {word!a:.100}", where=group, expected=", ".join(known),
+                          hint=f"python -m tools {where} --help")  # fmt: skip
     for name in named:
         trace.AddAccessedProperty(target, name, [name], None, None)
     return str(HelpText(component if target is None else target, trace))
