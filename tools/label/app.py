@@ -116,7 +116,7 @@ class MyApp(_beside("monaibundle.py").MyApp, MONAILabelApp):  # type: ignore[mis
                 judging.check_name("image", image)  # a series that the archive may have got since
                 return
             judging.check_place("image", image, [] if remote else [self.studies])
-            if Path(image).is_file() and Path(image).stat().st_size == 0:
+            if Path(str(image)).is_file() and Path(str(image)).stat().st_size == 0:
                 raise judging.RequestError("image", "an empty file", "an image")
         except judging.RequestError as error:
             raise _refused(error) from error
