@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .errors import CheckpointError
 from .paths import check_new
+from .whole_numbers import whole_number
 
 __all__ = ["atomic_write", "free_bytes", "process_alive", "remove_stale", "require_space", "usable_cores"]
 
@@ -121,7 +122,8 @@ def remove_stale(folder: Path | str) -> list[Path]:
     removed = []
     for temporary in Path(folder).glob(".*.tmp"):
         host, _, pid = temporary.stem.rpartition(".")
-        if host.endswith(f".{socket.gethostname()}") and pid.isdigit() and not process_alive(int(pid)):
+        writer = whole_number(pid) if host.endswith(f".{socket.gethostname()}") else None
+        if writer is not None and not process_alive(writer):
             temporary.unlink(missing_ok=True)
             removed.append(temporary)
     return removed

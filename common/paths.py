@@ -35,6 +35,13 @@ def is_there(path: str | Path) -> bool:
         return False
 
 
+def _can_be_written(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half a character
+        return False
+
+
 def check_path(
     path: str | Path,
     *,
@@ -95,10 +102,16 @@ def check_new(
         the path.
 
     Raises:
-        AmalgamationError: of the class ``error``, as :func:`check_path`, and for names that are too long.
+        AmalgamationError: of the class ``error``, as :func:`check_path`, for names that are too long, and for none.
     """
     found = Path(path)
+    if not _can_be_written(str(found)):
+        problem = f"no {what} can have this name: it holds a character that no name has"
+        raise error(problem, where=f"{str(found)!a:.200}", hint="give another name")
     for ending in endings:
+        if ending and not found.name:
+            raise error(f"this is no name of a {what}", where=f"{str(path)!a:.200}", expected="a name in a folder",
+                        hint="give a name")  # fmt: skip
         place = found.with_name(f"{found.name}{ending}") if ending else found
         if not is_path(str(place.absolute())):
             name = place.name if len(os.fsencode(place.name)) >= _LONGEST_NAME else str(place)

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +16,10 @@ from common.errors import AmalgamationError, ConfigError, cause_of, visible
 from .command_line import parse_by_annotations, with_values
 from .terminal import visible_output
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "help_text", "main"]
+
+_HELP = frozenset({"--help", "-h", "-help"})
+_FLAG = re.compile(r"--?(?=[a-zA-Z])|--")  # what Fire takes for an option, one dash or two
 
 COMMANDS: dict[str, str] = {
     "doctor": "what is installed, whether it was tested together, what to run next",
@@ -80,24 +84,56 @@ def refuse_unknown_flags(component: Any, arguments: Sequence[str], *, where: str
     Raises:
         ConfigError: for a flag that the function does not take, with the nearest one that it does.
     """
-    if {"--help", "-h"} & set(arguments) or "--" in arguments:
-        return
     target, named = _function(component, arguments)
-    if target is None:
+    if target is None or _HELP & set(arguments):
         return
     where = " ".join([where, *named])
     parameters = inspect.signature(target).parameters
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return
-    for flag in (a[2:].split("=")[0].replace("-", "_") for a in arguments if a.startswith("--")):
-        if flag not in parameters and flag.removeprefix("no") not in parameters:
+    for word in arguments[: _own(arguments)]:
+        flag = _FLAG.sub("", word, count=1).split("=")[0].replace("-", "_")
+        short = word[1:2] == flag and sum(p.startswith(flag) for p in parameters) == 1  # -o, of one option alone
+        if _FLAG.match(word) and not short and not {flag, flag.removeprefix("no")} & set(parameters):
             close = difflib.get_close_matches(flag, parameters, n=1)
             raise ConfigError(
-                f"unknown option --{flag}",
+                f"unknown option {word.split('=')[0]}",
                 where=where,
                 expected=", ".join(f"--{p}" for p in parameters) or "no options",
                 hint=f"did you mean --{close[0]}?" if close else f"python -m tools {where} --help",
             )
+
+
+def _own(arguments: Sequence[str]) -> int:
+    """How many of the words are the command's: what follows the last ``--`` is Fire's."""
+    return len(arguments) - 1 - arguments[::-1].index("--") if "--" in arguments else len(arguments)
+
+
+def help_text(component: Any, arguments: Sequence[str], *, where: str) -> str:
+    """The help of a command, or of the sub-command that is named, with nothing run: Fire runs what needs no argument.
+
+    Args:
+        component: as of :func:`refuse_unknown_flags`.
+        arguments: what follows the command's name.
+        where: the command.
+
+    Raises:
+        ConfigError: for a sub-command that there is not.
+    """
+    from fire.helptext import HelpText
+    from fire.trace import FireTrace
+
+    trace = FireTrace(component, name=where)
+    target, named = _function(component, arguments)
+    if target is None and (word := next((a for a in arguments if not a.startswith("-")), None)) is not None:
+        known = [m for m in dir(component) if not m.startswith("_")]
+        close = difflib.get_close_matches(word, known, n=1)
+        group, where = where, " ".join([where, *close])
+        raise ConfigError(f"there is no sub-command {word!a:.100}", where=group, expected=", ".join(known),
+                          hint=f"python -m tools {where} --help")  # fmt: skip
+    for name in named:
+        trace.AddAccessedProperty(target, name, [name], None, None)
+    return str(HelpText(component if target is None else target, trace))
 
 
 def _function(component: Any, arguments: Sequence[str]) -> tuple[Any, list[str]]:
@@ -105,7 +141,8 @@ def _function(component: Any, arguments: Sequence[str]) -> tuple[Any, list[str]]
     if inspect.isroutine(component):
         return component, []
     named = [a for a in arguments if not a.startswith("-")][:1]
-    target = getattr(component, named[0].replace("-", "_"), None) if named else None
+    name = named[0].replace("-", "_") if named else "_"
+    target = None if name.startswith("_") else getattr(component, name, None)
     return (target, named) if callable(target) else (None, [])
 
 
@@ -116,6 +153,9 @@ def call(arguments: Sequence[str]) -> None:
         return
     name, *rest = arguments
     component = find(name)
+    if _HELP & set(rest):
+        print(help_text(component, rest, where=name))
+        return
     function, _ = _function(component, rest)
     if function is not None:
         rest = with_values(rest, function)

@@ -18,11 +18,15 @@ from common.bundle_words import guessed
 from common.command_words import shown
 from common.errors import ConfigError
 from common.paths import is_there
+from common.whole_numbers import whole_number
 
-__all__ = ["name_pairs", "parse_by_annotations", "parsed", "with_values"]
+__all__ = ["count_of", "name_pairs", "parse_by_annotations", "parsed", "seeds_of", "with_values"]
 
 _SWITCH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _VALUE = re.compile(r"-+[\w:#]+\s|-\d")  # "--key value" as one word, or a negative number
+
+_FLOAT = re.compile(r"[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40}|inf)(e[+-]?[0-9]{1,2})?", re.IGNORECASE)
+_LARGE = 10**18
 
 _PAIR = re.compile(r"[^-=/\\\s][^=/\\]*=.")  # <name>=<value>, no option and no path
 _DASHED = re.compile(r"-(?!-\w)")  # -x, which Fire takes for a short option; -, --, which mean something to it
@@ -72,21 +76,64 @@ def parsed(text: str, *, hint: Any, option: str) -> Any:
     if type(None) in kinds and text == "None":
         return None
     for kind in (k for k in (bool, int, float) if k in kinds):
-        value = _simple(text, kind)
-        if value is not None:
-            return value
+        simple = _simple(text, kind)
+        if simple is not None:
+            return simple if kind is bool else _checked_seed(simple, option)
     if str in kinds or Path in kinds:
         mapping = dict in kinds and text.startswith("{")
-        value = guessed(text) if mapping else _literally(text) if Sequence in kinds and text[:1] in "[(" else None
+        value = _guessed(text) if mapping else _literally(text) if Sequence in kinds and text[:1] in "[(" else None
         listed = isinstance(value, (list, tuple)) and all(isinstance(entry, str) for entry in value)
         return value if listed or isinstance(value, dict) else text
-    value = _literally(text) if Sequence not in kinds and dict not in kinds else guessed(text)
-    if (dict in kinds and isinstance(value, dict)) or (Sequence in kinds and isinstance(value, (list, tuple))):
+    value = _literally(text) if Sequence not in kinds and dict not in kinds else _guessed(text)
+    if dict in kinds and isinstance(value, dict):
         return value
     if Sequence in kinds and not isinstance(value, dict):
-        return (value,)
+        entries = value if isinstance(value, (list, tuple)) else (value,)
+        if all(_fits(entry, _entries(hint)) for entry in entries):
+            return _checked_seed(entries, option)
     wanted = " or ".join(sorted(_words(k) for k in kinds if k is not type(None)))
-    raise ConfigError(f"this is not {wanted}", where=f"--{option}", got=text, expected=wanted)
+    raise ConfigError(f"this is not {wanted}", where=f"--{option}", got=f"{text!a:.200}", expected=wanted)
+
+
+def _checked_seed(value: Any, option: str) -> Any:
+    """The value; of a seed, refuse one below 0, for which no random numbers begin."""
+    if option in ("seed", "seeds") and any(v < 0 for v in (value if isinstance(value, (list, tuple)) else [value])):
+        raise ConfigError("a seed is a number >= 0", where=f"--{option}", got=value, expected="0, 1, 2, ...")
+    return value
+
+
+def seeds_of(value: int | str | Sequence[int | str]) -> tuple[int, ...]:
+    """The seeds of an option, as numbers or in text.
+
+    Raises:
+        ConfigError: for none, one that is none, and one that is given twice.
+    """
+    given = value.split(",") if isinstance(value, str) else list(value) if isinstance(value, Sequence) else [value]
+    read = [whole_number(v.strip(), digits=18) if isinstance(v, str) else v for v in given]
+    seeds = tuple(v for v in read if isinstance(v, int) and not isinstance(v, bool) and v >= 0)
+    if not seeds or len(set(seeds)) < len(read):
+        raise ConfigError("seeds are different numbers", where="--seeds", got=f"{value!a:.200}",
+                          expected="numbers >= 0, for example 0,1,2")  # fmt: skip
+    return seeds
+
+
+def count_of(value: int | str, option: str, *, auto: int) -> int:
+    """A number from 1 on, or ``auto``.
+
+    Args:
+        value: what was typed.
+        option: its name, for the message.
+        auto: what ``auto`` is.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    if value == "auto":
+        return auto
+    found = whole_number(value) if isinstance(value, str) else value
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise ConfigError("how many?", where=f"--{option}", got=f"{value!a:.200}", expected="auto, or 1, 2, ...")
+    return found
 
 
 def with_values(arguments: Sequence[str], function: Callable[..., Any]) -> list[str]:
@@ -152,6 +199,20 @@ def _switch(hint: Any) -> bool:
     return not {bool, Any}.isdisjoint(_kinds(hint))
 
 
+def _entries(hint: Any) -> set[Any]:
+    """What the entries of a list may be, of the lists that an annotation allows."""
+    parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    return set().union(*(_kinds(typing.get_args(p)[0]) for p in parts if Sequence in _kinds(p) and typing.get_args(p)))
+
+
+def _fits(entry: Any, kinds: set[Any]) -> bool:
+    """Whether an entry that Fire read is a number where the annotation says so; others are judged elsewhere."""
+    if not kinds or not kinds <= {int, float}:
+        return True
+    number = isinstance(entry, (int, float) if float in kinds else int) and not isinstance(entry, bool)
+    return number and abs(entry) < _LARGE
+
+
 def _kinds(hint: Any) -> set[Any]:
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
@@ -172,9 +233,15 @@ def _words(kind: Any) -> str:
 def _simple(text: str, kind: type) -> Any:
     if kind is bool:
         return _SWITCH.get(text.lower())
+    if kind is int:
+        return whole_number(text, digits=18, negative=True)
+    return float(text) if _FLOAT.fullmatch(text) else None
+
+
+def _guessed(text: str) -> Any:
     try:
-        return kind(text)
-    except ValueError:
+        return guessed(text)
+    except (ValueError, MemoryError, RecursionError):
         return None
 
 

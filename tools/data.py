@@ -25,6 +25,7 @@ from common.data.datasets.verify import Problem, check
 from common.data.io import read_volume, write_volume
 from common.data.store.place import clear, listed, places, size_text
 from common.errors import AmalgamationError, ConfigError, few
+from common.whole_numbers import WHOLE, whole_number
 
 from .terminal import console, say
 
@@ -248,13 +249,24 @@ def read_structures(given: Any) -> dict[str, int] | None:
     Raises:
         ConfigError: when it cannot be read.
     """
-    if given is None or isinstance(given, dict):
-        return given
-    try:
-        pairs = [part.rsplit("=", 1) for part in _text(given).split(",")]
-        found = {name.strip(): int(value) for name, value in pairs}
-    except ValueError as error:
-        raise ConfigError("cannot read the structures", got=given, expected='"liver=1,spleen=2"') from error
+    if given is None:
+        return None
+    pairs = list(given.items()) if isinstance(given, Mapping) else [_pair(part) for part in _text(given).split(",")]
+    found = {str(name).strip(): _value(value) for name, value in pairs}
+    values = {name: value for name, value in found.items() if value is not None}
+    if len(values) < len(found):
+        raise ConfigError("cannot read the structures", got=f"{given!a:.200}", hint=f"each value is {WHOLE}",
+                          expected='"liver=1,spleen=2"')  # fmt: skip
     if len(found) < len(pairs):
         raise ConfigError("a structure is given twice", got=given, expected="each name once")
-    return found
+    return values
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, _, value = text.rpartition("=")
+    return name, value.strip()
+
+
+def _value(given: Any) -> int | None:
+    """The whole number that a value is, as such or in text."""
+    return given if isinstance(given, int) and not isinstance(given, bool) else whole_number(given)

@@ -147,13 +147,14 @@ def _numbered(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def check_record(content: object, schema: Schema, path: Path) -> None:
+def check_record(content: object, schema: Schema, path: Path, *, hint: str | None = None) -> None:
     """Refuse what no run writes.
 
     Args:
         content: of the file.
         schema: what its values must be, one of this module's.
         path: the file, for the message.
+        hint: what to do next.
 
     Raises:
         DataError: when a value is of another kind; it names the file and the key.
@@ -163,7 +164,7 @@ def check_record(content: object, schema: Schema, path: Path) -> None:
         expected = wrong.validator_value if wrong.validator == "type" else f"{wrong.validator} {wrong.validator_value}"
         raise DataError(f"{wrong.json_path[:200]} is not what a run writes", where=path, got=f"{wrong.instance!r:.200}",
                         expected=" or ".join(expected) if isinstance(expected, list) else f"{expected:.200}",
-                        hint="make the folder anew with the command that made it")  # fmt: skip
+                        hint=hint or "make the folder anew with the command that made it")  # fmt: skip
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

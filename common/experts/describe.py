@@ -17,6 +17,7 @@ from ..labels import LabelSpace
 from ..paths import check_path
 from .claims import called, check_claims
 from .expert_set import Expert, describe_nnunet, hash_expert
+from .kinds import ORIENTATION, SPACING, is_orientation, is_spacing
 from .profile import HomeProfile
 from .sources import Opened, bundle_metadata, open_source
 from .spec import ExpertSpec
@@ -75,8 +76,7 @@ def describe_expert(
             that overlap.
     """
     kind, told = kind_of(path), {k: v for k, v in given.items() if v is not None}
-    if "spacing" in told:
-        told["spacing"] = tuple(float(s) for s in told["spacing"])
+    _check_told(told)
     if kind == "nnunet":
         told["orientation"] = _orientation(Path(path), told)
         more = {"labels": labels, "channels": None if channels is None else tuple(channels)}
@@ -101,6 +101,16 @@ def describe_expert(
     check_claims(spec, source, hint=_AS_FILES)
     _check_answer(spec, source)
     return replace(spec, sha256=hash_expert(spec))
+
+
+def _check_told(told: dict[str, Any]) -> None:
+    """Refuse a spacing and axis codes that are none, before anything is opened."""
+    spacing, codes = told.get("spacing", (1, 1, 1)), told.get("orientation", "RAS")
+    spacing = list(spacing) if isinstance(spacing, tuple) else spacing
+    for key, given, fits, expected in (("spacing", spacing, is_spacing(spacing), SPACING),
+                                       ("orientation", codes, is_orientation(codes), ORIENTATION)):  # fmt: skip
+        if not fits:
+            raise ExpertError(f"this is no {key}", where=f"--{key}", got=f"{given!a:.100}", expected=expected)
 
 
 def known_orientation(folder: Path, profile: Mapping[str, Any] | None = None) -> dict[str, str]:

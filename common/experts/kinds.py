@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..backbones.nnunet.folds import is_fold
 from ..errors import ExpertError
 from ..labels import LabelSpace
-from ..literals import odd_in
 
-__all__ = ["check_kinds"]
+__all__ = ["ORIENTATION", "SPACING", "check_kinds", "is_orientation", "is_spacing"]
+
+ORIENTATION = "three axis codes, one of each of L R, P A and I S, such as RAS"
+SPACING = "three numbers > 0, in mm"
 
 _AXES = ({"L", "R"}, {"P", "A"}, {"I", "S"})
 _TEXTS = ("kind", "path", "role", "task", "sha256", "trusted")
@@ -42,16 +45,13 @@ def check_kinds(spec: Any) -> None:
     need(isinstance(spec.channels, (list, tuple)), "channels", "a list of names")
     folds = list(spec.fold) if isinstance(spec.fold, (list, tuple)) else [spec.fold]
     once = len({str(f) for f in folds}) == len(folds)
-    need(bool(folds) and once and all(map(_is_fold, folds)), "fold", "a number >= 0, all, or a list of these")
+    need(bool(folds) and once and all(map(is_fold, folds)), "fold", "a number >= 0, all, or a list of these")
     object.__setattr__(spec, "fold", tuple(folds) if len(folds) > 1 else folds[0])
     if spec.spacing is not None:
-        three = isinstance(spec.spacing, (list, tuple)) and len(spec.spacing) == 3
-        need(three and all(_number(s) and 0 < s <= 1e4 for s in spec.spacing), "spacing", "three numbers > 0, in mm")
+        need(is_spacing(spec.spacing), "spacing", SPACING)
         object.__setattr__(spec, "spacing", tuple(float(s) for s in spec.spacing))
     if spec.orientation is not None:
-        codes = spec.orientation
-        three = isinstance(codes, str) and len(codes) == 3 and all(sum(c in a for c in codes) == 1 for a in _AXES)
-        need(three, "orientation", "three axis codes, one of each of L R, P A and I S, such as RAS")
+        need(is_orientation(spec.orientation), "orientation", ORIENTATION)
     renamed = spec.renamed
     need(isinstance(renamed, Mapping) and all(isinstance(t, str) for pair in renamed.items() for t in pair),
          "renamed", "a mapping of names")  # fmt: skip
@@ -64,9 +64,16 @@ def check_kinds(spec: Any) -> None:
     need(bool(listed) and all(map(_normalises, listed)), "extra", "normalise: a scheme with finite numbers")
 
 
-def _is_fold(given: Any) -> bool:
-    whole = isinstance(given, int) and not isinstance(given, bool) and given >= 0
-    return whole or (isinstance(given, str) and odd_in(given, file_name=True) is None)
+def is_spacing(given: Any) -> bool:
+    """Whether a value is a spacing in mm: :data:`SPACING`."""
+    three = isinstance(given, (list, tuple)) and len(given) == 3
+    return three and all(_number(s) and 1e-9 < s <= 1e4 for s in given)
+
+
+def is_orientation(given: Any) -> bool:
+    """Whether a value is axis codes: :data:`ORIENTATION`."""
+    three = isinstance(given, str) and len(given) == 3
+    return three and all(sum(c in a for c in given) == 1 for a in _AXES)
 
 
 def _divides(given: Any) -> bool:

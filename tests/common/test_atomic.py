@@ -98,6 +98,7 @@ def test_stale_files_of_dead_processes_are_removed(tmp_path) -> None:
         tmp_path / f".model.pt.{host}.{os.getppid()}.tmp",
         tmp_path / f".model.pt.elsewhere.{child.pid}.tmp",
         tmp_path / ".notes.tmp",
+        *(tmp_path / f".model.pt.{host}.{pid}.tmp" for pid in ("²", "٣٣٣٣٣٣", "9" * 200, "")),
         tmp_path / "model.pt",
     ]
     for path in (dead, *kept):

@@ -149,3 +149,17 @@ def test_names_of_what_will_be_written_are_judged_before(tmp_path: Path) -> None
             with pytest.raises(ConfigError, match="too long"):
                 check_new(folder / name, endings, error=ConfigError)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\0", "\ud800", "a/\udfff\ud800/b"])
+@pytest.mark.parametrize("endings", [("",), ("", ".sha256")])
+def test_a_character_that_no_name_has_is_not_called_too_long(name: str, endings: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="a character that no name has"):
+        check_new(name, endings, error=ConfigError)
+
+
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_a_folder_is_no_name_of_a_file_with_files_beside_it(name: str) -> None:
+    with pytest.raises(ConfigError, match="no name of a file"):
+        check_new(name, ("", ".sha256"), error=ConfigError)
+    assert check_new(name) == Path(name)

@@ -101,7 +101,17 @@ def test_files_that_would_be_written_or_read_elsewhere(served, harmless, tmp_pat
     assert status(served, "GET", "/datastore/image?image=../../../etc/passwd") == 422
     assert status(served, "DELETE", "/session/%2e%2e") == 422
     assert status(served, "PUT", "/model/ka2er_segmentation", fields={"file": label}) == 422
+    assert status(served, "DELETE", "/model/ka2er_segmentation") == 422
+    assert status(served, "DELETE", "/model/") == 422
     assert status(served, "PUT", "/session/?uncompress=true", fields={"files": label}) == 422
+
+
+def test_an_empty_file_is_no_scan(served, tmp_path):
+    empty = tmp_path / "empty.nii.gz"
+    empty.touch()
+    assert status(served, "PUT", "/session/", fields={"files": empty}) == 422
+    fields = {"params": json.dumps(SLICER), "file": empty}
+    assert status(served, "POST", "/infer/ka2er_segmentation", fields=fields) == 422
 
 
 def test_pages_from_elsewhere(served, harmless):

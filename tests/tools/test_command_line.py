@@ -4,7 +4,7 @@ import pytest
 
 from common.errors import ConfigError
 from tools.__main__ import call
-from tools.command_line import name_pairs, parsed, with_values
+from tools.command_line import count_of, name_pairs, parsed, seeds_of, with_values
 
 
 def given(hint, text):
@@ -40,8 +40,13 @@ def test_other_kinds(hint, text, value):
 
 
 @pytest.mark.parametrize(
-    ("hint", "text"), [(bool, "maybe"), (int, "1.5"), (int, "a"), (float, "x"), (dict[str, int], "a")]
-)
+    ("hint", "text"),
+    [(bool, "maybe"), (int, "1.5"), (int, "a"), (float, "x"), (dict[str, int], "a"), (int, "٣"), (int, "9" * 5000),
+     (int, "1_0"), (int, " 1"), (int, "01"), (int, "²"), (float, "nan"), (float, "٣"), (float, "1_0"),
+     (float, "9" * 5000), (float, "1e999"), (list[float], "abc"), (list[float], "1,a"), (list[float] | None, "True"),
+     (list[float], "[1,[2]]"), (list[int], "1.5"), (int | list[int], "1,a"), (int | list[int], "٣"),
+     (int | list[int], "9" * 5000), (list[float], "9" * 5000), (list[float], "[" * 5000), (list[float], "{'a': 1}")],
+)  # fmt: skip
 def test_what_cannot_be_meant_is_refused_by_the_options_name(hint, text):
     with pytest.raises(ConfigError, match="--x"):
         given(hint, text)
@@ -95,6 +100,31 @@ def test_commands_get_what_was_typed(component, words, seen, monkeypatch):
 def test_an_option_without_its_value_does_not_take_the_next_one():
     assert with_values(["a", "--steps", "--on"], command) == ["a", "--steps", "--on"]
     assert with_values(["--unknown", "--key value"], command) == ["--unknown", "--key value"]
+
+
+def test_a_seed_below_nought_is_refused_by_its_name():
+    for hint, option, text in (
+        (int, "seed", "-1"),
+        (int | list[int], "seeds", "0,-1"),
+        (int | list[int], "seeds", "-1"),
+    ):
+        with pytest.raises(ConfigError, match=f"--{option}: a seed is a number >= 0"):
+            parsed(text, hint=hint, option=option)
+    assert parsed("-1", hint=int, option="number") == -1
+
+
+@pytest.mark.parametrize("value", ["a", "0,a", "٣", "9" * 5000, (), (1, 1), "0,0", (True,), (-1,), (0.5,), "", None])
+def test_seeds_that_are_none_are_refused(value):
+    with pytest.raises(ConfigError, match="seeds are different numbers"):
+        seeds_of(value)
+
+
+def test_seeds_and_counts():
+    assert seeds_of(3) == (3,) and seeds_of("0, 2") == (0, 2) and seeds_of([1, "2"]) == (1, 2)
+    assert count_of("auto", "jobs", auto=7) == 7 and count_of("2", "jobs", auto=7) == count_of(2, "jobs", auto=7) == 2
+    for wrong in ("a", "0", 0, -1, "٣", "9" * 5000, True, 1.5, None, ""):
+        with pytest.raises(ConfigError, match="--jobs"):
+            count_of(wrong, "jobs", auto=7)
 
 
 @pytest.mark.parametrize("value", ["-x", "-", "--", "--=", "-[1]"])

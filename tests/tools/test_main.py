@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -123,3 +126,57 @@ def test_other_errors_keep_their_traceback() -> None:
 
     with pytest.raises(ZeroDivisionError):
         guarded(run, debug=False)
+
+
+class _RanError(Exception):
+    """A command's code was entered."""
+
+
+def _all_commands() -> list[tuple[list[str], Any]]:
+    found: list[tuple[list[str], Any]] = []
+    for name in COMMANDS:
+        component = find(name)
+        if callable(component):
+            found.append(([name], component))
+        else:
+            found += [([name, m], getattr(component, m)) for m in dir(component) if not m.startswith("_")]
+    return found
+
+
+def test_help_runs_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of every command and sub-command: Fire would run what needs no argument, and show the help of its result."""
+    monkeypatch.chdir(tmp_path)
+    commands = _all_commands()
+    assert len(commands) > 25 and {"add_modality", "store", "phantom"} <= {words[-1] for words, _ in commands}
+    codes = {inspect.unwrap(function).__code__ for _, function in commands}
+
+    def tripwire(frame: FrameType, event: str, arg: object) -> None:
+        if event == "call" and frame.f_code in codes:
+            raise _RanError(frame.f_code.co_qualname)
+
+    for words, function in commands:
+        asked = [[*words, "--help"], [*words, "-h"], [*words, "list", "step", "--help"], [*words, "--", "--help"]]
+        for line in (*asked, [words[0], "--help", *words[1:]]):
+            before = sys.getprofile()
+            sys.setprofile(tripwire)
+            try:
+                status = main(line)
+            finally:
+                sys.setprofile(before)
+            shown = capsys.readouterr().out
+            first = (inspect.getdoc(function) or "").splitlines()[0]
+            assert status == 0 and first in shown and shown.startswith(f"NAME\n    {' '.join(words)} "), line
+    for name in {words[0] for words, _ in commands if len(words) > 1}:
+        assert main([name, "--help"]) == 0 and "COMMAND is one of" in capsys.readouterr().out
+        assert main([name, "no_such", "--help"]) == 2 and "no sub-command 'no_such'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [["-sed", "3"], ["-x"], ["-q=1", "--", "--trace"], ["--sed", "3", "--", "--trace"]])
+def test_an_unknown_flag_of_one_dash_is_refused_before_anything_runs(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["phantom", f"--out={tmp_path / 'p'}", *words]) == 2
+    assert f"unknown option {words[0].split('=')[0]}\n" in capsys.readouterr().err
+    assert not (tmp_path / "p").exists()
+    refuse_unknown_flags(Group(), ["one", "-a", "1"], where="group")

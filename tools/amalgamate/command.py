@@ -86,13 +86,14 @@ def amalgamate(
         seed: of the training.
         train: further knobs of the training, ``"--max_steps 500"``.
         dry_run: end with what it will teach and take: nothing is trained, no more than a scan per expert asked.
-        only: do this one step of an amalgamation that was started, such as ``answers`` on further machines.
+        only: do this one step of an amalgamation that was started, such as ``answers`` on further machines; with the
+            same ``--train``, where it was started with one.
 
     Returns:
         what came out, and where it is.
     """
     if only:
-        return by_itself(Path(out), only)
+        return by_itself(Path(out), only, typed_overrides(train))
     wanted = {"preset": preset, "student": student, "labels_used": str(labels_used), "seed": seed,
               "train": typed_overrides(train)}  # fmt: skip
     told = Told(orientation, training_files, folds, profile)
@@ -125,19 +126,20 @@ STEPS: dict[str, Callable[[Work], dict[str, Any]]] = {
 """Steps that are done by themselves."""
 
 
-def by_itself(out: Path, name: str) -> str:
+def by_itself(out: Path, name: str, train: Sequence[tuple[str, str]] = ()) -> str:
     """Do one step and write its result.
 
     Args:
         out: the folder of an amalgamation.
         name: of the step.
+        train: the knobs that this command says, which must be those of the amalgamation.
 
     Raises:
         ConfigError: for an unknown step, or a folder in which none was started.
     """
     if name not in STEPS:
         raise ConfigError("there is no such step", where="--only", got=name, expected=", ".join(STEPS))
-    work = Work.read(out)
+    work = Work.read(out, train)
     file = out / name / f"{name}.json"
     found = STEPS[name](work)
     file.parent.mkdir(parents=True, exist_ok=True)

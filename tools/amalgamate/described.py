@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from common.backbones.nnunet.folds import folds_there
 from common.command_words import shown_option
 from common.errors import ConfigError, ExpertError, few
 from common.experts.describe import describe_expert, kind_of, known_orientation
@@ -73,6 +74,9 @@ def read_experts(paths: Sequence[str | Path], *, trust: bool = False, told: Told
                           hint=describe_hint("FOLDER", "", "...") + " says it of one expert")  # fmt: skip
     silent = [p for p in bare if told.profile is not None or not known_orientation(p)]
     specs = [spec for p in places for spec in _read(p, trust, told, asked=p in silent or not silent)]
+    if not specs:
+        raise ConfigError("no expert is described there", where=few([str(p) for p in places]),
+                          expected="at least one", hint=describe_hint("FOLDER", "", ""))  # fmt: skip
     _check_different(specs)
     return list(_named(specs))
 
@@ -134,9 +138,9 @@ def _described(path: Path, name: str, given: Told) -> ExpertSpec:
 
 def _fold(path: Path) -> int | str | None:
     """The fold, where there is but one; where there are several, the first answers, and this is said."""
-    there = sorted(p.parent.name.removeprefix("fold_") for p in path.glob("fold_*/checkpoint_final.pth"))
+    there = folds_there(path, error=ExpertError)
     if len(there) == 1:
-        return int(there[0]) if there[0].isdecimal() else there[0]
+        return there[0] if there[0] == "all" else int(there[0])
     if "0" in there:
         say(f"{path.resolve().parent.name}: fold 0 answers, of {', '.join(there)}; with --folds all they answer "
             "together, as nnUNetv2_predict lets them", error=True)  # fmt: skip

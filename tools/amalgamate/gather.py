@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from common.command_words import shown_option
+from common.command_words import shown_option, shown_place
 from common.data.datasets.convert import convert_nnunet, convert_pairs, write_collection, write_dataset
 from common.data.datasets.convert_channels import told_channels
 from common.data.datasets.datalist import Collection, read_collection
@@ -64,10 +64,10 @@ def gather(
                           expected=", ".join(folder.name for folder in scans))  # fmt: skip
     names = _names(scans)
     places = folder_names(names)
-    made = []
-    for folder, name in zip(scans, names, strict=True):
-        dataset = _read(folder, maps.get(folder.name), name, specs, out / places[name], structures)
-        made.append(write_dataset(held_back(dataset, share), out / places[name]))
+    read = [_read(folder, maps.get(folder.name), name, specs, out / places[name], structures)
+            for folder, name in zip(scans, names, strict=True)]  # fmt: skip
+    _check_own_maps(scans, read, maps)
+    made = [write_dataset(held_back(one, share), out / places[name]) for one, name in zip(read, names, strict=True)]
     annotated = {n for dataset in made for n in dataset.labels.names}
     known = [n for s in specs if any(not unread(s, d) for d in made) for n in s.labels.names if s.labels.exclusive]
     further = [n for n in dict.fromkeys(known) if n not in annotated]
@@ -85,12 +85,34 @@ def _tasks(folder: Folder) -> list[Folder]:
 
 def _names(scans: Sequence[Folder]) -> list[str]:
     """A task's name for each folder: what it is called, with a number where two are called alike."""
+    called = [folder.name or folder.path.resolve().name for folder in scans]
     found: list[str] = []
-    for folder in scans:
-        name = folder.name or folder.path.resolve().name
-        number = sum(n == name or n.startswith(f"{name} ") for n in found)
-        found.append(f"{name} {number + 1}" if number else name)
+    for name in called:
+        own, number = name, 1
+        while own in found or (number > 1 and own in called):
+            number += 1
+            own = f"{name} {number}"
+        found.append(own)
     return found
+
+
+def _check_own_maps(scans: Sequence[Folder], read: Sequence[Dataset], maps: Mapping[str, Path]) -> None:
+    """Refuse scans of two folders with one name that share a label map: it is of one of them at most."""
+    owners: dict[tuple[str, Path], Path] = {}
+    for folder, dataset in zip(scans, read, strict=True):
+        for case in dataset.cases() if folder.name in maps else ():
+            if case.label is None:
+                continue
+            label, scan = case.label.resolve(), case.images[0].resolve()
+            first = owners.setdefault((folder.name, label), scan)
+            if first != scan:
+                hint = (
+                    f"python -m tools data convert {shown_place(folder.path)} NEW "
+                    f"{shown_option('labels', 'ITS_LABELS')} makes a data set of one folder: give that with --scans"
+                )
+                raise DataError("two scans would share one label map, as both folders are called alike and so are the "
+                                "files", where=label, got=f"{first} and {scan}",
+                                expected="a label map for each scan", hint=hint)  # fmt: skip
 
 
 def held_back(dataset: Dataset, share: float) -> Dataset:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from common.errors import ConfigError
 from common.literals import check_name
+from common.paths import check_path, is_there
 
 from ..command_line import name_pairs
 
@@ -37,7 +38,7 @@ def folders(value: Given, option: str) -> list[Folder]:
         option: its name, for messages.
 
     Raises:
-        ConfigError: for none, a name that is none, or a folder that is not there.
+        ConfigError: for none, a name that is none, a channel without one, or a folder that is not there.
     """
     words = [f"{n}={p}" for n, p in value.items()] if isinstance(value, Mapping) else name_pairs(value)
     found = [_folder(word.strip(), option) for word in words if word.strip()]
@@ -48,9 +49,13 @@ def folders(value: Given, option: str) -> list[Folder]:
 
 def _folder(word: str, option: str) -> Folder:
     name, sign, path = word.partition("=")
-    if not sign or "/" in name or Path(word).exists():
-        name, path = "", word
-    if not path or not Path(path).is_dir():
+    if not sign or "/" in name or is_there(word):
+        name, sign, path = "", "", word
+    channels = [part.strip().casefold() for part in name.split("+")]
+    if sign and ("" in channels or len(set(channels)) < len(channels)):
+        raise ConfigError("not each channel has a name of its own", where=f"--{option}", got=word,
+                          expected="ct=FOLDER, or t1+flair=FOLDER for two channels")  # fmt: skip
+    if not path or not check_path(path, where=f"--{option}", what="folder", error=ConfigError).is_dir():
         raise ConfigError("there is no such folder", where=f"--{option}", got=word, expected="ct=FOLDER, for example")
     if name:
         check_name(name, "modality", where=f"--{option}", error=ConfigError)

@@ -15,6 +15,7 @@ from common.data.datasets.naming import Doubt, name_doubts
 from common.errors import DataError, ExpertError, few
 from common.experts.fit import check_expert, reads
 from common.experts.spec import ExpertSpec, describe_hint
+from common.whole_numbers import whole_number
 
 __all__ = [
     "HARDLY",
@@ -86,7 +87,7 @@ def lessons(
     found = []
     for dataset in collection.datasets:
         drawn = sum(c.label is not None for c in dataset.cases("training"))
-        count = drawn if labels_used == "all" else min(drawn, int(labels_used) if labels_used.isdecimal() else 0)
+        count = drawn if labels_used == "all" else min(drawn, whole_number(labels_used) or 0)
         why = "" if count else f"label maps do not teach: {shown_option('labels_used', labels_used)}"
         for name in dataset.labels.names if drawn else ():
             told = None if seen is None else seen.get(LABELS, {}).get(dataset.name, {}).get(name, 0)

@@ -11,7 +11,7 @@ from common.command_words import option
 
 from ..chain.checks import checks
 from ..chain.step import Step, config_argument, data_files, run_words
-from .work import BUNDLE, Work
+from .work import BUNDLE, Work, knobs_text
 
 __all__ = ["alone", "plan", "until", "waiting_for_none"]
 
@@ -52,7 +52,8 @@ def alone(work: Work, name: str, title: str, inputs: tuple[Path, ...], after: Se
         inputs: files whose change matters.
         after: steps before it.
     """
-    argv = (sys.executable, "-m", "tools", "amalgamate", option("out", work.out), option("only", name))
+    argv = (sys.executable, "-m", "tools", "amalgamate", option("out", work.out), option("only", name),
+            *([option("train", knobs_text(work.wanted.train))] if work.wanted.train else []))  # fmt: skip
     needs = tuple(step.id for step in after)
     return Step(name, name, title, work.out / name, argv, inputs, needs, produces=f"{name}.json")
 

@@ -24,6 +24,7 @@ from common.labels import LabelSpace
 from common.literals import file_name
 
 from ..workflow import config_files, run_bundle
+from .form import SCAN, STUDENT
 from .kept import kept
 from .lessons import unread
 from .measured import Answer, disputes, masks_of, rows_of
@@ -57,7 +58,7 @@ def scores(work: Work) -> dict[str, Any]:
     if not all(_prediction(folder, entry).is_file() for entry in entries):
         own.unlink(missing_ok=True)
     told = kept(own, {**mark, "scans": [_told(e) for e in entries]},
-                lambda: _students(work, folder / "predictions", len(entries)))  # fmt: skip
+                lambda: _students(work, folder / "predictions", len(entries)), STUDENT)  # fmt: skip
     taught = LabelSpace(tuple(told["structures"]))
     experts = [_Expert(spec, collection) for spec in work.specs]
     drawn, found = Counter[str](), []
@@ -66,7 +67,7 @@ def scores(work: Work) -> dict[str, Any]:
         shown = drawn[entry["task"]] <= _SHOWN
         scored = partial(_scored, entry, collection, experts, taught, folder, shown=shown)
         file = folder / "scans" / f"{file_name(entry['task'], entry['case'])}.json"
-        found.append(kept(file, {**mark, "scan": _told(entry), "shown": shown}, scored))
+        found.append(kept(file, {**mark, "scan": _told(entry), "shown": shown}, scored, SCAN))
     disputed = Counter[tuple[str, ...]]()
     for *names, voxels in (one for part in found for one in part["disputed"]):
         disputed[tuple(names)] += voxels

@@ -92,8 +92,13 @@ class Pass(NamedTuple):
     poor: tuple[str, ...] = ()
 
 
-def rows_from(data: Sequence[Mapping[str, Any]]) -> list[Row]:
+def rows_from(data: Sequence[Mapping[str, Any]], *, where: object | None = None, hint: str | None = None) -> list[Row]:
     """Rows of a file.
+
+    Args:
+        data: what it holds.
+        where: the file, for the message.
+        hint: what to do next.
 
     Raises:
         DataError: for what are none.
@@ -102,8 +107,9 @@ def rows_from(data: Sequence[Mapping[str, Any]]) -> list[Row]:
     found = []
     for one in data:
         good = isinstance(one, Mapping) and set(one) == set(Row._fields) and all(isinstance(one[t], str) for t in texts)
-        if not good or not all(isinstance(one[n], (int, float)) for n in numbers):
-            raise DataError("a row of the scores cannot be read", got=f"{one!a:.200}", expected=", ".join(Row._fields))
+        if not good or not all(type(one[n]) in (int, float) and not abs(one[n]) > 1 for n in numbers):
+            raise DataError("a row of the scores cannot be read", where=where, got=f"{one!a:.200}",
+                            expected=", ".join(Row._fields), hint=hint)  # fmt: skip
         found.append(Row(**one))
     return found
 

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from common.atomic import atomic_write
 from common.bundle_words import as_typed, guessed
-from common.command_words import shown_option
+from common.command_words import option, shown, shown_option
 from common.data.datasets.datalist import Collection, read_collection
-from common.errors import ConfigError
+from common.errors import ConfigError, DataError
 from common.experts.spec import ExpertSpec, read_manifest
 from common.literals import inert
 from common.plain_json import read_object
+from common.whole_numbers import whole_number
 
 from ..chain.step import ChainSettings, recipe
+from .form import RESULTS, WANTED, check_form
 
-__all__ = ["BUNDLE", "Wanted", "Work"]
+__all__ = ["BUNDLE", "Wanted", "Work", "knobs_text"]
 
 BUNDLE = "ka2er"
 OWN = ("nnunet", "swin_unetr")
 PLACES = ("bundle_root", "ckpt_dir", "dataset_dir", "experts", "output_dir")  # these are the amalgamation's own
-_KNOB = re.compile(r"\w+(::\w+)*")
+_KNOB = re.compile(r"[a-zA-Z0-9]\w*(::[a-zA-Z0-9]\w*)*")  # none of _target_ and the like
 _HINT = "python -m tools amalgamate EXPERT EXPERT --scans ct=FOLDER"
 
 
@@ -53,10 +55,15 @@ class Wanted:
     train: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
+        for field in ("preset", "student", "start_from", "labels_used"):
+            if not isinstance(getattr(self, field), str):
+                raise ConfigError("this is no text", where=f"--{field}", got=f"{getattr(self, field)!a:.100}")
+        if type(self.seed) is not int or not 0 <= self.seed < 2**63:
+            raise ConfigError("a seed is a number >= 0", where="--seed", got=f"{self.seed!a:.100}")
         if self.student not in OWN:
             raise ConfigError("unknown student", where="--student", got=self.student, expected=" or ".join(OWN))
-        if self.labels_used not in ("all", "none") and not self.labels_used.isdecimal():
-            raise ConfigError("how many label maps teach?", where="--labels_used", got=self.labels_used,
+        if self.labels_used not in ("all", "none") and whole_number(self.labels_used) is None:
+            raise ConfigError("how many label maps teach?", where="--labels_used", got=f"{self.labels_used!a:.100}",
                               expected="all, none, or a number for each task")  # fmt: skip
         if self.start_from and self.student != "nnunet":
             raise ConfigError("only an nnU-Net student starts from an expert", where="--start_from",
@@ -87,24 +94,34 @@ class Work:
     bundles: Path = Path("bundles")
 
     @classmethod
-    def read(cls, out: Path) -> Work:
+    def read(cls, out: Path, train: Sequence[tuple[str, str]] = ()) -> Work:
         """The work that an earlier command wrote.
 
+        Args:
+            out: the folder, which may be anybody's.
+            train: the knobs that this command's own line says; a file chooses no others, as a knob may be a place.
+
         Raises:
-            ConfigError: when there is none, or it cannot be read.
+            ConfigError: when there is none, it cannot be read, or chooses what there is not or was not said.
         """
         file = out / "wanted.json"
         if not file.is_file():
             raise ConfigError("no amalgamation was started here", where=out, hint=_HINT)
         data = read_object(file, error=ConfigError, hint=_HINT)
-        names = {f.name for f in fields(Wanted)}
-        if set(data) != names:
-            raise ConfigError("this is not what an amalgamation wrote", where=file, got=", ".join(map(ascii, data)),
-                              expected=", ".join(sorted(names)), hint=_HINT)  # fmt: skip
         try:
-            return cls(out, Wanted(**{**data, "train": tuple((str(k), str(v)) for k, v in data["train"])}))
-        except (TypeError, ValueError, AttributeError) as error:
-            raise ConfigError("this is not what an amalgamation wrote", where=file, hint=_HINT) from error
+            check_form(data, WANTED, file)
+            work = cls(out, Wanted(**{**data, "train": tuple((k, v) for k, v in data["train"])}))
+            _ = work.files, work.wanted.start_from and work.description(work.wanted.start_from)
+        except (ConfigError, DataError) as error:
+            place = file if error.where in (None, file) else f"{file}, {error.where}"
+            raise ConfigError(f"this is not what an amalgamation wrote: {error.problem}", where=place, got=error.got,
+                              expected=error.expected, hint=error.hint or _HINT) from error  # fmt: skip
+        if work.wanted.train != tuple(train):
+            raise ConfigError("the folder chooses other knobs than this command", where=file,
+                              got=knobs_text(work.wanted.train) or "none", expected=knobs_text(train) or "none",
+                              hint="where you trust who started it, say the same: "
+                              + shown_option("train", knobs_text(work.wanted.train)))  # fmt: skip
+        return work
 
     def write(self) -> None:
         """Keep the choice for the steps."""
@@ -141,8 +158,15 @@ class Work:
 
     @property
     def specs(self) -> list[ExpertSpec]:
-        """The experts."""
-        return read_manifest(self.manifest)
+        """The experts.
+
+        Raises:
+            ConfigError: for a list without any.
+        """
+        found = read_manifest(self.manifest)
+        if not found:
+            raise ConfigError("the list of experts is empty", where=self.manifest, hint=_HINT)
+        return found
 
     @property
     def settings(self) -> ChainSettings:
@@ -173,7 +197,7 @@ class Work:
             "output_dir": str(folder),
             "ckpt_dir": str(folder),
             "seed": self.wanted.seed,
-            "labels_used": int(used) if used.isdecimal() else used,
+            "labels_used": used if (count := whole_number(used)) is None else count,
             "use": ["task", "external"],  # all that are given teach, whatever a preset of chains says
         }
         if self.wanted.student == "nnunet":
@@ -193,8 +217,15 @@ class Work:
         return {key: guessed(value) for key, value in self.wanted.train}
 
     def description(self, expert: str) -> Path:
-        """The file with one expert's description."""
+        """The file with one expert's description.
+
+        Raises:
+            ConfigError: for an expert that there is not.
+        """
         names = [spec.name for spec in self.specs]
+        if expert not in names:
+            raise ConfigError("there is no such expert", where=self.manifest, got=f"{expert!a:.200}",
+                              expected=", ".join(names), hint=_HINT)  # fmt: skip
         return self.out / "experts" / f"{names.index(expert)}.json"
 
     def result(self, step: str) -> dict[str, Any]:
@@ -202,6 +233,16 @@ class Work:
 
         Raises:
             ConfigError: when it cannot be read.
+            DataError: when it is not of the step's form.
         """
-        hint = f"python -m tools amalgamate {shown_option('out', self.out)} {shown_option('only', step)}"
-        return read_object(self.out / step / f"{step}.json", error=ConfigError, finite=False, hint=hint)
+        told = {"out": self.out, "only": step, "train": knobs_text(self.wanted.train)}
+        hint = "find it anew: python -m tools amalgamate " + " ".join(shown_option(k, v) for k, v in told.items() if v)
+        file = self.out / step / f"{step}.json"
+        data = read_object(file, error=ConfigError, finite=False, hint=hint)
+        check_form(data, RESULTS[step], file, hint)
+        return data
+
+
+def knobs_text(train: Sequence[tuple[str, str]]) -> str:
+    """Knobs as the text of ``--train``, which is read as these again."""
+    return shown(*(option(key, value) for key, value in train))

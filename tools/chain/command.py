@@ -11,7 +11,7 @@ from common.errors import ConfigError
 from common.integrity import verify
 from common.paths import is_there
 
-from ..command_line import name_pairs
+from ..command_line import count_of, name_pairs, seeds_of
 from ..terminal import say
 from .checks import unchecked
 from .evaluate import unscored
@@ -91,6 +91,7 @@ class Chain:
         Returns:
             What became of the model, and where to look next.
         """
+        processes = count_of(jobs, "jobs", auto=default_jobs())
         folder, wanted = Path(output_dir or Path("runs") / bundle), installs(install, preset)
         if not students and (install or variants):
             raise ConfigError("experts alone have no student to install, and no variant of one", where="--students",
@@ -101,7 +102,7 @@ class Chain:
             output_dir=folder,
             preset=preset,
             external=_external(external, dataset_dir, bundle),
-            seeds=(seeds,) if isinstance(seeds, int) else tuple(int(s) for s in seeds),
+            seeds=seeds_of(seeds),
             alone=alone,
             students=students,
             variants=_words(variants),
@@ -123,7 +124,7 @@ class Chain:
         record = Record.open(folder, settings, steps)
         with record.lock():
             prepare_tracking(settings)
-            execute(steps, record, settings, default_jobs() if jobs == "auto" else int(jobs))
+            execute(steps, record, settings, processes)
             if not students:
                 return f"The experts and their list are in {folder}"
             said = install_model(steps, settings, install=wanted)

@@ -13,6 +13,7 @@ from ..chain.evaluate import unscored
 from ..chain.record import Record
 from ..chain.run import default_jobs
 from ..chain.text import plan_text
+from ..command_line import count_of, seeds_of
 from ..terminal import say
 from .budget import Budget
 from .members import Member, choose, known_members, why_not
@@ -74,6 +75,7 @@ class Compare:
         Returns:
             One line that says where to look next.
         """
+        processes = count_of(jobs, "jobs", auto=default_jobs())
         collection = read_collection(Path(dataset_dir))
         members, left_out = choose(methods, collection, known_members())
         settings = CompareSettings(
@@ -83,7 +85,7 @@ class Compare:
             reference="",
             presets=_presets(preset, {m.bundle for m in known_members().values()}),
             budget=Budget(steps=budget_steps, minutes=budget_minutes),
-            seeds=_seeds(seeds),
+            seeds=seeds_of(seeds),
             split=split,
             external=_external(external, dataset_dir),
             structures=_words(structures),
@@ -100,7 +102,7 @@ class Compare:
             say(line, error=True)
         if dry_run:
             return _plan_text(plan, left_out)
-        unfinished = run_parts(plan, settings, left_out, default_jobs() if jobs == "auto" else int(jobs))
+        unfinished = run_parts(plan, settings, left_out, processes)
         page = self.report(output_dir, dataset_dir=dataset_dir) if report else output_dir
         if unfinished:
             got = "\n".join(unfinished)
@@ -150,13 +152,6 @@ def _reference(wanted: str | None, members: Sequence[Member]) -> str:
 
 def _words(value: Words) -> tuple[str, ...]:
     return tuple(v.strip() for v in value.split(",") if v.strip()) if isinstance(value, str) else tuple(value)
-
-
-def _seeds(value: int | Sequence[int]) -> tuple[int, ...]:
-    seeds = (value,) if isinstance(value, int) else tuple(int(s) for s in value)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ConfigError("seeds are different numbers", where="seeds", got=value, expected="for example 0,1,2")
-    return seeds
 
 
 def _presets(value: Words, bundles: Collection[str]) -> dict[str, str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from monai.data import MetaTensor
@@ -14,7 +16,7 @@ from rich.table import Table
 from common.atomic import atomic_write
 from common.data.dicom.series import read_dicom
 from common.data.io import read_volume
-from common.errors import DataError, ExpertError
+from common.errors import ConfigError, DataError, ExpertError
 from common.experts.answers.agreement import (
     FOREGROUND_BAR,
     LARGE,
@@ -24,12 +26,17 @@ from common.experts.answers.agreement import (
     student_grid,
 )
 from common.experts.answers.at_home import HomeNNUNet
+from common.experts.kinds import ORIENTATION, SPACING, is_orientation, is_spacing
 from common.experts.spec import ExpertSpec, describe_hint, read_manifest
+from common.geometry import Grid
+from common.paths import check_new
 
 from ..predict.scans import Scan, find_scans
 from ..terminal import console
 
 __all__ = ["check"]
+
+_MOST_VOXELS = 2**31
 
 
 def check(
@@ -59,9 +66,11 @@ def check(
         one entry per scan.
 
     Raises:
+        ConfigError: for a spacing or axis codes that are none, or a spacing that makes a grid too large.
         ExpertError: for an expert that is described wrongly, with what differs.
         DataError: without a scan.
     """
+    _check_options(spacing, orientation, out)
     spec = _one(expert)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     home = HomeNNUNet(spec, folds=tuple(folds), mirroring=mirroring, device=device)
@@ -75,7 +84,7 @@ def check(
     results = []
     for scan in found:
         image = _read(scan, len(spec.channels))
-        result = agreement(home, image, student_grid(image, wanted, orientation))
+        result = agreement(home, image, _grid(image, wanted, orientation))
         console().print(_table(scan.name, result))
         results.append(result)
     wrong = {s.name: r.below for s, r in zip(found, results, strict=True) if r.below}
@@ -90,6 +99,26 @@ def check(
         with atomic_write(out) as temporary:
             temporary.write_text(json.dumps({"expert": spec.sha256, "scans": entries}, indent=2) + "\n", "utf-8")
     return results
+
+
+def _check_options(spacing: Any, orientation: Any, out: Path | None) -> None:
+    """Refuse what the student's grid cannot be, and a file that cannot be written, before an expert is asked."""
+    if spacing is not None and not is_spacing(spacing):
+        raise ConfigError("this is no spacing", where="--spacing", got=f"{spacing!a:.100}", expected=SPACING)
+    if not is_orientation(orientation):
+        raise ConfigError("these are no axis codes", where="--orientation", got=f"{orientation!a:.100}",
+                          expected=ORIENTATION)  # fmt: skip
+    if out is not None:
+        check_new(out, error=ConfigError)
+
+
+def _grid(image: MetaTensor, spacing: Sequence[float], orientation: str) -> Grid:
+    grid = student_grid(image, spacing, orientation)
+    if math.prod(grid.shape) > _MOST_VOXELS:
+        raise ConfigError("the student's grid would have too many voxels", where="--spacing",
+                          got=f"{' x '.join(map(str, grid.shape))} voxels of {', '.join(map(str, spacing))} mm",
+                          expected=f"at most {_MOST_VOXELS:,}")  # fmt: skip
+    return grid
 
 
 def _one(path: Path) -> ExpertSpec:

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.backbones.nnunet.folds import EXPECTED, folds_there, is_fold
 from common.command_words import shown_option
 from common.errors import ConfigError, ExpertError
 from common.experts.training_files import orientation_of
+from common.whole_numbers import whole_number
 
 from ..data import read_renames
 from .profile import read_profile
@@ -60,27 +62,45 @@ def told(
 
 
 def read_folds(folds: int | str | Sequence[int | str] | None) -> tuple[int | str, ...]:
-    """Folds of an option such as ``0,1,2``; numbers as such, the rest is refused by who reads them."""
-    listed = folds.split(",") if isinstance(folds, str) else folds if isinstance(folds, list | tuple) else [folds]
-    each = [str(f).strip() for f in listed if f is not None]
-    return tuple(int(f) if f.isascii() and f.isdigit() else f for f in each)
+    """Folds of an option such as ``0,1,2``; ``all`` stays a word.
+
+    Raises:
+        ConfigError: for what is no fold, and for one that is given twice.
+    """
+    several = isinstance(folds, list | tuple)
+    listed: Any = folds.split(",") if isinstance(folds, str) else folds if several else [folds]
+    each = [f.strip() if isinstance(f, str) else f for f in listed if f is not None]
+    found = [f if (number := whole_number(f)) is None else number for f in each]
+    wrong = [f for f in found if not is_fold(f)]
+    if wrong or len(set(found)) < len(found):
+        raise ConfigError("these are no folds of nnU-Net" if wrong else "a fold is given twice", where="--folds",
+                          got=f"{(wrong or found)[0]!a:.100}" if wrong else f"{folds!a:.100}",
+                          expected=f"{EXPECTED}, each once, with commas between them")  # fmt: skip
+    return tuple(found)
 
 
 def _folds(path: Path, fold: Any, folds: Any, checkpoint: str | None) -> Any:
     if folds is None:
-        return fold
+        return None if fold is None else _one_fold(fold)
     if fold is not None:
         raise ConfigError("one fold or several?", where="--folds", got=shown_option("fold", fold),
                           hint="leave one of them out")  # fmt: skip
     if folds != "all":
         return read_folds(folds)
     name = checkpoint or "checkpoint_final.pth"
-    there = sorted(p.parent.name.removeprefix("fold_") for p in path.glob(f"fold_*/{Path(name).name}"))
-    numbers = sorted(int(f) for f in there if f.isascii() and f.isdigit())
+    there = folds_there(path, name, error=ExpertError)
+    numbers = [int(f) for f in there if f != "all"]
     if numbers and "all" in there:
         raise ExpertError("there are single folds and one of all cases", where=path, got=", ".join(there),
                           expected="those that shall answer together",
                           hint=f"{shown_option('folds', ','.join(map(str, numbers)))}, or --fold all")  # fmt: skip
-    if not numbers and "all" not in there:
+    if not there:
         raise ExpertError("there are no folds", where=path, got=f"no fold_*/{name}", expected="fold_0/" + name)
     return tuple(numbers) or "all"
+
+
+def _one_fold(fold: Any) -> int | str:
+    found = whole_number(fold)
+    if not is_fold(fold):
+        raise ConfigError("this is no fold of nnU-Net", where="--fold", got=f"{fold!a:.100}", expected=EXPECTED)
+    return str(fold) if fold == "all" else int(fold) if found is None else found

@@ -36,6 +36,10 @@ class MyApp(_beside("monaibundle.py").MyApp, MONAILabelApp):  # type: ignore[mis
         store = super().init_datastore()
         return store if self.studies.startswith(("http://", "https://")) else uploads.judged(store, judging)
 
+    def _load_sessions(self, load: bool = False) -> Any:
+        """Scans from a viewer's own disk; a file without a byte is no scan."""
+        return uploads.judged_sessions(super()._load_sessions(load), judging)
+
     def offer(self, model: str = "") -> Any:
         """What requests to a model may hold, to be compared with them before anything of them is used."""
         task, trainer = self._infers.get(model), self._trainers.get(model)
@@ -112,6 +116,8 @@ class MyApp(_beside("monaibundle.py").MyApp, MONAILabelApp):  # type: ignore[mis
                 judging.check_name("image", image)  # a series that the archive may have got since
                 return
             judging.check_place("image", image, [] if remote else [self.studies])
+            if Path(str(image)).is_file() and Path(str(image)).stat().st_size == 0:
+                raise judging.RequestError("image", "an empty file", "an image")
         except judging.RequestError as error:
             raise _refused(error) from error
 

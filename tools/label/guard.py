@@ -112,10 +112,11 @@ class Guard:
     async def _judged(self, scope: Message, receive: Receive) -> Receive:
         """Read the JSON of what starts a task, and hand it on as it came."""
         parts, headers = _parts(scope), _headers(scope)
+        if parts[:1] == ["model"] and scope["method"] not in ("GET", "HEAD", "OPTIONS"):  # DELETE moves weights aside
+            got = f"{scope['method']} {scope['path']}"
+            raise RequestError("model", got, "the weights of the command that started the server, as they are")
         if scope["method"] not in ("POST", "PUT", "PATCH") or not parts:
             return receive
-        if parts[0] == "model":
-            raise RequestError("model", scope["path"], "weights from the command that started the server")
         if parts[0] not in ("train", "batch", "scoring", "activelearning"):
             return receive
         if "multipart" in headers.get("content-type", ""):

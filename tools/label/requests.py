@@ -27,7 +27,7 @@ _LONGEST, _MOST = 128, 10_000
 _RANGES: dict[str, tuple[float, float]] = {"overlap": (0, 0.99), "val_split": (-1, 0.99), "max_epochs": (1, 100_000)}
 _DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "int64", "float32", "float64")
 _EXTENSION = re.compile(r"\.(nii|nii\.gz|nrrd|seg\.nrrd|mha|mhd|png|jpg|tif|tiff|bmp)")
-_DEVICE = re.compile(r"cpu|mps|cuda(:\d{1,2})?")
+_DEVICE = re.compile(r"cpu|mps|cuda(:[0-9]{1,2})?")
 _UPLOADED = re.compile(r"tmp\w{4,16}(\.\w+)*")
 _LEVELS = "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"
 _SERVERS = ("model", "image", "images", "session", "description", "bundle_path", "_id", "_image_id")
@@ -316,7 +316,7 @@ def _between(low: float, high: float, *, whole: bool = False) -> Callable[[str, 
     return partial(_number, low=low, high=high, whole=whole)
 
 
-_GPUS = _matching(re.compile(r"all|\d{1,2}(,\d{1,2}){0,15}"), "all, or numbers with commas")
+_GPUS = _matching(re.compile(r"all|[0-9]{1,2}(,[0-9]{1,2}){0,15}"), "all, or numbers with commas")
 _INFER: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(("result_compress", "result_write_to_file", "save_label", "restore_label_idx"), _switch),
     **dict.fromkeys(("reset_state", "multi_gpu"), _switch),

@@ -7,13 +7,15 @@ with a traceback for what it does not know. This file needs Python alone: it is 
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 import unicodedata
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ENDINGS", "judged"]
+__all__ = ["ENDINGS", "judged", "judged_sessions"]
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".dcm")
 _LARGEST = 1_000_000  # bytes of what is told of a study
@@ -37,6 +39,30 @@ def judged(store: Any, requests: Any) -> Any:
     for name, check in checks.items():
         setattr(store, name, partial(_checked, getattr(store, name), check, store, requests))
     return store
+
+
+def judged_sessions(sessions: Any, requests: Any) -> Any:
+    """Sessions that refuse what holds no image; what was received for them is then deleted, as it is otherwise moved.
+
+    Args:
+        sessions: MONAI Label's, or None where it has none.
+        requests: as of :func:`judged`.
+    """
+    if sessions is not None:
+        sessions.add_session = partial(_checked_session, sessions.add_session, requests)
+    return sessions
+
+
+def _checked_session(method: Callable[..., Any], requests: Any, file: Any, *given: Any, **more: Any) -> Any:
+    path = Path(str(file))
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    empty = [f.name for f in files if not f.is_file() or f.stat().st_size == 0]
+    if empty or not files:
+        folder = path if path.is_dir() else path.parent
+        if folder.parent == Path(tempfile.gettempdir()):  # the server's own, of this request
+            shutil.rmtree(folder, ignore_errors=True)
+        raise _error(requests, 422, "files", f"an empty file: {', '.join(empty[:5])}" if empty else "none", "an image")
+    return method(file, *given, **more)
 
 
 def _checked(method: Callable[..., Any], check: Callable[..., None], store: Any, requests: Any, *given: Any) -> Any:

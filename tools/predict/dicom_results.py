@@ -21,6 +21,7 @@ from common.geometry import Grid
 from common.integrity import file_hash
 from common.labels import BACKGROUND, LabelSpace
 from common.literals import odd_in
+from common.whole_numbers import whole_number
 
 from ..bundle_files import read_json
 
@@ -146,7 +147,7 @@ def structure_names(config: ConfigParser, bundle: Path) -> tuple[str, ...]:
         if isinstance(found, Sequence) and found and all(isinstance(n, str) for n in found):
             return tuple(found)
     channels = _channel_def(_metadata(bundle))
-    if channels.get("0", "").lower() != BACKGROUND or not all(map(str.isdecimal, channels)):
+    if channels.get("0", "").lower() != BACKGROUND or not all(whole_number(c) is not None for c in channels):
         return ()  # an image, or masks that may overlap
     return tuple(channels[i] for i in sorted(channels, key=int) if channels[i].lower() != BACKGROUND)
 

@@ -1,7 +1,7 @@
 """nnU-Net v2 as a backbone: its plans, arrays and weights, without its folders, settings and trainer classes.
 
 Read :mod:`.network` first (networks and results folders; :mod:`.allowed` is what plans may name,
-:mod:`.kept` what a card may keep of them). A training goes
+:mod:`.kept` what a card may keep of them, :mod:`.folds` which folds there are). A training goes
 :mod:`.fingerprint`, :mod:`.planner`, :mod:`.plan` (of several data sets :mod:`.collection`), :mod:`.recipe`,
 :mod:`.data`, whose arrays lie as :mod:`.grid` says; :mod:`.widen` begins one from a trained network. :mod:`.window`
 predicts whole volumes, :mod:`.scripting` makes TorchScript of a network.

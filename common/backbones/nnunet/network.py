@@ -22,6 +22,7 @@ from ...paths import check_path
 from ...plain_json import read_object
 from ...weights import read_beside_weights, read_state_dict
 from .allowed import check_plans
+from .folds import EXPECTED, is_fold
 from .scripting import scriptable
 
 __all__ = [
@@ -266,25 +267,24 @@ def read_results_folder(
     folder, configuration = _pick(check_path(path, what="results folder", error=WeightError), configuration)
     plans, dataset_json = read_json(folder / "plans.json"), read_json(folder / "dataset.json")
     plan_managers(plans, configuration, where=folder / "plans.json")
-    if not re.fullmatch(r"all|\d+", str(fold)):
-        raise WeightError("not a fold of nnU-Net", where=folder, got=ascii(fold), expected="0, 1, ... or all")
+    if not is_fold(fold):
+        raise WeightError("not a fold of nnU-Net", where=folder, got=f"{str(fold)!a:.100}", expected=EXPECTED)
     check_file_name(checkpoint, "checkpoint", where=folder, error=WeightError)
     weights = folder / f"fold_{fold}" / checkpoint
     if not weights.is_file():
         here = [p.relative_to(folder) for p in sorted(folder.glob("fold_*/*.pth"))]
-        hint = _other_weights(here, fold, checkpoint)
         got = ", ".join(p.as_posix() for p in here) or "no fold_*/*.pth in the folder"
-        raise WeightError("the weights are missing", where=weights, hint=hint, got=got)
+        raise WeightError("the weights are missing", where=weights, got=got, hint=_others(here, fold, checkpoint))
     trainer = folder.name.split("__")[0]
     return NNUNetResults(folder, configuration, fold, weights, plans, dataset_json, trainer)
 
 
-def _other_weights(here: list[Path], fold: int | str, checkpoint: str) -> str | None:
+def _others(here: list[Path], fold: int | str, checkpoint: str) -> str | None:
     """The options that take weights that are there, the same file of another fold first."""
-    folds = [p.parts[0].removeprefix("fold_") for p in here if p.name == checkpoint]
+    here = [p for p in here if is_fold(p.parts[0].removeprefix("fold_"))]
     files = [p.name for p in here if p.parts[0] == f"fold_{fold}"]
     every = [(p.parts[0].removeprefix("fold_"), p.name) for p in here]
-    options = [shown_option("fold", name) for name in folds]
+    options = [shown_option("fold", p.parts[0].removeprefix("fold_")) for p in here if p.name == checkpoint]
     options = options or [shown_option("checkpoint", name) for name in files]
     options = options or [f"{shown_option('fold', f)} {shown_option('checkpoint', n)}" for f, n in every]
     return "take what is there: " + " or ".join(options) if options else None

@@ -20,7 +20,7 @@ __all__ = ["DECODER_GROUPS", "load_sam", "load_samed_experts", "read_sam", "resi
 
 ENCODER, DECODER = "image_encoder.", "mask_decoder."
 DECODER_GROUPS = ("mask_tokens", "output_hypernetworks_mlps", "iou_prediction_head")
-_SAMED = re.compile(r"w_(?P<matrix>[ab])_(?P<index>\d{3,})$")
+_SAMED = re.compile(r"w_(?P<matrix>[ab])_(?P<index>[0-9]{3,9})$")
 _IMAGE_CONSTANTS = ("pixel_mean", "pixel_std")
 
 

@@ -15,7 +15,7 @@ from ...weights import Coverage, load_weights, read_state_dict
 
 __all__ = ["from_m4oe", "from_swin", "load_m4oe", "load_swin"]
 
-_FIRST = re.compile(r"(?P<block>.*\.mlp)\.experts\.(?P<expert>\d+)\.(?P<layer>[02])\.(?P<kind>weight|bias)$")
+_FIRST = re.compile(r"(?P<block>.*\.mlp)\.experts\.(?P<expert>[0-9]{1,4})\.(?P<layer>[02])\.(?P<kind>weight|bias)$")
 _PLAIN = re.compile(r"(?P<block>.*\.mlp)\.fc(?P<layer>[12])\.(?P<kind>weight|bias)$")
 _OURS = {"0": "hidden", "2": "out", "fc1": "hidden", "fc2": "out"}
 _ONLY_HERE = (
@@ -73,7 +73,7 @@ def from_swin(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tens
         if name.endswith(_BUFFERS) or name.startswith("head"):
             continue
         if timm:
-            name = re.sub(r"^layers\.(\d)\.downsample\.", lambda m: f"layers.{int(m[1]) - 1}.downsample.", name)
+            name = re.sub(r"^layers\.([0-9])\.downsample\.", lambda m: f"layers.{int(m[1]) - 1}.downsample.", name)
         up = re.sub(r"^layers\.([012])\.blocks\.", lambda m: f"layers_up.{3 - int(m[1])}.blocks.", name)
         for target in {name, up}:
             match = _PLAIN.match(target)

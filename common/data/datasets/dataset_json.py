@@ -33,7 +33,7 @@ __all__ = [
 SPLITS = ("training", "validation", "test", "unlabelled")
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".bmp", ".tif",
                    ".tiff", ".dcm")  # fmt: skip
-_CHANNEL_SUFFIX = re.compile(r"(?<=.)_(\d{4})$")
+_CHANNEL_SUFFIX = re.compile(r"(?<=.)_([0-9]{4})$")
 _WORD = re.compile(r"[^\W_]+(?:[+-](?![^\W_]))?")
 _INDEX = re.compile(r"[0-9]{1,4}")
 _BIDS_SUBJECT = re.compile(r"(?:^|[_/])(sub-[A-Za-z0-9]+)")

@@ -20,6 +20,7 @@ from PIL import Image
 from ...atomic import process_alive
 from ...errors import DataError
 from ...plain_json import parse, read_object
+from ...whole_numbers import whole_number
 
 __all__ = ["MARKER", "publish", "write_json", "write_nifti", "write_png"]
 
@@ -150,10 +151,15 @@ def _asked(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def _remove_stale(folder: Path) -> None:
     """Remove what writers of this machine left behind when they were killed."""
-    for left in folder.parent.glob(f".{folder.name}.partial-{socket.gethostname()}-*"):
-        pid = left.name.rsplit("-", 1)[1]
-        if not pid.isdigit() or not process_alive(int(pid)):
+    start = f".{folder.name}.partial-{socket.gethostname()}-"
+    for left in [p for p in _inside(folder.parent) if p.name.startswith(start)]:
+        pid = whole_number(left.name.rsplit("-", 1)[1])
+        if pid is None or not process_alive(pid):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _inside(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def _replace(folder: Path, partial: Path, parameters: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 from ...errors import DataError
 from ...paths import check_path
+from ...whole_numbers import whole_number
 from .contents import AGAIN, cut_off
 
 __all__ = ["Stored", "named_files", "refuse_damaged"]
@@ -82,11 +83,9 @@ def named_files(value: str, listed: Sequence[str], where: Path) -> tuple[Path, .
 
 def _numbered(pattern: str, numbers: Sequence[str], where: Path) -> list[str]:
     """The names of a pattern with one ``%d``; anything else that C's printf would obey is refused."""
-    try:
-        first, last, step = (int(n) for n in (*numbers[:2], *(numbers[2:3] or ["1"])))
-        count = (last - first) // step + 1
-    except (ValueError, ZeroDivisionError):
-        count, first, step = 0, 0, 1
+    read = [whole_number(n, negative=True) for n in (*numbers[:2], *(numbers[2:3] or ["1"]))]
+    first, last, step = (n or 0 for n in read) if len(read) == 3 else (0, 0, 0)
+    count = 0 if None in read or not step else (last - first) // step + 1
     if not _PATTERN.fullmatch(pattern) or not 0 < count <= _MOST_FILES:
         raise DataError(
             "the header names its files by a pattern that is not understood",

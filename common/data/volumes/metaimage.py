@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...errors import DataError, GeometryError
+from ...whole_numbers import whole_number
 from .contents import EXPORT, cut_off
 from .detached import Stored, named_files, refuse_damaged
 
@@ -147,7 +148,7 @@ def _refuse_placeless(header: _Header, path: Path) -> None:
 
 def _sizes(header: _Header, path: Path) -> list[int]:
     text = header.fields["DimSize"]
-    sizes = [int(n) for n in text.split()] if text.replace(" ", "").isdigit() else []
+    sizes = [whole_number(n) or 0 for n in text.split()]
     if not 1 < len(sizes) <= 4 or str(len(sizes)) != header.fields["NDims"] or min(sizes) < 1:
         problem = "the header contradicts itself about its size"
         got = f"NDims = {header.fields['NDims']}, DimSize = {text}"
@@ -163,9 +164,10 @@ def _stored(header: _Header, path: Path) -> Stored:
         raise DataError(problem, where=path, got=f"ElementType = {kind}", expected=", ".join(_BYTES), hint=EXPORT)
     counts = ("ElementNumberOfChannels", "HeaderSize", "CompressedDataSize")
     texts = [fields.get(name, default) for name, default in zip(counts, ("1", "0", "0"), strict=True)]
-    if not all(t.lstrip("-").isdigit() for t in texts):
+    numbers = [whole_number(t, digits=15, negative=True) for t in texts]
+    channels, skip, packed = (n or 0 for n in numbers)
+    if None in numbers:
         raise DataError("the header's numbers cannot be read", where=path, got=", ".join(texts), hint=EXPORT)
-    channels, skip, packed = map(int, texts)
     voxels = math.prod(_sizes(header, path)) * _BYTES[kind] * max(1, channels)
     local = fields["ElementDataFile"].upper() == "LOCAL"
     files = (path,) if local else named_files(fields["ElementDataFile"], header.names, path)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ...command_words import place, shown
 from ...errors import DataError, GeometryError
+from ...whole_numbers import whole_number
 from .contents import EXPORT, cut_off
 from .detached import Stored, named_files, refuse_damaged
 
@@ -103,7 +104,7 @@ def _kinds(header: _Header, path: Path) -> list[str]:
     count = len(header.fields["sizes"].split())
     told = header.fields.get("kinds", "").lower().split() or ["???"] * count
     places = _directions(header) or ["()"] * count
-    if not header.fields["dimension"].isdigit() or {len(told), len(places), int(header.fields["dimension"])} != {count}:
+    if {len(told), len(places), whole_number(header.fields["dimension"])} != {count}:
         raise DataError(
             "the header contradicts itself about its axes",
             where=path,
@@ -220,12 +221,9 @@ def _stored(header: _Header, path: Path) -> Stored:
         problem = "the header does not say in which order the bytes are"
         expected = "endian: little (all usual computers) or endian: big"
         raise DataError(problem, where=path, expected=expected, hint="write that line below encoding: raw")
-    try:
-        sizes = [int(n) for n in fields["sizes"].split()]
-        skips = [int(fields.get(name, "0")) for name in ("byteskip", "lineskip")]
-    except ValueError:
-        sizes, skips = [0], [0, 0]
-    if min(sizes) < 1:
+    sizes = [whole_number(n) or 0 for n in fields["sizes"].split()]
+    skips = [whole_number(fields.get(name, "0"), digits=15, negative=True) for name in ("byteskip", "lineskip")]
+    if min(sizes, default=0) < 1 or None in skips:
         raise DataError("the sizes are no sizes", where=path, got=fields["sizes"], hint=EXPORT)
     voxels = math.prod(sizes) * _BYTES[kind] if encoding in ("raw", "gz", "gzip") else math.prod(sizes)
     files = named_files(fields["datafile"], header.names, path) if "datafile" in fields else (path,)

@@ -22,6 +22,7 @@ from monai.bundle.scripts import update_kwargs
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
 from ...errors import ConfigError
+from ...whole_numbers import whole_number
 
 __all__ = ["BundleCommand", "check_overrides", "hash_settings", "meaningful", "read_command"]
 
@@ -110,13 +111,17 @@ def check_overrides(command: BundleCommand) -> None:
         _check_key(plain, config, command.files)
 
 
+def _place(part: str) -> int | None:
+    return whole_number(part, negative=True)
+
+
 def _check_key(key: str, config: Mapping[str, Any], files: Iterable[str]) -> None:
     node: Any = config
     parts = key.split(SEPARATOR)
     for depth, part in enumerate(parts):
         if isinstance(node, Mapping) and part in node:
             node = node[part]
-        elif isinstance(node, list) and part.lstrip("-").isdigit() and -len(node) <= int(part) < len(node):
+        elif isinstance(node, list) and _place(part) in range(-len(node), len(node)):
             node = node[int(part)]
         elif depth == len(parts) - 1 and _is_argument(node, part):
             return

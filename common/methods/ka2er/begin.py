@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ...backbones.nnunet.collection import Start, plan_collection
+from ...backbones.nnunet.folds import folds_there
 from ...backbones.nnunet.network import (
     build_network,
     deep_supervision_when_training,
@@ -39,7 +40,8 @@ def begun_from(start_from: str | Path) -> Start:
     """
     path = Path(start_from)
     if path.is_dir():
-        folds = sorted(p.parent.name.removeprefix("fold_") for p in path.rglob("fold_*/checkpoint_final.pth"))
+        places = sorted({p.parent.parent for p in path.rglob("fold_*/checkpoint_final.pth")})
+        folds = [fold for place in places for fold in folds_there(place)]
         results = read_results_folder(path, fold=folds[0] if folds else 0)
         known = describe_results(results)["orientation"]
     else:

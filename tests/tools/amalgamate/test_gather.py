@@ -17,7 +17,7 @@ from common.labels import LabelSpace
 from tests.tools.amalgamate.made import expert, write_scans
 from tests.tools.empty_dataset import empty_dataset
 from tests.tools.test_hostile_names import FILES, NAMES
-from tools.amalgamate.gather import gather, held_back
+from tools.amalgamate.gather import _names, gather, held_back
 from tools.amalgamate.given import Folder
 
 CT = expert("a", "liver", "spleen")
@@ -139,3 +139,45 @@ def test_a_test_split_stays_and_the_last_scan_is_trained_on() -> None:
     assert held_back(data, 0.5) is data
     alone = Dataset("ct", Path(), ("CT",), LabelSpace(("liver",)), {**own, "test": (), "unlabelled": cases("b")})
     assert held_back(alone, 0.9).cases("unlabelled") and not held_back(alone, 0.9).cases("test")
+
+
+def _labelled(folder: Path, count: int = 3, stem: str = "case") -> Path:
+    folder.mkdir()
+    for number in range(count):
+        voxels = np.ones((12, 10, 8), np.uint8)
+        nib.save(nib.Nifti1Image(voxels, np.diag([2.0, 2, 3, 1])), folder / f"{stem}{number}.nii.gz")
+    return folder
+
+
+def test_two_folders_of_one_name_do_not_share_label_maps(tmp_path: Path) -> None:
+    """Their files may be called alike, and a label map is of one scan."""
+    first, second = write_scans(tmp_path / "a1"), write_scans(tmp_path / "a2")
+    maps = Folder("ct", _labelled(tmp_path / "l"))
+    given = [Folder("ct", first), Folder("ct", second)], [maps], [CT]
+    with pytest.raises(DataError, match="two scans would share one label map") as refusal:
+        gather(*given, tmp_path / "out", structures={"liver": 1})
+    told = [f"{first.resolve() / name} and {second.resolve() / name}" for name in (f"case{n}.nii.gz" for n in range(3))]
+    assert any(line in str(refusal.value) for line in told)
+    assert not (tmp_path / "out" / "collection.json").exists()
+    bare = [Folder("", first), Folder("", second)], [Folder("", tmp_path / "l")], [CT]
+    with pytest.raises(DataError):
+        gather(*bare, tmp_path / "out", structures={"liver": 1})
+    write_scans(tmp_path / "b1", stem="other")
+    _labelled(tmp_path / "l2", stem="other")
+    for file in (tmp_path / "l2").iterdir():
+        file.rename(tmp_path / "l" / file.name)
+    found = gather([Folder("ct", first), Folder("ct", tmp_path / "b1")], [maps], [CT], tmp_path / "out",
+                   structures={"liver": 1})  # fmt: skip
+    assert found.tasks == ("ct", "ct 2") and all(len(d.cases()) == 5 for d in found.datasets)
+    said = [Folder("t1", first), Folder("t2", second)], [Folder("t1", maps.path), Folder("t2", maps.path)]
+    assert gather(*said, [CT], tmp_path / "said", structures={"liver": 1}).tasks == ("t1", "t2")
+
+
+@pytest.mark.parametrize(
+    ("names", "tasks"),
+    [(["ct 2", "ct", "ct"], ["ct 2", "ct", "ct 3"]), (["ct", "ct", "ct 2"], ["ct", "ct 3", "ct 2"]),
+     (["ct", "ct", "ct"], ["ct", "ct 2", "ct 3"]), (["ct 2", "ct"], ["ct 2", "ct"]),
+     (["ct 2", "ct 2", "ct", "ct"], ["ct 2", "ct 2 2", "ct", "ct 3"])],
+)  # fmt: skip
+def test_no_number_makes_two_names_one(names: list[str], tasks: list[str]) -> None:
+    assert _names([Folder(name, Path("x")) for name in names]) == tasks

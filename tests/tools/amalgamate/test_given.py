@@ -33,3 +33,18 @@ def test_what_is_no_folder_is_refused(given: str) -> None:
 def test_a_name_that_a_configuration_would_obey_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be the name of a modality"):
         folders({name: str(tmp_path)}, "scans")
+
+
+@pytest.mark.parametrize("word", ["+={0}", "ct+={0}", "+ct={0}", "t1+ +flair={0}", "={0}", "t1+T1={0}", " ={0}"])
+def test_a_channel_without_a_name_of_its_own_is_refused_with_the_word(word: str, tmp_path: Path) -> None:
+    given = word.replace("{0}", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"--scans: not each channel has a name of its own") as refusal:
+        folders([given], "scans")
+    assert given.strip() in str(refusal.value)
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "\0", "a\0b", "\ud800"])
+def test_what_no_folder_can_be_called_is_refused(path: str) -> None:
+    for word in (f"ct={path}", path):
+        with pytest.raises(ConfigError, match=r"--scans: this folder cannot be followed"):
+            folders([word], "scans")

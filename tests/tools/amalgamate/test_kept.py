@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
+from tools.amalgamate.form import STUDENT
 from tools.amalgamate.kept import kept
 
 
@@ -25,3 +27,12 @@ def test_once_for_each_mark(tmp_path: Path) -> None:
         file.write_text(text)
         kept(file, {"of": [2, "b"]}, find)
     assert len(found) == 6 and kept(file, {"of": [2, "b"]}, find)["number"] == 6
+
+
+def test_what_is_not_of_its_form_is_found_anew(tmp_path: Path) -> None:
+    good = {"structures": ["liver"], "seconds": 0.5}
+    file = tmp_path / "x.json"
+    for wrong in ({}, {"structures": ["liver"]}, {**good, "seconds": "x"}, {**good, "structures": [1]}):
+        file.write_text(json.dumps({"mark": {"a": 1}, "found": wrong}))
+        assert kept(file, {"a": 1}, lambda: good, STUDENT) == good
+        assert kept(file, {"a": 1}, dict, STUDENT) == good

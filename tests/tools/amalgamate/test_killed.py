@@ -24,6 +24,7 @@ from tools.amalgamate.command import amalgamate
 from tools.amalgamate.forecast import _asked, _training
 from tools.amalgamate.prepare import prepare
 from tools.amalgamate.work import Work
+from tools.chain.command import typed_overrides
 from tools.chain.record import alone_in
 from tools.chain.run import Processes
 
@@ -227,7 +228,7 @@ def test_between_the_steps(given: tuple[list[str], dict[str, Any]], tmp_path: Pa
     assert (tmp_path / "out" / "student" / "model.pt").stat().st_mtime_ns == model
     assert run(1, 0) == 0, "nothing is begun"
     assert not list((tmp_path / "out").glob("*.before-*")), "nothing that was done was put aside"
-    assert Work.read(tmp_path / "out").wanted.preset == "smoke"
+    assert Work.read(tmp_path / "out", typed_overrides(options["train"])).wanted.preset == "smoke"
 
 
 def test_one_command_at_a_time(given: tuple[list[str], dict[str, Any]], tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_every_scan_is_an_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["-x", "$x #1", "@x", "%x", "a,b", "[x]", "12345", "it's", "a b"])
 def test_folders_may_be_called_as_they_like(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[Path, str]] = []
-    monkeypatch.setattr("tools.amalgamate.command.by_itself", lambda out, only: seen.append((out, only)) or "")
+    monkeypatch.setattr("tools.amalgamate.command.by_itself", lambda out, only, train: seen.append((out, only)) or "")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bundles").symlink_to(ROOT / "bundles")
     out = Path(name)

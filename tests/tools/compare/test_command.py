@@ -20,7 +20,7 @@ from tests.tools.empty_dataset import empty_dataset
 from tests.warm_python import python
 from tools.chain import run as chain_run
 from tools.compare.budget import Budget, measured
-from tools.compare.command import Compare, _knobs, _presets, _seeds
+from tools.compare.command import Compare, _knobs, _presets
 from tools.compare.members import choose, known_members, why_not
 from tools.compare.plan import experts_of, preset_of
 from tools.report.comparison import read_comparison
@@ -254,7 +254,7 @@ def test_presets_knobs_and_seeds(collection, tmp_path, calls):
             _knobs(wrong)
     for wrong_seeds in ((), (1, 1)):
         with pytest.raises(ConfigError, match="seeds"):
-            _seeds(wrong_seeds)
+            _run(collection, tmp_path, methods="swin_unet", seeds=wrong_seeds)
     _run(collection, tmp_path, methods="swin_unet", knobs="m4oe.learning_rate=0.5")
     training, evaluation = (argv for _, argv in calls)
     assert _settings_of(training)["--learning_rate"] == "0.5" and "--learning_rate" not in _settings_of(evaluation)

@@ -11,10 +11,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from common.errors import DataError, ExpertError
+from common.errors import ConfigError, DataError, ExpertError
 from common.experts.answers.at_home import HomeNNUNet
 from tests.common.experts.answers.nnunets import decided, scan, spec_of
 from tests.nnunet_folders import write_folder
+from tools.__main__ import main
 from tools.experts.check import check
 from tools.experts.command import Experts
 
@@ -75,3 +76,29 @@ def test_channels_in_files_of_any_name(tmp_path: Path) -> None:
 def test_needs_a_scan(described: tuple[Path, Path]) -> None:
     with pytest.raises(DataError, match="checked on a scan"):
         Experts().check(str(described[0]))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({"spacing": "abc"}, "--spacing"), ({"spacing": ("abc",)}, "--spacing"), ({"spacing": (1, 1)}, "--spacing"),
+     ({"spacing": (1, 1, 0)}, "--spacing"), ({"spacing": (1, 1, float("nan"))}, "--spacing"),
+     ({"spacing": (1e-7,) * 3}, "--spacing: the student's grid would have too many voxels"),
+     ({"orientation": "$x"}, "--orientation"), ({"orientation": "RAA"}, "--orientation"),
+     ({"orientation": ""}, "--orientation"), ({"folds": "٣"}, "--folds"), ({"folds": "9" * 5000}, "--folds"),
+     ({"out": "x" * 300}, "too long"), ({"out": "a\0b"}, "a character that no name has")],
+)  # fmt: skip
+def test_what_an_option_cannot_be_is_refused(described: tuple[Path, Path], given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Experts().check(str(described[0]), str(described[1]), **given)
+
+
+@pytest.mark.parametrize("words", [
+    ["--spacing", "abc"], ["--spacing=1,a,1"], ["--spacing={1}"], ["--spacing=nan,1,1"], ["--spacing=1e999,1,1"],
+    ["--orientation=$x"], ["--folds=٣"], ["--mirroring=perhaps"], ["--together=2"], ["--spacing=" + "[" * 5000],
+])  # fmt: skip
+def test_typed_options_are_refused_by_name(
+    described: tuple[Path, Path], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["experts", "check", str(described[0]), str(described[1]), *words]) == 2
+    told = capsys.readouterr().err
+    assert words[0].split("=")[0] in told and "Traceback" not in told and len(told) < 1000

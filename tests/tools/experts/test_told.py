@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from common.errors import AmalgamationError, ConfigError, ExpertError
+from common.errors import AmalgamationError, ConfigError, ExpertError, WeightError
 from common.experts.expert_set import load_experts
 from common.experts.spec import ExpertSpec, read_manifest
+from common.methods.ka2er.begin import begun_from
 from tests.common.experts.test_training_files import save
+from tools.amalgamate.described import read_experts
 from tools.experts.command import Experts
-from tools.experts.told import told
+from tools.experts.told import read_folds, told
 
 
 def described(folder: Path, out: Path, **given: Any) -> ExpertSpec:
@@ -93,3 +95,63 @@ def test_a_home_names_structures_and_turns_scans(nnunet_folder: Callable[..., Pa
     assert load_experts([spec]).for_task("t").spec == spec
     with pytest.raises(ExpertError, match="its home profile"):
         described(folder, tmp_path, profile=str(tmp_path / "mine.json"), orientation="RAS")
+
+
+NO_FOLDS = ["٣", "9" * 5000, "0,٣", "00", "1_0", "-1", "x", "$x", "", "0,,1", [True], [1.5], [-1]]
+
+
+@pytest.mark.parametrize("folds", NO_FOLDS)
+def test_what_is_no_fold_is_refused_by_the_options_name(folds: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--folds: these are no folds of nnU-Net") as refusal:
+        read_folds(folds)
+    assert len(str(refusal.value)) < 500
+    if isinstance(folds, str) and "," not in folds:
+        with pytest.raises(ConfigError, match=r"--fold: this is no fold of nnU-Net"):
+            told(tmp_path, fold=folds)
+
+
+def test_a_fold_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="a fold is given twice"):
+        read_folds("0,1,0")
+    assert read_folds("0, 1,all") == (0, 1, "all") and read_folds(None) == () and read_folds([2, "3"]) == (2, 3)
+
+
+def test_a_folder_that_looks_like_a_fold_changes_nobody_who_answers(
+    nnunet_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = nnunet_folder()
+    for odd in ("fold_٣", "fold_00"):
+        shutil.copytree(folder / "fold_0", folder / odd)
+        with pytest.raises(ExpertError, match=r"(?s)looks like a fold and is none.*rename it"):
+            told(folder, folds="all")
+        with pytest.raises(ExpertError, match="looks like a fold"):
+            read_experts([folder])
+        with pytest.raises(WeightError, match="looks like a fold"):
+            begun_from(folder)
+        assert described(folder, tmp_path, fold=0).fold == 0
+        shutil.rmtree(folder / odd)
+
+
+@pytest.mark.parametrize("name", ["[**", "*.pth", "checkpoint_[a-z]*.pth", "**"])
+def test_a_checkpoints_name_is_no_pattern(name: str, nnunet_folder: Callable[..., Path]) -> None:
+    with pytest.raises(ExpertError, match="there are no folds"):
+        told(nnunet_folder(), folds="all", checkpoint=name)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({"spacing": "abc"}, "no spacing"), ({"spacing": ("abc",)}, "no spacing"), ({"spacing": (1.0, 2.0)}, "no spacing"),
+     ({"spacing": (1.0, 1.0, float("nan"))}, "no spacing"), ({"spacing": 5}, "no spacing"),
+     ({"spacing": (0, 1, 1)}, "no spacing"), ({"orientation": "$x"}, "no orientation"),
+     ({"orientation": "RRR"}, "no orientation"), ({"orientation": ["R", "A", "S"]}, "no orientation"),
+     ({"orientation": "ras"}, "no orientation"), ({"normalise": "x"}, "extra"), ({"normalise": {"scheme": 1}}, "extra"),
+     ({"divisor": 0}, "extra"), ({"divisor": "a"}, "extra"), ({"configuration": 5}, "configuration"),
+     ({"labels": "liver=١"}, "cannot read the structures"), ({"labels": "liver=" + "9" * 5000}, "cannot read the str"),
+     ({"labels": "liver=1_0"}, "cannot read the structures"), ({"labels": {"liver": "x"}}, "cannot read the struct")],
+)  # fmt: skip
+def test_what_an_option_cannot_be_is_refused(
+    given: dict[str, Any], words: str, nnunet_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(AmalgamationError, match=words):
+        described(nnunet_folder(), tmp_path, **given)
+    assert not (tmp_path / "e.json").exists()

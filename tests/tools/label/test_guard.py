@@ -102,7 +102,9 @@ def test_a_server_for_others_knows_its_own_pages_alone():
      ("/datastore/image", "GET", "image=../../etc/passwd"), ("/datastore/label", "PUT", "image=a&tag=../../x"),
      ("/datastore/label", "GET", "label=a&tag=/etc"), ("/datastore/image", "DELETE", "id=..%2Fx"),
      ("/datastore/label", "PUT", "image=a&tag=a%00"), ("/session/", "PUT", "uncompress=true"),
-     ("/session/", "PUT", "uncompress=1"), ("/model/a", "PUT", "")],
+     ("/session/", "PUT", "uncompress=1"), ("/model/a", "PUT", ""), ("/model/a", "DELETE", ""),
+     ("/model", "DELETE", ""), ("/model/", "DELETE", ""), ("//model/a", "DELETE", ""),
+     ("/model/a", "POST", ""), ("/model/a", "PATCH", "")],
 )  # fmt: skip
 def test_addresses_that_lead_elsewhere_are_refused(path, method, query):
     status, _, server = ask(path, method, query=query)

@@ -6,7 +6,7 @@ import pytest
 
 from tools.label import requests
 from tools.label.requests import RequestError
-from tools.label.uploads import judged
+from tools.label.uploads import judged, judged_sessions
 
 
 class Store:
@@ -101,3 +101,46 @@ def test_what_is_not_there(store, file, name):
     for tag in ("", "other", None):
         assert refused(store.remove_label, "b", tag) == 404
     assert not store.calls
+
+
+class Sessions(dict):
+    """Sessions as MONAI Label's: what is received is moved."""
+
+    def add_session(self, data_file, expiry=0, uncompress=False):
+        self[data_file] = (expiry, uncompress)
+        return "id", data_file
+
+
+@pytest.fixture
+def sent(tmp_path, monkeypatch):
+    """A folder that the server made for one request."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "tmp_request").mkdir()
+    return tmp_path / "tmp_request"
+
+
+def test_a_session_holds_an_image(sent):
+    sessions = judged_sessions(Sessions(), requests)
+    (sent / "a.nii.gz").write_bytes(b"x")
+    assert sessions.add_session(str(sent / "a.nii.gz"), 5, False)[0] == "id" and len(sessions) == 1
+    (sent / "1.dcm").write_bytes(b"x")
+    assert sessions.add_session(str(sent), expiry=3)[0] == "id" and sessions[str(sent)] == (3, False)
+    assert judged_sessions(None, requests) is None and sent.is_dir()
+
+
+@pytest.mark.parametrize("names", [["a.nii.gz"], ["1.dcm", "2.dcm"], []])
+def test_an_empty_file_is_no_session_and_leaves_nothing(sent, names):
+    sessions = judged_sessions(Sessions(), requests)
+    for name in names:
+        (sent / name).touch()
+    (sent / "0.dcm").write_bytes(b"x") if len(names) == 2 else None
+    given = sent / names[0] if len(names) == 1 else sent
+    assert refused(sessions.add_session, str(given), 0, False) == 422
+    assert not sessions and not sent.exists() and sent.parent.is_dir()
+
+
+def test_what_was_not_received_is_never_deleted(sent):
+    (sent / "deep").mkdir()
+    (sent / "deep" / "a.nii").touch()
+    assert refused(judged_sessions(Sessions(), requests).add_session, str(sent / "deep" / "a.nii")) == 422
+    assert (sent / "deep" / "a.nii").exists()

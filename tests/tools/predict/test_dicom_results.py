@@ -178,9 +178,11 @@ def test_names_of_the_structures(toy_bundle):
     outputs = {"pred": {"channel_def": {"0": "background", "10": "b", "9": "a"}}}
     (toy_bundle / "configs" / "metadata.json").write_text(json.dumps({"network_data_format": {"outputs": outputs}}))
     assert structures(config, toy_bundle, 1).names == structure_names(config, toy_bundle) == ("a", "b")
-    outputs["pred"]["channel_def"] = {"0": "image"}
-    (toy_bundle / "configs" / "metadata.json").write_text(json.dumps({"network_data_format": {"outputs": outputs}}))
-    assert structure_names(config, toy_bundle) == ()
+    others = ({"0": "background", odd: "a"} for odd in ("١", "²", "9" * 5000, "01"))
+    for channels in ({"0": "image"}, *others):
+        outputs["pred"]["channel_def"] = channels
+        (toy_bundle / "configs" / "metadata.json").write_text(json.dumps({"network_data_format": {"outputs": outputs}}))
+        assert structure_names(config, toy_bundle) == ()
 
 
 @pytest.mark.data

@@ -195,6 +195,21 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
     assert other.exists(), "another machine may still be writing"
 
 
+@pytest.mark.parametrize("name", ["[**", "*", "?", "**", "[a-z]"])
+def test_a_folders_name_is_no_pattern(name, tmp_path):
+    """Of what a killed writer left, nothing is removed that another folder's writer may have left."""
+    host = phantom_files.socket.gethostname()
+    for other in (tmp_path / f".p.partial-{host}-x", tmp_path / f".pp.partial-{host}-²"):
+        other.mkdir()
+    phantom_files._remove_stale(tmp_path / name)
+    assert len(list(tmp_path.iterdir())) == 2
+    own = tmp_path / f".{name}.partial-{host}-²"
+    own.mkdir()
+    phantom_files._remove_stale(tmp_path / name)
+    assert not own.exists() and len(list(tmp_path.iterdir())) == 2
+    phantom_files._remove_stale(tmp_path / "not there" / name)
+
+
 def test_concurrent_writers_agree(tmp_path):
     code = (
         "from common.data.phantom.collection import write_phantom\n"

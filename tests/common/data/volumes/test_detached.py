@@ -49,6 +49,8 @@ def test_names(header, value, listed, names):
         ("s%99999d.raw 1 2 1", "pattern"),
         ("s%d.raw 1 2 0", "pattern"),
         ("s%d.raw 1", "pattern"),
+        ("s%d.raw ١ ٢ ١", "pattern"),
+        (f"s%d.raw 1 {'2' * 5000} 1", "pattern"),
         ("s%d.raw 1 999999999", "pattern"),
     ],
 )
