@@ -43,7 +43,7 @@ _PARTS = (
 _GENERAL = set(_OF_ANYTHING.split()) | set(_PARTS.split())
 _WHERE = (
     "anterior posterior left right upper lower inner outer superior inferior medial lateral proximal distal central "
-    "peripheral dorsal ventral cranial caudal middle mid top bottom front back other rest remaining remainder small large"
+    "peripheral dorsal ventral cranial caudal middle mid top bottom front back other rest remainder large small"
 )
 _PLACES = set(_WHERE.split())
 _NARROW = (
