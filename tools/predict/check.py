@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from common.atomic import atomic_write
 from common.command_words import shown_option
 from common.contract import OVERRIDE, Contract
-from common.dicom_tags import of_dicom
+from common.dicom_tags import doubts, of_dicom
 from common.errors import DataError
 from common.intensity_range import Range, range_of
 from common.modalities import same
@@ -79,6 +79,7 @@ class Comparison:
             raise DataError(problem, where=where, got=tag, expected=shown_option("modality", self.modality), hint=hint)
         fit = self.contract.fit(None, self.modality, tag=tag, where=where, ignore=self.ignore)
         told, names = [*self._grey(scan), *fit.notes], fit.modalities
+        told += [f"{where}: {line}" for line in doubts(tag, (self.modality, *fit.modalities))]
         sure = bool(self.modality or kind)
         if self.thin.get(scan.name) and {m.get("dim") for m in self.contract.modalities.values()} != {2}:
             told.append(f"warning: {where}: one slice alone, for a model that learned from volumes")

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ...contract import OVERRIDE, Contract, Fit
+from ...dicom_tags import doubts, is_scan
 from ...errors import AmalgamationError, DataError
 from ...modalities import meanings, same
-from ..dicom.slices import is_dicom, modality_tag
+from ...name_words import meant_together
+from ..dicom.contents import modality_tag
+from ..dicom.slices import is_dicom
 from ..io import read_volume
 from ..remarks import remarks
 from .datalist import Collection, items, read_collection
@@ -85,8 +88,8 @@ def _fitted(
             _as_dicom_says(dataset, case)
         fit = contract.fit(dataset.channels, modality, where=f"{dataset.name}, case {case.id}", ignore=ignore)
         fit = _as_they_lie(case, fit, dataset) if ignore else fit
-        _as_model_reads(case, contract, fit, f"{dataset.name}, case {case.id}", ignore)
-        told.update(dict.fromkeys(n.replace(f", case {case.id}", "", 1) for n in fit.notes))
+        notes = [*fit.notes, *_as_model_reads(case, contract, fit, dataset, ignore)]
+        told.update(dict.fromkeys(n.replace(f", case {case.id}", "", 1) for n in notes))
         told.update(dict.fromkeys(_untaught(dataset, contract, fit)))
         cases.append(_in_order(replace(case, modality=_named(modality, fit)), fit.order, dataset))
         if said := _remarked(cases[-1], dataset, contract, fit):
@@ -160,13 +163,25 @@ def _as_dicom_says(dataset: Dataset, case: Case) -> None:
                         got=found.got, expected=found.expected, hint=f"{found.hint}; or add {OVERRIDE}")  # fmt: skip
 
 
-def _as_model_reads(case: Case, contract: Contract, fit: Fit, where: str, ignore: bool) -> None:
-    """Refuse a case of which DICOM says that it, or a channel of it, is none of what the model reads."""
+def _as_model_reads(case: Case, contract: Contract, fit: Fit, dataset: Dataset, ignore: bool) -> list[str]:
+    """Refuse a case of which DICOM says that it, or a channel of it, is none of what the model reads; else its notes.
+
+    What the data set says of a scan tells more than DICOM's tag, which knows no phase: notes about both are told.
+    """
+    where, names = f"{dataset.name}, case {case.id}", meant_together(dataset.channels)
     tags = [modality_tag(p) if is_dicom(p) else "" for p in case.images]
+    said: list[str] = []
     if len(tags) == 1 and tags[0]:
-        contract.fit(None, tag=tags[0], where=where, ignore=ignore)
-    elif any(tags) and not ignore:
-        contract.check_tags(tags, fit, where=where)
+        names = (dataset.modality_of(case), *(names if len(names) == 1 else ()))
+        notes = contract.fit(None, tag=tags[0], where=where, ignore=ignore).notes
+        said += [] if any(meanings(n) for n in names) and is_scan(tags[0]) else notes
+        said += [f"{where}: {line}" for line in doubts(tags[0], names)]
+    elif any(tags):
+        if not ignore:
+            contract.check_tags(tags, fit, where=where)
+        for tag, name in zip(tags, names, strict=False):
+            said += [f"{where}: channel {name}: {line}" for line in doubts(tag, (name,))]
+    return said
 
 
 def _named(modality: str, fit: Fit) -> str:
