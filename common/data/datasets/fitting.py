@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from ...contract import OVERRIDE, Contract, Fit
 from ...dicom_tags import doubts, is_scan
 from ...errors import AmalgamationError, DataError
-from ...modalities import meanings, same
+from ...modalities import is_ct, meanings, same
 from ...name_words import meant_together
 from ..dicom.contents import modality_tag
 from ..dicom.slices import is_dicom
@@ -26,11 +26,12 @@ from .known_cases import is_known_data
 from .naming import is_general, is_nameless
 from .verify_contents import other_dicom
 
-__all__ = ["fitting_items"]
+__all__ = ["fitting_items", "odd_scans"]
 
 logger = logging.getLogger(__name__)
 
 _EACH = 5
+_LOOKED = 10  # of each modality, as :mod:`..survey` reads them
 _SETTLED_NS = 2_000_000_000  # clocks of file systems are coarse: a younger file may change without another time
 _said: dict[str, str] = {}  # of scans that this process compared
 
@@ -94,10 +95,38 @@ def _fitted(
         cases.append(_in_order(replace(case, modality=_named(modality, fit)), fit.order, dataset))
         if said := _remarked(cases[-1], dataset, contract, fit):
             doubts[dataset.name, case.id] = odd[case.id] = said
-    more = f", and {len(odd) - _EACH} further cases: their summary says why" if len(odd) > _EACH else ""
-    lines = [f"{dataset.name}, case {name}: {said}" for name, said in list(odd.items())[:_EACH]]
-    told.update(dict.fromkeys([*lines[:-1], *(line + more for line in lines[-1:])]))
+    told.update(dict.fromkeys(_lines(dataset, odd, ": their summary says why")))
     return replace(dataset, splits={**dataset.splits, split: tuple(cases)})
+
+
+def _lines(dataset: Dataset, odd: Mapping[str, str], where: str = "") -> list[str]:
+    more = f", and {len(odd) - _EACH} further cases{where}" if len(odd) > _EACH else ""
+    lines = [f"{dataset.name}, case {name}: {said}" for name, said in list(odd.items())[:_EACH]]
+    return [*lines[:-1], *(line + more for line in lines[-1:])]
+
+
+def odd_scans(dataset: Dataset, modality: str, contract: Contract, fit: Fit) -> list[str]:
+    """Sentences about scans whose voxels are none that a model learned from, before it trains on them or is asked.
+
+    A few scans are read, evenly spread over those for training.
+
+    Args:
+        dataset: its files lie in the data set's order, and so they are compared.
+        modality: the data set's name of those that are compared.
+        contract: what the model's card says.
+        fit: what :meth:`.Contract.fit` found for them.
+    """
+    known = [(n, tuple(map(str, m.get("channels", ())))) for n, m in contract.modalities.items()]
+    names = [n for name, own in (*known, ("", contract.channels)) for n in (name, *own)]
+    if not any(m.get("intensities") for m in contract.modalities.values()) and not any(map(is_ct, names)):
+        return []
+    cases = [*dataset.cases("training"), *dataset.cases("unlabelled")] or list(dataset.cases())
+    cases = [c for c in cases if dataset.modality_of(c) == modality]
+    step = max(1, -(-len(cases) // _LOOKED))
+    straight = fit._replace(order=tuple(range(len(dataset.channels))))
+    found = {c.id: _remarked(c, dataset, contract, straight) for c in cases[::step]}
+    lines = _lines(dataset, {name: said for name, said in found.items() if said})
+    return [*lines[:-1], *(f"{line} ({len(found)} of {len(cases)} scans were compared)" for line in lines[-1:])]
 
 
 def _remarked(case: Case, dataset: Dataset, contract: Contract, fit: Fit) -> str:
