@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from .modalities import details, is_cone_beam, kind_of, meanings, same
 from .name_words import TIMES, meant_together, plain
 
-__all__ = ["closest", "order_of", "other_phase"]
+__all__ = ["closest", "contradict", "order_of", "other_phase"]
 
 _VIEWS = (
     {"axial", "coronal", "sagittal"},
@@ -120,6 +120,22 @@ def other_phase(one: str, other: str) -> bool:
         other: another.
     """
     return all(_other(name, other) for name in one.split(" | "))
+
+
+def contradict(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two lists of names cannot both be those of the same channels; a single name may be that of all.
+
+    Args:
+        one: names, in order.
+        other: the same channels' by another description, in order.
+    """
+    if min(len(one), len(other)) == 1 < max(len(one), len(other)):  # "MR" of T1 and FLAIR
+        kinds = [set[str]().union(*({m.kind for m in meanings(n)} for n in names)) for names in (one, other)]
+        return all(kinds) and not kinds[0] & kinds[1]
+    pairs = zip(meant_together(one), meant_together(other), strict=False)
+    return len(one) != len(other) or any(
+        plain(a) != plain(b) and (same(a, b) is False or other_phase(a, b)) for a, b in pairs
+    )
 
 
 def _other(one: str, other: str) -> bool:

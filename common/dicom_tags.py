@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .modalities import is_cone_beam, same
+from .modalities import is_cone_beam, meanings, quantities, same
 
-__all__ = ["DICOM_KINDS", "leaves_open", "of_dicom"]
+__all__ = ["DICOM_KINDS", "doubts", "is_scan", "leaves_open", "of_dicom", "unnamed"]
 
 DICOM_KINDS = {
     "CT": "CT", "MR": "MR", "PT": "PT", "US": "US", "IVUS": "US", "NM": "NM", "MG": "XR", "CR": "XR", "DX": "XR",
@@ -31,6 +31,21 @@ _NAMES = {
     "CP": ("endoscopy",), "DM": ("microscopy",), "OPTENF": ("OCT en face",), "OPTBSV": ("OCT",),
 }  # fmt: skip
 
+# What PET's Units and CT's RescaleType are called in names of modalities; others as they are, and of CT not at all.
+_UNITS = {"GML": "SUV", "GML BW": "SUV", "GML LBM": "SUL", "GML LBMJAMES128": "SUL", "GML LBMJANMA": "SUL",
+          "CNTS": "counts", "PROPCNTS": "counts", "CPS": "counts"}  # fmt: skip
+_MAPS = {"MGML": "density", "Z_EFF": "Zeff", "ED": "electron density", "EDW": "electron density"}
+
+
+def is_scan(tag: str) -> bool:
+    """Whether DICOM's tag Modality, with a unit behind it or none, says what kind of scan it is; ``OT`` does not.
+
+    Args:
+        tag: its value, as :func:`of_dicom` takes it.
+    """
+    kind = tag.partition(" ")[0]
+    return kind in DICOM_KINDS or kind in _NAMES
+
 
 def of_dicom(tag: str, known: Iterable[str] = ()) -> str:
     """What DICOM's tag Modality says, as the name of a modality; empty when it tells nothing about intensities.
@@ -39,10 +54,15 @@ def of_dicom(tag: str, known: Iterable[str] = ()) -> str:
     projections do, and every photograph of an eye as ``OP``.
 
     Args:
-        tag: its value.
+        tag: its value; behind it the unit of the numbers, where the header says one: ``PT BQML``.
         known: names that it is compared with.
     """
     names = list(known)
+    tag, _, unit = tag.partition(" ")
+    if unit and tag == "PT":
+        return f"PT {_UNITS.get(unit, unit.partition(' ')[0])}"
+    if unit in _MAPS and tag == "CT":
+        return f"CT {_MAPS[unit]}"
     if tag == "XA" and any(map(is_cone_beam, names)):
         return "CBCT"
     can_be = _NAMES.get(tag) or ((DICOM_KINDS[tag],) if tag in DICOM_KINDS else ("",))
@@ -55,5 +75,41 @@ def leaves_open(tag: str) -> str:
     Args:
         tag: its value.
     """
+    tag = tag.partition(" ")[0]
     can_be = [*_NAMES.get(tag, ()), *(["cone-beam CT", "DSA"] if tag == "XA" else [])]
     return f"DICOM says {tag}, which may be {' or '.join(can_be)}: nobody says which" if len(can_be) > 1 else ""
+
+
+def doubts(tag: str, names: Iterable[str]) -> list[str]:
+    """What DICOM says of a scan, or leaves open, and none of its names tells.
+
+    Args:
+        tag: as :func:`of_dicom` takes it; empty of what is no DICOM.
+        names: what the scan is called; none where nobody said it.
+    """
+    kind, _, unit = tag.partition(" ")
+    called = list(dict.fromkeys(filter(None, names)))
+    shown = f" ({' or '.join(called)})" if called else ""
+    if not tag:
+        return []
+    if not is_scan(tag):
+        return [f"DICOM says {tag}, which is no modality: whether it is a scan, and of what{shown}, DICOM does not say"]
+    if kind == "CT" and unit:
+        return [f"DICOM says that the numbers of this CT are {unit} (RescaleType), and not HU"]
+    units = quantities(of_dicom(tag)) if unit else ()
+    if unit and not any(u & q for name in called for u, q in zip(units, quantities(name), strict=True)):
+        return [f"DICOM says that the numbers of this PET are {unit} (Units), which its name does not say{shown}"]
+    return []
+
+
+def unnamed(tag: str, names: Iterable[str]) -> list[str]:
+    """What DICOM's tag leaves open of a scan that is called so or nothing else: the contrast of MR, the kind of X-ray.
+
+    Args:
+        tag: as :func:`of_dicom` takes it; empty of what is no DICOM.
+        names: what the scan is called; none where nobody said it.
+    """
+    called, kind = [name for name in names if name], tag.partition(" ")[0]
+    if kind == "MR" and all(not m.sequence for name in called for m in meanings(name)):
+        return ["DICOM says MR, and which MR contrast it is nobody said"]
+    return [leaves_open(tag)] if leaves_open(tag) and set(called) <= {kind} else []

@@ -8,17 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..card import ModelCard
-from ..contract import OVERRIDE, Contract
-from ..errors import DataError
+from ..contract import OVERRIDE, Contract, Fit
+from ..errors import AmalgamationError, DataError
+from ..labels import LabelSpace
 from .datasets.datalist import Collection, read_collection
 from .datasets.dataset import Dataset
+from .datasets.dataset_json import SPLITS, Case
+from .datasets.fitting import odd_scans
 from .datasets.known_cases import is_known_data
 from .datasets.naming import is_general, is_nameless
-from .slices.unlabelled import is_collection
+from .slices.unlabelled import is_collection, unlabelled_images
 
 __all__ = ["check_start"]
 
 logger = logging.getLogger(__name__)
+
+_ANY = (-1000.0, 1000.0)  # only what lies there is asked for
 
 
 def check_start(
@@ -31,6 +36,8 @@ def check_start(
     ignore_card: bool = False,
 ) -> None:
     """Refuse weights whose card says that they were taught on something else than the data; public ones say nothing.
+
+    Scans whose intensities are none that the weights learned from are warned of, as ``predict`` warns.
 
     Args:
         card: of the weights; None compares nothing.
@@ -50,7 +57,8 @@ def check_start(
     contract = Contract.of_card(card, where)
     if not isinstance(dataset_dir, Collection) and not is_collection(dataset_dir):
         for name in modalities or ():
-            for note in contract.fit(None, name, where=f"{dataset_dir}, for {where}", ignore=ignore_card).notes:
+            fit = contract.fit(None, name, where=f"{dataset_dir}, for {where}", ignore=ignore_card)
+            for note in [*fit.notes, *_odd_pictures(Path(str(dataset_dir)), name, contract, fit)]:
                 logger.warning(note)
         return
     collection = read_collection(dataset_dir)
@@ -86,10 +94,23 @@ def _compare(
         hint = f"list the channels, and each case's files, in this order; or add {OVERRIDE}"
         raise DataError(problem, where=where, got=", ".join(dataset.channels), expected=expected, hint=hint)
     told.update(dict.fromkeys(fit.notes))
+    told.update(dict.fromkeys(f"for {contract.origin}: {line}" for line in odd_scans(dataset, name, contract, fit)))
     taught = contract.taught_on(fit.modalities)
     left = [s for s in structures if s in dataset.labels.names and taught is not None and s not in taught]
     if left:
         told[f"{where}: never taught on {' or '.join(fit.modalities)}: {', '.join(left)}"] = None
+
+
+def _odd_pictures(folder: Path, modality: str, contract: Contract, fit: Fit) -> list[str]:
+    """The same of a plain folder of images; one that holds none is refused by who reads it."""
+    try:
+        images = unlabelled_images(folder, modality=modality, ct_window=_ANY)
+    except AmalgamationError:
+        return []
+    cases = [Case(str(i["case"]), (Path(i["image"]),), None, str(i["case"]), modality) for i in images.items]
+    splits = {**dict.fromkeys(SPLITS, ()), "unlabelled": tuple(cases)}
+    dataset = Dataset(folder.name, folder, tuple(images.channels), LabelSpace(("any",)), splits, images.dim, modality)
+    return [f"for {contract.origin}: {line}" for line in odd_scans(dataset, modality, contract, fit)]
 
 
 def _untaught(contract: Contract, structures: Sequence[str]) -> DataError | None:

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..data.datasets.datalist import Collection, read_collection
 from ..data.intensity.volume import STATISTICS
 from ..errors import AmalgamationError, ExpertError
 from ..labels import LabelSpace
 from .claims import called, check_claims
 from .features import Heard, first_tensor
-from .fit import check_expert
+from .fit import check_expert, check_voxels
 from .frame import Placement
 from .sources import Opened, files_of, hash_files, open_source
 from .spec import ExpertSpec, named, read_manifest, train_hint
@@ -254,6 +255,7 @@ def load_experts(
     labels: LabelSpace | None = None,
     *,
     modalities: Mapping[str, Sequence[str]] | None = None,
+    dataset_dir: str | Path | Sequence[str | Path] | Collection | None = None,
     resample: bool = True,
     ignore_card: bool = False,
 ) -> ExpertSet:
@@ -265,6 +267,7 @@ def load_experts(
         channels: image channel names of the data, for all tasks or per task.
         labels: the student's label space; every task expert must predict a part of it.
         modalities: what the data call the modalities of each task's cases.
+        dataset_dir: the data, whose voxels are compared with what each expert learned from; None compares none.
         resample: bring crops to each expert's spacing.
         ignore_card: compare the channels' number only.
 
@@ -281,6 +284,11 @@ def load_experts(
         check_claims(spec, source)
         called = (modalities or {}).get(spec.task, ())
         check_expert(spec, _channels_for(spec, channels), labels, modalities=called, ignore_card=ignore_card)
+        if dataset_dir is not None:
+            tasks = read_collection(dataset_dir).datasets
+            check_voxels(
+                spec, [d for d in tasks if spec.role != "task" or d.name == spec.task], ignore_card=ignore_card
+            )
         loaded.append(Expert(spec=spec, source=source, resample=resample))
         logger.info("expert %r (%s, %s): %s", spec.name, spec.kind, spec.role, ", ".join(spec.labels.names))
     return ExpertSet(loaded)

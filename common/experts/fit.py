@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..channel_doubt import remark
@@ -13,6 +13,7 @@ from ..channel_order import order_of
 from ..command_words import shown_option
 from ..contract import OVERRIDE, Contract
 from ..data.datasets.dataset import Dataset
+from ..data.datasets.fitting import odd_scans
 from ..data.datasets.known_cases import is_known_data
 from ..data.datasets.naming import is_general, is_nameless
 from ..errors import AmalgamationError, DataError, ExpertError
@@ -23,7 +24,7 @@ from ..weights import read_card
 from .spec import ExpertSpec
 from .trust import WEIGHTS
 
-__all__ = ["check_expert", "check_reads_any", "reads"]
+__all__ = ["check_expert", "check_reads_any", "check_voxels", "reads"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ def check_expert(
         channels: names of the data's image channels, in order; None is not compared.
         labels: the structures that the student learns, those of all tasks; None is not compared.
         modalities: what the data call the modalities of their cases; none is not compared.
-        dataset: the task's, whose files tell whether the expert learned from it; None goes by its name.
+        dataset: the task's, whose files tell whether the expert learned from it, and whose voxels are compared with its
+            card; None goes by its name.
         ignore_card: compare the channels' number only.
 
     Raises:
@@ -58,6 +60,8 @@ def check_expert(
     """
     if channels is not None:
         _check_channels(spec, channels, ignore_card)
+    if dataset is not None:
+        check_voxels(spec, [dataset], ignore_card=ignore_card)
     if spec.role != "task":
         return
     card = _own_card(spec)
@@ -70,6 +74,28 @@ def check_expert(
     if labels is not None:
         _check_labels(spec, labels)
         _check_meant(spec, card, dataset, ignore_card)
+
+
+def check_voxels(spec: ExpertSpec, datasets: Iterable[Dataset], *, ignore_card: bool = False) -> None:
+    """Warn of scans whose intensities are none that an expert learned from, as ``predict`` warns.
+
+    They are compared with the card beside it; of an expert without one, only a CT is, which has to be in HU.
+
+    Args:
+        spec: the expert's description.
+        datasets: whose scans it is asked about; what it cannot read is left out.
+        ignore_card: compare what is of another modality by its name, too.
+    """
+    card = _own_card(spec)
+    card = card if card.modalities or card.channels else Contract(spec.channels, origin=str(spec.path))
+    for dataset in datasets:
+        for name in dict.fromkeys(map(dataset.modality_of, dataset.cases())):
+            try:
+                found = card.fit(dataset.channels, name, ignore=ignore_card)
+            except DataError:
+                continue
+            for line in odd_scans(dataset, name, card, found):
+                logger.warning("expert %r: %s", spec.name, line)
 
 
 def check_reads_any(

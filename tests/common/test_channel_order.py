@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.channel_order import closest, order_of
+from common.channel_order import closest, contradict, order_of
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,11 @@ def test_the_closest_of_names_that_mean_the_same():
     assert closest("art CT", phases) == ["CT arterial"] and closest("CT", phases) == list(phases)
     assert closest("late arterial CT", phases) == ["CT arterial"] and closest("NCCT", phases) == list(phases)
     assert closest("CT", ("CT", "CTA")) == ["CT"]
+
+
+def test_two_lists_of_names_of_the_same_channels() -> None:
+    assert contradict(["T1", "T2"], ["T2", "T1"]) and contradict(["T1", "T2"], ["T1", "T2", "PD"])
+    assert contradict(["CT"], ["MR"]) and contradict(["CT"], ["T1", "T2"]) and contradict(["PET SUV"], ["PET BQML"])
+    assert (
+        not contradict(["CT"], ["CTA"]) and not contradict(["MR"], ["T1", "T2"]) and not contradict(["image"], ["CT"])
+    )

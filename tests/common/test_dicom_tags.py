@@ -3,7 +3,7 @@
 import pytest
 
 from common.contract import Contract
-from common.dicom_tags import DICOM_KINDS, leaves_open, of_dicom
+from common.dicom_tags import DICOM_KINDS, doubts, is_scan, leaves_open, of_dicom, unnamed
 from common.errors import DataError
 from common.modalities import is_ct, kind_of, meanings, same
 
@@ -48,3 +48,23 @@ def test_what_a_tag_is_taken_for(answer: str, pairs: str) -> None:
 def test_what_a_tag_leaves_open() -> None:
     assert leaves_open("CT") == "" == leaves_open("SM") == leaves_open("OT")
     assert "DSA" in leaves_open("XA") and "tomosynthesis" in leaves_open("MG")
+
+
+def test_what_is_a_scan_by_its_tag() -> None:
+    assert all(map(is_scan, [*DICOM_KINDS, "DS", "PT BQML", "CT US"]))
+    assert not any(map(is_scan, ["", "OT", "SC", "DOC", "SR", "OTHER", "OT BQML"]))
+
+
+def test_the_unit_is_part_of_the_name() -> None:
+    assert [of_dicom(t) for t in ("PT BQML", "PT GML", "PT GML LBM", "PT CNTS", "PT UMOLML")] == [
+        "PT BQML", "PT SUV", "PT SUL", "PT counts", "PT UMOLML"]  # fmt: skip
+    assert of_dicom("CT US") == "CT" and same(of_dicom("CT ED"), "CT") is False
+    assert same(of_dicom("PT BQML"), "SUV") is False and same(of_dicom("PT GML"), "SUV") is True
+
+
+def test_what_nobody_says() -> None:
+    assert doubts("", ["CT"]) == doubts("CT", ["CT"]) == doubts("PT GML", ["SUV"]) == doubts("MR", []) == []
+    assert "RescaleType" in doubts("CT US", ["CT"])[0] and "Units" in doubts("PT BQML", ["PET", "PET"])[0]
+    assert "no modality" in doubts("OT", ["CT"])[0] and "(CT)" in doubts("SC", ["CT"])[0]
+    assert "MR contrast" in unnamed("MR", ["MR"])[0] and unnamed("MR", ["T2 MR"]) == unnamed("CT", ["CT"]) == []
+    assert "fluoroscopy" in unnamed("XA", ["XA"])[0] and unnamed("XA", ["DSA"]) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.command_words import shown_option, shown_place
 from common.data.datasets.convert import convert_nnunet, convert_pairs, write_collection, write_dataset
-from common.data.datasets.convert_channels import told_channels
+from common.data.datasets.convert_channels import scans_of, told_channels
 from common.data.datasets.datalist import Collection, read_collection
 from common.data.datasets.dataset import Dataset, read_dataset
 from common.data.datasets.dataset_json import SPLITS, Case, read_case, read_json
@@ -161,7 +161,8 @@ def _read(
     given = _channels(folder)
     if maps is not None:
         return _labelled(folder, maps, name, given, out, structures)
-    cases = [_with_subject(c) for c in paired(folder.path, {}, given or ("image",))]
+    listed = scans_of(paired(folder.path, {}, given or ("image",)), given, folder.path)
+    cases = [_with_subject(c) for c in listed]
     channels = told_channels(given, cases, folder.path)
     splits = {**dict.fromkeys(SPLITS, ()), "unlabelled": tuple(cases)}
     found = Dataset(name, out, channels, LabelSpace(("any",)), splits)

@@ -12,7 +12,7 @@ from common.data.datasets.datalist import Collection, read_collection, task_moda
 from common.data.starts import check_start
 from common.errors import ConfigError
 from common.experts.expert_set import check_unchanged
-from common.experts.fit import check_expert, check_reads_any
+from common.experts.fit import check_expert, check_reads_any, check_voxels
 from common.experts.spec import read_manifest
 from common.literals import folder_names
 from common.weights import read_card
@@ -265,6 +265,8 @@ def _check_description(path: Path, task: str | None, collection: Collection, ign
                  ignore_card=ignore_card)  # fmt: skip
     if task is None and not ignore_card:
         check_reads_any(specs[0], [d.channels for d in collection.datasets], list(names.values()))
+    if task is None:
+        check_voxels(specs[0], collection.datasets[1:], ignore_card=ignore_card)
     again = f"python -m tools experts describe {shown_place(specs[0].path)} {shown_place(path)}"
     again += f" {shown_option('task', task) if task else '--external True'} --overwrite True"
     check_unchanged(specs[0], f"put its files back; or, where the change is meant, describe it again: {again}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ from monai.data import MetaTensor
 from common.atomic import atomic_write
 from common.command_words import shown_option
 from common.contract import OVERRIDE, Contract
-from common.dicom_tags import of_dicom
+from common.dicom_tags import doubts, of_dicom
 from common.errors import DataError
 from common.intensity_range import Range, range_of
-from common.modalities import same
+from common.modalities import meanings, same
 from common.paths import is_there
 
 from .delivery import RECORD
+from .described import Description, about_structures, described
 from .dicom_results import Source
 from .scans import Scan
 
@@ -35,6 +36,11 @@ class Comparison:
         ignore: take what does not fit, and say so.
         modality: what the user says the scans are; empty when nothing.
         masks: whether the bundle's inference leaves out what was not taught.
+        ranges: of each scan's channels, by its name.
+        thin: scans of one slice.
+        grey: pictures without colour.
+        notes: what a user should be told.
+        said: what a ``dataset.json`` beside the scans says of each.
     """
 
     contract: Contract
@@ -45,6 +51,47 @@ class Comparison:
     thin: dict[str, bool] = field(default_factory=dict)
     grey: dict[str, bool] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    said: dict[str, Description] = field(default_factory=dict)
+
+    def ordered(self, scan: Scan) -> Scan:
+        """A scan with its files in the model's order, by the names that a ``dataset.json`` beside it gives them.
+
+        What a user should be told of it is added to ``notes``.
+
+        Args:
+            scan: what is about to be read.
+
+        Raises:
+            DataError: for channels that the model does not read, or a description that contradicts itself.
+        """
+        try:
+            said = described(scan)
+        except DataError as error:
+            if not self.ignore:
+                raise
+            self.notes.append(f"{error.where}: {error.problem}: {error.got}, not compared, as asked")
+            return scan
+        if said is None or said.problem:
+            self.notes += [] if said is None else [f"{said.file}: {said.problem}: the scans are not compared with it"]
+            return scan
+        if said.file not in {d.file for d in self.said.values()}:
+            self.notes += about_structures(said, self.contract)
+        where, straight = scan.files[0], tuple(range(len(said.channels)))
+        fit = self.contract.fit(said.channels, self.modality or said.modality, where=where, ignore=self.ignore)
+        self.said[scan.name] = said
+        if fit.order in (straight, ()):
+            return scan
+        if len(scan.files) != len(fit.order):
+            if self.ignore:
+                return scan
+            raise DataError("the channels lie in another order than the model reads, and in one file", where=where,
+                            got=f"{', '.join(said.channels)} ({said.file})",
+                            expected=", ".join(said.channels[i] for i in fit.order),
+                            hint=f"write them in this order; or add {OVERRIDE}")  # fmt: skip
+        names = tuple(said.channels[i] for i in fit.order)
+        self.said[scan.name] = said._replace(channels=names)
+        self.notes += [n for n in fit.notes if "are read in the model's order" in n]
+        return replace(scan, files=tuple(scan.files[i] for i in fit.order))
 
     def see(self, scan: Scan, image: MetaTensor) -> None:
         """Look at a scan's intensities, or a picture's colours, while it is read anyway."""
@@ -72,14 +119,20 @@ class Comparison:
         tag = "" if source is None or not source.slices else source.slices[0].modality
         self._count(scan)
         self.contract.check_dim(2 if scan.flat else 3, where=where)
-        kind = of_dicom(tag, [self.modality])
-        if self.modality and kind and same(kind, self.modality) is False and not self.ignore:
-            hint = f"choose another, or add {OVERRIDE}"
+        said = self.said.get(scan.name, Description(where))
+        modality, channels = self.modality or said.modality, said.channels or None
+        called = [n for n in (modality, *said.channels[: len(said.channels) == 1]) if n]
+        kind = of_dicom(tag, called)
+        other = [n for n in called if kind and same(kind, n) is False]
+        if other and not self.ignore:
+            hint = f"choose another, or add {OVERRIDE}" if self.modality else f"correct {said.file}, or add {OVERRIDE}"
             problem = "DICOM says that the scan is something else"
-            raise DataError(problem, where=where, got=tag, expected=shown_option("modality", self.modality), hint=hint)
-        fit = self.contract.fit(None, self.modality, tag=tag, where=where, ignore=self.ignore)
+            expected = shown_option("modality", self.modality) if self.modality else f"{other[0]} ({said.file})"
+            raise DataError(problem, where=where, got=tag, expected=expected, hint=hint)
+        fit = self.contract.fit(channels, modality, tag=tag, where=where, ignore=self.ignore)
         told, names = [*self._grey(scan), *fit.notes], fit.modalities
-        sure = bool(self.modality or kind)
+        told += [f"{where}: {line}" for line in doubts(tag, (*called, *fit.modalities))]
+        sure = bool(modality or kind or any(map(meanings, said.channels)))
         if self.thin.get(scan.name) and {m.get("dim") for m in self.contract.modalities.values()} != {2}:
             told.append(f"warning: {where}: one slice alone, for a model that learned from volumes")
         if len(names) > 1 and not sure:

@@ -128,6 +128,7 @@ def segment(
     comparison = _comparison(root, weights, read_config(files).get(), overrides or {}, ignore_card)
     if any(len(s.files) > 1 for s in scans):  # channels of one scan, or scans that are numbered so
         scans = find_scans(source, len(comparison.contract.channels) or None)
+    scans = [comparison.ordered(scan) for scan in scans]
     kind = result_kind(result, Path(output), dicom=all(s.dicom for s in scans))
     if page is not None and "page_dir" not in read_config(files).get():
         raise ConfigError(

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...channel_order import contradict
 from ...command_words import shown_option
 from ...errors import WeightError
 from ...labels import LabelSpace
@@ -41,8 +42,7 @@ __all__ = [
     "read_results_folder",
 ]
 
-PLANAR = 2
-# Number of entries of the patch size of a 2-D configuration.
+PLANAR = 2  # entries of the patch size of a 2-D configuration
 
 
 @dataclass(frozen=True)
@@ -216,10 +216,18 @@ def channel_names(dataset_json: Mapping[str, Any]) -> tuple[str, ...]:
     """Image channel names of a ``dataset.json`` in channel order.
 
     Raises:
-        WeightError: when they are not names by number.
+        WeightError: when they are not names by number, or ``channel_names`` and ``modality`` contradict each other.
     """
-    names = dataset_json.get("channel_names")
-    names = dataset_json.get("modality", {}) if names is None else names
+    said, other = dataset_json.get("channel_names"), dataset_json.get("modality")
+    names = _numbered((other or {}) if said is None else said)
+    others = (other,) if isinstance(other, str) else _numbered(other) if said is not None and other else names
+    if contradict(names, others):
+        got = ascii(f"channel_names: {', '.join(names)}; modality: {', '.join(others)}")
+        raise WeightError("channel_names and modality of the dataset.json contradict each other", got=got)
+    return names
+
+
+def _numbered(names: Any) -> tuple[str, ...]:
     numbered = isinstance(names, Mapping) and all(re.fullmatch(r"[0-9]{1,6}", str(key)) for key in names)
     if not numbered or not all(isinstance(name, str | int | float) for name in names.values()):
         expected = '"channel_names" by number, such as {"0": "CT"}'
@@ -239,15 +247,12 @@ def _pick(path: Path, configuration: str | None) -> tuple[Path, str]:
     if configuration is not None and len(candidates) > 1:
         candidates = [c for c in candidates if c.name.endswith(f"__{configuration}")]
     if len(candidates) != 1:
-        raise WeightError(
-            "not one nnU-Net results folder",
-            where=path,
-            got=[c.name for c in candidates] or "no folder with plans.json",
-            expected="{Trainer}__{Plans}__{configuration} with plans.json, dataset.json and fold_*",
-            hint="give the folder itself, or name the configuration",
-        )
-    folder = candidates[0]
-    return folder, configuration or (folder.name.split("__")[-1] if "__" in folder.name else "3d_fullres")
+        expected = "{Trainer}__{Plans}__{configuration} with plans.json, dataset.json and fold_*"
+        raise WeightError("not one nnU-Net results folder", where=path, expected=expected,
+                          got=[c.name for c in candidates] or "no folder with plans.json",
+                          hint="give the folder itself, or name the configuration")  # fmt: skip
+    name = candidates[0].name
+    return candidates[0], configuration or (name.split("__")[-1] if "__" in name else "3d_fullres")
 
 
 def read_results_folder(
@@ -305,12 +310,9 @@ def load_network(results: NNUNetResults) -> nn.Module:
     try:
         network.load_state_dict(results.weights, strict=True)
     except RuntimeError as error:
-        raise WeightError(
-            "the weights do not fit the network that the plans describe",
-            where=results.checkpoint,
-            got=str(error)[:500],
-            hint=f"trainer {results.trainer} may change the architecture; export it as TorchScript instead",
-        ) from error
+        hint = f"trainer {results.trainer} may change the architecture; export it as TorchScript instead"
+        raise WeightError("the weights do not fit the network that the plans describe", where=results.checkpoint,
+                          got=str(error)[:500], hint=hint) from error  # fmt: skip
     return network.eval()
 
 
@@ -323,8 +325,7 @@ def mirroring_axes(results: NNUNetResults) -> tuple[int, ...] | None:
     found = read_beside_weights(results.checkpoint, "inference_allowed_mirroring_axes")
     if found is None or (isinstance(found, list | tuple) and not found):
         return None
-    _, config = plan_managers(results.plans, results.configuration)
-    axes = len(config.patch_size)
+    axes = len(plan_managers(results.plans, results.configuration)[1].patch_size)
     if not isinstance(found, list | tuple) or not all(type(a) is int and 0 <= a < axes for a in found):
         raise WeightError("the checkpoint mirrors along axes that there are not", where=results.checkpoint,
                           got=ascii(found)[:100], expected=f"some of 0 .. {axes - 1}")  # fmt: skip

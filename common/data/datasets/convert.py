@@ -17,7 +17,7 @@ from ...errors import DataError, few
 from ...labels import BACKGROUND, LabelSpace
 from ..io import read_volume
 from ..pictures import is_picture
-from .convert_channels import check_single, told_channels
+from .convert_channels import check_single, scans_of, told_channels
 from .convert_seg import seg_cases
 from .dataset import Dataset, read_dataset
 from .dataset_json import SPLITS, Case, about, channel_names, channel_number, read_json
@@ -191,7 +191,7 @@ def convert_pairs(
     """
     maps = label_maps(Path(labels))
     given, channels = channels, ("image",) if channels is None else tuple(channels)
-    cases = paired(Path(images), maps, channels)
+    cases = scans_of(paired(Path(images), maps, channels), given, images)
     training = [c for c in cases if c.label is not None]
     if not training:
         scans, numbered = [c.id for c in cases], any(channel_number(c.images[0]) is not None for c in cases)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from ...command_words import shown_option
-from ...dicom_tags import DICOM_KINDS, of_dicom
+from ...dicom_tags import DICOM_KINDS, doubts, is_scan, of_dicom, unnamed
 from ...errors import DataError, few
 from ...modalities import same
 from ...name_words import meant_together
-from ..dicom.slices import is_dicom, modality_tag
+from ..dicom.contents import modality_tag, no_image, series_description
+from ..dicom.slices import is_dicom
 from ..pictures import is_picture
 from .dataset_json import Case, channel_number
 
-__all__ = ["check_single", "dicom_differs", "told_channels"]
+__all__ = ["check_single", "dicom_differs", "scans_of", "told_channels"]
+
+logger = logging.getLogger(__name__)
 
 
 def check_single(channels: Sequence[str], where: object, option: str) -> tuple[str, ...]:
@@ -39,12 +43,52 @@ def check_single(channels: Sequence[str], where: object, option: str) -> tuple[s
     return tuple(channels)
 
 
+def scans_of(cases: Sequence[Case], given: Sequence[str] | None, where: str | Path) -> list[Case]:
+    """The cases that are scans; reports, plans and pictures of a screen are left out with a word.
+
+    What DICOM calls no modality (``OT``, ``SC``) is a scan only where the user says of what.
+
+    Args:
+        cases: what lies in a folder.
+        given: the channels that the user says; None when nothing.
+        where: the folder.
+
+    Raises:
+        DataError: when no scan is left.
+    """
+    kept: list[Case] = []
+    left: dict[str, list[str]] = {}
+    for case in cases:
+        kind = next(filter(None, (_no_scan(p, given) for p in case.images if is_dicom(p))), "")
+        if kind:
+            left.setdefault(kind, []).append(case.id)
+        else:
+            kept.append(case)
+    told = [f"{few(names)}: {kind}" for kind, names in left.items()]
+    if cases and not kept:
+        raise DataError("none of these is a scan by what DICOM says", where=where, got="; ".join(told),
+                        expected=f"a modality such as {', '.join(list(DICOM_KINDS)[:3])}",
+                        hint="where they are scans all the same, say of what: --channels CT")  # fmt: skip
+    for line in told:
+        logger.warning("%s: left out %s", where, line)
+    return kept
+
+
+def _no_scan(image: Path, given: Sequence[str] | None) -> str:
+    """What a file or folder is that is no scan, in words; empty of scans."""
+    tag = modality_tag(image)
+    other = no_image(image) if not tag or not is_scan(tag) else None
+    if other is not None and (not tag or other[0] == tag):
+        return f"{other[1].partition(';')[0]} ({other[0]})"
+    return f"no modality ({tag})" if tag and not is_scan(tag) and given is None else ""
+
+
 def told_channels(given: Sequence[str] | None, cases: Sequence[Case], where: str | Path) -> tuple[str, ...]:
-    """The names of the channels of a new data set.
+    """The names of the channels of a new data set; what DICOM leaves open of them is told.
 
     Args:
         given: what the user says; None when nothing.
-        cases: the scans.
+        cases: the scans, as :func:`scans_of` finds them.
         where: their folder.
 
     Raises:
@@ -54,17 +98,34 @@ def told_channels(given: Sequence[str] | None, cases: Sequence[Case], where: str
     if given is not None:
         for case in cases:
             _check_tags(case, given, where)
+        _tell(cases, given, where)
         return check_single(given, "--channels", "channels")
-    kinds = sorted({t for t in tags.values() if t in DICOM_KINDS})
-    if len(kinds) == 1 and len(tags) == len(cases) and all(tags.values()):
-        return (kinds[0],)
+    kinds = sorted({t for t in tags.values() if t})
+    names = {_as_channel(t) for t in kinds}
+    if len(names) == 1 and len(tags) == len(cases) and all(tags.values()) and kinds[0].split()[0] in DICOM_KINDS:
+        found = (names.pop(),)
+        _tell(cases, found, where)
+        return found
     raise DataError(
         "nobody says what the scans are, and CT and MR must not be taken for one",
         where=where,
-        got=f"DICOM's tags {', '.join(kinds)}" if len(kinds) > 1 else f"scans {few([c.id for c in cases])}",
+        got=f"DICOM's tags {', '.join(kinds)}" if kinds else f"scans {few([c.id for c in cases])}",
         expected="one name for each channel",
-        hint="give each kind its own data set" if len(kinds) > 1 else f"add {_example(cases)}",
+        hint="give each kind its own data set" if len(names) > 1 else f"add {_example(cases)}",
     )
+
+
+def _tell(cases: Sequence[Case], channels: Sequence[str], where: str | Path) -> None:
+    """Say what DICOM leaves open of each channel, once, and how the series are called that it leaves open."""
+    said: dict[str, list[str]] = {}
+    for case in cases:
+        for image, name in zip(case.images, meant_together(channels), strict=False):
+            tag = modality_tag(image) if is_dicom(image) else ""
+            for line in [*doubts(tag, (name,)), *unnamed(tag, (name,))]:
+                called = said.setdefault(line, [])
+                called += [c for c in (ascii(series_description(image)),) if c not in ("''", *called)]
+    for line, called in said.items():
+        logger.warning("%s: %s%s", where, line, f"; SeriesDescription {few(called)}" if called else "")
 
 
 def _check_tags(case: Case, given: Sequence[str], where: str | Path) -> None:
@@ -73,10 +134,14 @@ def _check_tags(case: Case, given: Sequence[str], where: str | Path) -> None:
     if len(tags) == len(given) and any(
         dicom_differs(t, (c,)) for t, c in zip(tags, meant_together(given), strict=True)
     ):
-        told = ",".join(t or c for t, c in zip(tags, given, strict=True))
+        told = ",".join(_as_channel(t) or c for t, c in zip(tags, given, strict=True))
         problem = "DICOM says that the scan is something else"
         hint = shown_option("channels", told)
         raise DataError(problem, where=f"{where}, case {case.id}", got=told, expected=", ".join(given), hint=hint)
+
+
+def _as_channel(tag: str) -> str:
+    return of_dicom(tag) if " " in tag else tag
 
 
 def dicom_differs(tag: str, channels: Sequence[str]) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...channel_order import order_of
+from ...channel_order import contradict, order_of
 from ...errors import DataError
 from ...literals import check_channel, check_file_name, check_name
 from ...modalities import meanings, same
@@ -128,9 +128,24 @@ def about(data: Mapping[str, Any]) -> dict[str, str]:
 
 
 def channel_names(data: Mapping[str, Any], where: Path) -> tuple[str, ...]:
-    """Channel names in channel order from ``channel_names`` or ``modality`` (a mapping by index, a list or a name)."""
-    found = data.get("channel_names")
-    found = data.get("modality") if found is None else found
+    """Channel names in channel order from ``channel_names`` or ``modality`` (a mapping by index, a list or a name).
+
+    Raises:
+        DataError: when there are none, or when both are there and say different things.
+    """
+    keys = [k for k in ("channel_names", "modality") if data.get(k) is not None]
+    names = _names_of(data.get(keys[0]) if keys else None, where)
+    if len(keys) > 1:
+        others = _names_of(data["modality"], where)
+        if contradict(names, others):
+            raise DataError("channel_names and modality say different things of the same channels", where=where,
+                            got=f"channel_names: {', '.join(names)}; modality: {', '.join(others)}",
+                            expected="one of them, or both alike",
+                            hint="look at the scans, and delete the one that is wrong")  # fmt: skip
+    return names if len(set(names)) == len(names) else tuple(f"{n} {i}" for i, n in enumerate(names))
+
+
+def _names_of(found: Any, where: Path) -> tuple[str, ...]:
     expected = '"channel_names": {"0": "CT"} or "modality": {"0": "CT"}'
     if isinstance(found, str):
         found = [found]
@@ -142,8 +157,7 @@ def channel_names(data: Mapping[str, Any], where: Path) -> tuple[str, ...]:
         found = [found[k] for k in sorted(numbers, key=numbers.__getitem__)]
     if not isinstance(found, Sequence) or not found:
         raise DataError("the dataset names no channels", where=where, got=f"{found!a:.100}", expected=expected)
-    names = tuple(check_channel(n, where=where) for n in found)
-    return names if len(set(names)) == len(names) else tuple(f"{n} {i}" for i, n in enumerate(names))
+    return tuple(check_channel(n, where=where) for n in found)
 
 
 def read_case(entry: Any, root: Path, channels: tuple[str, ...], where: object) -> Case:

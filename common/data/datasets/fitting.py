@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...contract import OVERRIDE, Contract, Fit
+from ...dicom_tags import doubts, is_scan
 from ...errors import AmalgamationError, DataError
-from ...modalities import meanings, same
-from ..dicom.slices import is_dicom, modality_tag
+from ...modalities import is_ct, meanings, same
+from ...name_words import meant_together
+from ..dicom.contents import modality_tag
+from ..dicom.slices import is_dicom
 from ..io import read_volume
 from ..remarks import remarks
 from .datalist import Collection, items, read_collection
@@ -23,11 +26,12 @@ from .known_cases import is_known_data
 from .naming import is_general, is_nameless
 from .verify_contents import other_dicom
 
-__all__ = ["fitting_items"]
+__all__ = ["fitting_items", "odd_scans"]
 
 logger = logging.getLogger(__name__)
 
 _EACH = 5
+_LOOKED = 10  # of each modality, as :mod:`..survey` reads them
 _SETTLED_NS = 2_000_000_000  # clocks of file systems are coarse: a younger file may change without another time
 _said: dict[str, str] = {}  # of scans that this process compared
 
@@ -85,16 +89,44 @@ def _fitted(
             _as_dicom_says(dataset, case)
         fit = contract.fit(dataset.channels, modality, where=f"{dataset.name}, case {case.id}", ignore=ignore)
         fit = _as_they_lie(case, fit, dataset) if ignore else fit
-        _as_model_reads(case, contract, fit, f"{dataset.name}, case {case.id}", ignore)
-        told.update(dict.fromkeys(n.replace(f", case {case.id}", "", 1) for n in fit.notes))
+        notes = [*fit.notes, *_as_model_reads(case, contract, fit, dataset, ignore)]
+        told.update(dict.fromkeys(n.replace(f", case {case.id}", "", 1) for n in notes))
         told.update(dict.fromkeys(_untaught(dataset, contract, fit)))
         cases.append(_in_order(replace(case, modality=_named(modality, fit)), fit.order, dataset))
         if said := _remarked(cases[-1], dataset, contract, fit):
             doubts[dataset.name, case.id] = odd[case.id] = said
-    more = f", and {len(odd) - _EACH} further cases: their summary says why" if len(odd) > _EACH else ""
-    lines = [f"{dataset.name}, case {name}: {said}" for name, said in list(odd.items())[:_EACH]]
-    told.update(dict.fromkeys([*lines[:-1], *(line + more for line in lines[-1:])]))
+    told.update(dict.fromkeys(_lines(dataset, odd, ": their summary says why")))
     return replace(dataset, splits={**dataset.splits, split: tuple(cases)})
+
+
+def _lines(dataset: Dataset, odd: Mapping[str, str], where: str = "") -> list[str]:
+    more = f", and {len(odd) - _EACH} further cases{where}" if len(odd) > _EACH else ""
+    lines = [f"{dataset.name}, case {name}: {said}" for name, said in list(odd.items())[:_EACH]]
+    return [*lines[:-1], *(line + more for line in lines[-1:])]
+
+
+def odd_scans(dataset: Dataset, modality: str, contract: Contract, fit: Fit) -> list[str]:
+    """Sentences about scans whose voxels are none that a model learned from, before it trains on them or is asked.
+
+    A few scans are read, evenly spread over those for training.
+
+    Args:
+        dataset: its files lie in the data set's order, and so they are compared.
+        modality: the data set's name of those that are compared.
+        contract: what the model's card says.
+        fit: what :meth:`.Contract.fit` found for them.
+    """
+    known = [(n, tuple(map(str, m.get("channels", ())))) for n, m in contract.modalities.items()]
+    names = [n for name, own in (*known, ("", contract.channels)) for n in (name, *own)]
+    if not any(m.get("intensities") for m in contract.modalities.values()) and not any(map(is_ct, names)):
+        return []
+    cases = [*dataset.cases("training"), *dataset.cases("unlabelled")] or list(dataset.cases())
+    cases = [c for c in cases if dataset.modality_of(c) == modality]
+    step = max(1, -(-len(cases) // _LOOKED))
+    straight = fit._replace(order=tuple(range(len(dataset.channels))))
+    found = {c.id: _remarked(c, dataset, contract, straight) for c in cases[::step]}
+    lines = _lines(dataset, {name: said for name, said in found.items() if said})
+    return [*lines[:-1], *(f"{line} ({len(found)} of {len(cases)} scans were compared)" for line in lines[-1:])]
 
 
 def _remarked(case: Case, dataset: Dataset, contract: Contract, fit: Fit) -> str:
@@ -160,13 +192,25 @@ def _as_dicom_says(dataset: Dataset, case: Case) -> None:
                         got=found.got, expected=found.expected, hint=f"{found.hint}; or add {OVERRIDE}")  # fmt: skip
 
 
-def _as_model_reads(case: Case, contract: Contract, fit: Fit, where: str, ignore: bool) -> None:
-    """Refuse a case of which DICOM says that it, or a channel of it, is none of what the model reads."""
+def _as_model_reads(case: Case, contract: Contract, fit: Fit, dataset: Dataset, ignore: bool) -> list[str]:
+    """Refuse a case of which DICOM says that it, or a channel of it, is none of what the model reads; else its notes.
+
+    What the data set says of a scan tells more than DICOM's tag, which knows no phase: notes about both are told.
+    """
+    where, names = f"{dataset.name}, case {case.id}", meant_together(dataset.channels)
     tags = [modality_tag(p) if is_dicom(p) else "" for p in case.images]
+    said: list[str] = []
     if len(tags) == 1 and tags[0]:
-        contract.fit(None, tag=tags[0], where=where, ignore=ignore)
-    elif any(tags) and not ignore:
-        contract.check_tags(tags, fit, where=where)
+        names = (dataset.modality_of(case), *(names if len(names) == 1 else ()))
+        notes = contract.fit(None, tag=tags[0], where=where, ignore=ignore).notes
+        said += [] if any(meanings(n) for n in names) and is_scan(tags[0]) else notes
+        said += [f"{where}: {line}" for line in doubts(tags[0], names)]
+    elif any(tags):
+        if not ignore:
+            contract.check_tags(tags, fit, where=where)
+        for tag, name in zip(tags, names, strict=False):
+            said += [f"{where}: channel {name}: {line}" for line in doubts(tag, (name,))]
+    return said
 
 
 def _named(modality: str, fit: Fit) -> str:

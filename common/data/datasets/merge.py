@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,11 @@ from .convert import write_dataset
 from .datalist import read_collection
 from .dataset import Dataset
 from .dataset_json import SPLITS, Case
+from .naming import check_names
 
 __all__ = ["merge_datasets"]
+
+logger = logging.getLogger(__name__)
 
 
 def merge_datasets(
@@ -27,7 +31,7 @@ def merge_datasets(
 
     With ``names="intersection"`` only the structures that every dataset annotates remain, so that each case is fully
     annotated. ``"union"`` keeps all: a structure that a dataset does not annotate is background there, which is right
-    only where it is truly absent; a collection says so honestly instead.
+    only where it is truly absent; a collection says so honestly instead. Names that may mean different things are told.
 
     Args:
         datasets: dataset or collection folders.
@@ -37,13 +41,15 @@ def merge_datasets(
 
     Raises:
         ConfigError: for another value of ``names``.
-        DataError: when channels or dimensions differ.
+        DataError: when channels or dimensions differ, or data sets share a name of a structure that nobody gave.
         LabelError: when no structure is shared.
     """
     if names not in ("intersection", "union"):
         raise ConfigError("names must be 'intersection' or 'union'", got=names)
     collection = read_collection([str(d) for d in datasets])
     parts = collection.datasets
+    for sentence in check_names(collection, override=""):
+        logger.warning(sentence)
     labels = _common_space([p.labels for p in parts], names)
     out = Path(out)
     splits: dict[str, list[Case]] = {s: [] for s in SPLITS}

@@ -33,11 +33,24 @@ _OF_ANYTHING = (
     "thrombus clot plaque lumen wall ventricle infection abscess core aneurysm stenosis infarct ischemia scar fibrosis "
     "inflammation effusion fluid abnormality finding anomaly defect benign malignant duct nerve implant"
 )
-_GENERAL = set(_OF_ANYTHING.split())
+_PARTS = (
+    "head neck body tail cortex cortical medulla lobe lobule pole horn apex base capsule septum valve root arch trunk "
+    "stem isthmus crus shaft tip fundus antrum hilum cavity chamber atrium appendage parenchyma stroma pulp vestibule "
+    "ligament tendon muscle cartilage meniscus marrow endocardium myocyte endo epi epicardium zone sinus canal "
+    "tract nucleus ganglion peduncle genu splenium matter commissure segment subsegment quadrant compartment territory "
+    "margin rim border shell surface interior exterior half third process condyle epiphysis diaphysis metaphysis"
+)
+_GENERAL = set(_OF_ANYTHING.split()) | set(_PARTS.split())
+_WHERE = (
+    "anterior posterior left right upper lower inner outer superior inferior medial lateral proximal distal central "
+    "peripheral dorsal ventral cranial caudal middle mid top bottom front back other rest remainder large small"
+)
+_PLACES = set(_WHERE.split())
 _NARROW = (
     "whole enhancing nonenhancing non enhanced necrotic cystic solid active primary secondary recurrent residual gross "
     "clinical planning target volume small large inner outer upper lower anterior posterior left right new old other "
-    "all any main total high low grade risk dose lymph and or of the p n t l r"
+    "all any main total high low grade risk dose lymph and or of the p n t l r superior inferior medial lateral free "
+    "proximal distal central dorsal ventral cranial caudal middle mid top bottom front back rest remaining remainder"
 )
 _NARROWING = set(_NARROW.split())  # words that say of no organ which it is
 _SIDES = {"l": "left", "lt": "left", "r": "right", "rt": "right"}
@@ -46,6 +59,8 @@ _SPELLINGS = (("tumour", "tumor"), ("oesophag", "esophag"), ("oedema", "edema"),
               ("abnormalities", "abnormality"), ("anomalies", "anomaly"), ("thrombi", "thrombus"),
               ("calcified", "calcification"), ("ischaem", "ischem"), ("vertebrae", "vertebra"))  # fmt: skip
 _SHORTEST = 4
+_ORGANS = {"eye", "rib", "ear", "lip", "jaw", "hip", "arm", "leg", "toe", "gut", "fat", "air", "csf", "ivc", "svc"}
+_SHORT = re.compile(r"[a-z]{2,3}|[bcdfghjklmnpqrstvwxz]{4,6}")  # LV, Myo, CRBL: read otherwise by each who reads it
 
 
 class Doubt(NamedTuple):
@@ -72,12 +87,15 @@ def is_nameless(name: str) -> bool:
 
 
 def is_general(name: str) -> bool:
-    """Whether a name is of anything in any organ, such as ``tumor``, ``lymph nodes`` or ``enhancing tumor``.
+    """Whether a name is of anything in any organ: ``tumor``, ``enhancing tumor``, ``left lobe``, ``anterior``, ``LV``.
 
-    One data set's is no other's, unless a word says of which organ it is: ``kidney tumor``.
+    So are findings, parts of organs, places alone and abbreviations. One data set's is no other's, unless a word says
+    of which organ it is: ``kidney tumor``, ``head of the pancreas``.
     """
-    found = [re.sub(r"\d+$", "", w) for w in _key(name).split()]
-    return bool(_GENERAL.intersection(found)) and _GENERAL | _NARROWING | {""} >= set(found)
+    found = {re.sub(r"\d+$", "", w) for w in _key(name).split()} - {""}
+    told = {w for w in found if w in _GENERAL or (_SHORT.fullmatch(w) and w not in _ORGANS | _NARROWING)}
+    alone = bool(told or found & _PLACES) and found <= told | _NARROWING | _PLACES
+    return alone and not is_nameless(name)
 
 
 def name_doubts(datasets: Sequence[Dataset]) -> list[Doubt]:
@@ -189,13 +207,16 @@ def _other_kinds(datasets: Sequence[Dataset]) -> Iterator[Doubt]:
                 yield Doubt("error", (dataset.name,), got, hint, "the modality is none of what the channels are")
 
 
-def check_names(collection: Collection, doubts: Sequence[Doubt] | None = None, *, ignore: bool = False) -> list[str]:
+def check_names(
+    collection: Collection, doubts: Sequence[Doubt] | None = None, *, ignore: bool = False, override: str = OVERRIDE
+) -> list[str]:
     """Sentences about doubtful names.
 
     Args:
         collection: what is about to be trained on.
         doubts: what :func:`name_doubts` found in it; found here when None.
         ignore: go on all the same; what would have been refused is among the sentences.
+        override: what is typed for that; empty where nothing is.
 
     Raises:
         DataError: when tasks share a name that nobody gave, as different structures would become one; when their
@@ -209,7 +230,7 @@ def check_names(collection: Collection, doubts: Sequence[Doubt] | None = None, *
             where=collection.root,
             got=few([d.got for d in errors if d.problem == errors[0].problem]) + f": {', '.join(errors[0].tasks)}",
             expected="names that mean the same in every task that has them",
-            hint=f"{errors[0].hint}; or add {OVERRIDE}",
+            hint=errors[0].hint + (f"; or add {override}" if override else ""),
         )
     return [f"{', '.join(d.tasks)}: {d.got}; {d.hint}" for d in doubts]
 

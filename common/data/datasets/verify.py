@@ -22,7 +22,7 @@ from .datalist import places, read_collection
 from .dataset import Dataset, read_dataset
 from .dataset_json import SPLITS, Case, read_json
 from .naming import name_doubts
-from .verify_contents import Doubtful, doubtful_channels, doubtful_intensities, other_dicom
+from .verify_contents import Doubtful, doubtful_channels, doubtful_dicom, doubtful_intensities, other_dicom
 
 __all__ = ["KINDS", "Problem", "check", "check_case"]
 
@@ -135,6 +135,7 @@ def check_case(
             ranges[case.id] = [r for r in told if r is not None]
         other = other_dicom(dataset, case)
         found += [] if other is None else [_doubt(other, dataset, "channels", "error")]
+        found += [_doubt(d, dataset, "channels", "warning") for d in doubtful_dicom(dataset, case)]
     except AmalgamationError as error:
         found.append(_problem(error, name, _kind(error), case.images[0]))
     if case.label is not None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from ...dicom_tags import doubts
 from ...errors import few
 from ...intensity_range import Range, odd_beside, odd_ct
 from ...modalities import is_ct, meanings
 from ...name_words import meant_together
 from ...paths import is_there
-from ..dicom.slices import is_dicom, modality_tag
+from ..dicom.contents import modality_tag
+from ..dicom.slices import is_dicom
 from .convert_channels import dicom_differs
 from .dataset import Dataset
 from .dataset_json import Case
 
-__all__ = ["Doubtful", "doubtful_channels", "doubtful_intensities", "other_dicom"]
+__all__ = ["Doubtful", "doubtful_channels", "doubtful_dicom", "doubtful_intensities", "other_dicom"]
 
 _EACH = 5
 
@@ -63,6 +65,18 @@ def other_dicom(dataset: Dataset, case: Case) -> Doubtful | None:
                    "put the case's files in the order of the channels, or name these as they are"  # fmt: skip
             return Doubtful(case.id, f"DICOM says {tag}{told}", channel, hint)
     return None
+
+
+def doubtful_dicom(dataset: Dataset, case: Case) -> Iterator[Doubtful]:
+    """What DICOM leaves open of a case, or says of its numbers, and the data set does not tell: contrast, unit."""
+    if len(case.images) == 1 < len(dataset.channels):
+        return
+    alone = len(case.images) == 1
+    for image, channel in zip(case.images, meant_together(dataset.channels), strict=False):
+        tag = modality_tag(image) if is_there(image) and is_dicom(image) else ""
+        for line in doubts(tag, (channel, *((dataset.modality_of(case),) if alone else ()))):
+            hint = 'say what it is: "channel_names" in dataset.json, or the case\'s "modality"'
+            yield Doubtful(case.id, line, "", hint)
 
 
 def doubtful_intensities(dataset: Dataset, ranges: Mapping[str, Sequence[Range]]) -> Iterator[Doubtful]:

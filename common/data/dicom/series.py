@@ -13,9 +13,10 @@ import torch
 from monai.data import MetaTensor
 
 from ...errors import DataError, GeometryError
+from .contents import left_out, no_image
 from .grid import regular, series_grid, stacks
 from .pixels import decodable, read_planes, read_stack
-from .slices import Refused, Slice, no_image, predict_takes, scan_files
+from .slices import Refused, Slice, predict_takes, scan_files
 
 __all__ = ["DicomVolume", "SeriesOptions", "list_series", "read_dicom", "read_series"]
 
@@ -89,6 +90,7 @@ def read_dicom(folder: str | Path, options: SeriesOptions | None = None) -> Dico
     slices, refused = scan_files(folder)
     chosen = _choose(_by_series(slices), refused, options, folder)
     _refuse_broken(refused, chosen, options, folder, notes)
+    notes += left_out(folder, [*(s.path for s in slices), *(r.path for r in refused)])
     if options.skip_broken:
         chosen = _whole(chosen, folder, notes)
     if options.skip_repeated:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,15 +14,16 @@ from pydicom.filereader import read_file_meta_info
 
 from ...command_words import shown_place
 from ...errors import DataError, GeometryError
+from .objects import no_scan, picture, told_tag
 
 __all__ = [
     "CONVERT",
     "Refused",
     "Slice",
+    "dicom_files",
+    "headers",
     "holds_dicom",
     "is_dicom",
-    "modality_tag",
-    "no_image",
     "predict_takes",
     "read_slices",
     "scan_files",
@@ -31,12 +32,6 @@ __all__ = [
 CONVERT = "convert the series to NIfTI with dcm2niix and check the result"
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-_NO_IMAGE = {
-    "RTSTRUCT": "contours; draw them into a label map first: dcmrtstruct2nii convert -r FILE -d SERIES -o FOLDER",
-    "SEG": "a segmentation; as a label of its series: python -m tools data convert IMAGES OUT --labels FOLDER",
-    "SR": "a report", "PR": "a presentation state", "KO": "a selection of images", "REG": "a registration",
-    "RTPLAN": "a treatment plan", "RTDOSE": "a dose",
-}  # fmt: skip
 _ENHANCED = {
     "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2",  # Enhanced CT, legacy converted
     "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4",  # Enhanced MR, legacy converted
@@ -56,8 +51,8 @@ _FRAME_MARKS = (
 _TAGS = (
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "NumberOfFrames",
-    "SamplesPerPixel", "SliceThickness", "BitsAllocated", "SpecificCharacterSet", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence", *_MARKS,
+    "SamplesPerPixel", "SliceThickness", "BitsAllocated", "SpecificCharacterSet", "Units", "SUVType", "RescaleType",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *_MARKS,
 )  # fmt: skip
 _MOST_PIXELS = 2**26
 _MOST_VOXELS = 2**29
@@ -81,7 +76,7 @@ class Slice:
         frame: number of the frame (from 0) in a multi-frame file.
         rescale: slope and intercept of a frame; None when the file has one pair for all.
         marks: header values that tell phases, echoes and the like apart.
-        modality: DICOM's tag, such as ``CT`` or ``MR``; empty when there is none.
+        modality: DICOM's tag, such as ``CT`` or ``PT BQML`` (:func:`.objects.told_tag`); empty when there is none.
     """
 
     path: Path
@@ -145,12 +140,9 @@ def predict_takes(option: str) -> str:
 
 def scan_files(folder: Path) -> tuple[list[Slice], list[Refused]]:
     """All slices of a folder (not below it) or of one file, in file order, and what was refused."""
-    files = [folder] if folder.is_file() else sorted(p for p in folder.iterdir() if p.is_file())
     slices: list[Slice] = []
     refused: list[Refused] = []
-    for path in files:
-        if path.name.upper() == "DICOMDIR" or not is_dicom(path):
-            continue
+    for path in dicom_files(folder):
         series = None
         try:
             data = _header(path)
@@ -163,30 +155,17 @@ def scan_files(folder: Path) -> tuple[list[Slice], list[Refused]]:
     return slices, refused
 
 
-def modality_tag(place: Path) -> str:
-    """DICOM's tag ``Modality`` of a file, or of the first image in a folder; empty when it is no DICOM or says none."""
-    for path in [place] if place.is_file() else sorted(p for p in place.iterdir() if p.is_file()):
-        if path.name.upper() == "DICOMDIR" or not is_dicom(path):
-            continue
-        try:
-            tag = str(_header(path).get("Modality") or "").strip().upper()
-        except (DataError, OSError):
-            continue  # whoever reads the series says what is wrong with it
-        if tag and tag not in _NO_IMAGE:
-            return tag
-    return ""
+def dicom_files(place: Path) -> list[Path]:
+    """A file, or the DICOM files of a folder (not below it) in order, without its directory."""
+    files = [place] if place.is_file() else sorted(p for p in place.iterdir() if p.is_file())
+    return [p for p in files if p.name.upper() != "DICOMDIR" and is_dicom(p)]
 
 
-def no_image(place: Path) -> tuple[str, str] | None:
-    """The modality of the first DICOM file that is no image, and what that is; None when there is none."""
-    for path in [place] if place.is_file() else sorted(p for p in place.iterdir() if p.is_file()):
-        try:
-            tag = str(_header(path).get("Modality") or "").strip().upper() if is_dicom(path) else ""
-        except (DataError, OSError):
-            continue
-        if tag in _NO_IMAGE:
-            return tag, _NO_IMAGE[tag]
-    return None
+def headers(place: Path) -> Iterator[pydicom.Dataset]:
+    """Of each file that can be read; whoever reads the series says what is wrong with the others."""
+    for path in dicom_files(place):
+        with contextlib.suppress(DataError, OSError):
+            yield _header(path)
 
 
 def _header(path: Path) -> pydicom.Dataset:
@@ -225,13 +204,13 @@ def _unreadable(path: Path, error: Exception) -> DataError:
 
 
 def read_slices(path: Path, data: pydicom.Dataset) -> list[Slice]:
-    """The slices that a file's header describes; none for objects that are no images.
+    """The slices that a file's header describes; none for objects that are no images, or pictures of a screen.
 
     Raises:
         DataError: for colour, an impossible size, or several frames of another kind than enhanced CT, MR and PET.
         GeometryError: when a slice's place is missing or unreadable.
     """
-    if str(data.get("Modality") or "") in _NO_IMAGE or "Rows" not in data:
+    if no_scan(data) is not None or picture(data) is not None or "Rows" not in data:
         return []
     frames = int(data.get("NumberOfFrames") or 1)
     enhanced = str(data.get("SOPClassUID") or "") in _ENHANCED
@@ -288,6 +267,7 @@ def _frames(path: Path, data: pydicom.Dataset, count: int) -> list[Slice]:
                 marks=marks,
                 frame=number,
                 rescale=(_number(value.get("RescaleSlope"), 1.0), _number(value.get("RescaleIntercept"), 0.0)),
+                value=value,
             )
         )
     return found
@@ -305,6 +285,7 @@ def _number(value: Any, default: float) -> float:
 def _slice(
     path: Path, data: pydicom.Dataset, place: pydicom.Dataset, turn: pydicom.Dataset, measures: pydicom.Dataset,
     *, marks: tuple[tuple[str, str], ...], frame: int | None = None, rescale: tuple[float, float] | None = None,
+    value: pydicom.Dataset | None = None,
 ) -> Slice:  # fmt: skip
     wanted = (("ImagePositionPatient", place), ("ImageOrientationPatient", turn), ("PixelSpacing", measures))
     absent = [tag for tag, group in wanted if not group.get(tag)]
@@ -324,7 +305,7 @@ def _slice(
         frame=frame,
         rescale=rescale,
         marks=marks,
-        modality=str(data.get("Modality") or "").strip().upper(),
+        modality=told_tag(data, value),
     )
 
 

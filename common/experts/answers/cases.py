@@ -23,7 +23,7 @@ from ...data.store.place import Store
 from ...data.store.stacked import StackedArrays
 from ...errors import ConfigError, DataError, few
 from ...labels import LabelSpace
-from ..fit import check_expert, reads
+from ..fit import check_expert, check_voxels, reads
 from ..spec import ExpertSpec, read_manifest
 from .kept import StoredAnswers, StoredMaps, grid_of
 from .teaching import Judge, judge_of, width
@@ -255,6 +255,9 @@ def _fitting(
         if spec.role == "external" and not own & set(labels.names):
             logger.warning("expert %r knows none of %s: it is not asked", spec.name, few(labels.names))
             continue
+        check_voxels(spec, [d for d in collection.datasets if (spec.role == "task" and d.name == spec.task) or any(
+            reads(spec, d.channels, m, ignore_card=ignore_card) for m in called[d.name])],
+            ignore_card=ignore_card)  # fmt: skip
         judge = judge_of(spec, labels.names, regions.get(spec.name))
         strange = [n for n in spec.labels.names if spec.labels.exclusive and n not in judge.known]
         if strange:

@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from common.card import ModelCard
@@ -95,3 +97,49 @@ def test_a_structure_of_another_modality_alone_is_told(caplog: pytest.LogCapture
     assert "never taught" not in caplog.text
     check_start(both, "w.pt", collection("CT"), structures=["tumor"])
     assert "never taught on CT: tumor" in caplog.text
+
+
+HU = {"lows": [-1024, -1000], "highs": [100, 300]}
+
+
+def scans(folder: Path, voxels: Any, count: int = 1, channel: str = "CT") -> Collection:
+    folder.mkdir(exist_ok=True)
+    cases = []
+    for i in range(count):
+        nib.save(nib.Nifti1Image(np.asarray(voxels, np.float32), np.eye(4)), folder / f"c{i}.nii")
+        cases.append(Case(f"c{i}", (folder / f"c{i}.nii",), None, f"c{i}"))
+    splits: dict[str, tuple[Case, ...]] = {**dict.fromkeys(SPLITS, ()), "training": tuple(cases)}
+    return Collection("all", folder, (Dataset("task", folder, (channel,), LABELS, splits),))
+
+
+def body() -> Any:
+    voxels = np.full((12, 12, 8), -1000.0)
+    voxels[3:9, 3:9, 2:6] = 120
+    return voxels
+
+
+def measured(channel: str, low: Any) -> ModelCard:
+    own = card(channel)
+    own.extra["contract"]["modalities"][channel]["intensities"] = [low]
+    return own
+
+
+def test_intensities_that_weights_did_not_learn_from_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    check_start(measured("CT", HU), "w.pt", scans(tmp_path / "a", body()))
+    assert "intensities" not in caplog.text
+    check_start(measured("CT", HU), "w.pt", scans(tmp_path / "b", body() + 1024, count=12))
+    assert "for w.pt: task, case c0: intensities" in caplog.text and "offset" in caplog.text
+    assert "(6 of 12 scans were compared)" in caplog.text
+    caplog.clear()
+    pet = measured("SUV", {"lows": [0, 0], "highs": [5, 12]})
+    grey = np.random.default_rng(0).uniform(0, 9, (9, 9, 9))
+    check_start(pet, "w.pt", scans(tmp_path / "c", grey, channel="SUV"))
+    assert "intensities" not in caplog.text
+    check_start(pet, "w.pt", scans(tmp_path / "d", grey * 4000, channel="SUV"), ignore_card=True)
+    assert "another scale" in caplog.text
+
+
+def test_intensities_of_a_plain_folder_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scans(tmp_path / "a", body() + 1024)
+    check_start(measured("CT", HU), "w.pt", tmp_path / "a", modalities=["CT"])
+    assert "for w.pt: a, case c0: intensities" in caplog.text

@@ -3,6 +3,8 @@
 from contextlib import nullcontext
 from dataclasses import replace
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ from common.data.datasets.dataset import Dataset
 from common.data.datasets.dataset_json import SPLITS, Case
 from common.data.datasets.known_cases import short_hash
 from common.errors import ExpertError
-from common.experts.fit import check_expert, check_reads_any, reads
+from common.experts.fit import check_expert, check_reads_any, check_voxels, reads
 from common.experts.spec import ExpertSpec
 from common.labels import LabelSpace
 
@@ -210,3 +212,26 @@ def test_who_can_be_asked_about_another_task_s_scans(tmp_path):
     assert reads(SPEC, ("image",), ignore_card=True) and not reads(SPEC, ("a", "b"), ignore_card=True)
     anything = replace(SPEC, role="external", task="", channels=("image",))
     assert reads(anything, ("CT",), "CT") and not reads(replace(anything, channels=("CT",)), ("T1",))
+
+
+def test_intensities_that_an_expert_did_not_learn_from_are_told(tmp_path, caplog):
+    told = card_beside(tmp_path / "e", "SUV", "SUV")
+    card = ModelCard(LABELS, ("SUV",), extra={"contract": {"modalities": {"SUV": {
+        "channels": ["SUV"], "intensities": [{"lows": [0, 0], "highs": [5, 12]}]}}}})  # fmt: skip
+    save_weights(tmp_path / "e" / "model.pt", {"w": torch.zeros(1)}, card)
+    grey = np.random.default_rng(0).uniform(0, 9, (9, 9, 9)).astype(np.float32)
+
+    def data(name, channel, voxels):
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{name}.nii")
+        case = Case("a", (tmp_path / f"{name}.nii",), None, "a")
+        return Dataset("ct", tmp_path, (channel,), LABELS, {**dict.fromkeys(SPLITS, ()), "unlabelled": (case,)})
+
+    check_expert(told, ("SUV",), LABELS, modalities=["SUV"], dataset=data("suv", "SUV", grey))
+    assert "intensities" not in caplog.text
+    check_expert(told, ("SUV",), LABELS, modalities=["SUV"], dataset=data("bq", "SUV", grey * 4000))
+    assert "expert 'e': ct, case a: intensities" in caplog.text and "another scale" in caplog.text
+    caplog.clear()
+    check_voxels(told, [data("other", "T2 MR", grey * 4000)])  # which it cannot read
+    assert "intensities" not in caplog.text
+    check_voxels(SPEC, [data("ct", "CT", grey + 1000)])  # without a card, too, a CT is in HU
+    assert "expert 'e'" in caplog.text and "hardly anything" in caplog.text

@@ -120,6 +120,24 @@ def test_the_models_name_of_what_it_is_reaches_the_run(tmp_path):
     assert Comparison(Contract()).entry(scan, _Series("US")) == {}
 
 
+def test_the_unit_that_dicom_says_is_compared(tmp_path):
+    scan = Scan("a", (tmp_path / "a.nii.gz",))
+    pet = Contract(("SUV",), {"SUV": {"channels": ["SUV"]}})
+    with pytest.raises(DataError, match="trained on") as error:
+        Comparison(pet).entry(scan, _Series("PT BQML"))
+    assert "BQML" in error.value.got
+    with pytest.raises(DataError, match="something else"):
+        Comparison(pet, modality="SUV").entry(scan, _Series("PT BQML"))
+    fine = Comparison(pet)
+    assert fine.entry(scan, _Series("PT GML")) == {"modality": "SUV"} and not [n for n in fine.notes if "Units" in n]
+    ct = Comparison(Contract(("CT",), {"CT": {"channels": ["CT"]}}))
+    assert ct.entry(scan, _Series("CT US")) == {"modality": "CT"}
+    assert any("US (RescaleType), and not HU" in n for n in ct.notes)
+    other = Comparison(Contract(("CT",), {"CT": {"channels": ["CT"]}}), modality="CT")
+    other.entry(scan, _Series("OT"))
+    assert any("DICOM says OT, which is no modality" in n for n in other.notes)
+
+
 def test_a_scan_of_which_nobody_says_what_it_is(tmp_path):
     scan, known = Scan("a", (tmp_path / "a.nii.gz",)), {"lows": [0, 0], "highs": [700, 1200]}
     modalities = {n: {"channels": [n], "intensities": [s]} for n, s in (("CT", HU), ("T2 MR", known))}

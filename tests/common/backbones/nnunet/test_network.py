@@ -185,6 +185,15 @@ def test_channels_of_another_kind_are_refused(names):
         channel_names({"channel_names": names})
 
 
+def test_channels_that_are_described_in_two_ways_are_refused():
+    for names, modality in (({"0": "CT"}, {"0": "T2"}), ({"0": "T1", "1": "FLAIR"}, {"0": "FLAIR", "1": "T1"}),
+                            ({"0": "CT"}, "MR")):  # fmt: skip
+        with pytest.raises(WeightError, match="contradict") as error:
+            channel_names({"channel_names": names, "modality": modality})
+        assert "channel_names: " + ", ".join(names.values()) in str(error.value) and "modality: " in str(error.value)
+    assert channel_names({"channel_names": {"0": "T1", "1": "FLAIR"}, "modality": "MR"}) == ("T1", "FLAIR")
+
+
 def test_channel_names_of_null_are_those_of_the_modality():
     assert channel_names({"channel_names": None, "modality": {"0": "CT"}}) == ("CT",)
 

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from common.data.datasets.dataset_json import base_name, case_id, channel_groups, channel_number, read_case
+from common.data.datasets.dataset_json import (
+    base_name,
+    case_id,
+    channel_groups,
+    channel_names,
+    channel_number,
+    read_case,
+)
 from common.errors import DataError
 
 
@@ -80,3 +87,23 @@ def test_names_of_files_that_say_another_order(
     assert '"image": {' in str(caught.value.hint)
     by_name = dict(zip(channels, files, strict=True))  # which is what the hint asks for
     assert len(read_case({"image": by_name, "id": "a"}, tmp_path, channels, "d").images) == len(files)
+
+
+@pytest.mark.parametrize(("names", "modality"), [
+    ({"0": "CT"}, {"0": "MR"}), ({"0": "T1"}, {"0": "T2"}), (["CT"], "PET"), ({"0": "CT arterial"}, ["CT portal"]),
+    ({"0": "T1", "1": "FLAIR"}, {"0": "FLAIR", "1": "T1"}), ({"0": "T1", "1": "T2"}, {"0": "T1", "1": "T2", "2": "PD"}),
+    ({"0": "T1", "1": "FLAIR"}, "CT"), ({"0": "PET SUV"}, {"0": "PET BQML"}),
+])  # fmt: skip
+def test_two_descriptions_that_contradict_each_other_are_refused(names, modality):
+    with pytest.raises(DataError, match="different things") as error:
+        channel_names({"channel_names": names, "modality": modality}, Path("dataset.json"))
+    assert "channel_names: " in str(error.value.got) and "; modality: " in str(error.value.got)
+
+
+@pytest.mark.parametrize(("names", "modality"), [
+    ({"0": "CT"}, {"0": "CTA"}), ({"0": "zscore"}, {"0": "T2"}), ({"0": "T1", "1": "FLAIR"}, "MR"),
+    ({"0": "R", "1": "G", "2": "B"}, "fundus"), ({"0": "CT"}, None), ({"0": "CT"}, ["CT"]),
+])  # fmt: skip
+def test_two_descriptions_that_can_both_be_true(names, modality):
+    found = channel_names({"channel_names": names, "modality": modality}, Path("dataset.json"))
+    assert found == tuple(names.values())

@@ -95,6 +95,54 @@ def test_dicom_files_that_the_data_set_calls_something_else(dicom_series: Any, t
     assert fitting_items(tmp_path, "unlabelled", both)[0]["modality"] == "CT"
 
 
+def scans(folder: Path, dicom_series: Any, channel: str, **tags: str) -> Path:
+    def said(_: int, data: Any) -> None:
+        for key, value in tags.items():
+            setattr(data, key, value)
+
+    dicom_series(folder / "a", np.zeros((6, 7, 8), np.int16), change=said)
+    content = {"name": "d", "modality": [channel], "labels": {"background": 0, "liver": 1}, "unlabelled": ["a"]}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize(("channel", "tags", "words"), [
+    ("CT", {"Modality": "OT"}, "d: DICOM says OT, which is no modality"),
+    ("image", {"Modality": "OT"}, "d: OT is taken for CT, though OT tells nothing of what it is"),
+    ("CT", {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "d: DICOM says SC, which is no modality"),
+    ("CT", {"RescaleType": "US"}, "d: DICOM says that the numbers of this CT are US (RescaleType), and not HU"),
+])  # fmt: skip
+def test_what_dicom_leaves_open_is_told(
+    dicom_series: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, channel: str, tags: dict[str, str], words: str
+) -> None:
+    assert len(fitting_items(scans(tmp_path, dicom_series, channel, **tags), "unlabelled", contract("CT"))) == 1
+    assert words in caplog.text
+
+
+def test_what_dicom_leaves_open_of_a_channel_is_told(
+    dicom_series: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, tag in (("a", "CT"), ("b", "OT")):
+        scans(tmp_path / name, dicom_series, "CT", Modality=tag)
+    content = {"name": "d", "modality": ["CT", "PET"], "labels": {"background": 0, "liver": 1},
+               "unlabelled": [{"image": ["a/a", "b/a"], "id": "c"}]}  # fmt: skip
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    fitting_items(tmp_path, "unlabelled", contract("CT", "PET"))
+    assert "d: channel PET: DICOM says OT" in caplog.text and "channel CT: DICOM" not in caplog.text
+
+
+def test_a_pet_in_bq_is_no_suv(dicom_series: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = scans(tmp_path, dicom_series, "PET", Modality="PT", Units="BQML")
+    with pytest.raises(DataError, match="not what the model was trained on") as error:
+        fitting_items(folder, "unlabelled", contract("SUV"))
+    assert "BQML" in str(error.value.got)
+    assert len(fitting_items(folder, "unlabelled", contract("PET"))) == 1
+    assert "the numbers of this PET are BQML (Units), which its name does not say (PET)" in caplog.text
+    scans(tmp_path, dicom_series, "PET SUV", Modality="PT", Units="BQML")
+    with pytest.raises(DataError, match="DICOM says"):
+        fitting_items(tmp_path, "unlabelled", contract("SUV"))
+
+
 def test_a_name_of_several_kinds_is_no_sure_one(dataset: Any) -> None:
     assert fitting_items(dataset("CT or MR"), "test", contract("CT"))[0]["modality"] == "CT or MR"
 

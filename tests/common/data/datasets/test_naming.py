@@ -10,6 +10,7 @@ import pytest
 from common.data.datasets.datalist import read_collection
 from common.data.datasets.dataset import Dataset
 from common.data.datasets.dataset_json import SPLITS, Case
+from common.data.datasets.merge import merge_datasets
 from common.data.datasets.naming import check_names, is_general, is_nameless, name_doubts
 from common.data.datasets.verify import check
 from common.errors import DataError
@@ -35,6 +36,8 @@ def test_names_that_somebody_gave(name: str) -> None:
     "malignant tumour", "carcinoma", "necrosis", "necrotic core", "haemorrhage", "calcifications", "polyp", "thrombus",
     "plaque", "lumen", "outer wall", "left ventricle", "infection", "whole tumor", "enhancing tumor", "tumor core",
     "Tumors", "lesion_1", "non-enhancing tumor", "cyst", "metastases",
+    "head", "cortex", "LV", "body", "tail", "left lobe", "LV_myo", "RV", "Myo", "Anterior", "Posterior", "upper lobe",
+    "lobes", "WT", "PZ", "GM", "ET", "left LA", "apex", "left horn", "valve", "zone 1", "other", "lower pole", "CRBL",
 ])  # fmt: skip
 def test_names_of_anything_in_any_organ(name: str) -> None:
     assert is_general(name) and not is_nameless(name)
@@ -42,7 +45,8 @@ def test_names_of_anything_in_any_organ(name: str) -> None:
 
 @pytest.mark.parametrize("name", [
     "kidney tumor", "portal vein", "renal artery", "liver", "coronary plaque", "left lung", "prostate GTV",
-    "bladder wall", "hippocampus", "upper lobe", "other", "1",
+    "bladder wall", "hippocampus", "upper lobe of the lung", "1", "femoral head", "pancreas tail", "renal cortex",
+    "eye", "left eye", "LV of the heart", "rib 3", "T12", "left ear", "brain stem", "spinal canal",
 ])  # fmt: skip
 def test_names_of_one_organ(name: str) -> None:
     assert not is_general(name)
@@ -158,3 +162,23 @@ def test_a_channel_that_moved(one: tuple[str, ...], two: tuple[str, ...], refuse
         [(("one", "two"), "the channels lie in different orders")] * refused
     )
     assert all("in all tasks" in d.hint or "in one order" in d.hint for d in found)
+
+
+@pytest.mark.parametrize("name", ["LV", "left lobe", "tail", "anterior"])
+def test_parts_of_organs_and_abbreviations_are_not_united_without_a_word(
+    make_dataset: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    make_dataset("heart", labels={"background": 0, name: 1}, cases=2)
+    make_dataset("brain", labels={"background": 0, name: 1}, cases=2)
+    (said,) = check_names(read_collection(tmp_path))
+    assert f"heart, brain: {name!r} is taken for one structure" in said.replace("brain, heart", "heart, brain")
+    assert check_names(read_collection(tmp_path / "heart")) == []
+    merge_datasets([tmp_path / "heart", tmp_path / "brain"], tmp_path / "both", name="both")
+    assert f"{name!r} is taken for one structure" in caplog.text
+
+
+def test_merging_refuses_names_that_nobody_gave(make_dataset: Any, tmp_path: Path) -> None:
+    pair = [make_dataset(n, labels={"background": 0, "label 1": 1}, cases=2) for n in ("one", "two")]
+    with pytest.raises(DataError, match="nobody gave") as error:
+        merge_datasets(pair, tmp_path / "both", name="both")
+    assert "ignore_card" not in str(error.value.hint) and not (tmp_path / "both").exists()

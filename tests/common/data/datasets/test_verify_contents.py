@@ -1,6 +1,7 @@
 """Scans that are not as bright as they should be, channels that tell nothing, and DICOM that says something else."""
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,11 @@ def test_a_channel_that_tells_nothing(tmp_path: Path) -> None:
     assert check(tmp_path / "collection.json") == []
 
 
-def labelled(tmp_path: Path, dicom_series: Any, tag: str, name: str = "a") -> None:
+def labelled(tmp_path: Path, dicom_series: Any, tag: str, name: str = "a", **tags: Any) -> None:
     def said(_: int, data: Any) -> None:
         data.Modality = tag
+        for key, value in tags.items():
+            setattr(data, key, value)
 
     (tmp_path / "maps").mkdir(exist_ok=True)
     dicom_series(tmp_path / "scans" / name, RNG.integers(-900, 90, (6, 7, 8)), change=said)
@@ -152,3 +155,75 @@ def test_ct1_beside_a_weighting_is_mr_for_dicom_too(dicom_series: Any, tmp_path:
     assert other_dicom(data, case) is None
     found = other_dicom(data, Case("p", (tmp_path / "a", tmp_path / "c"), None, "p"))
     assert found is not None and found.expected == "CT1" and "DICOM says CT" in found.got
+
+
+CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+
+@pytest.mark.parametrize(("tag", "tags"), [
+    ("OT", {}), ("SC", {}), ("DOC", {}), ("SR", {}), ("PR", {}), ("REG", {}), ("RTPLAN", {}), ("UNKNOWN", {}),
+    ("CT", {"SOPClassUID": CAPTURE}), ("CT", {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.67"}),
+])  # fmt: skip
+def test_what_is_no_modality_becomes_no_ct_beside_one(
+    dicom_series: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, tag: str, tags: dict[str, Any]
+) -> None:
+    labelled(tmp_path, dicom_series, tag, "b", **tags)
+    with pytest.raises(DataError, match="none of these is a scan") as error:
+        converted(tmp_path)
+    assert "b: " in str(error.value) and not (tmp_path / "new").exists()
+    labelled(tmp_path, dicom_series, "CT", "a")
+    data = converted(tmp_path)
+    assert data.channels == ("CT",) and [c.id for c in data.cases()] == ["a"] and "left out b: " in caplog.text
+
+
+def test_what_a_user_says_of_a_scan_that_dicom_calls_nothing(
+    dicom_series: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labelled(tmp_path, dicom_series, "OT")
+    labelled(tmp_path, dicom_series, "DOC", "b")
+    data = converted(tmp_path, channels=["CT"])
+    assert data.channels == ("CT",) and [c.id for c in data.cases()] == ["a"]
+    assert "DICOM says OT, which is no modality" in caplog.text and "left out b: a document (DOC)" in caplog.text
+    assert any("DICOM says OT" in p.got and p.severity == "warning" for p in check(tmp_path / "new"))
+
+
+def test_which_contrast_of_mr_it_is_nobody_said(
+    dicom_series: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labelled(tmp_path, dicom_series, "MR", SeriesDescription="t2_tse_tra")
+    labelled(tmp_path, dicom_series, "MR", "b", SeriesDescription="t1_vibe")
+    assert converted(tmp_path).channels == ("MR",)
+    assert "which MR contrast it is nobody said; SeriesDescription 't2_tse_tra', 't1_vibe'" in caplog.text
+    caplog.clear()
+    assert converted(tmp_path, channels=["T2 MR"]).channels == ("T2 MR",) and "contrast" not in caplog.text
+
+
+@pytest.mark.parametrize(("tags", "channel", "other"), [
+    ({"Units": "BQML"}, "PT BQML", "SUV"), ({"Units": "CNTS"}, "PT counts", "PET SUV"),
+    ({"Units": "GML"}, "PT SUV", "PET BQML"), ({"Units": "GML", "SUVType": "LBM"}, "PT SUL", "SUV"),
+])  # fmt: skip
+def test_the_unit_of_a_pet_is_kept_and_compared(
+    dicom_series: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, tags: dict[str, str], channel: str, other: str
+) -> None:
+    labelled(tmp_path, dicom_series, "PT", **tags)
+    assert converted(tmp_path).channels == (channel,)
+    with pytest.raises(DataError, match="something else") as error:
+        converted(tmp_path, channels=[other])
+    assert f"--channels '{channel}'" in str(error.value.hint).replace('"', "'")
+    caplog.clear()
+    assert converted(tmp_path, channels=["PET"]).channels == ("PET",)
+    assert f"are {' '.join(tags.values())} (Units)" in caplog.text
+    labelled(tmp_path, dicom_series, "PT", "b", Units="CM2")
+    with pytest.raises(DataError, match="nobody says"):
+        converted(tmp_path)
+
+
+def test_a_ct_that_is_not_in_hu_is_told(dicom_series: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    labelled(tmp_path, dicom_series, "CT", RescaleType="US")
+    assert converted(tmp_path).channels == ("CT",) and "are US (RescaleType), and not HU" in caplog.text
+    assert any("not HU" in p.got and p.severity == "warning" for p in check(tmp_path / "new"))
+    shutil.rmtree(tmp_path / "scans")
+    labelled(tmp_path, dicom_series, "CT", RescaleType="Z_EFF")
+    assert converted(tmp_path).channels == ("CT Zeff",)
+    with pytest.raises(DataError, match="something else"):
+        converted(tmp_path, channels=["CT"])
