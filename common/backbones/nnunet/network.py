@@ -280,8 +280,7 @@ def read_results_folder(
         here = [p.relative_to(folder) for p in sorted(folder.glob("fold_*/*.pth"))]
         got = ", ".join(p.as_posix() for p in here) or "no fold_*/*.pth in the folder"
         raise WeightError("the weights are missing", where=weights, got=got, hint=_others(here, fold, checkpoint))
-    trainer = folder.name.split("__")[0]
-    return NNUNetResults(folder, configuration, fold, weights, plans, dataset_json, trainer)
+    return NNUNetResults(folder, configuration, fold, weights, plans, dataset_json, folder.name.split("__")[0])
 
 
 def _others(here: list[Path], fold: int | str, checkpoint: str) -> str | None:
