@@ -164,8 +164,10 @@ def _finished(work: Work, record: Record) -> str:
     page = write_page(work, record)
     found = passes(verdicts(rows_from(work.result("scores")["rows"])))
     gone = [p.expert for p in found if p.goes]
-    kept = [f"{p.expert} ({', '.join([*p.kept_for, *p.unseen])})" for p in found if not p.goes]
+    kept = [f"{p.expert} ({', '.join([*p.kept_for, *p.unseen])})" for p in found if p.stays]
+    lost = [f"{p.expert} ({', '.join(p.poor)})" for p in found if p.poor]
     lines = [f"passes that can go: {', '.join(gone) or 'none'}", f"to keep: {'; '.join(kept) or 'none'}"]
+    lines += [f"not found by either, student or expert: {'; '.join(lost)}"] if lost else []
     if not found:
         lines = ["nothing was scored: no scan is held back"]
     model = shown_option("weights", work.model)

@@ -21,12 +21,12 @@ from ..run_files import inside
 from .contradictions import contradicted
 from .lesson_map import lesson_map
 from .lessons import LABELS, Lesson, lessons, unlearnt
-from .verdict import AGREES, AS_GOOD, FOUND, GO, KEEP, UNSEEN, Pass, Verdict, passes, rows_from, verdicts
+from .verdict import AGREES, AS_GOOD, FOUND, GO, KEEP, NEITHER, UNSEEN, Pass, Verdict, passes, rows_from, verdicts
 from .work import Work
 
 __all__ = ["render", "sentence", "write_page"]
 
-_WORDS = {KEEP: "keep", UNSEEN: "not seen"}
+_WORDS = {KEEP: "keep", NEITHER: "not found by either", UNSEEN: "not seen"}
 
 
 class Tile(NamedTuple):
@@ -89,12 +89,14 @@ def sentence(found: Sequence[Verdict], ratio: float = math.nan) -> str:
         return "Nothing was scored: no scan was held back."
     gone = [p for p in passes(found) if p.goes]
     names = {v.structure for v in found}
-    lost = {name for one in passes(found) for name in one.poor}
-    good = [n for n in names - lost if all(v.word == GO for v in found if v.structure == n)]
+    words = {n: {v.word for v in found if v.structure == n} for n in names}
+    good = [n for n in names if words[n] <= {GO, NEITHER} and GO in words[n]]
+    lost = [n for n in names if words[n] == {NEITHER}]
     experts = len(passes(found))
     text = f"One pass answers for {len(names)} structures of {experts} experts; for {len(good)} of them as well as " \
            f"whoever knows them, and {len(gone)} of {experts} passes can go."  # fmt: skip
-    return text + (f" It takes {ratio:.1f} times less time than the experts that read a scan." if ratio > 1 else "")
+    text += f" It takes {ratio:.1f} times less time than the experts that read a scan." if ratio > 1 else ""
+    return text + (f" For {len(lost)} nothing is said: neither the student nor an expert finds them." if lost else "")
 
 
 def _overview(
@@ -131,7 +133,8 @@ def _overview(
 
 
 def _passes(found: Sequence[Verdict], colours: Mapping[str, str]) -> dict[str, Any]:
-    cards = [{**p._asdict(), "key": colours.get(p.expert, "run1"), "count": _count(found, p)} for p in passes(found)]
+    cards = [{**p._asdict(), "stays": p.stays, "key": colours.get(p.expert, "run1"), "count": _count(found, p)}
+             for p in passes(found)]  # fmt: skip
     heads = [Head("Structure"), Head("Expert"), Head("Scans", hint="that show it"), Head("Student’s Dice"),
              Head("Expert’s Dice"), Head("Agreement", hint="Dice between the two"), Head("Its pass")]  # fmt: skip
     lines = [Line([Cell(v.structure), Cell(v.expert, key=colours.get(v.expert, "")), Cell(str(v.scans)),
@@ -151,7 +154,7 @@ def _count(found: Sequence[Verdict], one: Pass) -> int:
 
 def _word(one: Verdict) -> Cell:
     words = _WORDS.get(one.word, "can go")
-    return Cell(words, cls={"keep": "down", "not seen": "none"}.get(words, "up"))
+    return Cell(words, cls={"keep": "down", "can go": "up"}.get(words, "none"))
 
 
 def _number(value: float) -> Cell:

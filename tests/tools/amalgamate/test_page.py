@@ -59,7 +59,9 @@ def test_the_page(work: Work) -> None:
     assert "One pass answers for 4 structures of 2 experts; for 1 of them as well as whoever knows them" in plain
     assert "1 of 2 passes can go. It takes 5.5 times less time than the experts that read a scan." in plain
     assert "of the 1.5 experts that read a scan" in plain
-    assert "The student answers as well for all 2 structures" in plain
+    assert "For 1 nothing is said: neither the student nor an expert finds them." in plain
+    assert "The student answers as well for all others that it knows" in plain
+    assert plain.count('<td class="none">not found by either') == 1, "neither keep nor go"
     assert "a says liver where b&amp;c says femur &lt;b&gt;, in all 4 scans (80% of the smaller one)" in plain
     assert "It does not find spleen itself (Dice below 0.5), and neither does the student." in plain
     assert "Keep it for <b>femur &lt;b&gt;</b>" in plain and "No scan that was held back shows rib" in plain
