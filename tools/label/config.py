@@ -42,7 +42,7 @@ KINDS = ("segmentation", "deepgrow", "deepedit")
 _OWN = frozenset((
     "dataset", "dataloader", "evaluator", "handlers", "progress_handler", "start", "run", "weights", "network",
     "evaluate", "dataset_dir", "split", "output_dir", "num_workers", "quiet", "amp", "prompts",
-    "keep", "trust_kept", "kept", "ask_kept", "unite_kept",
+    "keep", "trust_kept", "kept_answers", "kept", "ask_kept", "unite_kept",
 ))  # fmt: skip
 _LEFT = ("SavePredictiond", "LeaveToKeptd", "@unite_kept")  # a viewer's answer is the student's alone
 

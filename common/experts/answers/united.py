@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from ...losses.marginal import terms
 from ..fit import reads
 from .ask import AskExpertd
 from .beside import ALONE, Kept, refusal
+from .saved import answer_file, read_answer
 from .teaching import Judge
 from .together import one_map
 
@@ -49,6 +51,7 @@ class AskKeptd(Transform):
         modality: what all scans are, whatever they say; what each says when None.
         targets: only these of the student's structures are asked about; all unless it is a list of names.
         trust: open the code of MONAI bundles: a file beside the weights is not enough to run it.
+        answers: folder in which their answers about scans lie already, as :mod:`.saved` has them; others are asked for.
         device: where the experts compute.
 
     Raises:
@@ -64,9 +67,11 @@ class AskKeptd(Transform):
         modality: str | None = None,
         targets: str | Sequence[str] = "all",
         trust: bool = False,
+        answers: str | Path | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.structures, self.contract, self.modality = tuple(structures), contract, modality
+        self.answers = None if answers is None else Path(answers)
         asked = [k._replace(decides=tuple(n for n in k.decides if isinstance(targets, str) or n in targets))
                  for k in kept]  # fmt: skip
         self.kept = [k for k in asked if k.decides]
@@ -84,15 +89,22 @@ class AskKeptd(Transform):
         if not heard:
             return result
         image: MetaTensor = self.load({k: data[k] for k in ("image", "case") if k in data})["image"]
-        grid = Grid.of(image)
-        place = {"shape": grid.shape, "affine": grid.affine.tolist()}
-        answers = [ask({"image": image, "grid": place})["answer"] for _, ask in heard]
+        answers = [self._answer(k, ask, image, data) for k, ask in heard]
         decided = [n for n in self.structures if any(n in k.decides for k, _ in heard)]
         said = one_map(answers, [_judge(k, decided) for k, _ in heard], decided).classes
         own = torch.tensor([0, *(self.structures.index(n) + 1 for n in decided)], dtype=torch.int16)
         result[_SAID] = own[said][None]
         result[_BY] = json.dumps({k.spec.name: list(k.decides) for k, _ in heard})
         return result
+
+    def _answer(self, kept: Kept, ask: AskExpertd, image: MetaTensor, data: Mapping[Hashable, Any]) -> Tensor:
+        grid = Grid.of(image)
+        if self.answers is not None:
+            file = answer_file(self.answers, kept.spec.name, str(data.get("task", "")), case_name(data))
+            if (found := read_answer(file, grid.shape)) is not None:
+                return found
+        asked: Tensor = ask({"image": image, "grid": {"shape": grid.shape, "affine": grid.affine.tolist()}})["answer"]
+        return asked
 
     def _reads(self, kept: Kept, data: Mapping[Hashable, Any]) -> bool:
         """Whether an expert reads a scan, for each of the modalities that the scan can be."""

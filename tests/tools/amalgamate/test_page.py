@@ -70,6 +70,19 @@ def test_the_page(work: Work) -> None:
     assert "<i>" not in text.replace('<i class="key', "") and "<x>" not in text and "femur <b>" not in text
 
 
+def test_what_stays_has_a_column_and_a_word(work: Work) -> None:
+    assert "Student + kept" not in render(work, {})
+    work.keep(("a", "b&c"))
+    rows = [{"task": "ct", "case": "<i>", "structure": "spleen", "dice": 0.875}]
+    (work.out / "beside").mkdir()
+    told = {"experts": {"a": ["spleen"], "b&c": []}, "rows": rows}
+    (work.out / "beside" / "beside.json").write_text(json.dumps(told))
+    text = " ".join(render(work, {}).split())
+    assert "Student + kept" in text and text.count("0.875</td>") == 1
+    assert "decides about <b>spleen</b>" in text and "It was to stay, and is asked about nothing" in text
+    assert "8.0 s" in text and "with a, of a scan that they read" in text, "2 s of the student, 6 of a"
+
+
 def test_a_picture_elsewhere_is_refused(work: Work) -> None:
     file = work.out / "scores" / "scores.json"
     found = json.loads(file.read_text())
