@@ -19,12 +19,14 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 from torch import Tensor
 
+from ...command_words import shown_option
 from ...contract import Contract
 from ...data.datasets.dataset_json import case_name
 from ...data.transforms.loading import LoadCased
 from ...errors import DataError, ExpertError, GeometryError
 from ...geometry import Grid
 from ...losses.marginal import terms
+from ...plain_json import parse_object
 from ..fit import reads
 from .ask import AskExpertd
 from .beside import ALONE, Kept, refusal
@@ -118,7 +120,7 @@ class AskKeptd(Transform):
             raise DataError("nobody says what the scan is, and an expert that stays reads it or does not",
                             where=f"case {case_name(data)}, expert {kept.spec.name!r}", got=" or ".join(names),
                             expected=f"a modality; the expert reads {own}",
-                            hint=f"add --modality {found[0][0]}, for example; or {ALONE}")  # fmt: skip
+                            hint=f"add {shown_option('modality', found[0][0])}, for example; or {ALONE}")  # fmt: skip
         return found[0][1]
 
 
@@ -180,7 +182,7 @@ class UniteKeptd(Transform):
 
 
 def _by(data: Mapping[Hashable, Any]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = json.loads(data[_BY]) if _BY in data else {}
+    found: dict[str, list[str]] = parse_object(data[_BY], error=DataError) if _BY in data else {}
     return found
 
 
