@@ -15,7 +15,7 @@ from ...plain_json import read_object
 from ..expert_set import hash_expert
 from ..spec import ExpertSpec
 
-__all__ = ["ALONE", "Kept", "kept_file", "read_kept", "write_kept"]
+__all__ = ["ALONE", "Kept", "kept_file", "read_kept", "refusal", "write_kept"]
 
 ALONE = "--keep False"
 # What predict takes to run the student without the experts that were kept.
