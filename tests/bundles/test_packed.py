@@ -14,7 +14,9 @@ import pytest
 
 from common.data.datasets.datalist import items
 from common.errors import ConfigError
+from common.experts.answers.beside import Kept, read_kept, write_kept
 from tests.bundles import bare, tiny
+from tests.common.experts.answers.easy import expert as easy_expert
 from tests.nnunet_students import two_modalities, write_student
 from tools.bundle.checks import SCHEMA, check_bundle
 from tools.bundle.closure import closure
@@ -129,7 +131,10 @@ def test_without_its_code_it_fails(ka2er: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_student_that_is_an_nnunet_is_packed(tmp_path: Path) -> None:
     weights = write_student(tmp_path / "model.pt", two_modalities())
+    write_kept(weights, [Kept(easy_expert(tmp_path, "a", "liver", "spleen"), ("spleen",))])
     folder = pack_bundle("ka2er", tmp_path / "packed", weights=weights).folder
+    (kept,) = read_kept(folder / "models" / "model.pt")
+    assert kept.decides == ("spleen",) and kept.spec.path == str(tmp_path / "a.ts"), "who stays is said, too"
     meta = read_json(folder / "configs" / "metadata.json")["network_data_format"]
     assert meta["inputs"]["image"]["spatial_shape"] == [16, 16, 16] and meta["outputs"]["pred"]["num_channels"] == 4
     assert check_bundle(folder) == []

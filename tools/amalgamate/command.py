@@ -19,6 +19,7 @@ from ..chain.text import plan_text
 from ..data import read_structures
 from ..terminal import console, say
 from .answers import answers
+from .beside import beside, stay_lines
 from .contradictions import contradicted
 from .described import Told
 from .forecast import forecast, forecast_lines
@@ -53,6 +54,7 @@ def amalgamate(
     pack: bool = True,
     seed: int = 0,
     train: str = "",
+    keep: str | Sequence[str] = "",
     dry_run: bool = False,
     only: str = "",
 ) -> str:
@@ -85,6 +87,9 @@ def amalgamate(
         pack: write a self-contained bundle.
         seed: of the training.
         train: further knobs of the training, ``"--max_steps 500"``.
+        keep: names of experts whose passes stay beside the student, ``NAME,NAME``: where ``predict`` is given a scan
+            that it reads, each decides about the structures for which the page says to keep it, and about those that no
+            scan held back shows. The command can be typed again with others: nothing is trained or asked again.
         dry_run: end with what it will teach and take: nothing is trained, no more than a scan per expert asked.
         only: do this one step of an amalgamation that was started, such as ``answers`` on further machines; with the
             same ``--train``, where it was started with one.
@@ -99,7 +104,7 @@ def amalgamate(
     told = Told(orientation, training_files, folds, profile)
     with alone_in(Path(out)):
         work = prepare(experts, scans, labels, Path(out), structures=read_structures(structures), share=held_back,
-                       trust=trust, told=told, start_from=start_from, wanted=wanted)  # fmt: skip
+                       trust=trust, told=told, start_from=start_from, keep=keep, wanted=wanted)  # fmt: skip
         return _done(work, plan(work, check=check, pack=pack), dry_run)
 
 
@@ -122,6 +127,7 @@ STEPS: dict[str, Callable[[Work], dict[str, Any]]] = {
     "forecast": forecast,
     "answers": answers,
     "scores": scores,
+    "beside": beside,
 }
 """Steps that are done by themselves."""
 
@@ -166,9 +172,12 @@ def _finished(work: Work, record: Record) -> str:
     page = write_page(work, record)
     found = passes(verdicts(rows_from(work.result("scores")["rows"])))
     gone = [p.expert for p in found if p.goes]
-    kept = [f"{p.expert} ({', '.join([*p.kept_for, *p.unseen])})" for p in found if not p.goes]
+    kept = [f"{p.expert} ({', '.join([*p.kept_for, *p.unseen])})" for p in found if p.stays]
+    lost = [f"{p.expert} ({', '.join(p.poor)})" for p in found if p.poor]
     lines = [f"passes that can go: {', '.join(gone) or 'none'}", f"to keep: {'; '.join(kept) or 'none'}"]
+    lines += [f"not found by either, student or expert: {'; '.join(lost)}"] if lost else []
     if not found:
         lines = ["nothing was scored: no scan is held back"]
+    lines += stay_lines(work.result("beside")["experts"]) if work.kept else []
     model = shown_option("weights", work.model)
     return "\n".join([*lines, f"use the student with {model}", f"The page is {page}"])

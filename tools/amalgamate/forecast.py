@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from common.data.store.entry import TEXT
@@ -15,7 +16,7 @@ from .lessons import unread
 from .training import DATA, TRAINER, opened
 from .work import Work
 
-__all__ = ["forecast", "forecast_lines", "hours"]
+__all__ = ["forecast", "forecast_lines", "hours", "prepared_bytes", "source_bytes"]
 
 STEPS = 3
 _RECORD = 5
@@ -29,16 +30,40 @@ def forecast(work: Work) -> dict[str, Any]:
 
     Returns:
         ``scans``; by expert ``seconds`` of a scan, ``scans`` that it reads and ``bytes`` of its answer as stored and
-        without compression; ``step`` seconds and ``steps`` of the training.
+        without compression; ``prepared`` bytes of all scans as the store keeps them for the training, their maps
+        included; ``step`` seconds and ``steps`` of the training.
     """
     items = _training(work)
     experts, first = [], dict[str, Mapping[str, Any]]()
+    growth: dict[str, list[float]] = {}
     for spec in work.specs:
         own = [i for i in items if not unread(spec, work.collection.dataset(i["task"]))]
         scan = own[len(own) // 2]
         first.setdefault(scan["task"], scan)
-        experts.append({"name": spec.name, "scans": len(own), **_asked(work, spec, scan)})
-    return {"scans": len(items), "experts": experts, **_step(work, list(first.values()), len(items))}
+        asked = _asked(work, spec, scan)
+        growth.setdefault(scan["task"], []).append(asked.pop("prepared") / max(1, source_bytes(scan)))
+        experts.append({"name": spec.name, "scans": len(own), **asked})
+    steps = _step(work, list(first.values()), len(items))
+    return {"scans": len(items), "experts": experts, "prepared": prepared_bytes(items, growth), **steps}
+
+
+def prepared_bytes(items: Sequence[Mapping[str, Any]], growth: Mapping[str, Sequence[float]]) -> int:
+    """What the store keeps of all scans, forecast as the store itself does it: in proportion to their files.
+
+    Args:
+        items: the scans for training.
+        growth: by task, bytes as prepared for each byte of a scan's files, of those that were prepared; tasks of which
+            none was are taken for the mean of the others.
+    """
+    means = {task: sum(found) / len(found) for task, found in growth.items()}
+    other = sum(means.values()) / len(means) if means else 0.0
+    return round(sum(means.get(i["task"], other) * source_bytes(i) for i in items))
+
+
+def source_bytes(item: Mapping[str, Any]) -> int:
+    """Size of a scan's own files; of a DICOM series that of its folder."""
+    files = [item["image"]] if isinstance(item["image"], str) else item["image"]
+    return sum(folder_bytes(p) if (p := Path(file)).is_dir() else p.stat().st_size for file in files)
 
 
 def _training(work: Work) -> list[dict[str, Any]]:
@@ -64,7 +89,10 @@ def _asked(work: Work, spec: ExpertSpec, scan: Mapping[str, Any]) -> dict[str, A
         store.preprocessing.transforms[-1].release()
     shape = data.cases.case(0)["image"].shape[1:]
     depth = _RECORD if spec.labels.exclusive else len(spec.labels)
-    return {"seconds": seconds, "bytes": folder_bytes(found) if found else 0, "whole": math.prod(shape) * depth}
+    kept = [s.store.find(s.chain, name) for s in (data.cases, data.maps) for name in s.names[:1]]
+    prepared = sum(folder_bytes(folder) for folder in kept if folder)
+    size = folder_bytes(found) if found else 0
+    return {"seconds": seconds, "bytes": size, "whole": math.prod(shape) * depth, "prepared": prepared}
 
 
 def _step(work: Work, scans: Sequence[Mapping[str, Any]], count: int) -> dict[str, Any]:
@@ -95,6 +123,8 @@ def forecast_lines(found: Mapping[str, Any]) -> list[str]:
     lines = [f"{e['name']}: {e['scans']} scans of about {e['seconds']:.1f} s, "
              f"{size_text(e['bytes'] * e['scans'])} on disk ({size_text(e['whole'] * e['scans'])} at most)"
              for e in found["experts"]]  # fmt: skip
+    if found.get("prepared"):  # earlier records lack it
+        lines.append(f"prepared volumes of {found['scans']} scans: {size_text(found['prepared'])} on disk")
     answering, training = hours(found)
     lines.append(f"answers about {_time(answering)}, training about {_time(training)} "
                  f"({found['steps']} steps of {found['step']:.2f} s)")  # fmt: skip

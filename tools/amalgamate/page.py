@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from common.atomic import atomic_write
 from common.engine.monitor.case_pictures import COLOURS
+from common.experts.answers.beside import kept_file
 
 from ..chain.record import Record
 from ..report.cells import NOTHING, Cell, Head, Line, Table
@@ -18,15 +19,16 @@ from ..report.page import duration, facts
 from ..report.page import step as row_of
 from ..report.viewer import viewer
 from ..run_files import inside
+from .beside import together
 from .contradictions import contradicted
 from .lesson_map import lesson_map
 from .lessons import LABELS, Lesson, lessons, unlearnt
-from .verdict import AGREES, AS_GOOD, FOUND, GO, KEEP, UNSEEN, Pass, Verdict, passes, rows_from, verdicts
+from .verdict import AGREES, AS_GOOD, FOUND, GO, KEEP, NEITHER, UNSEEN, Pass, Row, Verdict, passes, rows_from, verdicts
 from .work import Work
 
 __all__ = ["render", "sentence", "write_page"]
 
-_WORDS = {KEEP: "keep", UNSEEN: "not seen"}
+_WORDS = {KEEP: "keep", NEITHER: "not found by either", UNSEEN: "not seen"}
 
 
 class Tile(NamedTuple):
@@ -57,14 +59,16 @@ def write_page(work: Work, record: Record) -> Path:
 def render(work: Work, chain: dict[str, Any]) -> str:
     """The whole HTML document."""
     scores, asked = work.result("scores"), work.result("answers")
+    stays = work.result("beside") if work.kept else None
     taught = lessons(work.specs, work.collection, asked["seen"], work.wanted.labels_used)
-    found = verdicts(rows_from(scores["rows"]))
+    rows = rows_from(scores["rows"])
+    found = verdicts(rows)
     colours = {name: f"run{1 + i % 15}" for i, name in enumerate([s.name for s in work.specs])} | {LABELS: "run0"}
     volumes = {"cases": scores["viewer"], "labels": [
         {"name": n, "colour": COLOURS[i % len(COLOURS)]} for i, n in enumerate(scores["structures"])]}  # fmt: skip
     sections = {
-        "overview": _overview(work, found, scores, chain),
-        "passes": _passes(found, colours) if found else None,
+        "overview": _overview(work, found, scores, chain, stays),
+        "passes": _passes(rows, found, colours, stays) if found else None,
         "lessons": {
             "notices": [*unlearnt(taught), *contradicted(asked.get("contradictions", ()))],
             "picture": lesson_map(taught, colours),
@@ -89,16 +93,22 @@ def sentence(found: Sequence[Verdict], ratio: float = math.nan) -> str:
         return "Nothing was scored: no scan was held back."
     gone = [p for p in passes(found) if p.goes]
     names = {v.structure for v in found}
-    lost = {name for one in passes(found) for name in one.poor}
-    good = [n for n in names - lost if all(v.word == GO for v in found if v.structure == n)]
+    words = {n: {v.word for v in found if v.structure == n} for n in names}
+    good = [n for n in names if words[n] <= {GO, NEITHER} and GO in words[n]]
+    lost = [n for n in names if words[n] == {NEITHER}]
     experts = len(passes(found))
     text = f"One pass answers for {len(names)} structures of {experts} experts; for {len(good)} of them as well as " \
            f"whoever knows them, and {len(gone)} of {experts} passes can go."  # fmt: skip
-    return text + (f" It takes {ratio:.1f} times less time than the experts that read a scan." if ratio > 1 else "")
+    text += f" It takes {ratio:.1f} times less time than the experts that read a scan." if ratio > 1 else ""
+    return text + (f" For {len(lost)} nothing is said: neither the student nor an expert finds them." if lost else "")
 
 
 def _overview(
-    work: Work, found: Sequence[Verdict], scores: Mapping[str, Any], chain: Mapping[str, Any]
+    work: Work,
+    found: Sequence[Verdict],
+    scores: Mapping[str, Any],
+    chain: Mapping[str, Any],
+    stays: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     tiles, ratio = [], math.nan
     if found:
@@ -112,6 +122,11 @@ def _overview(
         told = f"of the {count} experts that read a scan, one after another, each as at home"
         tiles.append(Tile("The experts’ passes", f"{theirs['seconds']:.1f} s",
                           told if count != "1" else "of the one expert that reads a scan, as at home"))  # fmt: skip
+    asked = [name for name, about in stays["experts"].items() if about and name in scores["cost"]] if stays else []
+    if asked:
+        seconds = sum(scores["cost"][name] for name in ("", *asked))
+        told = f"with {', '.join(asked)}, of a scan that they read"
+        tiles.append(Tile("Student and what stays", f"{seconds:.1f} s", told))
     scored = [v for v in found if math.isfinite(v.student)]
     if scored:
         mean = sum(v.student for v in scored) / len(scored)
@@ -130,12 +145,21 @@ def _overview(
     }
 
 
-def _passes(found: Sequence[Verdict], colours: Mapping[str, str]) -> dict[str, Any]:
-    cards = [{**p._asdict(), "key": colours.get(p.expert, "run1"), "count": _count(found, p)} for p in passes(found)]
+def _passes(
+    rows: Sequence[Row], found: Sequence[Verdict], colours: Mapping[str, str], stays: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    beside: Mapping[str, Sequence[str]] = stays["experts"] if stays else {}
+    cards = [{**p._asdict(), "stays": p.stays, "key": colours.get(p.expert, "run1"), "count": _count(found, p),
+              "beside": beside.get(p.expert)} for p in passes(found)]  # fmt: skip
     heads = [Head("Structure"), Head("Expert"), Head("Scans", hint="that show it"), Head("Student’s Dice"),
              Head("Expert’s Dice"), Head("Agreement", hint="Dice between the two"), Head("Its pass")]  # fmt: skip
+    both = together(rows, stays["rows"]) if stays else {}
+    more = [[_number(both.get((v.expert, v.structure), math.nan))] if stays else [] for v in found]
     lines = [Line([Cell(v.structure), Cell(v.expert, key=colours.get(v.expert, "")), Cell(str(v.scans)),
-                   _number(v.student), _number(v.own), _number(v.agreement), _word(v)]) for v in found]  # fmt: skip
+                   _number(v.student), *m, _number(v.own), _number(v.agreement), _word(v)])
+             for v, m in zip(found, more, strict=True)]  # fmt: skip
+    if stays:
+        heads.insert(4, Head("Student + kept", hint="Dice of the student with the experts that stay"))
     return {
         "as_good": f"{AS_GOOD:.0%}",
         "agrees": f"{AGREES:g}",
@@ -151,7 +175,7 @@ def _count(found: Sequence[Verdict], one: Pass) -> int:
 
 def _word(one: Verdict) -> Cell:
     words = _WORDS.get(one.word, "can go")
-    return Cell(words, cls={"keep": "down", "not seen": "none"}.get(words, "up"))
+    return Cell(words, cls={"keep": "down", "can go": "up"}.get(words, "none"))
 
 
 def _number(value: float) -> Cell:
@@ -185,7 +209,7 @@ def _pictures(work: Work, found: Sequence[Mapping[str, str]]) -> list[tuple[Imag
 
 def _reproduce(work: Work, chain: dict[str, Any]) -> dict[str, Any]:
     places = {"Model": work.model, "Bundle": work.out / "bundle", "Experts": work.manifest}
-    places |= {"nnU-Net results": work.out / "student" / "nnunet"}
+    places |= {"Experts that stay": kept_file(work.model), "nnU-Net results": work.out / "student" / "nnunet"}
     steps = chain.get("steps", ())
     total = sum(s["seconds"] for s in steps if isinstance(s.get("seconds"), (int, float)))
     return {

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from common.command_words import option
+from common.experts.answers.beside import kept_file
 
 from ..chain.checks import checks
 from ..chain.step import Step, config_argument, data_files, run_words
@@ -37,8 +38,12 @@ def plan(work: Work, *, check: bool = True, pack: bool = True) -> list[Step]:
     exported = student.output_dir / "model.pt"
     scores = alone(work, "scores", "Scores on the scans held back", (*given, exported), after=[student])
     steps += [student, scores]
+    stays = [kept_file(exported)] if work.kept else []
+    if stays:
+        seen = (*given, exported, work.keep_file, scores.output_dir / scores.produces)
+        steps.append(alone(work, "beside", "Experts that stay beside the student", seen, after=[scores]))
     if pack:
-        steps.append(_packed(work, exported))
+        steps.append(_packed(work, exported, stays))
     return steps
 
 
@@ -65,11 +70,11 @@ def _student(work: Work, given: tuple[Path, ...]) -> Step:
     return Step("student", "amalgamated", "The student", folder, argv, given, ("answers",))
 
 
-def _packed(work: Work, model: Path) -> Step:
+def _packed(work: Work, model: Path, stays: Sequence[Path]) -> Step:
     folder = work.out / "bundle"
     argv = (sys.executable, "-m", "tools", "bundle", "pack", BUNDLE, option("out", folder), option("weights", model),
             "--force=True")  # fmt: skip
-    return Step("bundle", "bundle", "The bundle", folder, argv, (model,), ("student",),
+    return Step("bundle", "bundle", "The bundle", folder, argv, (model, *stays), ("beside" if stays else "student",),
                 produces=f"{BUNDLE}/configs/metadata.json")  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common.data.datasets.datalist import Collection
-from common.errors import ConfigError, DataError
+from common.errors import ConfigError, DataError, few
 from common.experts.spec import ExpertSpec, write_manifest
 from common.modalities import is_ct
 
@@ -18,7 +18,7 @@ from .given import Given, folders
 from .lessons import check_taught, doubts, idle, lessons, lessons_table, unread
 from .work import Wanted, Work
 
-__all__ = ["prepare", "started"]
+__all__ = ["prepare", "started", "staying"]
 
 
 def prepare(
@@ -33,6 +33,7 @@ def prepare(
     trust: bool = False,
     told: Told | None = None,
     start_from: str = "auto",
+    keep: str | Sequence[str] = (),
 ) -> Work:
     """Describe the experts, list the scans and say what will be taught.
 
@@ -47,6 +48,7 @@ def prepare(
         trust: as of :func:`amalgamate`.
         told: what a user says of results folders.
         start_from: also.
+        keep: also.
 
     Raises:
         ConfigError: for an option that is none.
@@ -58,6 +60,7 @@ def prepare(
     chosen = Wanted(**wanted)
     given = folders(scans, "scans"), folders(labels, "labels") if labels else []
     specs = read_experts(experts, trust=trust, told=told)
+    stay = staying(specs, keep)
     collection = gather(*given, specs, out / "collection", structures=structures, share=share)
     for doubt in doubts(specs, collection):
         if doubt.severity == "error":
@@ -73,7 +76,27 @@ def prepare(
         write_manifest(out / "experts" / f"{number}.json", [spec])
     work = Work(out, Wanted(**{**wanted, "start_from": started(specs, collection, start_from, chosen.student)}))
     work.write()
+    work.keep(stay)
     return work
+
+
+def staying(specs: Sequence[ExpertSpec], given: str | Sequence[str]) -> tuple[str, ...]:
+    """The names of the experts whose passes stay beside the student.
+
+    Args:
+        specs: the experts.
+        given: a name, several with commas between them, or a list of them.
+
+    Raises:
+        ConfigError: for an expert that there is not.
+    """
+    names = [s.name for s in specs]
+    words = list(given) if not isinstance(given, str) else [given] if given in names else given.split(",")
+    found = [w.strip() for w in words if w.strip()]
+    if unknown := [w for w in found if w not in names]:
+        raise ConfigError("there is no such expert to keep", where="--keep", got=few(unknown), expected=few(names),
+                          hint="by its name, several with commas between them")  # fmt: skip
+    return tuple(n for n in names if n in found)
 
 
 def started(specs: Sequence[ExpertSpec], collection: Collection, given: str, student: str) -> str:

@@ -17,6 +17,7 @@ from common.data.datasets.datalist import Collection, items
 from common.data.transforms.loading import LoadCased
 from common.data.transforms.transforms import MapLabelsd
 from common.experts.answers.ask import AskExpertd
+from common.experts.answers.saved import answer_file, save_answer
 from common.experts.spec import ExpertSpec
 from common.geometry import Grid
 from common.integrity import file_hash
@@ -31,9 +32,9 @@ from .measured import Answer, disputes, masks_of, rows_of
 from .pictures import Layer, Shown, draw, fitting, for_viewer
 from .work import BUNDLE, Work
 
-__all__ = ["SPLIT", "scores"]
+__all__ = ["SPLIT", "annotated", "inferred", "read_map", "saved_answers", "scores"]
 
-SPLIT = "test"
+SPLIT, ANSWERS = "test", "answers"
 _SHOWN = 2  # scans of each task that are drawn
 
 
@@ -109,15 +110,13 @@ def _scored(
     """Everything about one scan."""
     task, case = entry["task"], entry["case"]
     image: MetaTensor = LoadCased(keys="image")({"image": entry["image"], "case": case})["image"]
-    own = _map(_prediction(folder, entry), case)
+    own = read_map(_prediction(folder, entry), case)
     asked = [(e, *e.asked(image)) for e in experts if task in e.tasks]
     answers = [answer for _, answer, _ in asked]
+    for answer in answers:
+        save_answer(answer_file(folder / ANSWERS, answer.expert, task, case), answer.record)
     truth = _truth(entry, collection)
-    known = None
-    if truth is not None:
-        annotated = collection.dataset(task).labels.names
-        known = {n: m for n, m in masks_of(truth, collection.labels.names).items() if n in annotated}
-    rows = rows_of(task, case, masks_of(own, taught.names), answers, known)
+    rows = rows_of(task, case, masks_of(own, taught.names), answers, annotated(entry, collection, truth))
     found: dict[str, Any] = {
         "rows": [row._asdict() for row in rows],
         "disputed": [[*names, voxels] for names, voxels in disputes(answers).items()],
@@ -132,10 +131,27 @@ def _scored(
 
 
 def _students(work: Work, out: Path, scans: int) -> dict[str, Any]:
-    """Let the student answer; its ``structures`` and the ``seconds`` that its pass takes."""
+    return inferred(work, out, scans)
+
+
+def saved_answers(work: Work) -> Path:
+    """The folder of what the experts said about the scans held back, for those who need it later."""
+    return work.out / "scores" / ANSWERS
+
+
+def inferred(work: Work, out: Path, scans: int, *, keep: bool = False) -> dict[str, Any]:
+    """Let the student answer about the scans held back; its ``structures`` and the ``seconds`` that its pass takes.
+
+    Args:
+        work: the folder.
+        out: where label maps go.
+        scans: how many there are.
+        keep: with the experts that stay beside it, whose answers are those of this step where they were asked.
+    """
     root = work.bundles / BUNDLE
     given = {"dataset_dir": str(work.data), "split": SPLIT, "model_path": str(work.model), "output_dir": str(out),
-             "bundle_root": str(root), "keep_largest": False, "quiet": True}  # fmt: skip
+             "bundle_root": str(root), "keep_largest": False, "quiet": True, "keep": keep, "trust_kept": keep,
+             "kept_answers": str(saved_answers(work)) if keep else None}  # fmt: skip
     parser = run_bundle(config_files(root, "inference"), {}, given)
     labels: LabelSpace = parser.get_parsed_content("labels")
     seconds = parser.get_parsed_content("evaluator").state.times["EPOCH_COMPLETED"]
@@ -175,10 +191,27 @@ def _cost(parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, float]:
     return found
 
 
-def _map(file: Path, case: str) -> Tensor:
+def read_map(file: Path, case: str) -> Tensor:
     """A map of indices ``[X, Y, Z]``."""
     found: MetaTensor = LoadCased(keys="pred")({"pred": str(file), "case": case})["pred"]
     return found.as_tensor()[0].round().long()
+
+
+def annotated(
+    entry: Mapping[str, Any], collection: Collection, truth: Tensor | None = None
+) -> dict[str, Tensor] | None:
+    """Masks of what a scan's label map annotates; None without one.
+
+    Args:
+        entry: the scan.
+        collection: its collection.
+        truth: the label map, where it was read already.
+    """
+    truth = _truth(entry, collection) if truth is None else truth
+    if truth is None:
+        return None
+    known = collection.dataset(entry["task"]).labels.names
+    return {n: m for n, m in masks_of(truth, collection.labels.names).items() if n in known}
 
 
 def _truth(entry: Mapping[str, Any], collection: Collection) -> Tensor | None:

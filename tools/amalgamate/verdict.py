@@ -14,6 +14,7 @@ __all__ = [
     "FOUND",
     "GO",
     "KEEP",
+    "NEITHER",
     "UNSEEN",
     "Pass",
     "Row",
@@ -27,7 +28,7 @@ AS_GOOD = 0.95  # of the expert's Dice that the student must reach where there a
 FOUND = 0.5  # Dice of a structure that an expert finds
 AGREES = 0.9  # Dice between the student and the expert where there are none
 
-GO, KEEP, UNSEEN = "go", "keep", "unseen"  # words of a verdict
+GO, KEEP, NEITHER, UNSEEN = "go", "keep", "neither", "unseen"  # words of a verdict
 
 
 class Row(NamedTuple):
@@ -62,7 +63,8 @@ class Verdict(NamedTuple):
         agreement: mean over them.
         student: mean Dice of the student against labels, NaN without.
         own: the expert's.
-        word: ``go`` where the student answers as well, ``keep`` where it does not, ``unseen`` where no scan says it.
+        word: ``go`` where the student answers as well, ``keep`` where it does not, ``neither`` where label maps say
+            that neither of them finds the structure, ``unseen`` where no scan says it.
     """
 
     expert: str
@@ -79,10 +81,10 @@ class Pass(NamedTuple):
 
     Args:
         expert: its name.
-        goes: whether its pass can go.
+        goes: whether its pass can go; of a pass that finds nothing at all it is not said.
         kept_for: structures for which it is kept.
         unseen: structures of which no scan says anything.
-        poor: structures that could go, and that neither the expert nor the student finds, by :data:`FOUND`.
+        poor: structures that neither the expert nor the student finds: they speak neither for the pass nor against it.
     """
 
     expert: str
@@ -90,6 +92,11 @@ class Pass(NamedTuple):
     kept_for: tuple[str, ...]
     unseen: tuple[str, ...]
     poor: tuple[str, ...] = ()
+
+    @property
+    def stays(self) -> bool:
+        """Whether it is to keep: the student does not answer as well, or nobody knows."""
+        return bool(self.kept_for or self.unseen)
 
 
 def rows_from(data: Sequence[Mapping[str, Any]], *, where: object | None = None, hint: str | None = None) -> list[Row]:
@@ -118,7 +125,8 @@ def verdicts(rows: Iterable[Row]) -> list[Verdict]:
     """Means over scans, and what they say.
 
     With label maps the student must reach :data:`AS_GOOD` of the expert's mean Dice on the scans that both were scored
-    on; without, agree with the expert by :data:`AGREES`.
+    on; where both stay below :data:`FOUND`, neither finds the structure, whoever is ahead by a little. Without label
+    maps the student must agree with the expert by :data:`AGREES`.
 
     Args:
         rows: all that was measured; those without expert are left out.
@@ -135,7 +143,9 @@ def _verdict(expert: str, structure: str, rows: Sequence[Row]) -> Verdict:
     scored = [r for r in rows if math.isfinite(r.student) and math.isfinite(r.own)]
     student, other = _mean([r.student for r in scored]), _mean([r.own for r in scored])
     seen = sum(math.isfinite(r.agreement) or math.isfinite(r.student) for r in rows)
-    if scored:
+    if scored and student < FOUND > other:
+        word = NEITHER
+    elif scored:
         word = GO if student >= AS_GOOD * other else KEEP
     elif agreement:
         word = GO if _mean(agreement) >= AGREES else KEEP
@@ -145,14 +155,13 @@ def _verdict(expert: str, structure: str, rows: Sequence[Row]) -> Verdict:
 
 
 def passes(found: Sequence[Verdict]) -> list[Pass]:
-    """Whether each expert's pass can go: it can when the student answers as well for all that the expert knows."""
+    """Whether each expert's pass can go: it can when the student answers as well for all that the expert finds."""
     result = []
     for expert in dict.fromkeys(v.expert for v in found):
         own = [v for v in found if v.expert == expert]
-        kept = tuple(v.structure for v in own if v.word == KEEP)
-        unseen = tuple(v.structure for v in own if v.word == UNSEEN)
-        poor = tuple(v.structure for v in own if v.word == GO and v.own < FOUND > v.student)
-        result.append(Pass(expert, not kept and not unseen, kept, unseen, poor))
+        kept, unseen, poor = (tuple(v.structure for v in own if v.word == word) for word in (KEEP, UNSEEN, NEITHER))
+        goes = not kept and not unseen and len(poor) < len(own)
+        result.append(Pass(expert, goes, kept, unseen, poor))
     return result
 
 

@@ -14,6 +14,7 @@ from common.bundle_words import as_typed, guessed
 from common.command_words import option, shown, shown_option
 from common.data.datasets.datalist import Collection, read_collection
 from common.errors import ConfigError, DataError
+from common.experts.answers.beside import write_kept
 from common.experts.spec import ExpertSpec, read_manifest
 from common.literals import inert
 from common.plain_json import read_object
@@ -130,6 +131,43 @@ class Work:
         if not self.file.is_file() or self.file.read_text(encoding="utf-8") != text:
             with atomic_write(self.file) as temporary:
                 temporary.write_text(text, encoding="utf-8")
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Names of the experts whose passes stay beside the student, as :meth:`keep` wrote them.
+
+        Raises:
+            ConfigError: when the file is none of ours.
+        """
+        if not self.keep_file.is_file():
+            return ()
+        data = read_object(self.keep_file, error=ConfigError, hint=_HINT)
+        names = data.get("experts")
+        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+            raise ConfigError("this does not say which experts stay", where=self.keep_file, got=f"{data!a:.100}",
+                              expected='{"experts": [names]}', hint=_HINT)  # fmt: skip
+        return tuple(names)
+
+    def keep(self, names: Sequence[str]) -> None:
+        """Say which experts' passes stay; what was said before is taken back where it was something else.
+
+        It has a file of its own: nothing that was asked, trained or scored depends on it.
+        """
+        text = json.dumps({"experts": list(names)}, indent=2) + "\n" if names else ""
+        if text == (self.keep_file.read_text(encoding="utf-8") if self.keep_file.is_file() else ""):
+            return
+        write_kept(self.model, [])
+        (self.out / "beside" / "beside.json").unlink(missing_ok=True)
+        if not names:
+            self.keep_file.unlink()
+            return
+        with atomic_write(self.keep_file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    @property
+    def keep_file(self) -> Path:
+        """Where it is kept which experts' passes stay."""
+        return self.out / "keep.json"
 
     @property
     def file(self) -> Path:

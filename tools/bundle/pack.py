@@ -19,6 +19,7 @@ from common.contract import Contract
 from common.engine.evaluation.score_record import read_scores
 from common.engine.run.settings_form import checked_settings
 from common.errors import AmalgamationError, ConfigError, WeightError
+from common.experts.answers.beside import read_kept, write_kept
 from common.integrity import copy_sealed, file_hash, remove_seal
 from common.labels import BACKGROUND
 from common.literals import check_file_name, inert
@@ -145,6 +146,8 @@ def _add_weights(folder: Path, file: Path, licence: str, url: str | None) -> Wei
         copy_sealed(file, target)
     else:
         save_weights(target, state, card)
+    if card is not None:
+        write_kept(target, read_kept(file, card.labels.names))
     scores = read_scores(file)
     if card is not None:
         _describe(folder, card, scores, file)

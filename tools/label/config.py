@@ -42,7 +42,9 @@ KINDS = ("segmentation", "deepgrow", "deepedit")
 _OWN = frozenset((
     "dataset", "dataloader", "evaluator", "handlers", "progress_handler", "start", "run", "weights", "network",
     "evaluate", "dataset_dir", "split", "output_dir", "num_workers", "quiet", "amp", "prompts",
+    "keep", "trust_kept", "kept_answers", "kept", "ask_kept", "unite_kept",
 ))  # fmt: skip
+_LEFT = ("SavePredictiond", "LeaveToKeptd", "@unite_kept")  # a viewer's answer is the student's alone
 
 
 class Choice(NamedTuple):
@@ -176,7 +178,7 @@ def served_inference(model: Model, kind: str, given: Mapping[str, str | None]) -
     config["device"] = "cpu"
     _offer(config, choices(model, given))
     steps = config["postprocessing"]["transforms"]
-    steps[:] = [s for s in steps if not str(s.get("_target_", "")).endswith("SavePredictiond")]
+    steps[:] = [s for s in steps if not (s if isinstance(s, str) else str(s.get("_target_", ""))).endswith(_LEFT)]
     steps.append(_described(card.labels.names, model.flat, mask=kind == "deepgrow"))
     before = config["preprocessing"]["transforms"]
     for step in before:

@@ -41,12 +41,14 @@ class Comparison:
         grey: pictures without colour.
         notes: what a user should be told.
         said: what a ``dataset.json`` beside the scans says of each.
+        stays: whether experts stay beside the model.
     """
 
     contract: Contract
     ignore: bool = False
     modality: str = ""
     masks: bool = False
+    stays: bool = False
     ranges: dict[str, tuple[Range, ...]] = field(default_factory=dict)
     thin: dict[str, bool] = field(default_factory=dict)
     grey: dict[str, bool] = field(default_factory=dict)
@@ -183,23 +185,34 @@ class Comparison:
         known = {s for n in self.contract.taught.values() for s in n}
         left = sorted(known - (known if taught is None else taught))
         done = "left out of the result" if self.masks else "what the result says of it was never learned"
+        done += " unless an expert that stays finds it" if self.masks and self.stays else ""
         return [f"{where}: not taught on {' or '.join(names)}, {done}: {', '.join(left)}"] if left else []
 
 
-def write_records(targets: Mapping[str, Path], comparison: Comparison, facts: Mapping[str, Any]) -> None:
-    """Write ``<result>.record.json`` beside each result that was not compared; an earlier result's is removed.
+def write_records(
+    targets: Mapping[str, Path],
+    comparison: Comparison,
+    facts: Mapping[str, Any],
+    passes: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Write ``<result>.record.json`` beside each result that was not compared, or beside whose student experts stay.
+
+    An earlier result's is removed.
 
     Args:
         targets: result by scan.
         comparison: with its notes.
         facts: further plain values: bundle, weights.
+        passes: by scan, what ran.
     """
-    for target in targets.values():
+    for name, target in targets.items():
+        ran = (passes or {}).get(name, {})
         record = target.with_name(f"{target.name}{RECORD}")
-        if not comparison.ignore:
+        if not comparison.ignore and not ran:
             if is_there(record):
                 record.unlink()
             continue
-        content = {**facts, "ignore_card": True, "expected": comparison.contract.told(), "notes": comparison.notes}
+        told = {"ignore_card": True, "expected": comparison.contract.told(), "notes": comparison.notes}
+        content = {**facts, **(told if comparison.ignore else {}), **ran}
         with atomic_write(record) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -22,6 +22,7 @@ from ..workflow import config_files, read_config, run_bundle
 from .check import Comparison, write_records
 from .delivery import check_apart, deliver, pages_of, seg_beside, stale, suffix_of, targets_of
 from .dicom_results import check_results, result_kind, series_options, structure_names, write_results
+from .passes import passes_of, stays_beside
 from .prompt_options import GivenPrompts, given_prompts, prompt_entries, reads
 from .scans import Scan, find_scans, readable
 
@@ -79,7 +80,8 @@ def predict(
         skip_broken: leave out DICOM files that are cut off or unreadable, and say which.
         skip_repeated: leave out DICOM slices that are there twice with the same pixels.
         ignore_card: segment scans of another modality than the model's card says; the result records it.
-        overrides: ``--key value`` pairs that replace values of ``inference.json``.
+        overrides: ``--key value`` pairs that replace values of ``inference.json``; ``--keep False`` runs a student
+            without the experts that ``amalgamate --keep`` left beside it.
     """
     accepted = series_options(
         series=series, stack=stack, fill_gaps=fill_gaps, straighten=straighten, skip_broken=skip_broken,
@@ -136,7 +138,8 @@ def segment(
         )
     pages = {} if page is None else pages_of(scans, Path(page), overwrite)
     require_model(root, read_config(files).get(), weights, overrides or {})
-    targets = targets_of(scans, Path(source), Path(output), overwrite, kind, recorded=ignore_card)
+    recorded = ignore_card or stays_beside(_model_file(root, weights))
+    targets = targets_of(scans, Path(source), Path(output), overwrite, kind, recorded=recorded)
     check_apart(targets, pages, kind)
     folder = next(iter(targets.values())).path.parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -169,7 +172,8 @@ def segment(
             segs if kind == "dicom_seg" else results, targets, segs if kind == "both" else {}, pages, hidden
         )
         _say(stale(delivered, targets, both=kind == "both"))
-        write_records(delivered, comparison, {"bundle": root.resolve().name, "weights": comparison.contract.origin})
+        facts = {"bundle": root.resolve().name, "weights": comparison.contract.origin}
+        write_records(delivered, comparison, facts, passes_of(config, delivered))
         return delivered
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
@@ -179,10 +183,15 @@ def _comparison(
     root: Path, weights: str | Path | None, config: Mapping[str, Any], overrides: Mapping[str, Any], ignore: bool
 ) -> Comparison:
     """What the weights say of themselves, to be compared with the scans."""
-    path = root / "models" / "model.pt" if weights is None else Path(weights)
     modality = overrides.get("modality", "") if "modality" in config else ""
     masks = "KeepTargetsd" in str(config.get("postprocessing")) and "contract" in config
-    return Comparison(contract_of(path), ignore, str(modality or ""), masks)
+    model = _model_file(root, weights)
+    stays = stays_beside(model) and overrides.get("keep") is not False
+    return Comparison(contract_of(model), ignore, str(modality or ""), masks, stays)
+
+
+def _model_file(root: Path, weights: str | Path | None) -> Path:
+    return root / "models" / "model.pt" if weights is None else Path(weights)
 
 
 def _say(notes: Sequence[str]) -> None:

@@ -11,12 +11,14 @@ from common.errors import ConfigError, ExpertError
 from tests.nnunet_folders import write_folder
 from tests.tools.amalgamate.made import expert, write_scans
 from tools.__main__ import main
-from tools.amalgamate.command import STEPS, amalgamate, by_itself
+from tools.amalgamate.command import STEPS, _finished, amalgamate, by_itself
 from tools.amalgamate.described import Told
 from tools.amalgamate.gather import gather
 from tools.amalgamate.given import Folder
-from tools.amalgamate.prepare import prepare, started
+from tools.amalgamate.prepare import prepare, started, staying
+from tools.amalgamate.verdict import Row
 from tools.amalgamate.work import Work
+from tools.chain.record import Record
 
 
 def test_what_is_lacking_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,6 +40,23 @@ def test_a_step_alone_needs_an_amalgamation(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setitem(STEPS, "scores", lambda work: {"of": str(work.out)})
     assert amalgamate(out=str(tmp_path), only="scores") == f"wrote {tmp_path / 'scores' / 'scores.json'}"
     assert json.loads((tmp_path / "scores" / "scores.json").read_text()) == {"of": str(tmp_path)}
+
+
+def test_the_last_lines_say_what_neither_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = [("a", "liver", 0.9, 0.9), ("a", "scar", 0.0, 0.017), ("b", "rib", 0.0, 0.0), ("c", "femur", 0.1, 0.9)]
+    rows = [Row("ct", "x", structure, name, 0.0, student, own)._asdict() for name, structure, student, own in given]
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "scores.json").write_text(json.dumps({"rows": rows}))
+    (tmp_path / "beside").mkdir()
+    monkeypatch.setattr("tools.amalgamate.command.write_page", lambda work, record: "page")
+    assert _finished(Work(tmp_path), Record(tmp_path, {})).splitlines()[:3] == [
+        "passes that can go: a",
+        "to keep: c (femur)",
+        "not found by either, student or expert: a (scar); b (rib)",
+    ]
+    Work(tmp_path).keep(("c",))
+    (tmp_path / "beside" / "beside.json").write_text('{"experts": {"c": ["femur"]}, "rows": []}')
+    assert "beside the student stays c, which decides about femur" in _finished(Work(tmp_path), Record(tmp_path, {}))
 
 
 def test_the_first_part_describes_lists_and_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,6 +87,15 @@ def test_an_expert_for_no_scan_and_one_for_no_structure_are_named(
     prepare([ct, second], *given, wanted={})
     told = " ".join(capsys.readouterr().err.split())
     assert "Dataset001_x knows nothing that others do not know of the same scans (Dataset000_x)" in told
+
+
+def test_who_stays_is_named_as_the_experts_are() -> None:
+    specs = [expert("a", "liver"), expert("b, c", "rib"), expert("d", "rib")]
+    assert staying(specs, "") == () == staying(specs, ())
+    assert staying(specs, "b, c") == ("b, c",) and staying(specs, "d, a") == ("a", "d") == staying(specs, ["d", "a"])
+    with pytest.raises(ConfigError, match="there is no such expert to keep") as error:
+        staying(specs, "a,x")
+    assert "b, c" in str(error.value) and "--keep" in str(error.value)
 
 
 def test_the_student_starts_from_who_reads_most(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tools.amalgamate.forecast import forecast_lines, hours
+from tools.amalgamate.forecast import forecast_lines, hours, prepared_bytes, source_bytes
 
 FOUND = {
     "scans": 20,
@@ -20,6 +22,23 @@ FOUND = {
 def test_hours_are_those_of_all_scans_and_steps() -> None:
     answering, training = hours(FOUND)
     assert answering == pytest.approx((20 * 180 + 4 * 90) / 3600) and training == 1.0
+
+
+def test_the_stores_disk_is_in_proportion_to_the_files(tmp_path: Path) -> None:
+    (tmp_path / "series").mkdir()
+    for name, size in (("a", 100), ("b", 300), ("c", 50), ("series/1", 20), ("series/2", 30)):
+        (tmp_path / name).write_bytes(bytes(size))
+    images = {
+        "ct": [str(tmp_path / "a"), str(tmp_path / "b")],
+        "mr": str(tmp_path / "c"),
+        "new": str(tmp_path / "series"),
+    }
+    items = [{"task": task, "image": image} for task, image in images.items()]
+    assert [source_bytes(i) for i in items] == [400, 50, 50]
+    assert prepared_bytes(items, {"ct": [2.0, 4.0], "mr": [1.0]}) == 400 * 3 + 50 * 1 + 50 * 2
+    assert prepared_bytes(items, {}) == 0
+    found = forecast_lines({**FOUND, "prepared": 2 * 10**9})
+    assert found[2] == "prepared volumes of 20 scans: 2 GB on disk" and len(found) == 1 + len(forecast_lines(FOUND))
 
 
 def test_lines_say_what_is_needed() -> None:

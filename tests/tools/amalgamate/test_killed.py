@@ -153,6 +153,7 @@ def test_a_forecast_measures_again_what_was_answered(
     (scan, *_) = _training(work)
     first, again = (_asked(work, work.specs[0], scan) for _ in range(2))
     assert min(first["seconds"], again["seconds"]) >= 0.5 and first["bytes"] == again["bytes"] > 0
+    assert first["prepared"] == again["prepared"] > first["bytes"], "the volume, and the map of what was said"
     assert asked == [scan["case"]] * 2
 
 

@@ -59,13 +59,28 @@ def test_the_page(work: Work) -> None:
     assert "One pass answers for 4 structures of 2 experts; for 1 of them as well as whoever knows them" in plain
     assert "1 of 2 passes can go. It takes 5.5 times less time than the experts that read a scan." in plain
     assert "of the 1.5 experts that read a scan" in plain
-    assert "The student answers as well for all 2 structures" in plain
+    assert "For 1 nothing is said: neither the student nor an expert finds them." in plain
+    assert "The student answers as well for all others that it knows" in plain
+    assert plain.count('<td class="none">not found by either') == 1, "neither keep nor go"
     assert "a says liver where b&amp;c says femur &lt;b&gt;, in all 4 scans (80% of the smaller one)" in plain
     assert "It does not find spleen itself (Dice below 0.5), and neither does the student." in plain
     assert "Keep it for <b>femur &lt;b&gt;</b>" in plain and "No scan that was held back shows rib" in plain
     assert "rib: in 0 of" in plain and "femur &lt;b&gt;: in 1 of" in plain
     assert "1,234" in plain and "Left out: none.png is no picture" in plain
     assert "<i>" not in text.replace('<i class="key', "") and "<x>" not in text and "femur <b>" not in text
+
+
+def test_what_stays_has_a_column_and_a_word(work: Work) -> None:
+    assert "Student + kept" not in render(work, {})
+    work.keep(("a", "b&c"))
+    rows = [{"task": "ct", "case": "<i>", "structure": "spleen", "dice": 0.875}]
+    (work.out / "beside").mkdir()
+    told = {"experts": {"a": ["spleen"], "b&c": []}, "rows": rows}
+    (work.out / "beside" / "beside.json").write_text(json.dumps(told))
+    text = " ".join(render(work, {}).split())
+    assert "Student + kept" in text and text.count("0.875</td>") == 1
+    assert "decides about <b>spleen</b>" in text and "It was to stay, and is asked about nothing" in text
+    assert "8.0 s" in text and "with a, of a scan that they read" in text, "2 s of the student, 6 of a"
 
 
 def test_a_picture_elsewhere_is_refused(work: Work) -> None:

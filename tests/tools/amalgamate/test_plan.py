@@ -41,6 +41,18 @@ def test_the_order_is_check_forecast_ask_train_score_pack(tmp_path: Path) -> Non
     assert [(s.id, s.needs) for s in rest] == [("student", ()), ("scores", ("student",)), ("bundle", ("student",))]
 
 
+def test_what_stays_is_a_step_of_its_own_and_changes_no_other(tmp_path: Path) -> None:
+    work = work_in(tmp_path / "out")
+    alone = plan(work)
+    work.keep(("a",))
+    steps = plan(work)
+    assert [s.id for s in steps][-3:] == ["scores", "beside", "bundle"] and steps[:-2] == alone[:-1]
+    assert {"keep.json", "scores.json", "model.pt"} <= {p.name for p in steps[-2].inputs}
+    assert steps[-1].needs == ("beside",) and steps[-1].inputs[-1].name == "model.kept.json"
+    work.keep(())
+    assert plan(work) == alone
+
+
 def test_every_scan_is_an_input(tmp_path: Path) -> None:
     (student,) = [s for s in plan(work_in(tmp_path / "out")) if s.id == "student"]
     files = {p.resolve() for p in student.inputs}

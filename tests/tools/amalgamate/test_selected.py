@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from monai.data import MetaTensor
 
 from common.data.transforms.loading import LoadCased
+from common.experts.answers.beside import read_kept
 from tests.architecture.tree import ROOT
 from tests.common.experts.answers.nnunets import decided
 from tests.nnunet_folders import write_folder
@@ -50,3 +52,18 @@ def test_from_experts_and_scans_to_the_page(
     amalgamate(*experts, **options)  # type: ignore[arg-type]
     assert (out / "student" / "model.pt").stat().st_mtime_ns == before
     assert capsys.readouterr().err.count("done before") == 7
+    stays(out, experts, options)
+
+
+def stays(out: Path, experts: list[str], options: dict[str, Any]) -> None:
+    """The same command with `--keep`: two steps are done, the others are as they were."""
+    steps = {s["id"]: s for s in json.loads((out / "chain.json").read_text())["steps"]}
+    told = amalgamate(*experts, **options, keep="Dataset001_x")
+    assert "beside the student stays Dataset001_x, which decides about aorta" in told
+    again = {s["id"]: s for s in json.loads((out / "chain.json").read_text())["steps"]}
+    assert {k: v for k, v in again.items() if k not in ("beside", "bundle")} == {
+        k: v for k, v in steps.items() if k != "bundle"}  # fmt: skip
+    packed = read_kept(out / "bundle" / "ka2er" / "models" / "model.pt")
+    assert [(k.spec.name, k.decides) for k in packed] == [("Dataset001_x", ("aorta",))]
+    assert packed == read_kept(out / "student" / "model.pt")
+    assert "decides about <b>aorta</b>" in (out / "report" / "index.html").read_text(encoding="utf-8")

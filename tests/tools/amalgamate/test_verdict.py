@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tools.amalgamate.verdict import AGREES, AS_GOOD, Row, passes, verdicts
+from tools.amalgamate.verdict import AGREES, AS_GOOD, FOUND, Row, passes, verdicts
 
 NAN = math.nan
 
@@ -25,7 +25,12 @@ def row(structure: str, *, agreement: float = NAN, student: float = NAN, own: fl
         ([row("liver")], "unseen"),
         ([row("liver", student=0.5)], "unseen"),  # a label that the expert was not compared with says nothing of it
         ([row("liver", student=0.9, own=0.5), row("liver", student=0.2, own=0.5)], "go"),
-        ([row("liver", student=0.0, own=0.0)], "go"),
+        ([row("liver", student=0.0, own=0.0)], "neither"),
+        ([row("liver", student=0.0, own=0.017)], "neither"),
+        ([row("liver", student=0.49, own=0.2)], "neither"),
+        ([row("liver", student=0.0, own=FOUND)], "keep"),
+        ([row("liver", student=FOUND, own=0.2)], "go"),  # the student finds what its expert does not
+        ([row("liver", agreement=0.0, student=0.0, own=0.0)], "neither"),
     ],
 )
 def test_words(given: list[Row], word: str) -> None:
@@ -48,4 +53,12 @@ def test_a_pass_goes_when_all_that_it_knows_goes() -> None:
     assert (first.expert, first.goes, first.kept_for, first.unseen) == ("a", False, ("spleen",), ("femur",))
     assert (second.expert, second.goes, second.poor) == ("b", True, ())
     (third,) = passes(verdicts([row("liver", student=0.3, own=0.3), row("rib", student=0.7, own=0.3)]))
-    assert third.goes and third.poor == ("liver",)
+    assert third.goes and not third.stays and third.poor == ("liver",)
+
+
+def test_a_pass_that_finds_nothing_neither_goes_nor_stays() -> None:
+    lost = row("scar", student=0.0, own=0.017)
+    (found,) = passes(verdicts([lost]))
+    assert (found.goes, found.stays, found.poor) == (False, False, ("scar",))
+    (found,) = passes(verdicts([lost, row("liver", student=0.2, own=0.9)]))
+    assert (found.goes, found.stays, found.kept_for) == (False, True, ("liver",))

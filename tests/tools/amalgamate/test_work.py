@@ -44,6 +44,25 @@ def test_the_choice_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert work.file.stat().st_mtime_ns == before
 
 
+def test_who_stays_has_a_file_of_its_own(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    work.write()
+    before = work.file.read_bytes()
+    assert work.kept == ()
+    work.keep(())
+    work.keep(("a", "b c"))
+    assert Work.read(tmp_path).kept == ("a", "b c") and work.file.read_bytes() == before
+    state = work.keep_file.stat().st_mtime_ns
+    work.keep(("a", "b c"))
+    assert work.keep_file.stat().st_mtime_ns == state
+    for wrong in ('{"experts": "a"}', '{"experts": [1]}', "{"):
+        work.keep_file.write_text(wrong)
+        with pytest.raises(ConfigError):
+            assert work.kept
+    work.keep(())
+    assert work.kept == () and not work.keep_file.exists()
+
+
 def test_code_in_a_file_from_elsewhere_is_not_run(tmp_path: Path) -> None:
     Work(tmp_path).write()
     file = tmp_path / "wanted.json"

@@ -124,7 +124,9 @@ def test_a_server_offers_it_as_segmentation(told: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="modality"):
         served_inference(model, "segmentation", {})
     config = parsed("ka2er", ())
-    config.update(served_inference(model, "segmentation", {"modality": "MR"}))
+    served = served_inference(model, "segmentation", {"modality": "MR"})
+    assert "kept" not in str(served).lower(), "a viewer's answer is the student's alone"
+    config.update(served)
     network = config.get_parsed_content("network_def")
     network.load_state_dict(read_state_dict(told["file"])[0], strict=True)
     names = [type(t).__name__ for t in config.get_parsed_content("preprocessing").transforms]
