@@ -46,9 +46,9 @@ _SHOWN = _all_of({"task": TEXT, "case": TEXT, "dim": {"enum": [2, 3]}, "kind": T
 _ROWS = _list({"type": "object"})
 
 _FORECAST = _all_of({
-    "scans": _COUNT, "step": _MEASURE, "steps": _COUNT,
+    "scans": _COUNT, "step": _MEASURE, "steps": _COUNT, "prepared": _COUNT,
     "experts": _list(_all_of({"name": TEXT, "scans": _COUNT, "seconds": _MEASURE, "bytes": _COUNT, "whole": _COUNT})),
-})  # fmt: skip
+}, "prepared")  # fmt: skip
 _ANSWERS = _all_of({
     "seen": _by_name(_by_name(_by_name(_COUNT))), "scans": _by_name(_COUNT), "answers": _COUNT, "bytes": _COUNT,
     "disputed": _list(_row(TEXT, TEXT, _COUNT)),
@@ -61,9 +61,12 @@ _SCORES = _all_of({
     "pictures": _list(_PICTURE), "viewer": _list(_SHOWN), "structures": TEXTS,
 })  # fmt: skip
 
+_BOTH = _all_of({"task": TEXT, "case": TEXT, "structure": TEXT, "dice": {"type": "number", "minimum": 0, "maximum": 1}})
+
 RESULTS: dict[str, Schema] = {
     "forecast": _FORECAST,
     "answers": _ANSWERS,
+    "beside": _all_of({"experts": _by_name(TEXTS), "rows": _list(_BOTH)}),
     "scores": {**_SCORES, "if": {"properties": {"cost": {"minProperties": 1}}},
                "then": {"properties": {"cost": {"required": [""]}}}},
 }  # fmt: skip
@@ -91,4 +94,5 @@ def check_form(content: Any, schema: Schema, file: Path, hint: str = "start the 
         DataError: for a key that is missing, or a value of another kind.
     """
     check_record(content, schema, file, hint=hint)
-    rows_from(content.get("rows", ()), where=file, hint=hint)
+    if schema.get("properties", {}).get("rows") is _ROWS:
+        rows_from(content["rows"], where=file, hint=hint)

@@ -46,7 +46,8 @@ def test_the_last_lines_say_what_neither_finds(tmp_path: Path, monkeypatch: pyte
     given = [("a", "liver", 0.9, 0.9), ("a", "scar", 0.0, 0.017), ("b", "rib", 0.0, 0.0), ("c", "femur", 0.1, 0.9)]
     rows = [Row("ct", "x", structure, name, 0.0, student, own)._asdict() for name, structure, student, own in given]
     (tmp_path / "scores").mkdir()
-    (tmp_path / "scores" / "scores.json").write_text(json.dumps({"rows": rows}))
+    others = {"cost": {}, "scans": {}, "disputed": [], "passes": {}, "pictures": [], "viewer": [], "structures": []}
+    (tmp_path / "scores" / "scores.json").write_text(json.dumps({"rows": rows, **others}))
     (tmp_path / "beside").mkdir()
     monkeypatch.setattr("tools.amalgamate.command.write_page", lambda work, record: "page")
     assert _finished(Work(tmp_path), Record(tmp_path, {})).splitlines()[:3] == [

@@ -12,6 +12,7 @@ import pytest
 from common.errors import ConfigError, DataError
 from common.experts.spec import write_manifest
 from tests.tools.amalgamate.made import expert
+from tools.amalgamate.beside import stay_lines, together
 from tools.amalgamate.contradictions import contradicted
 from tools.amalgamate.forecast import forecast_lines
 from tools.amalgamate.page import _disputes, _overview
@@ -123,7 +124,7 @@ def test_an_empty_list_of_experts_and_an_unknown_one_are_refused(tmp_path: Path)
 
 
 FOUND: dict[str, dict[str, Any]] = {
-    "forecast": {"scans": 1, "step": 0.5, "steps": 3, "experts": [
+    "forecast": {"scans": 1, "step": 0.5, "steps": 3, "prepared": 9, "experts": [
         {"name": "a", "scans": 1, "seconds": 0.1, "bytes": 5, "whole": 9}]},
     "answers": {"scans": {"ct": 1}, "seen": {"a": {"ct": {"liver": 1}}}, "disputed": [["liver", "rib", 3]],
                 "answers": 1, "bytes": 5, "contradictions": [["a", "liver", "b", "rib", 0.5, 2]]},
@@ -134,6 +135,7 @@ FOUND: dict[str, dict[str, Any]] = {
         "disputed": [["a", "liver", "b", "rib", 3]], "pictures": [{"task": "ct", "case": "c", "file": "x.png"}],
         "viewer": [{"task": "ct", "case": "c", "dim": 3, "kind": "held back", "image": "", "present": [1],
                     "layers": [{"name": "Student", "dice": None, "data": ""}]}], "structures": ["liver"]},
+    "beside": {"experts": {"a": ["liver"]}, "rows": [{"task": "ct", "case": "c", "structure": "liver", "dice": 0.5}]},
 }  # fmt: skip
 WRONG: list[Any] = [None, 1, -1, 1.5, "x", True, [], {}, [1], [[1]], {"a": 1}, {"a": "x"}, {"a": {"ct": 1}}, [{}],
                     float("nan"), 1e300, [["a", "b", "c", "d", "e"]], [["a", "b"]]]  # fmt: skip
@@ -152,10 +154,11 @@ def test_a_result_that_is_none_is_refused_before_it_is_used(step: str, tmp_path:
     use: dict[str, Callable[[dict[str, Any]], object]] = {
         "forecast": forecast_lines,
         "answers": lambda found: (contradicted(found.get("contradictions", ())), _spelt(found["seen"])),
-        "scores": lambda found: (_overview(work, verdicts(rows_from(found["rows"])), found, {}),
+        "scores": lambda found: (_overview(work, verdicts(rows_from(found["rows"])), found, {}, None),
                                  _disputes(found["disputed"]), [p["file"] + p["case"] for p in found["pictures"]],
                                  [layer["data"] + one["image"] for one in found["viewer"] for layer in one["layers"]],
                                  [len(n) for n in found["structures"]]),
+        "beside": lambda found: (stay_lines(found["experts"]), together([], found["rows"])),
     }  # fmt: skip
     _written(work, step, FOUND[step])
     use[step](work.result(step))
