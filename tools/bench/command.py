@@ -25,6 +25,8 @@ from . import sam as bench_sam
 from . import sam_med3d_moe as bench_sam_med3d_moe
 from . import samora as bench_samora
 from .measure import SMALLER, Case, Row, cost, measure
+from .parts import Size
+from .passes import passes
 from .pipeline import pipeline
 from .step import step
 from .stored import stored
@@ -95,6 +97,7 @@ def bench(
     experts: int | None = None,
     only: str | Sequence[str] | None = None,
     small: bool = False,
+    width: int = Size().width,
 ) -> str:
     """Measure our way against the published one, in turns within one run; ``bench pipeline``: what samples cost.
 
@@ -102,7 +105,9 @@ def bench(
         method: ``ic_moe``, ``ka2er``, ``m4oe``, ``sam_med3d_moe``, ``samora``, or ``sam`` (the encoder beneath it);
             or ``pipeline``: the data path of the bundle named next, or of all; or ``step``: a training step of the
             preset named next, or of all, in 32 bits and in bf16, on ``data/phantom``; or ``stored``: a step of ka2er's
-            student with stored answers beside one of the student alone.
+            student with stored answers beside one of the student alone; or ``passes``: five nnU-Nets in
+            TotalSegmentator's layout beside one student of all their structures, on a CT of the size named next
+            (``256x256x200``), in time and host memory.
         size: voxels along each side of the crop (64; with --paper 96, sam_med3d_moe 128) or pixels along each side of
             the image (ic_moe 256; m4oe 128, with --paper 224; sam 256; samora 224), a multiple of 32 from 64 on.
         repeats: timed pairs per comparison.
@@ -119,24 +124,35 @@ def bench(
             ``growth``, or of samora's ``inference_224``, ``inference_512``,
             ``training``, ``low_memory``, ``switching`` and ``growth``; all when omitted.
         small: of ``pipeline``, tiny volumes and few cases.
+        width: of ``passes``, features of the networks' first stage (TotalSegmentator: 32).
 
     Returns:
         the tables.
     """
+    told = None if size is None else str(size)
     if method == "pipeline":
-        return pipeline(None if size is None else str(size), small=small, out=out)
+        return pipeline(told, small=small, out=out)
     if method == "step":
-        return step(None if size is None else str(size), repeats=max(repeats, 2), out=out)
+        return step(told, repeats=max(repeats, 2), out=out)
     if method == "stored":
-        count = 2 if experts is None else experts
-        return stored(None if size is None else str(size), repeats=max(repeats, 8), out=out, experts=count)
+        return stored(told, repeats=max(repeats, 8), out=out, experts=2 if experts is None else experts)
+    if method == "passes":
+        return passes(told, size=Size(width), threads=threads or 1, out=out)
+    return _compared(method, size, repeats, out, paper, threads, experts, only)
+
+
+def _compared(
+    method: str, size: int | str | None, repeats: int, out: str | None, paper: bool, threads: int | None,
+    experts: int | None, only: str | Sequence[str] | None,
+) -> str:  # fmt: skip
+    """Our way of a method against the published one."""
     if not isinstance(size, int | None):
         raise ConfigError("the size is a number", where="size", got=size, expected="a multiple of 32 from 64 on")
     if method not in METHODS:
         raise ConfigError(
             "there is nothing to measure for this method",
             got=method,
-            expected=", ".join((*METHODS, "pipeline", "step", "stored")),
+            expected=", ".join((*METHODS, "passes", "pipeline", "step", "stored")),
         )
     way = METHODS[method]
     sizes: dict[str, Any] = dict(way.paper if paper else way.laptop)
