@@ -104,14 +104,26 @@ class Running:
             values: ``[n, ...]``.
             first: number of the first of them, larger than all before.
         """
-        best, index = values.max(0) if len(values) > 1 else (values[0], torch.zeros_like(values[0], dtype=torch.long))
-        index = (index + first).to(torch.int16)
+        best, index = _largest(values)
+        index += first
         if self.best is None:
-            self.best, self.index = best.clone(), index
+            self.best, self.index = best, index
             return
         better = (best > self.best) | (best.isnan() & ~self.best.isnan())
         self.best = torch.where(better, best, self.best)
         self.index = torch.where(better, index, self.index)
+
+
+def _largest(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Like ``values.max(0)``, in half of its time for 16 bits on the CPU, with numbers of 16 bits."""
+    best = values.amax(0)
+    if bool(best.isnan().any()):
+        best, index = values.max(0)
+        return best, index.to(torch.int16)
+    found = torch.zeros(best.shape, dtype=torch.int16, device=best.device)
+    for number in range(len(values) - 1, -1, -1):
+        found.masked_fill_(values[number] == best, number)
+    return best, found
 
 
 class _Cell(NamedTuple):
@@ -206,27 +218,28 @@ def _begin(waiting: dict[_Cell, _Sums], cell: _Cell, tile: Sequence[int], gaussi
 
 def _add(part: Tensor, sums: _Sums, running: Running | None, first: int, competing: Tensor) -> None:
     """Add some classes of a tile's weighted logits; with the last tile, compare them."""
-    planes = []
+    values = part.half() if sums.logits is None else sums.logits[first : first + len(part)]
     for low in range(0, part.shape[1], _PLANES):
         rows = slice(low, low + _PLANES)
-        if sums.logits is None:
-            values = part[:, rows].half()
-        else:
-            values = sums.logits[first : first + len(part), rows]
-            values += part[:, rows]
+        if sums.logits is not None:
+            values[:, rows] += part[:, rows]
         if running is not None:
-            torch.div(values, sums.weights[rows], out=values)
-            if bool(values.isinf().any()):
+            torch.div(values[:, rows], sums.weights[rows], out=values[:, rows])
+            if _infinite(values[:, rows]):
                 raise DataError("the network's logits are infinite in 16 bits", got="inf", expected="numbers",
                                 hint="the weights are damaged, or the scan's intensities are of another kind"
                                 )  # fmt: skip
-            planes.append(values)
     if running is not None:
-        whole = planes[0] if len(planes) == 1 else torch.cat(planes, 1)
-        others = ~competing[first : first + len(whole)]
+        others = ~competing[first : first + len(values)]
         if bool(others.any()):
-            whole = whole.masked_fill(others.view(-1, 1, 1, 1), torch.finfo(whole.dtype).min / 4)
-        running.update(whole, first)
+            values = values.masked_fill(others.view(-1, 1, 1, 1), torch.finfo(values.dtype).min / 4)
+        running.update(values, first)
+
+
+def _infinite(values: Tensor) -> bool:
+    """Whether one of them is; the largest of all tells in a sixth of the time, unless one is no number."""
+    most = values.abs().amax()
+    return bool(most.isinf()) or bool(most.isnan() and values.isinf().any())
 
 
 class _Head:

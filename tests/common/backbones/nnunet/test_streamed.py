@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from common.backbones.nnunet.data import NNUNetRestored
 from common.backbones.nnunet.network import build_network, plan_managers, quiet
 from common.backbones.nnunet.plan import Plan, plan_of_settings
-from common.backbones.nnunet.streamed import COMPETING, DecideInTilesd, Running, spans
+from common.backbones.nnunet.streamed import COMPETING, DecideInTilesd, Running, _infinite, spans
 from common.backbones.nnunet.window import NNUNetTiles
 from common.data.prompts.targets import KeepTargetsd
 from common.errors import DataError
@@ -102,6 +102,14 @@ def test_infinite_logits_are_refused() -> None:
         network.decoder.seg_layers[-1].bias[1] = 1e5  # type: ignore[union-attr, index]
     with pytest.raises(DataError, match="infinite"):
         NNUNetTiles(plan=plan)(volume(16, 16, 16, competing=torch.ones(3, dtype=torch.bool)), network)
+
+
+def test_what_is_infinite() -> None:
+    values = torch.ones(4, 3).half()
+    assert not _infinite(values)
+    for wrong, told in ((torch.nan, False), (-torch.inf, True), (torch.nan, True)):  # the last beside the infinite one
+        values[int(wrong < 0), 1] = wrong
+        assert _infinite(values) is told
 
 
 def test_cuts_of_an_axis() -> None:
