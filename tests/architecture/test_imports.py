@@ -33,9 +33,9 @@ ORDER = {
     "common.engine": "inference run | monitor | evaluation | interactive | training",
     "common.methods": "ic_moe ka2er m4oe sam_med3d_moe samora",
     "common.methods.samora": "base unchanged | stage_one stage_two",
-    "tools": "bench bundle_files command_line phantom question run_files terminal workflow | bundle_describe report"
+    "tools": "bundle_files command_line phantom question run_files terminal workflow | bundle_describe report"
     " | data doctor export train weights | chain | compare evaluate predict | experts label | amalgamate bundle"
-    " | __main__",
+    " | bench | __main__",
 }
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "misc", "scripts", "common_utils"}
 

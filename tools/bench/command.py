@@ -26,6 +26,8 @@ from . import sam_med3d_moe as bench_sam_med3d_moe
 from . import samora as bench_samora
 from .curve import curve
 from .measure import SMALLER, Case, Row, cost, measure
+from .parts import Size
+from .passes import passes
 from .pipeline import pipeline
 from .step import step
 from .stored import stored
@@ -96,6 +98,7 @@ def bench(
     experts: int | None = None,
     only: str | Sequence[str] | None = None,
     small: bool = False,
+    width: int = Size().width,
 ) -> str:
     """Measure our way against the published one, in turns within one run; ``bench pipeline``: what samples cost.
 
@@ -104,7 +107,8 @@ def bench(
             or ``pipeline``: the data path of the bundle named next, or of all; or ``step``: a training step of the
             preset named next, or of all, in 32 bits and in bf16, on ``data/phantom``; or ``curve``: how far its losses
             in bf16 lie from those in 32 bits; or ``stored``: a step of ka2er's student with stored answers beside one
-            of the student alone.
+            of the student alone; or ``passes``: five nnU-Nets in TotalSegmentator's layout beside one student of all
+            their structures, on a CT of the size named next (``256x256x200``), in time and host memory.
         size: voxels along each side of the crop (64; with --paper 96, sam_med3d_moe 128) or pixels along each side of
             the image (ic_moe 256; m4oe 128, with --paper 224; sam 256; samora 224), a multiple of 32 from 64 on.
         repeats: timed pairs per comparison.
@@ -121,6 +125,7 @@ def bench(
             ``growth``, or of samora's ``inference_224``, ``inference_512``,
             ``training``, ``low_memory``, ``switching`` and ``growth``; all when omitted.
         small: of ``pipeline``, tiny volumes and few cases.
+        width: of ``passes``, features of the networks' first stage (TotalSegmentator: 32).
 
     Returns:
         the tables.
@@ -131,6 +136,7 @@ def bench(
         "step": lambda: step(name, repeats=max(repeats, 2), out=out),
         "curve": lambda: curve(name, out=out),
         "stored": lambda: stored(name, repeats=max(repeats, 8), out=out, experts=2 if experts is None else experts),
+        "passes": lambda: passes(name, size=Size(width), threads=threads or 1, out=out),
     }
     if method in others:
         return others[method]()

@@ -4,5 +4,5 @@ Read :mod:`.network` first (networks and results folders; :mod:`.allowed` is wha
 :mod:`.kept` what a card may keep of them, :mod:`.folds` which folds there are). A training goes
 :mod:`.fingerprint`, :mod:`.planner`, :mod:`.plan` (of several data sets :mod:`.collection`), :mod:`.recipe`,
 :mod:`.data`, whose arrays lie as :mod:`.grid` says; :mod:`.widen` begins one from a trained network. :mod:`.window`
-predicts whole volumes, :mod:`.scripting` makes TorchScript of a network.
+predicts whole volumes, those of many classes by :mod:`.streamed`; :mod:`.scripting` makes TorchScript of a network.
 """

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
+from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd, insert_crop_into_image
 from monai.data import MetaTensor
 from monai.transforms import Randomizable, Transform
 from numpy.typing import NDArray
@@ -23,11 +23,14 @@ from .grid import grid_affine
 from .network import plan_managers, quiet
 from .plan import Plan
 from .recipe import Recipe, foreground_fraction, seeded
+from .streamed import Running
 
 __all__ = ["NNUNetPatchd", "NNUNetPreprocessd", "NNUNetRestored"]
 
 VOLUME = 4
 # Axes of an image with channels, of which no slice alone was cut.
+_BYTE = 255
+# Structures that nnU-Net writes in 16 bits.
 
 
 class NNUNetPreprocessd(Transform):
@@ -137,7 +140,10 @@ def _plain(properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class NNUNetRestored(Transform):
-    """Logits on nnU-Net's grid to an integer label map on the oriented image's grid, by nnU-Net's own export.
+    """Logits on nnU-Net's grid to an integer label map on the oriented image's grid, as by nnU-Net's own export.
+
+    Exclusive classes are resampled by nnU-Net one at a time, and the best so far is kept: the same label map, without
+    the logits of all classes on the larger grid. What was decided in tiles is put in its place.
 
     Args:
         plan: plans, labels and configuration.
@@ -153,20 +159,11 @@ class NNUNetRestored(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy with the label map."""
-        from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
-
         properties = parse_object(data["nnunet"], error=DataError, finite=False)
         logits = torch.as_tensor(data[self.pred]).detach().cpu()
         logits = logits.as_tensor() if isinstance(logits, MetaTensor) else logits
         with quiet():
-            seg = convert_predicted_logits_to_segmentation_with_correct_shape(
-                logits if logits.dtype == torch.float16 else logits.float(),  # as nnU-Net: ties are its ties
-                self.manager,
-                self.config,
-                self.labels,
-                properties,
-                num_threads_torch=torch.get_num_threads(),
-            )
+            seg = self._exported(logits, properties)
         flat = properties["dim"] == 2
         volume = torch.from_numpy(np.ascontiguousarray(seg[0].T if flat else seg.transpose(2, 1, 0)))[None]
         image = data[self.image]
@@ -176,6 +173,34 @@ class NNUNetRestored(Transform):
         for one in (restored, image) if "affine" in properties else ():
             one.affine = torch.tensor(properties["affine"], dtype=torch.float64)
         return {**data, self.pred: restored, self.image: image}
+
+    def _exported(self, logits: torch.Tensor, properties: dict[str, Any]) -> NDArray[Any]:
+        """The label map in nnU-Net's order of axes."""
+        from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+
+        if logits.is_floating_point():  # as nnU-Net: ties are its ties
+            logits = logits if logits.dtype == torch.float16 else logits.float()
+        if self.labels.has_regions:
+            found = convert_predicted_logits_to_segmentation_with_correct_shape(
+                logits, self.manager, self.config, self.labels, properties,
+                num_threads_torch=torch.get_num_threads(),
+            )  # fmt: skip
+            return np.asarray(found)
+        index = self._best(logits, properties) if logits.is_floating_point() else logits[0]
+        bits = np.uint8 if len(self.labels.foreground_labels) < _BYTE else np.uint16
+        whole = np.zeros(properties["shape_before_cropping"], dtype=bits)
+        insert_crop_into_image(whole, index.numpy(), properties["bbox_used_for_cropping"])
+        return whole.transpose(self.manager.transpose_backward)
+
+    def _best(self, logits: torch.Tensor, properties: Mapping[str, Any]) -> torch.Tensor:
+        spacing = [properties["spacing"][i] for i in self.manager.transpose_forward]
+        shape, own = properties["shape_after_cropping_and_before_resampling"], list(self.config.spacing)
+        now = own if len(own) == len(shape) else [spacing[0], *own]
+        running = Running()
+        for number in range(len(logits)):
+            values = self.config.resampling_fn_probabilities(logits[number : number + 1], shape, now, spacing)
+            running.update(torch.as_tensor(values), number)
+        return running.index
 
 
 class NNUNetPatchd(Randomizable, Transform):

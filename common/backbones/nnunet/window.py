@@ -14,6 +14,7 @@ from torch import Tensor
 from ...errors import ConfigError, PromptError
 from .network import PLANAR, plan_managers, quiet
 from .plan import Plan
+from .streamed import COMPETING, decided
 
 __all__ = ["NNUNetInferer", "NNUNetTiles"]
 
@@ -80,6 +81,9 @@ class _Mirrored:
 class NNUNetTiles(Inferer):
     """nnU-Net's own predictor: its tiles, its blending, its mirroring, to the last bit.
 
+    Where :class:`~common.backbones.nnunet.streamed.DecideInTilesd` says that nothing is interpolated afterwards,
+    volumes are decided while their tiles are joined: the answer is the class of each voxel, the same as of the logits.
+
     Args:
         plan: plans, labels and configuration.
         overlap: share of a tile that neighbours share, [0, 1); nnU-Net: 0.5.
@@ -100,14 +104,22 @@ class NNUNetTiles(Inferer):
             raise ConfigError("there is no such axis to mirror", where="mirror", got=list(mirror))
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Logits ``[B, K+1, a, b, c]`` of preprocessed volumes ``[B, C, a, b, c]``, in nnU-Net's 16 bits."""
+        """Logits ``[B, K+1, a, b, c]`` of preprocessed volumes ``[B, C, a, b, c]``, in nnU-Net's 16 bits.
+
+        Decided ones are ``[B, 1, a, b, c]`` of whole numbers.
+        """
         boxes = kwargs.get("boxes", inputs.meta.get("boxes") if isinstance(inputs, MetaTensor) else None)
         if boxes is not None and not bool(torch.isnan(torch.as_tensor(boxes)).all()):
             raise PromptError("this student is an nnU-Net and reads no boxes", got="boxes", expected="an image alone",
                               hint="leave the boxes out")  # fmt: skip
         plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         predictor = self._predictor(network, plain.device)
+        competing = inputs.meta.get(COMPETING) if isinstance(inputs, MetaTensor) else None
         with quiet():
+            if competing is not None and len(self.roi_size) > PLANAR and self.plan.labels.exclusive:
+                classes = torch.as_tensor(competing).reshape(-1, self.plan.out_channels).expand(len(plain), -1)
+                maps = [decided(predictor, *pair) for pair in zip(plain, classes, strict=True)]
+                return torch.stack(maps).to(plain.device)
             found = [predictor.predict_sliding_window_return_logits(image) for image in plain]
         return torch.stack(found).to(plain.device)
 

@@ -164,19 +164,23 @@ class KeepTargetsd(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy with masked logits."""
         result = dict(data)
-        taught = self._taught(result)
-        if self.targets == "all":
-            if taught is None or bool(taught.all()):
-                return result
-            keep = taught
-        elif self.targets == "task":
-            keep = torch.as_tensor(result[self.annotated]).bool()
-            keep = keep if taught is None else keep & taught.to(keep.device)
-        else:
-            keep = torch.tensor([True, *(n in self.targets for n in self.structures)])
+        keep = self.competing(result)
+        if bool(keep.all()) and self.targets == "all":
+            return result
         for key in (self.keys[0], *(k for k in self.keys[1:] if k in result)):
-            result[key] = self._only(result[key], keep)
+            if torch.is_floating_point(result[key]):  # else the classes were decided while the tiles were joined
+                result[key] = self._only(result[key], keep)
         return result
+
+    def competing(self, data: Mapping[Hashable, Any]) -> Tensor:
+        """``[K+1]`` bool: what is left to compete in a case, background first."""
+        taught = self._taught(data)
+        if self.targets == "all":
+            return torch.ones(len(self.structures) + 1, dtype=torch.bool) if taught is None else taught
+        if self.targets == "task":
+            keep = torch.as_tensor(data[self.annotated]).bool()
+            return keep if taught is None else keep & taught.to(keep.device)
+        return torch.tensor([True, *(n in self.targets for n in self.structures)])
 
     def _taught(self, data: Mapping[Hashable, Any]) -> Tensor | None:
         """``[K+1]`` of what the model was taught on the case's modality; None when nobody knows."""

@@ -190,6 +190,21 @@ class HomeNNUNet:
         corner[:3, 3] += affine[:3, :3] @ [b.start for b in box]
         return MetaTensor(torch.from_numpy(np.ascontiguousarray(array)), affine=torch.from_numpy(corner))
 
+    def segmented(self, scan: MetaTensor) -> MetaTensor:
+        """The label map of nnU-Net's whole pipeline, its export included: what its own program gives.
+
+        Args:
+            scan: as for :meth:`answer`.
+
+        Returns:
+            ``[1, X, Y, Z]`` on the grid of the scan as nnU-Net was given it.
+        """
+        data, affine, properties = self._as_read(scan)
+        with quiet():
+            found = self._predictor.predict_single_npy_array(data, properties)
+        array = np.ascontiguousarray(np.asarray(found).transpose(2, 1, 0))[None]
+        return MetaTensor(torch.from_numpy(array), affine=torch.from_numpy(affine))
+
     def _as_read(self, scan: MetaTensor) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
         """The scan as nnU-Net's readers would give it: ``[C, Z, Y, X]`` in the training orientation, with spacing.
 

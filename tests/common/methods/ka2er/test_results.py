@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from common.backbones.nnunet import streamed, window
 from common.backbones.nnunet.network import load_network, read_results_folder
 from common.card import save_weights
 from common.engine.run.settings import model_card
@@ -84,6 +86,24 @@ def test_one_label_map(both: tuple[Path, Path, Sequence[Results]], tmp_path: Pat
     assert np.array_equal(np.asarray(nib.load(ours).dataobj), theirs)
     left = STRUCTURES.index(found[number].untaught[0]) + 1
     assert {0, 1} < {*np.unique(theirs)} and left not in theirs
+
+
+def test_a_scan_that_is_not_resampled_is_decided_in_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = scan("RAS", spacing=(1.5, 1.0, 2.0))
+    model = write_student(tmp_path / "model.pt", two_modalities(spacing=(2.0, 1.0, 1.5)), image)
+    file, (one, _) = written(image, tmp_path / "scan.nii.gz"), export_student(model, tmp_path / "nnunet")
+    called: list[list[bool]] = []
+
+    def decided(predictor: Any, image: torch.Tensor, competing: torch.Tensor) -> torch.Tensor:
+        called.append(competing.tolist())
+        return streamed.decided(predictor, image, competing)
+
+    monkeypatch.setattr(window, "decided", decided)
+    theirs = nnunets(one.folder, file, tmp_path / "theirs", mirror=False)
+    options = {"modality": one.modalities[0]}
+    ours = segment("ka2er", file, tmp_path / "ours", weights=model, overrides=options)["scan"]
+    assert np.array_equal(np.asarray(nib.load(ours).dataobj), theirs) and {0, 1} < {*np.unique(theirs)}
+    assert called == [[True, *(s not in one.untaught for s in STRUCTURES)]]
 
 
 @pytest.mark.slow
