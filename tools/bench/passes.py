@@ -38,7 +38,7 @@ MEMORY = 1.0
 LAPTOP = (256, 256, 200)
 _LOADED = _predict.__name__
 _TILES = 0.2
-_DECIDING = "dataset::transform::transforms::2::_disabled_"
+_DECIDING = "decide_in_tiles::_disabled_"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import contextlib
 import copy
 import itertools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,6 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 from torch import Tensor, nn
 
-from ...data.prompts.targets import KeepTargetsd
 from ...errors import DataError
 from ...plain_json import parse_object
 
@@ -34,25 +33,32 @@ _PLANES = 16
 # Planes of a tile that are added at once, which bounds what the additions copy.
 
 
+class Competing(Protocol):
+    """A transform that leaves some classes of a case to compete."""
+
+    def competing(self, data: Mapping[Hashable, Any]) -> Tensor:
+        """``[K+1]`` bool, background first."""
+
+
 class DecideInTilesd(Transform):
     """Say in ``image.meta`` that this case's classes may be decided while its tiles are joined.
 
     They may where the answer is not resampled afterwards: there, logits are interpolated before the largest is taken.
 
     Args:
-        keep: the transform that masks the case's logits.
+        keep: the transforms that mask the case's logits, all of which leave a class to compete or none does.
         image: key of the preprocessed image; its ``nnunet`` entry says what was done to it.
     """
 
-    def __init__(self, *, keep: KeepTargetsd, image: str = "image") -> None:
-        self.keep, self.image = keep, image
+    def __init__(self, *, keep: Sequence[Competing], image: str = "image") -> None:
+        self.keep, self.image = tuple(keep), image
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy."""
         result, image = dict(data), data[self.image]
         done = parse_object(data["nnunet"], error=DataError, finite=False)
         if isinstance(image, MetaTensor) and done["shape_after_cropping_and_before_resampling"] == [*image.shape[1:]]:
-            image.meta[COMPETING] = self.keep.competing(data)
+            image.meta[COMPETING] = torch.stack([k.competing(data).cpu() for k in self.keep]).all(0)
         return result
 
 

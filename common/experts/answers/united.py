@@ -137,16 +137,19 @@ class LeaveToKeptd(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy; the same logits where no expert was asked."""
-        decided = {n for names in _by(data).values() for n in names}
-        if not decided:
+        keep, logits = self.competing(data), data[self.key]
+        if bool(keep.all()) or not torch.is_floating_point(logits):  # or decided while the tiles were joined
             return dict(data)
-        logits: Tensor = data[self.key]
-        if len(logits) != len(self.structures) + 1:
+        if len(logits) != len(keep):
             raise ExpertError("experts stay beside a student whose structures exclude each other", where=self.key,
-                              got=len(logits), expected=len(self.structures) + 1)  # fmt: skip
-        out = torch.tensor([False, *(n in decided for n in self.structures)], device=logits.device)
-        low = torch.finfo(logits.dtype).min / 4
+                              got=len(logits), expected=len(keep))  # fmt: skip
+        out, low = ~keep.to(logits.device), torch.finfo(logits.dtype).min / 4
         return {**data, self.key: logits.masked_fill(out.view(-1, *[1] * (logits.ndim - 1)), low)}
+
+    def competing(self, data: Mapping[Hashable, Any]) -> Tensor:
+        """``[K+1]`` bool: the classes about which no expert decides in a scan, background first."""
+        decided = {n for names in _by(data).values() for n in names}
+        return torch.tensor([True, *(n not in decided for n in self.structures)])
 
 
 class UniteKeptd(Transform):

@@ -131,9 +131,13 @@ def test_only_what_is_not_resampled_is_decided_in_tiles() -> None:
     for cropped, told in (([4, 5, 6], True), ([8, 5, 6], False)):
         image = MetaTensor(torch.zeros(1, 4, 5, 6))
         entry = json.dumps({"shape_after_cropping_and_before_resampling": cropped})
-        done = DecideInTilesd(keep=keep)({"image": image, "nnunet": entry})["image"]
+        done = DecideInTilesd(keep=[keep])({"image": image, "nnunet": entry})["image"]
         assert (COMPETING in done.meta) is told
         assert not told or done.meta[COMPETING].tolist() == [True, False, True]
+        both = DecideInTilesd(keep=[keep, KeepTargetsd(["s1"], ["s1", "s2"])])({"image": image, "nnunet": entry})[
+            "image"
+        ]
+        assert not told or both.meta[COMPETING].tolist() == [True, False, False]
     index = torch.ones(1, 4, 5, 6, dtype=torch.int16)
     assert keep({"pred": index})["pred"] is index
 

@@ -74,6 +74,10 @@ def test_the_rest_is_the_students() -> None:
     asked: dict[Hashable, Any] = {"pred": logits, "kept_by": json.dumps({"a": ["liver"], "b": ["rib"]})}
     assert LeaveToKeptd(NAMES)({"pred": logits})["pred"] is logits
     assert LeaveToKeptd(NAMES)(asked)["pred"].argmax(0).flatten().tolist() == [2, 2, 2, 0]
+    assert LeaveToKeptd(NAMES).competing(asked).tolist() == [True, False, True, False, True]
+    assert LeaveToKeptd(NAMES).competing({}).all()
+    index = torch.ones(1, 4, 1, 1, dtype=torch.int16)
+    assert LeaveToKeptd(NAMES)({**asked, "pred": index})["pred"] is index, "decided while the tiles were joined"
     with pytest.raises(ExpertError, match="exclude each other"):
         LeaveToKeptd(NAMES)({**asked, "pred": logits[1:]})
 
