@@ -38,7 +38,7 @@ MEMORY = 1.0
 LAPTOP = (256, 256, 200)
 _LOADED = _predict.__name__
 _TILES = 0.2
-_DECIDING = "decide_in_tiles::_disabled_"
+_DECIDING = "decide_in_tiles::enabled"
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def _student(name: str, model: str, scan: str, out: str, overlap: float, streame
     given = {"dataset::data": [{"image": scan, "case": "ct"}], "model_path": model, "output_dir": out,
              "bundle_root": "bundles/ka2er", "modality": "CT", "quiet": True}  # fmt: skip
     more: dict[str, Any] = {"overlap": overlap, "device": "$__import__('torch').device('cpu')"}
-    more |= {} if streamed else {_DECIDING: True}
+    more |= {} if streamed else {_DECIDING: False}
 
     def work() -> None:
         run_bundle(files, more, given)

@@ -48,13 +48,16 @@ class DecideInTilesd(Transform):
     Args:
         keep: the transforms that mask the case's logits, all of which leave a class to compete or none does.
         image: key of the preprocessed image; its ``nnunet`` entry says what was done to it.
+        enabled: otherwise nothing is said.
     """
 
-    def __init__(self, *, keep: Sequence[Competing], image: str = "image") -> None:
-        self.keep, self.image = tuple(keep), image
+    def __init__(self, *, keep: Sequence[Competing], image: str = "image", enabled: bool = True) -> None:
+        self.keep, self.image, self.enabled = tuple(keep), image, enabled
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy."""
+        if not self.enabled:
+            return dict(data)
         result, image = dict(data), data[self.image]
         done = parse_object(data["nnunet"], error=DataError, finite=False)
         if isinstance(image, MetaTensor) and done["shape_after_cropping_and_before_resampling"] == [*image.shape[1:]]:

@@ -138,6 +138,8 @@ def test_only_what_is_not_resampled_is_decided_in_tiles() -> None:
             "image"
         ]
         assert not told or both.meta[COMPETING].tolist() == [True, False, False]
+    image = MetaTensor(torch.zeros(1, 4, 5, 6))
+    assert COMPETING not in DecideInTilesd(keep=[keep], enabled=False)({"image": image})["image"].meta
     index = torch.ones(1, 4, 5, 6, dtype=torch.int16)
     assert keep({"pred": index})["pred"] is index
 
