@@ -17,10 +17,11 @@ from common.card import ModelCard, save_weights
 from common.errors import AmalgamationError, ConfigError, WeightError
 from common.integrity import file_hash, seal_of
 from common.labels import LabelSpace
+from tests.nnunet_folders import tiny_plans
 from tools.bundle.checks import check_bundle
 from tools.bundle.command import Bundle
 from tools.bundle.docs import NOTHING_SHIPPED, missing_sections
-from tools.bundle.pack import pack_bundle
+from tools.bundle.pack import _shape, pack_bundle
 from tools.bundle.vendor import leftovers, rewritten_config, verify_vendored
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -84,6 +85,16 @@ def trained(path: Path, outputs: int = 4, card: bool = True) -> Path:
     settings = {"roi_size": [16, 8, 4]}
     told = ModelCard(LabelSpace(names), ("image",), "toy", "1.0", extra={"settings": settings}) if card else None
     return save_weights(path, torch.nn.Conv3d(1, outputs, 1).state_dict(), told)
+
+
+def test_the_window_of_a_model_is_its_own() -> None:
+    plans = tiny_plans()
+    (name,) = plans["configurations"]
+    plans["configurations"][name]["patch_size"] = [16, 24, 32]  # nnU-Net counts z, y, x
+    assert _shape([1, 1, 1], {}, {"plans": plans, "configuration": name}) == [32, 24, 16]
+    assert _shape([1, 1, 1], {}, {"roi_size": [8, 9, 10]}) == [8, 9, 10]
+    assert _shape([224, 224], {"image_size": 224}, {"image_size": 96}) == [96, 96]
+    assert _shape([5, 6], {}, {}) == [5, 6]
 
 
 def test_what_travels(toy: Path, tmp_path: Path) -> None:

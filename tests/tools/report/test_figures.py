@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 import pytest
 
+from tools.report.diagram import HIGH, diagram
 from tools.report.figures import Series, bar, curves, dumbbells, intervals, scatter
 from tools.report.numbers import Model, Stat
 from tools.report.page import _training
@@ -96,3 +97,32 @@ def test_dice_starts_at_nothing_and_the_loss_where_it_is() -> None:
     dice, loss = [card.picture for card in found["cards"]]
     assert axis(dice, upright=True)(210.0) == pytest.approx(0.0, abs=2e-3)
     assert axis(loss, upright=True)(210.0) > 0.4
+
+
+def _outside(drawing: Element | None) -> list[Element]:
+    """What lies beyond the frame, texts by the point that they start or end at."""
+    assert drawing is not None
+    _, _, width, height = (float(v) for v in (drawing.get("viewBox") or "").split())
+    ends = (("x", width), ("x1", width), ("x2", width), ("cx", width), ("y", height), ("y1", height), ("y2", height),
+            ("cy", height))  # fmt: skip
+    return [e for e in drawing.iter() for name, most in ends if not 0 <= float(e.get(name) or 0) <= most]
+
+
+def test_everything_lies_within_its_frame() -> None:
+    cases = [(f"case {i}", {"a": 0.3, "b": 0.9}) for i in range(4)]
+    runs = [Run("e", "expert", "an expert", Path("x")), Run("s", "amalgamated", "a student", Path("x"))]
+    study = Study("x", runs, chain={"steps": []})
+    drawings = {
+        "intervals": intervals(MODELS, STATS, "dice", "Dice"),
+        "dumbbells": dumbbells(cases, MODELS, "Dice"),
+        "scatter": scatter([("x", 0.2, 0.6), ("y", 0.7, 0.4)], ("alone", "with"), "a"),
+        "curves": curves([Series("s", "a", [(1.0, 0.4), (2.0, 0.6)])], "Dice"),
+        "diagram": diagram(study, {"amalgamated": STATS["a"]}),
+    }
+    for name, drawing in drawings.items():
+        assert _outside(drawing) == [], name
+    scores = of(drawings["diagram"], "text", "score")
+    assert [e.text for e in scores] == ["0.620"]
+    below = [e for e in of(drawings["diagram"], "text", "boxnote") if e.text == "Dice"]
+    assert below[0].get("x") == scores[0].get("x"), "what the number is stands below it"
+    assert 0 < float(below[0].get("y") or 0) - float(scores[0].get("y") or 0) < HIGH

@@ -10,7 +10,7 @@ from common.errors import ConfigError, WeightError
 from common.layers.lora.experts import expert_parameters
 from common.layers.lora.files import base_hash, load_adapter, save_adapter
 from common.methods.samora.base import frozen_encoder, hash_of
-from common.methods.samora.stage_one.build import StageOne, stage_one_network
+from common.methods.samora.stage_one.build import StageOne, _told, stage_one_network
 from common.methods.samora.stage_one.expert import trained_parameters
 from common.methods.samora.stage_one.objectives import Compared, Contrasted, Denoised, Patches, StageOneLoss
 from common.methods.samora.stage_one.students import Masking, PatchDistillation, Views, regrid, tokens_of
@@ -156,6 +156,12 @@ def test_a_prediction_is_what_the_formula_says(teachers):
 
 
 @torch.inference_mode()
+def test_the_papers_teachers_are_told_by_their_widths():
+    """SimCLRv2's ResNet-50 of twice the width says 4096 features, of its third stage 2048; MAE's ViT-L 1024."""
+    given = [{"level": "image"}, {"level": "image", "image_target": "dense"}, {"level": "patch"}]
+    assert [_told(StageOne(ssl="ts", teacher={"sizes": {}}, **g)) for g in given] == [4096, 2048, 1024]
+
+
 @pytest.mark.parametrize("base", ["sam", "sam2"])
 def test_hidden_patches_are_not_seen(teachers, base):
     network = build(teachers, "patch", base=base)
