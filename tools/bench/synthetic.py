@@ -67,7 +67,7 @@ def write_synthetic(
         (folder / part / held).symlink_to((folder / part / f"case_000{ending}").resolve())
     kept = {**entries[0], "image": f"images/{held}", "label": f"labels/{held}", "id": "held_000"}
     content: dict[str, Any] = {"name": "synthetic", "labels": {"background": 0, **STRUCTURES}, "training": entries,
-                               "validation": [kept], "channel_names": {"0": scans[0].modality}}  # fmt: skip
+                               "validation": [kept], "channel_names": {"0": "image"}}  # fmt: skip
     if flat:
         content |= {"dim": 2, "channel_names": {"0": "red", "1": "green", "2": "blue"}, "modality": scans[0].modality}
     (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
