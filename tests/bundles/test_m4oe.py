@@ -1,6 +1,7 @@
 """Both M4oE bundles, from their commands to label maps on the input's own grid."""
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -103,10 +104,13 @@ def test_a_scan_of_a_known_modality_is_segmented_by_name(trained, phantom_dir, t
     out, _ = trained
     scan = next((phantom_dir / "phantom_mr" / "imagesTs").glob("*.nii.gz"))
     options = {"weights": out / "model.pt", "task": "phantom_mr"}
+    alone = Path(shutil.copy(scan, tmp_path / "scan.nii.gz"))  # nothing beside it says what it is
     with pytest.raises(DataError, match=r"does not say its modality(.|\n)*CT, LGE MR, T2 MR"):
-        segment(str(ROOT / "bundles" / "m4oe"), scan, tmp_path / "a", **options)
-    found = segment(str(ROOT / "bundles" / "m4oe"), scan, tmp_path / "b", **options, overrides={"modality": "T2 MR"})
-    assert nib.load(next(iter(found.values()))).shape == nib.load(scan).shape
+        segment(str(ROOT / "bundles" / "m4oe"), alone, tmp_path / "a", **options)
+    told = segment(str(ROOT / "bundles" / "m4oe"), alone, tmp_path / "b", **options, overrides={"modality": "T2 MR"})
+    found = segment(str(ROOT / "bundles" / "m4oe"), scan, tmp_path / "c", **options)  # its dataset.json says it
+    one, other = (nib.load(next(iter(maps.values()))) for maps in (told, found))
+    assert one.shape == nib.load(scan).shape and np.array_equal(one.dataobj, other.dataobj)
 
 
 VARIANTS = [
