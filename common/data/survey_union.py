@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..name_words import plain
+from ..synonyms import says_same
 
 __all__ = ["merged"]
 
@@ -81,8 +82,11 @@ def _count(one: int, other: int, again: bool) -> int:
 
 
 def _joined(one: str, other: str) -> str:
-    known = {plain(name): name for name in [*other.split(" | "), *one.split(" | ")]}
-    return " | ".join(dict.fromkeys(known[plain(name)] for name in [*one.split(" | "), *other.split(" | ")]))
+    found: list[str] = []
+    for name in [*one.split(" | "), *other.split(" | ")]:
+        if not any(plain(name) == plain(n) and says_same(name, n) for n in found):
+            found.append(name)
+    return " | ".join(found)
 
 
 def _range(one: Any, other: Any, weights: Sequence[float]) -> Any:
