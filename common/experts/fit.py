@@ -6,9 +6,10 @@ import difflib
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
-from ..channel_doubt import remark
+from ..channel_doubt import remark, remarks
 from ..channel_order import order_of
 from ..command_words import shown_option
 from ..contract import OVERRIDE, Contract
@@ -24,7 +25,7 @@ from ..weights import read_card
 from .spec import ExpertSpec
 from .trust import WEIGHTS
 
-__all__ = ["check_expert", "check_reads_any", "check_voxels", "reads"]
+__all__ = ["check_expert", "check_reads_any", "check_voxels", "doubts", "reads", "tell_doubts"]
 
 logger = logging.getLogger(__name__)
 
@@ -63,9 +64,14 @@ def check_expert(
     if dataset is not None:
         check_voxels(spec, [dataset], ignore_card=ignore_card)
     if spec.role != "task":
+        for modality in modalities or ("",) if channels is not None else ():
+            if reads(spec, channels or (), modality, ignore_card=ignore_card):
+                tell_doubts(spec, channels or (), modality, "" if dataset is None else dataset.name)
         return
     card = _own_card(spec)
     for modality in modalities:
+        for line in [] if ignore_card else _of_card(spec, card, channels, modality):
+            logger.warning("expert %r: %s", spec.name, line)
         if not ignore_card and (reason := _other_modality(spec, card, channels, modality)):
             problem = "the expert was taught on another modality"
             expected = f"{modality}, the modality of {spec.task}"
@@ -114,7 +120,12 @@ def check_reads_any(
     orders = [order_of(spec.channels, c) if len(c) == len(spec.channels) else None for c in data]
     card, names = _own_card(spec), modalities or [()] * len(data)
     fits = [not n or not all(_other_modality(spec, card, c, m) for m in n) for c, n in zip(data, names, strict=True)]
-    if any(f and order == tuple(range(len(spec.channels))) for f, order in zip(fits, orders, strict=True)):
+    straight = tuple(range(len(spec.channels)))
+    read = [i for i, (f, order) in enumerate(zip(fits, orders, strict=True)) if f and order == straight]
+    for i in read:
+        for modality in names[i] or ("",):
+            tell_doubts(spec, data[i], modality)
+    if read:
         return
     orders = [order if f else None for f, order in zip(fits, orders, strict=True)]
     told = [f"{', '.join(c)} of {' or '.join(m)}" if m else ", ".join(c) for c, m in zip(data, names, strict=True)]
@@ -143,6 +154,39 @@ def reads(spec: ExpertSpec, channels: Sequence[str], modality: str = "", *, igno
     straight = order_of(spec.channels, channels) == tuple(range(len(channels)))
     alike = spec.role != "task" or all(map(_is_known_as, meant_together(channels), meant_together(spec.channels)))
     return straight and alike and not (modality and _other_modality(spec, _own_card(spec), channels, modality))
+
+
+def doubts(spec: ExpertSpec, channels: Sequence[str], modality: str = "") -> list[str]:
+    """What a user should know before an expert is asked about scans that it reads: names that may mean something else.
+
+    Args:
+        spec: the expert's description.
+        channels: names of the scans' channels, in order, as many as the expert reads.
+        modality: what the data call their modality; it speaks for a channel whose name tells nothing.
+    """
+    known, given = meant_together(spec.channels), meant_together(channels)
+    called = modality if meanings(modality) or not any(map(meanings, given)) else ""  # "BraTS" says nothing of it
+    told = remarks(" + ".join(known), known, given, called)
+    told += [line.removeprefix("the data: ") for line in _of_card(spec, _own_card(spec), channels, modality)]
+    return list(dict.fromkeys(filter(None, told)))
+
+
+def tell_doubts(spec: ExpertSpec, channels: Sequence[str], modality: str = "", task: str = "") -> None:
+    """Warn, once in a process, of the doubts about an expert that is asked about scans of no task of its own.
+
+    Args:
+        spec: the expert's description.
+        channels: as of :func:`doubts`.
+        modality: likewise.
+        task: whose scans they are; empty when it does not matter.
+    """
+    for line in doubts(spec, channels, modality):
+        _tell_once(spec.name, str(spec.path), f" about {task}" if task else "", line)
+
+
+@lru_cache(maxsize=1000)
+def _tell_once(name: str, _path: str, about: str, line: str) -> None:
+    logger.warning("expert %r, asked%s: %s", name, about or " about other scans", line)
 
 
 def _check_channels(spec: ExpertSpec, channels: Sequence[str], ignore_card: bool) -> None:
@@ -193,19 +237,24 @@ def _own_card(spec: ExpertSpec) -> Contract:
     return Contract.of_card(card, file)
 
 
-def _other_modality(spec: ExpertSpec, card: Contract, channels: Sequence[str] | None, modality: str) -> str:
-    """What the expert was taught on, where that is surely none of what the data call their modality."""
+def _of_card(spec: ExpertSpec, card: Contract, channels: Sequence[str] | None, modality: str) -> list[str]:
+    """What the card that its training left says of data: notes, and what it was never taught on them."""
     try:
         found = card.fit(channels, modality)
     except DataError:
-        return card.told()
-    for note in found.notes:
-        logger.warning("expert %r: %s", spec.name, note)
+        return []
     taught = card.taught_on(found.modalities)
     left = [n for n in spec.labels.names if taught is not None and n not in taught]
-    if left:
-        names = " or ".join(found.modalities)
-        logger.warning("expert %r: its card says that it was never taught on %s: %s", spec.name, names, ", ".join(left))
+    names = " or ".join(found.modalities)
+    return [*found.notes, *([f"its card says that it was never taught on {names}: {', '.join(left)}"] if left else [])]
+
+
+def _other_modality(spec: ExpertSpec, card: Contract, channels: Sequence[str] | None, modality: str) -> str:
+    """What the expert was taught on, where that is surely none of what the data call their modality."""
+    try:
+        card.fit(channels, modality)
+    except DataError:
+        return card.told()
     told = [{m.kind for m in meanings(c)} for c in meant_together(spec.channels)]
     if not all(told) or any("photo" in kinds for kinds in told):  # pictures in colours may show anything
         return ""
