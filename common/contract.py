@@ -21,12 +21,13 @@ from .name_words import meant_together
 from .synonyms import says_same
 from .weights import read_card
 
-__all__ = ["OVERRIDE", "Contract", "Fit", "contract_of"]
+__all__ = ["AS_ASKED", "OVERRIDE", "Contract", "Fit", "contract_of"]
 
 logger = logging.getLogger(__name__)
 
 OVERRIDE = "--ignore_card True"
 # What every command takes to go on with data that are not what the card says; it is recorded in the result.
+AS_ASKED = ", as asked"  # how a sentence ends that says what was gone on with
 _KEY = "contract"
 
 
@@ -124,7 +125,7 @@ class Contract:
             if not ignore:
                 raise self._refusal(channels, modality, where)
             given = told_in_words(channels, modality)
-            told = f"{where or 'the data'}: {given} in the place of {self.told()}, as asked"
+            told = f"{where or 'the data'}: {given} in the place of {self.told()}{AS_ASKED}"
             return Fit(tuple(range(len(channels or self.channels))), (), (told,))
         order = fitting[sure[0]] or ()
         notes = []

@@ -39,7 +39,7 @@ def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     data = [*(d for d in one.get("data", ()) if not any(_holds(o, d) for o in later)), *later]
     ignored = list(dict.fromkeys([*one.get("ignored", ()), *other.get("ignored", ())]))
     return {"format": other.get("format", one.get("format", 1)), "modalities": modalities, "taught": taught,
-            "data": data, **({"ignored": ignored} if ignored else {})}  # fmt: skip
+            "data": data, **({"ignored": ignored} if "ignored" in {*one, *other} else {})}  # fmt: skip
 
 
 def _apart(name: str, entry: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..channel_doubt import remark, remarks
 from ..channel_order import order_of
 from ..command_words import shown_option
-from ..contract import OVERRIDE, Contract
+from ..contract import AS_ASKED, OVERRIDE, Contract
 from ..data.datasets.dataset import Dataset
 from ..data.datasets.fitting import odd_scans
 from ..data.datasets.known_cases import is_known_data
@@ -21,6 +21,7 @@ from ..errors import AmalgamationError, DataError, ExpertError
 from ..labels import LabelSpace, sides
 from ..modalities import meanings, same
 from ..name_words import meant_together
+from ..overridden import override
 from ..weights import read_card
 from .spec import ExpertSpec
 from .trust import WEIGHTS
@@ -54,7 +55,7 @@ def check_expert(
         modalities: what the data call the modalities of their cases; none is not compared.
         dataset: the task's, whose files tell whether the expert learned from it, and whose voxels are compared with its
             card; None goes by its name.
-        ignore_card: compare the channels' number only.
+        ignore_card: compare the channels' number only; what would be refused is kept by the student's card.
 
     Raises:
         ExpertError: for the first thing that does not fit, with what to rename where a name is all that differs.
@@ -70,13 +71,7 @@ def check_expert(
         return
     card = _own_card(spec)
     for modality in modalities:
-        for line in [] if ignore_card else _of_card(spec, card, channels, modality):
-            logger.warning("expert %r: %s", spec.name, line)
-        if not ignore_card and (reason := _other_modality(spec, card, channels, modality)):
-            problem = "the expert was taught on another modality"
-            expected = f"{modality}, the modality of {spec.task}"
-            hint = f"correct the task's modality, leave the expert out, or add {OVERRIDE}"
-            raise ExpertError(problem, where=f"expert {spec.name!r}", got=reason, expected=expected, hint=hint)
+        _check_modality(spec, card, channels, modality, ignore_card)
     if labels is not None:
         _check_labels(spec, labels)
         _check_meant(spec, card, dataset, ignore_card)
@@ -174,12 +169,18 @@ def doubts(spec: ExpertSpec, channels: Sequence[str], modality: str = "") -> lis
 def tell_doubts(spec: ExpertSpec, channels: Sequence[str], modality: str = "", task: str = "") -> None:
     """Warn, once in a process, of the doubts about an expert that is asked about scans of no task of its own.
 
+    Scans that it is asked about though it does not read them (``ignore_card``) are kept by the student's card.
+
     Args:
         spec: the expert's description.
         channels: as of :func:`doubts`.
         modality: likewise.
         task: whose scans they are; empty when it does not matter.
     """
+    if not reads(spec, channels, modality):
+        own, given = ", ".join(spec.channels), " of ".join(filter(None, [", ".join(channels), modality]))
+        override(f"expert {spec.name!r}: {given} in the place of {own}{AS_ASKED}")
+        return
     for line in doubts(spec, channels, modality):
         _tell_once(spec.name, str(spec.path), f" about {task}" if task else "", line)
 
@@ -189,12 +190,31 @@ def _tell_once(name: str, _path: str, about: str, line: str) -> None:
     logger.warning("expert %r, asked%s: %s", name, about or " about other scans", line)
 
 
+def _check_modality(
+    spec: ExpertSpec, card: Contract, channels: Sequence[str] | None, modality: str, ignore_card: bool
+) -> None:
+    for line in [] if ignore_card else _of_card(spec, card, channels, modality):
+        logger.warning("expert %r: %s", spec.name, line)
+    reason = _other_modality(spec, card, channels, modality)
+    if reason and ignore_card:
+        override(f"expert {spec.name!r}: {modality} in the place of {reason}{AS_ASKED}")
+    elif reason:
+        problem = "the expert was taught on another modality"
+        expected = f"{modality}, the modality of {spec.task}"
+        hint = f"correct the task's modality, leave the expert out, or add {OVERRIDE}"
+        raise ExpertError(problem, where=f"expert {spec.name!r}", got=reason, expected=expected, hint=hint)
+
+
 def _check_channels(spec: ExpertSpec, channels: Sequence[str], ignore_card: bool) -> None:
     given, known = meant_together(channels), meant_together(spec.channels)
     order = order_of(known, given) if len(given) == len(known) else None
     straight = order == tuple(range(len(given)))
     alike = straight and all(_is_known_as(g, k) for g, k in zip(given, known, strict=True))
     if len(given) == len(known) and (alike or ignore_card or spec.role != "task"):
+        if spec.role == "task" and not alike:
+            override(
+                f"expert {spec.name!r}: {', '.join(channels)} in the place of {', '.join(spec.channels)}{AS_ASKED}"
+            )
         for said in filter(None, map(remark, known, given)) if spec.role == "task" else ():
             logger.warning("expert %r: %s", spec.name, said)
         return
@@ -273,7 +293,10 @@ def _check_meant(spec: ExpertSpec, card: Contract, dataset: Dataset | None, igno
     own = spec.task in known if dataset is None else is_known_data(dataset, card.data)
     if own:
         return
-    if nameless and known and own is False and not ignore_card:
+    if nameless and known and own is False and ignore_card:
+        names = f"{', '.join(nameless)} of {', '.join(sorted(known))}"
+        override(f"expert {spec.name!r}: {names} taken for those of {spec.task}{AS_ASKED}")
+    elif nameless and known and own is False:
         raise ExpertError("the expert learned from another data set, and nobody gave its structures names",
                           where=f"expert {spec.name!r}", got=f"{', '.join(nameless)} of {', '.join(sorted(known))}",
                           expected=f"structures of {spec.task}",
