@@ -73,14 +73,14 @@ def is_ordered(name: str, words: tuple[str, ...]) -> bool:
         name: of one image.
         words: its words, each in the spelling in which names are compared.
     """
-    if set(words) <= _BARE:
+    if set(words) <= _BARE and not marks(name):
         return False
     related = _RELATIONS.intersection(words) or "in" in spelt(name)[:-1]  # at the end it is a phase
     return bool(related or several(name, words))
 
 
 def several(name: str, words: Sequence[str]) -> frozenset[str]:
-    """The classes of which a name has two words: ``kinds``, ``sequences``, ``phases``, ``numbers``, ``unknown``.
+    """The classes of which a name has two words: ``kinds``, ``sequences``, ``phases``, ``b-values``, ....
 
     Args:
         name: of one image.
@@ -93,6 +93,7 @@ def several(name: str, words: Sequence[str]) -> frozenset[str]:
         "sequences": {w for w in known - b_values if is_sequence(w)},
         "phases": {w for w in known if w in _PHASES or told_of(w) in TIMES},
         "b-values": b_values,
+        "sides": known & {"left", "right"},
         "numbers": set(_NUMBER.findall(_B_VALUE.sub("b", _UNITS.sub(" ", _text(name))))),
         "unknown": {w for w in known if not _is_known(w)},
     }

@@ -32,6 +32,9 @@ baseline CT followup MR # followup CT baseline MR
 left T1 right T2 # right T1 left T2
 CT 80 kV 140 mAs # CT 140 kV 80 mAs
 T2 3D TR 5000 TE 100 # T2 3D TR 100 TE 5000
+US left right # US right left
+PET\u2192CT # CT\u2192PET
+PET>CT # CT>PET
 T1, T2 # T1 or T2"""
 SIGNS = """T1 (-C) # T1 (+C)
 CT (-Gd) # CT (+Gd)
