@@ -43,7 +43,12 @@ def remarks(name: str, own: Sequence[str], given: Sequence[str] | None, modality
     """
     if not modality and given is None:
         return []
-    whole = given is None and says_same(name, modality) and _is_told(name, own)
+    equal = given is None and says_same(name, modality)
+    more = sorted(_together("", own) - _together(name, ())) if equal else []
+    if more:
+        return [f"{modality} is all that is said of the data, and the model's {name} is {', '.join(own)}: nobody says "
+                f"whether they are {', '.join(more)}"]  # fmt: skip
+    whole = equal and _is_told(name, own)
     if len(own) == 1 and (modality or given is not None):
         channel = given[0] if given is not None else modality
         mine, other = own[0] if meanings(own[0]) else name, channel if meanings(channel) or not modality else modality
@@ -97,6 +102,8 @@ def _beside(name: str, own: Sequence[str], given: Sequence[str] | None, modality
     left = sorted((_together(_fitting(name, modality), fitting) ^ _together(modality, given)) - known)
     if left and told and meanings(name) and meanings(modality):
         return [told]
+    if not left and told and said(name) == said(modality) and not says_same(name, modality):
+        return [told]
     taken = f"{modality or ', '.join(given)} is taken for {name}"
     return [f"{taken}, and only one of these says {', '.join(left)}"] if left else []
 
@@ -113,7 +120,7 @@ def _together(name: str, channels: Sequence[str]) -> frozenset[str]:
 
 
 def _remark(own: str, given: str) -> str:
-    if plain(own) == plain(given) or says_same(own, given):
+    if says_same(own, given):
         return "" if not _is_empty(own) else (
             f"both are called {given}, which tells nothing of what it is: compare them yourself")  # fmt: skip
     taken = f"{given} is taken for {own}"
@@ -136,6 +143,8 @@ def _remark(own: str, given: str) -> str:
     mine, other = (frozenset[str]().union(*said(n)) for n in (own, given))
     left = sorted(mine ^ other)
     left = [w for w in left if w not in KINDS] or left
+    if not left:
+        return f"{taken}, though the order of their words, or a sign, is another: these may be two things"
     return f"{taken}, and only one of these names says {', '.join(left)}"
 
 

@@ -11,22 +11,23 @@ from typing import Any, NamedTuple
 
 from .card import ModelCard
 from .channel_doubt import remarks, taught_elsewhere
-from .channel_order import closest, order_of
 from .contract_form import checked_contract, checked_names
+from .contract_names import is_surely_other, label_of, named, names_of, order_among, told_in_words
 from .dicom_tags import leaves_open, of_dicom
 from .errors import AmalgamationError, DataError
 from .intensity_range import Range, odd_ct_for, odd_for
 from .modalities import has_unit, is_ct, meanings, same
-from .name_words import meant_together, plain
+from .name_words import meant_together
 from .synonyms import says_same
 from .weights import read_card
 
-__all__ = ["OVERRIDE", "Contract", "Fit", "contract_of"]
+__all__ = ["AS_ASKED", "OVERRIDE", "Contract", "Fit", "contract_of"]
 
 logger = logging.getLogger(__name__)
 
 OVERRIDE = "--ignore_card True"
 # What every command takes to go on with data that are not what the card says; it is recorded in the result.
+AS_ASKED = ", as asked"  # how a sentence ends that says what was gone on with
 _KEY = "contract"
 
 
@@ -109,27 +110,29 @@ class Contract:
         """
         candidates = self._candidates()
         tag = "" if modality else tag
-        modality = modality or of_dicom(tag, _names(candidates)) or tag
+        modality = modality or of_dicom(tag, names_of(candidates)) or tag
         same_count = [c for c in candidates if channels is None or len(c[1]) == len(channels)]
         if not any(c[1] for c in candidates):
             return Fit(tuple(range(len(channels or ()))))
         if channels is not None and not same_count:
             raise self._refusal(channels, modality, where, counted=True)
-        orders = {name: _order(own, channels) for name, own in same_count}
-        fitting = {n: o for n, o in orders.items() if o is not None and same(n, modality or n) is not False}
-        sure = _named(fitting, _label(channels, modality), dict(candidates)) if fitting else []
+        orders = {name: order_among(own, channels) for name, own in same_count}
+        own_of = dict(candidates)
+        fitting = {n: o for n, o in orders.items() if o is not None and not is_surely_other(
+            n, own_of[n], None if channels is None else [channels[i] for i in o], modality)}  # fmt: skip
+        sure = named(fitting, label_of(channels, modality), own_of) if fitting else []
         if not fitting:
             if not ignore:
                 raise self._refusal(channels, modality, where)
-            told = f"{where or 'the data'}: {_told(channels, modality)} in the place of {self.told()}, as asked"
+            given = told_in_words(channels, modality)
+            told = f"{where or 'the data'}: {given} in the place of {self.told()}{AS_ASKED}"
             return Fit(tuple(range(len(channels or self.channels))), (), (told,))
         order = fitting[sure[0]] or ()
         notes = []
         if channels is not None and order != tuple(range(len(channels))):
             notes.append(f"{where or 'the data'}: channels {', '.join(channels)} are read in the model's order, "
                          + ", ".join(channels[i] for i in order))  # fmt: skip
-        own = dict(candidates)[sure[0]]
-        said = remarks(sure[0], own, None if channels is None else [channels[i] for i in order], modality)
+        said = remarks(sure[0], own_of[sure[0]], None if channels is None else [channels[i] for i in order], modality)
         said += self._taught_elsewhere(sure[0], None if channels is None else [channels[i] for i in order], modality)
         said += [leaves_open(tag)] if tag and not said and leaves_open(tag) else []
         if channels is not None or meanings(modality):
@@ -194,7 +197,7 @@ class Contract:
         known = dict.fromkeys([*(self.modalities if self.complete else ()), *self.taught])
         found: set[str] = set()
         for name in names:
-            own = _named(list(known), name, {}, certain=True) or [n for n in known if same(n, name) is None]
+            own = named(list(known), name, {}, certain=True) or [n for n in known if same(n, name) is None]
             if not own:
                 return None
             own += [n for n in known if n not in own and any(says_same(n, o) for o in own)]
@@ -243,9 +246,9 @@ class Contract:
     def told(self) -> str:
         """What the model was taught on, in words."""
         if self.complete:
-            known = dict.fromkeys(_told(tuple(m["channels"]), n) for n, m in self.modalities.items())
+            known = dict.fromkeys(told_in_words(tuple(m["channels"]), n) for n, m in self.modalities.items())
             return " or ".join(known)
-        return _told(self.channels, " or ".join(self.modalities))
+        return told_in_words(self.channels, " or ".join(self.modalities))
 
     def _candidates(self) -> list[tuple[str, tuple[str, ...]]]:
         if self.complete:
@@ -264,8 +267,8 @@ class Contract:
             problem = "too many channels" if counted else "the data are not what the model was trained on"
         renamed = 'if it is the same thing, name it so in dataset.json ("channel_names")'
         hint = "give one image per channel that the model reads" if counted else f"{renamed}; or add {OVERRIDE}"
-        return DataError(problem, where=where, got=_told(channels, modality), expected=f"{self.told()} ({self.origin})",
-                         hint=hint)  # fmt: skip
+        return DataError(problem, where=where, got=told_in_words(channels, modality),
+                         expected=f"{self.told()} ({self.origin})", hint=hint)  # fmt: skip
 
 
 def contract_of(path: str | Path) -> Contract:
@@ -301,50 +304,8 @@ def _earlier(settings: Mapping[str, Any], origin: object) -> list[str]:
     return checked_names(settings.get(key) or (), f"settings.{key}", origin)
 
 
-def _names(candidates: Iterable[tuple[str, tuple[str, ...]]]) -> list[str]:
-    return [name for modality, channels in candidates for name in (modality, *meant_together(channels))]
-
-
-def _order(own: Sequence[str], given: Sequence[str] | None) -> tuple[int, ...] | None:
-    """For each of the model's channels its place among the data's; None when they are others."""
-    return tuple(range(len(own))) if given is None else order_of(own, given)
-
-
-def _surely(one: str, other: str) -> bool:
-    """Whether two names mean the same and neither may mean something else: ``PET-CT`` is no sure CT."""
-    return bool(same(one, other)) and len(meanings(one)) <= 1 and len(meanings(other)) <= 1
-
-
-def _label(channels: Sequence[str] | None, modality: str) -> str:
-    """What tells best what data are: their modality's name, or that of their only channel."""
-    alone = channels[0] if channels is not None and len(channels) == 1 else ""
-    return alone if meanings(alone) and not meanings(modality) else modality
-
-
-def _named(
-    names: Iterable[str], label: str, channels: Mapping[str, tuple[str, ...]], *, certain: bool = False
-) -> list[str]:
-    """Those of a model's modalities that a name means; all that fit where nothing tells, none when ``certain``."""
-    known = list(names)
-    spelt = {n: own[0] if len(own := channels.get(n, ())) == 1 and not meanings(n) else n for n in known}
-    exact = [n for n in known if label and plain(label) in (plain(n), plain(spelt[n]))]
-    if exact:
-        return exact
-    sure = [n for n in known if label and _surely(spelt[n], label)]
-    near = closest(label, [spelt[n] for n in sure]) if sure else []
-    rest = [n for n in known if label and same(n, label)] if certain else known
-    return [n for n in sure if spelt[n] in near] or rest
-
-
 def _odd(found: Range, stored: Any, channel: str, modality: str) -> str | None:
     learned = stored if isinstance(stored, Mapping) else {}
     ct = is_ct(channel) or is_ct(modality)
     unit = has_unit(channel) or (not meanings(channel) and has_unit(modality))
     return (odd_ct_for(found, learned) if ct else None) or odd_for(found, learned, ct=ct, unit=unit)
-
-
-def _told(channels: Sequence[str] | None, modality: str) -> str:
-    named = "" if channels is None else f"channel{'s' * (len(channels) > 1)} {', '.join(channels)}"
-    if not modality or (channels is not None and plain(modality) == plain("".join(channels))):
-        return named or "nothing known"
-    return f"{named} of {modality}" if named else modality

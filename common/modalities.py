@@ -179,7 +179,8 @@ def same(one: str, other: str) -> bool | None:
         one: a name.
         other: another.
     """
-    if plain(one) == plain(other):
+    spelt = plain(one) == plain(other)
+    if one == other or (spelt and meanings(one) == meanings(other) and _b_classes(one) == _b_classes(other)):
         return True
     if all(len(b) == 1 for b in (_b_classes(one), _b_classes(other))) and _b_classes(one) != _b_classes(other):
         return False

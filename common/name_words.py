@@ -143,7 +143,10 @@ _SPELT_OUT = {
     r"(?<![a-z])non[\s_-]?con(?![a-z])": "noncontrast",
     r"fat[\s_-]*(?:sat|suppressed|suppression|saturated)(?![a-z])": "fatsat",
 }  # fmt: skip
-_SIGN = re.compile(r"\s*\(([+-])\)|(?<=[^\W_])([+-])(?=$|[\s,;|/)])|\s+([+-])\s*$")
+_SIGN = re.compile(
+    r"\s*\(\s*([+-])\s*(?:(?:c|ce|km|kontrast|contrast|gd|gado?)\s*)?\)|(?<=[^\W_])([+-])(?=$|[\s,;|/)])|"
+    r"\s+([+-])\s*$"
+)
 _WEIGHTED = re.compile(r"t[12]|flair|pd(?:w|$)|swi|dwi|adc")
 _COLOURS = {"r": "red", "g": "green", "b": "blue"}
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from itertools import groupby
 
 from .modalities import alternatives, images, meanings
 from .name_words import told_of, words
 from .vocabulary import split_words
+from .wording import contrary_signs, is_ordered, joins, listed, marks, several
 
 __all__ = ["KINDS", "SYNONYMS", "said", "says_same"]
 
@@ -139,14 +141,34 @@ def said(name: str) -> frozenset[frozenset[str]]:
     return frozenset(frozenset[str]().union(*map(_words, images(part))) for part in alternatives(name))
 
 
+@cache
+def _written(name: str) -> tuple[object, ...]:
+    """What a name says with the order of its words, where that tells something, and its signs: see :mod:`.wording`."""
+    parts = re.split(r"\s*[,;]\s*", name)
+    commas = len(parts) > 1 and listed(parts)
+    whole = name if commas else " ".join(parts)
+    found = [sorted(map(_image, images(part))) for part in alternatives(whole)]
+    return commas, *map(tuple, sorted(found))
+
+
+def _image(name: str) -> tuple[tuple[str, ...], ...]:
+    found = tuple(word for word, _ in groupby(_words(name)))  # "C+" says contrast twice
+    related = several(name, found) & {"sequences", "phases", "b-values"}  # "FDG PET/CT" is no quotient
+    ordered = found if is_ordered(name, found) else tuple(sorted(set(found)))
+    return ordered, marks(name), joins(name) if related else ()
+
+
 def says_same(one: str, other: str) -> bool:
     """Whether two names are one but for their writing and true synonyms.
+
+    The order of words counts where it tells something, and so do signs that separate nothing: ``CT to PET`` is not
+    ``PET to CT``, ``T1-C`` not ``T1+C``, ``CT P`` not ``CTP``.
 
     Args:
         one: a name.
         other: another.
     """
-    return said(one) == said(other) or sorted(_bare(one)) == sorted(_bare(other))
+    return one == other or (_written(one) == _written(other) and not contrary_signs(one, other))
 
 
 def _bare(name: str) -> list[str]:
@@ -156,14 +178,14 @@ def _bare(name: str) -> list[str]:
     return found
 
 
-def _words(name: str) -> frozenset[str]:
+def _words(name: str) -> list[str]:
     found = _in_one_spelling(_bare(name))
     left = [w for w in found if w not in _EMPTY] or found
     for word in sorted(KINDS.intersection(left)):
         rest = " ".join(w for w in left if w != word)
         if rest and meanings(rest) == meanings(" ".join(left)) != frozenset():
             left = [w for w in left if w != word]
-    return frozenset(left)
+    return left
 
 
 def _in_one_spelling(bare: list[str]) -> list[str]:

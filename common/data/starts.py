@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..card import ModelCard
-from ..contract import OVERRIDE, Contract, Fit
+from ..contract import AS_ASKED, OVERRIDE, Contract, Fit
 from ..errors import AmalgamationError, DataError
 from ..labels import LabelSpace
+from ..overridden import override
 from .datasets.datalist import Collection, read_collection
 from .datasets.dataset import Dataset
 from .datasets.dataset_json import SPLITS, Case
@@ -45,7 +46,8 @@ def check_start(
         dataset_dir: anything that ``read_collection`` reads, or a plain folder of images; None compares nothing.
         structures: what they are asked about, which they must have been taught.
         modalities: the data's names of those that they are asked about; all when None.
-        ignore_card: warn of what would be refused; the number of channels is compared all the same.
+        ignore_card: warn of what would be refused, which the trained model's card keeps; the number of channels is
+            compared all the same.
 
     Raises:
         DataError: for other channels, another order of them, another modality, pictures in the place of volumes, or
@@ -58,8 +60,7 @@ def check_start(
     if not isinstance(dataset_dir, Collection) and not is_collection(dataset_dir):
         for name in modalities or ():
             fit = contract.fit(None, name, where=f"{dataset_dir}, for {where}", ignore=ignore_card)
-            for note in [*fit.notes, *_odd_pictures(Path(str(dataset_dir)), name, contract, fit)]:
-                logger.warning(note)
+            _tell([*fit.notes, *_odd_pictures(Path(str(dataset_dir)), name, contract, fit)])
         return
     collection = read_collection(dataset_dir)
     told: dict[str, None] = {}
@@ -70,10 +71,18 @@ def check_start(
     problem = _untaught(contract, structures)
     if problem is not None and not ignore_card:
         raise problem
-    told.update({} if problem is None else {f"{where}: {problem.problem}: {problem.got}, as asked": None})
+    told.update({} if problem is None else {f"{where}: {problem.problem}: {problem.got}{AS_ASKED}": None})
     told.update(dict.fromkeys(_doubtful(contract, structures, collection)))
-    for line in told:
-        logger.warning(line)
+    _tell(told)
+
+
+def _tell(lines: Iterable[str]) -> None:
+    """Warn of each; what would be refused without ``ignore_card`` is remembered for the card, too."""
+    for line in lines:
+        if line.endswith(AS_ASKED):
+            override(line)
+        else:
+            logger.warning(line)
 
 
 def _modalities(dataset: Dataset) -> list[str]:
@@ -88,12 +97,14 @@ def _compare(
     contract.check_dim(dataset.dim, where=where)
     fit = contract.fit(dataset.channels, name, where=where, ignore=ignore)
     straight = tuple(range(len(dataset.channels)))
-    if fit.order not in (straight, ()) and not ignore:
+    expected = ", ".join(dataset.channels[i] for i in fit.order)
+    if fit.order not in (straight, ()) and ignore:
+        told[f"{where}: {', '.join(dataset.channels)} in the place of {expected}{AS_ASKED}"] = None
+    elif fit.order not in (straight, ()):
         problem = "the weights were taught the channels in another order"
-        expected = ", ".join(dataset.channels[i] for i in fit.order)
         hint = f"list the channels, and each case's files, in this order; or add {OVERRIDE}"
         raise DataError(problem, where=where, got=", ".join(dataset.channels), expected=expected, hint=hint)
-    told.update(dict.fromkeys(fit.notes))
+    told.update(dict.fromkeys(n for n in fit.notes if fit.order in (straight, ()) or not n.endswith(expected)))
     told.update(dict.fromkeys(f"for {contract.origin}: {line}" for line in odd_scans(dataset, name, contract, fit)))
     taught = contract.taught_on(fit.modalities)
     left = [s for s in structures if s in dataset.labels.names and taught is not None and s not in taught]

@@ -78,7 +78,8 @@ def survey(
         structures: the structures that are learned, where it is not all.
         folder: the run's folder; what was found is kept there as ``contract.json`` while the data do not change.
         scans: how many scans of each modality are read.
-        ignore_card: go on where names contradict each other; the sentences that say so are kept as ``ignored``.
+        ignore_card: go on where names contradict each other; the sentences that say so are kept as ``ignored``, which
+            is there, and perhaps empty, wherever this was asked.
 
     Returns:
         ``{"format", "modalities": {name: {"kind", "channels", "dim", "scans", "intensities", "spacing",
@@ -101,6 +102,7 @@ def survey(
         members = [m for d in datasets for s in splits for m in _members(d, d.cases(s), modality)]
     told = taught if isinstance(taught, bool) else {str(m): list(names) for m, names in taught.items()}
     options = [_FORMAT, _READ, "label maps", list(splits), modality, told, list(structures or ()), scans, *ignored]
+    options += ["ignore card"] if ignore_card else []
     key = _key(options, datasets, members)
     kept = _kept(folder, key)
     if kept is not None:
@@ -113,7 +115,7 @@ def survey(
         found["taught"], apart = _taught(datasets, splits, modality, structures)
         for name, parts in apart.items():
             found["modalities"][name]["taught"] = parts
-    if ignored:
+    if ignored or ignore_card:
         found["ignored"] = ignored
     found["data"] = [_described(d) for d in datasets] if datasets else [_plain_described(members)]
     if folder is not None and Path(folder).is_dir():

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..name_words import plain
+from ..synonyms import says_same
 
 __all__ = ["merged"]
 
@@ -38,7 +39,7 @@ def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     data = [*(d for d in one.get("data", ()) if not any(_holds(o, d) for o in later)), *later]
     ignored = list(dict.fromkeys([*one.get("ignored", ()), *other.get("ignored", ())]))
     return {"format": other.get("format", one.get("format", 1)), "modalities": modalities, "taught": taught,
-            "data": data, **({"ignored": ignored} if ignored else {})}  # fmt: skip
+            "data": data, **({"ignored": ignored} if "ignored" in {*one, *other} else {})}  # fmt: skip
 
 
 def _apart(name: str, entry: Mapping[str, Any]) -> str:
@@ -81,8 +82,11 @@ def _count(one: int, other: int, again: bool) -> int:
 
 
 def _joined(one: str, other: str) -> str:
-    known = {plain(name): name for name in [*other.split(" | "), *one.split(" | ")]}
-    return " | ".join(dict.fromkeys(known[plain(name)] for name in [*one.split(" | "), *other.split(" | ")]))
+    found: list[str] = []
+    for name in [*one.split(" | "), *other.split(" | ")]:
+        if not any(plain(name) == plain(n) and says_same(name, n) for n in found):
+            found.append(name)
+    return " | ".join(found)
 
 
 def _range(one: Any, other: Any, weights: Sequence[float]) -> Any:

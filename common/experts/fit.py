@@ -6,12 +6,13 @@ import difflib
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
-from ..channel_doubt import remark
+from ..channel_doubt import remark, remarks
 from ..channel_order import order_of
 from ..command_words import shown_option
-from ..contract import OVERRIDE, Contract
+from ..contract import AS_ASKED, OVERRIDE, Contract
 from ..data.datasets.dataset import Dataset
 from ..data.datasets.fitting import odd_scans
 from ..data.datasets.known_cases import is_known_data
@@ -20,11 +21,12 @@ from ..errors import AmalgamationError, DataError, ExpertError
 from ..labels import LabelSpace, sides
 from ..modalities import meanings, same
 from ..name_words import meant_together
+from ..overridden import override
 from ..weights import read_card
 from .spec import ExpertSpec
 from .trust import WEIGHTS
 
-__all__ = ["check_expert", "check_reads_any", "check_voxels", "reads"]
+__all__ = ["check_expert", "check_reads_any", "check_voxels", "doubts", "reads", "tell_doubts"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ def check_expert(
         modalities: what the data call the modalities of their cases; none is not compared.
         dataset: the task's, whose files tell whether the expert learned from it, and whose voxels are compared with its
             card; None goes by its name.
-        ignore_card: compare the channels' number only.
+        ignore_card: compare the channels' number only; what would be refused is kept by the student's card.
 
     Raises:
         ExpertError: for the first thing that does not fit, with what to rename where a name is all that differs.
@@ -63,14 +65,13 @@ def check_expert(
     if dataset is not None:
         check_voxels(spec, [dataset], ignore_card=ignore_card)
     if spec.role != "task":
+        for modality in modalities or ("",) if channels is not None else ():
+            if reads(spec, channels or (), modality, ignore_card=ignore_card):
+                tell_doubts(spec, channels or (), modality, "" if dataset is None else dataset.name)
         return
     card = _own_card(spec)
     for modality in modalities:
-        if not ignore_card and (reason := _other_modality(spec, card, channels, modality)):
-            problem = "the expert was taught on another modality"
-            expected = f"{modality}, the modality of {spec.task}"
-            hint = f"correct the task's modality, leave the expert out, or add {OVERRIDE}"
-            raise ExpertError(problem, where=f"expert {spec.name!r}", got=reason, expected=expected, hint=hint)
+        _check_modality(spec, card, channels, modality, ignore_card)
     if labels is not None:
         _check_labels(spec, labels)
         _check_meant(spec, card, dataset, ignore_card)
@@ -114,7 +115,12 @@ def check_reads_any(
     orders = [order_of(spec.channels, c) if len(c) == len(spec.channels) else None for c in data]
     card, names = _own_card(spec), modalities or [()] * len(data)
     fits = [not n or not all(_other_modality(spec, card, c, m) for m in n) for c, n in zip(data, names, strict=True)]
-    if any(f and order == tuple(range(len(spec.channels))) for f, order in zip(fits, orders, strict=True)):
+    straight = tuple(range(len(spec.channels)))
+    read = [i for i, (f, order) in enumerate(zip(fits, orders, strict=True)) if f and order == straight]
+    for i in read:
+        for modality in names[i] or ("",):
+            tell_doubts(spec, data[i], modality)
+    if read:
         return
     orders = [order if f else None for f, order in zip(fits, orders, strict=True)]
     told = [f"{', '.join(c)} of {' or '.join(m)}" if m else ", ".join(c) for c, m in zip(data, names, strict=True)]
@@ -145,12 +151,70 @@ def reads(spec: ExpertSpec, channels: Sequence[str], modality: str = "", *, igno
     return straight and alike and not (modality and _other_modality(spec, _own_card(spec), channels, modality))
 
 
+def doubts(spec: ExpertSpec, channels: Sequence[str], modality: str = "") -> list[str]:
+    """What a user should know before an expert is asked about scans that it reads: names that may mean something else.
+
+    Args:
+        spec: the expert's description.
+        channels: names of the scans' channels, in order, as many as the expert reads.
+        modality: what the data call their modality; it speaks for a channel whose name tells nothing.
+    """
+    known, given = meant_together(spec.channels), meant_together(channels)
+    called = modality if meanings(modality) or not any(map(meanings, given)) else ""  # "BraTS" says nothing of it
+    told = remarks(" + ".join(known), known, given, called)
+    told += [line.removeprefix("the data: ") for line in _of_card(spec, _own_card(spec), channels, modality)]
+    return list(dict.fromkeys(filter(None, told)))
+
+
+def tell_doubts(spec: ExpertSpec, channels: Sequence[str], modality: str = "", task: str = "") -> None:
+    """Warn, once in a process, of the doubts about an expert that is asked about scans of no task of its own.
+
+    Scans that it is asked about though it does not read them (``ignore_card``) are kept by the student's card.
+
+    Args:
+        spec: the expert's description.
+        channels: as of :func:`doubts`.
+        modality: likewise.
+        task: whose scans they are; empty when it does not matter.
+    """
+    if not reads(spec, channels, modality):
+        own, given = ", ".join(spec.channels), " of ".join(filter(None, [", ".join(channels), modality]))
+        override(f"expert {spec.name!r}: {given} in the place of {own}{AS_ASKED}")
+        return
+    for line in doubts(spec, channels, modality):
+        _tell_once(spec.name, str(spec.path), f" about {task}" if task else "", line)
+
+
+@lru_cache(maxsize=1000)
+def _tell_once(name: str, _path: str, about: str, line: str) -> None:
+    logger.warning("expert %r, asked%s: %s", name, about or " about other scans", line)
+
+
+def _check_modality(
+    spec: ExpertSpec, card: Contract, channels: Sequence[str] | None, modality: str, ignore_card: bool
+) -> None:
+    for line in [] if ignore_card else _of_card(spec, card, channels, modality):
+        logger.warning("expert %r: %s", spec.name, line)
+    reason = _other_modality(spec, card, channels, modality)
+    if reason and ignore_card:
+        override(f"expert {spec.name!r}: {modality} in the place of {reason}{AS_ASKED}")
+    elif reason:
+        problem = "the expert was taught on another modality"
+        expected = f"{modality}, the modality of {spec.task}"
+        hint = f"correct the task's modality, leave the expert out, or add {OVERRIDE}"
+        raise ExpertError(problem, where=f"expert {spec.name!r}", got=reason, expected=expected, hint=hint)
+
+
 def _check_channels(spec: ExpertSpec, channels: Sequence[str], ignore_card: bool) -> None:
     given, known = meant_together(channels), meant_together(spec.channels)
     order = order_of(known, given) if len(given) == len(known) else None
     straight = order == tuple(range(len(given)))
     alike = straight and all(_is_known_as(g, k) for g, k in zip(given, known, strict=True))
     if len(given) == len(known) and (alike or ignore_card or spec.role != "task"):
+        if spec.role == "task" and not alike:
+            override(
+                f"expert {spec.name!r}: {', '.join(channels)} in the place of {', '.join(spec.channels)}{AS_ASKED}"
+            )
         for said in filter(None, map(remark, known, given)) if spec.role == "task" else ():
             logger.warning("expert %r: %s", spec.name, said)
         return
@@ -193,19 +257,24 @@ def _own_card(spec: ExpertSpec) -> Contract:
     return Contract.of_card(card, file)
 
 
-def _other_modality(spec: ExpertSpec, card: Contract, channels: Sequence[str] | None, modality: str) -> str:
-    """What the expert was taught on, where that is surely none of what the data call their modality."""
+def _of_card(spec: ExpertSpec, card: Contract, channels: Sequence[str] | None, modality: str) -> list[str]:
+    """What the card that its training left says of data: notes, and what it was never taught on them."""
     try:
         found = card.fit(channels, modality)
     except DataError:
-        return card.told()
-    for note in found.notes:
-        logger.warning("expert %r: %s", spec.name, note)
+        return []
     taught = card.taught_on(found.modalities)
     left = [n for n in spec.labels.names if taught is not None and n not in taught]
-    if left:
-        names = " or ".join(found.modalities)
-        logger.warning("expert %r: its card says that it was never taught on %s: %s", spec.name, names, ", ".join(left))
+    names = " or ".join(found.modalities)
+    return [*found.notes, *([f"its card says that it was never taught on {names}: {', '.join(left)}"] if left else [])]
+
+
+def _other_modality(spec: ExpertSpec, card: Contract, channels: Sequence[str] | None, modality: str) -> str:
+    """What the expert was taught on, where that is surely none of what the data call their modality."""
+    try:
+        card.fit(channels, modality)
+    except DataError:
+        return card.told()
     told = [{m.kind for m in meanings(c)} for c in meant_together(spec.channels)]
     if not all(told) or any("photo" in kinds for kinds in told):  # pictures in colours may show anything
         return ""
@@ -224,7 +293,10 @@ def _check_meant(spec: ExpertSpec, card: Contract, dataset: Dataset | None, igno
     own = spec.task in known if dataset is None else is_known_data(dataset, card.data)
     if own:
         return
-    if nameless and known and own is False and not ignore_card:
+    if nameless and known and own is False and ignore_card:
+        names = f"{', '.join(nameless)} of {', '.join(sorted(known))}"
+        override(f"expert {spec.name!r}: {names} taken for those of {spec.task}{AS_ASKED}")
+    elif nameless and known and own is False:
         raise ExpertError("the expert learned from another data set, and nobody gave its structures names",
                           where=f"expert {spec.name!r}", got=f"{', '.join(nameless)} of {', '.join(sorted(known))}",
                           expected=f"structures of {spec.task}",

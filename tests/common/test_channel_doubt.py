@@ -121,6 +121,8 @@ def test_the_modality_speaks_for_a_channel_that_tells_nothing() -> None:
     ("abdominal CT", "CT", "", "CT", "abdom"), ("A", "cine", "", "cine", "a"), ("brain", "T1 T2", "", "MR", "brain"),
     ("CT", "CT", "CT", "CTA", "cta"), ("CTA", "CT", "CT", "CT", "CTA"), ("CT", "siemens", "philips", "CT", "philips"),
     ("CT", "siemens", "image", "CT", "siemens"), ("CTPA", "CT PET", "CT PET", "CTA", "pulmonary"),
+    ("brain", "T1 T2", "", "brain", "t1, t2"), ("MR", "T1", "", "MRI", "t1"), ("PET", "SUV", "", "PT", "suv"),
+    ("CT to PET", "a b", "a b", "PET to CT", "order"),
     ("brain", "T1 T2", "T1 T2", "prostate", "prostate"), ("abdominal CT", "CT", "CT", "CT", "abdom"),
 ])  # fmt: skip
 def test_the_words_of_the_modality_are_told_of_one_channel_and_of_several(
@@ -133,7 +135,8 @@ def test_the_words_of_the_modality_are_told_of_one_channel_and_of_several(
 @pytest.mark.parametrize(("name", "own", "given", "modality"), [
     ("fundus", "R G B", "red green blue", "fundus"), ("T1 + T2", "T1 T2", "T1w T2w", "MR"),
     ("brain", "T1 T2", "T1w T2w", "brain MRI"), ("MR", "T1 T2", "T1 T2", "T1 + T2"), ("PET-CT", "CT PET", "CT PT", ""),
-    ("brain", "T1 T2", "", "brain"), ("abdomen CT", "CT", "", "abdominal CT"), ("A", "cine", "cine", "a"),
+    ("brain T1 + T2", "T1 T2", "", "brain T1 + T2"), ("abdomen CT", "CT", "", "abdominal CT"),
+    ("A", "cine", "cine", "a"),
 ])  # fmt: skip
 def test_the_modality_of_the_same_words_is_silent(name: str, own: str, given: str, modality: str) -> None:
     assert remarks(name, own.split(), given.split() or None, modality) == []

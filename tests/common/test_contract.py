@@ -34,7 +34,8 @@ BOTH = contract(CT=entry("CT"), T2_MR=entry("T2 MR"))
 ])  # fmt: skip
 def test_channels_are_taken_by_name(given: Any, order: tuple[int, ...]) -> None:
     found = PAIR.fit(given, "brain")
-    assert found.order == order and bool(found.notes) == (order == (1, 0) or given in (("x", "y"), ("MR", "FLAIR")))
+    open_ = given in (None, ("x", "y"), ("MR", "FLAIR"))
+    assert found.order == order and bool(found.notes) == (order == (1, 0) or open_)
 
 
 @pytest.mark.parametrize(

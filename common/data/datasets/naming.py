@@ -16,6 +16,7 @@ from ...name_words import meant_together, plain
 from ...synonyms import says_same
 from .datalist import Collection
 from .dataset import Dataset
+from .organs import names_an_organ
 
 __all__ = ["Doubt", "check_names", "is_general", "is_nameless", "known_part", "name_doubts"]
 
@@ -89,13 +90,13 @@ def is_nameless(name: str) -> bool:
 def is_general(name: str) -> bool:
     """Whether a name is of anything in any organ: ``tumor``, ``enhancing tumor``, ``left lobe``, ``anterior``, ``LV``.
 
-    So are findings, parts of organs, places alone and abbreviations. One data set's is no other's, unless a word says
-    of which organ it is: ``kidney tumor``, ``head of the pancreas``.
+    So are findings, parts of organs, places alone, abbreviations, and whatever has no word of an organ (``stone``). One
+    data set's is no other's, unless a word says of which organ it is: ``kidney tumor``, ``head of the pancreas``.
     """
     found = {re.sub(r"\d+$", "", w) for w in _key(name).split()} - {""}
     told = {w for w in found if w in _GENERAL or (_SHORT.fullmatch(w) and w not in _ORGANS | _NARROWING)}
     alone = bool(told or found & _PLACES) and found <= told | _NARROWING | _PLACES
-    return alone and not is_nameless(name)
+    return (alone or not names_an_organ(name)) and not is_nameless(name)
 
 
 def name_doubts(datasets: Sequence[Dataset]) -> list[Doubt]:

@@ -18,6 +18,7 @@ from ...atomic import remove_stale
 from ...card import ModelCard, save_weights
 from ...errors import ConfigError, WeightError
 from ...integrity import keep_previous, verify
+from ...overridden import with_overridden
 from .interrupt import interrupts
 from .plain import bare
 
@@ -141,7 +142,8 @@ class KeepBest:
                 logger.info("the earlier %s was kept as %s", self.path.name, kept)
             card = self.card
             if card is not None:
-                card = replace(card, config_hash=card.config_hash or self.config_hash).with_extra(epoch=epoch, **extra)
+                card = replace(with_overridden(card), config_hash=card.config_hash or self.config_hash)
+                card = card.with_extra(epoch=epoch, **extra)
             with interrupts.protected():
                 save_weights(self.path, bare(self.network).state_dict(), card)
         self._own = True

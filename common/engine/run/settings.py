@@ -62,7 +62,7 @@ def model_card(
     """
     extra: dict[str, Any] = {"settings": _plain(settings)}
     if contract:
-        extra["contract"] = _plain(contract)
+        extra["contract"] = _plain({**({"ignored": []} if ignore_card else {}), **contract})
     elif dataset_dir is not None and idist.get_rank() == 0:  # the first process alone writes weights
         extra["contract"] = survey(
             dataset_dir, splits=splits, modality=modality, taught=taught, structures=structures, folder=output_dir,

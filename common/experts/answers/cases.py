@@ -23,7 +23,7 @@ from ...data.store.place import Store
 from ...data.store.stacked import StackedArrays
 from ...errors import ConfigError, DataError, few
 from ...labels import LabelSpace
-from ..fit import check_expert, check_voxels, reads
+from ..fit import check_expert, check_voxels, reads, tell_doubts
 from ..spec import ExpertSpec, read_manifest
 from .kept import StoredAnswers, StoredMaps, grid_of
 from .teaching import Judge, judge_of, width
@@ -282,6 +282,9 @@ def _readable(
         or reads(spec, channels.get(task, ()), modality, ignore_card=ignore_card)
         for task, modality in dict.fromkeys(kinds)
     }
+    for (task, modality), fit in fits.items():
+        if fit and not (spec.role == "task" and spec.task == task):  # of its own task it was told before
+            tell_doubts(spec, channels.get(task, ()), modality, task)
     if not any(fits.values()):
         told = few([f"{', '.join(channels.get(t, ()))} of {t}" for t, _ in fits])
         logger.warning("expert %r reads %s: it is not asked about %s", spec.name, ", ".join(spec.channels), told)

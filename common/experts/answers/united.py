@@ -27,7 +27,7 @@ from ...errors import DataError, ExpertError, GeometryError
 from ...geometry import Grid
 from ...losses.marginal import terms
 from ...plain_json import parse_object
-from ..fit import reads
+from ..fit import reads, tell_doubts
 from .ask import AskExpertd
 from .beside import ALONE, Kept, refusal
 from .saved import answer_file, read_answer
@@ -114,7 +114,10 @@ class AskKeptd(Transform):
         known = self.contract.modalities
         names = self.contract.fit(None, str(told), ignore=True).modalities if told else ()
         names = names or tuple(known) or ("",)
-        found = [(n, reads(kept.spec, known.get(n, {}).get("channels") or self.contract.channels, n)) for n in names]
+        channels = {n: known.get(n, {}).get("channels") or self.contract.channels for n in names}
+        found = [(n, reads(kept.spec, channels[n], n)) for n in names]
+        for name in (n for n, one in found if one):
+            tell_doubts(kept.spec, channels[name], name)
         if len({one for _, one in found}) > 1:
             own = " or ".join(n for n, one in found if one)
             raise DataError("nobody says what the scan is, and an expert that stays reads it or does not",

@@ -140,6 +140,8 @@ def test_a_plain_training_refuses_names_that_contradict_each_other(
     (said,) = card(ignore_card=True).extra["contract"]["ignored"]
     assert "two" in said and "channel" in said
     assert "ignored" in merged({"ignored": [said]}, {}) and "ignored" not in merged({}, {})
+    given = model_card("b", LabelSpace(("liver",)), ["x"], {}, contract={"modalities": {}}, ignore_card=True)
+    assert given.extra["contract"]["ignored"] == [] == merged({"ignored": []}, {})["ignored"]
 
 
 def test_what_no_label_map_of_a_modality_has_was_not_taught(

@@ -46,6 +46,13 @@ def test_both_of_one_modality_are_kept() -> None:
     assert "nobody taught liver on CT portal" in note
 
 
+def test_channels_that_differ_in_a_sign_are_both_kept() -> None:
+    both = merged(described("T1+C", 0, 5, ["liver"]), described("T1-C", 0, 5, ["spleen"]))
+    assert both["modalities"]["CT"]["channels"] == ["T1+C | T1-C"]
+    again = merged(described("T1+C", 0, 5, ["liver"]), described("t1 + c", 0, 5, ["liver"], name="other"))
+    assert again["modalities"]["CT"]["channels"] == ["T1+C"]
+
+
 def test_the_same_cases_are_counted_once() -> None:
     again = merged(NATIVE, NATIVE)
     assert again["modalities"] == NATIVE["modalities"] and again["data"] == NATIVE["data"]

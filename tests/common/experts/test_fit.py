@@ -14,7 +14,7 @@ from common.data.datasets.dataset import Dataset
 from common.data.datasets.dataset_json import SPLITS, Case
 from common.data.datasets.known_cases import short_hash
 from common.errors import ExpertError
-from common.experts.fit import check_expert, check_reads_any, check_voxels, reads
+from common.experts.fit import check_expert, check_reads_any, check_voxels, doubts, reads, tell_doubts
 from common.experts.spec import ExpertSpec
 from common.labels import LabelSpace
 
@@ -212,6 +212,25 @@ def test_who_can_be_asked_about_another_task_s_scans(tmp_path):
     assert reads(SPEC, ("image",), ignore_card=True) and not reads(SPEC, ("a", "b"), ignore_card=True)
     anything = replace(SPEC, role="external", task="", channels=("image",))
     assert reads(anything, ("CT",), "CT") and not reads(replace(anything, channels=("CT",)), ("T1",))
+
+
+@pytest.mark.parametrize(("known", "given", "modality", "words"), [
+    ("CT arterial", "CT delayed", "CT delayed", "another phase"), ("CT", "image", "", "image tells nothing"),
+    ("FDG PET", "PET", "PET", "FDG"), ("T1", "MR", "MR", "tells more"), ("CT", "CT", "CTA", "cta"),
+    ("CT P", "CTP", "", "ctp"), ("CT", "CT scan", "CT", ""), ("CT", "CT", "LiTS", ""),
+])  # fmt: skip
+def test_who_is_asked_about_other_scans_is_told_of_once(known, given, modality, words, caplog):
+    general = replace(SPEC, name=f"{known} for {given} of {modality or 0}", channels=(known,), role="external", task="")
+    for _ in range(2):  # once in a process
+        check_reads_any(general, [(given,)], [[modality]] if modality else None)
+    assert words in caplog.text and len(caplog.records) == bool(words)
+    assert bool(doubts(general, (given,), modality)) == bool(words)
+    again = replace(general, name=f"{general.name} again")
+    check_expert(again, (given,), LABELS, modalities=[modality])
+    tell_doubts(again, (given,), modality)
+    assert len(caplog.records) == 2 * bool(words) and ("again" in caplog.text) == bool(words)
+    caplog.clear()
+    assert reads(again, (given,), modality) and not caplog.text  # a question
 
 
 def test_intensities_that_an_expert_did_not_learn_from_are_told(tmp_path, caplog):

@@ -13,6 +13,7 @@ from ....card import ModelCard
 from ....engine.run.interrupt import interrupts
 from ....engine.run.plain import bare
 from ....layers.lora.files import save_adapter
+from ....overridden import with_overridden
 from ..base import CARD
 
 __all__ = ["KeepExpert"]
@@ -41,6 +42,6 @@ class KeepExpert:
         with interrupts.protected():
             save_adapter(network.encoder, network.level, self.folder)
             if self.card is not None:
-                card = self.card.with_extra(epoch=engine.state.epoch)
+                card = with_overridden(self.card).with_extra(epoch=engine.state.epoch)
                 with atomic_write(self.folder / CARD) as temporary:
                     temporary.write_text(card.to_json() + "\n", encoding="utf-8")

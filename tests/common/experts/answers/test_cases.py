@@ -159,7 +159,7 @@ def test_experts_are_asked_about_scans_that_they_read(tmp_path, caplog) -> None:
     ct, mr = dataset(tmp_path / "data", "ct"), dataset(tmp_path / "data", "mr", channel="T2 MR", training=0)
     experts = [
         expert(tmp_path, "of ct", "liver", role="task", task="ct"),
-        expert(tmp_path, "other", "spleen"),
+        expert(tmp_path, "other", "spleen", channels=("CT arterial",)),
         expert(tmp_path, "lung", "aorta", channels=("PET",)),
     ]
     with caplog.at_level(logging.WARNING):
@@ -167,6 +167,7 @@ def test_experts_are_asked_about_scans_that_they_read(tmp_path, caplog) -> None:
     assert [len(p) for p in found.places] == [3, 3, 0] and {c["task"] for c in found.data} == {"ct"}
     assert "left out" in caplog.text and "mr_0" in caplog.text and "reads PET: it is not asked" in caplog.text
     assert "aorta" in caplog.text and "not taught" in caplog.text
+    assert caplog.text.count("expert 'other', asked about ct: CT is taken for CT arterial") == 1
     assert found.case(0)["answered"].tolist() == [True, True, False]
     assert found.case(0)["answers"].shape[0] == 15 and not found.case(0)["answers"].whole()[10:].any()
     with pytest.raises(DataError, match="nobody teaches"):
