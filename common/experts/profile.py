@@ -52,11 +52,11 @@ class HomeProfile:
         codes, given, order = self.orientation, self.spacing, self.order
         turned = isinstance(codes, str) and len(codes) == 3 and all(sum(c in a for c in codes) == 1 for a in _AXES)
         self._need(turned, "orientation", "three axis codes such as RAS")
-        three = isinstance(given, (list, tuple)) and len(given) == 3 and all(_number(s, 1e4) for s in given)
-        self._need(given is None or three, "spacing", "three numbers > 0, in mm")
+        three = isinstance(given, (list, tuple)) and len(given) == 3 and all(_number(s, 1e4, 0.01) for s in given)
+        self._need(given is None or three, "spacing", "three numbers of at least 0.01, in mm")
         object.__setattr__(self, "spacing", None if given is None else tuple(float(s) for s in given))
         self._need(type(order) is int and 0 <= order <= _HIGHEST_ORDER, "order", "a whole number from 0 to 5")
-        self._need(_number(self.tile_step, 1), "tile_step", "a number above 0 and up to 1")
+        self._need(_number(self.tile_step, 1, 0.05), "tile_step", "a number from 0.05 to 1")
         for flag in ("whole_numbers", "mirroring"):
             self._need(isinstance(getattr(self, flag), bool), flag, "true or false")
 
@@ -133,6 +133,6 @@ class HomeProfile:
         return result.astype(np.float32), Grid(tuple(there), affine), self.spacing
 
 
-def _number(value: Any, most: float) -> bool:
+def _number(value: Any, most: float, least: float) -> bool:
     plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return plain and 0 < value <= most  # neither NaN nor infinity is, nor a number of 400 digits
+    return plain and least <= value <= most  # neither NaN nor infinity is, nor a number of 400 digits

@@ -19,7 +19,7 @@ PROFILE: dict[str, Any] = {"program": "p", "version": "2", "orientation": "RAS",
     "wrong",
     [{"program": "$x"}, {"version": 2}, {"version": "../2"}, {"orientation": "ras"}, {"orientation": "RRS"},
      {"spacing": [1, 1]}, {"spacing": [1, 1, 0]}, {"spacing": [1, 1, float("nan")]}, {"spacing": "123"},
-     {"order": 6}, {"order": 1.0}, {"order": True}, {"whole_numbers": 1}, {"tile_step": 0}, {"tile_step": 1.1},
+     {"order": 6}, {"order": 1.0}, {"order": True}, {"whole_numbers": 1}, {"tile_step": 0}, {"tile_step": 1.1}, {"tile_step": 0.049}, {"spacing": [0.009, 1, 1]},
      {"spacing": [10**400, 1, 1]}, {"tile_step": 10**400}, {"tile_step": float("inf")},
      {"mirroring": "false"}, {"resampler": "os.system"}],
 )  # fmt: skip
