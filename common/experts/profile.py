@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -17,6 +18,7 @@ __all__ = ["HomeProfile"]
 
 _AXES = ({"L", "R"}, {"P", "A"}, {"I", "S"})
 _HIGHEST_ORDER = 5
+_MOST_VOXELS = 2**31
 
 
 @dataclass(frozen=True)
@@ -118,12 +120,20 @@ class HomeProfile:
             the volume on the program's grid, that grid as it lies in the patient (a spline from first to last voxel
             centre keeps these in place, so that a voxel is not exactly ``spacing`` wide), and the spacing that nnU-Net
             is told.
+
+        Raises:
+            ExpertError: when that would have no voxel, or more than a machine holds.
         """
         if self.spacing is None:
             return volume, grid, grid.spacing
         from scipy.ndimage import zoom
 
         factors = [float(s / t) for s, t in zip(grid.spacing, self.spacing, strict=True)]
+        shape = [round(n * f) for n, f in zip(volume.shape[1:], factors, strict=True)]
+        if min(shape) < 1 or math.prod(shape) > _MOST_VOXELS:
+            raise ExpertError(f"the scan cannot be resampled as {ascii(self.program)[:100]} does",
+                              got=f"{shape} voxels from {list(volume.shape[1:])} of {grid.spacing} mm",
+                              expected=f"1 to {_MOST_VOXELS} voxels at {self.spacing} mm")  # fmt: skip
         result = np.stack([zoom(c.astype(np.float64), factors, order=self.order) for c in volume])
         if self.whole_numbers:
             result = np.trunc(result)
