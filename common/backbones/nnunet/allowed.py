@@ -121,12 +121,13 @@ def _check_turns(plans: Mapping[str, Any], where: object | None) -> None:
 
 def _check_intensities(plans: Mapping[str, Any], config: Mapping[str, Any], where: object | None) -> None:
     """Refuse statistics with which CTNormalization gives an empty or another map."""
-    given = plans.get("foreground_intensity_properties_per_channel")
+    key = "foreground_intensity_properties_per_channel"
+    given = plans[key] if key in plans else plans.get("foreground_intensity_properties_by_modality")  # as nnU-Net reads
     for channel, scheme in enumerate(config.get("normalization_schemes") or ()):
         if scheme != "CTNormalization":
             continue
         found = given.get(str(channel)) if isinstance(given, Mapping) else None
-        values = [found.get(key) for key in _STATISTICS] if isinstance(found, Mapping) else []
+        values: list[Any] = [found.get(key) for key in _STATISTICS] if isinstance(found, Mapping) else []
         if not values or not all(map(_finite, values)) or not (values[1] > 0 and values[2] < values[3]):
             raise WeightError(
                 f"the plans have no usable intensity statistics of channel {channel}",
