@@ -87,7 +87,8 @@ def _normalises(given: Any) -> bool:
     out = given.get("out", (0.0, 1.0))
     pair = isinstance(out, (list, tuple)) and len(out) == 2 and all(_number(v) for v in out)
     plain = all(_number(given[k]) for k in _NORMALISE if k in given)
-    return pair and plain and isinstance(given.get("masked", False), bool)
+    ordered = "low" not in given or "high" not in given or (plain and given["low"] < given["high"])
+    return pair and plain and ordered and isinstance(given.get("masked", False), bool)
 
 
 def _number(value: Any) -> bool:

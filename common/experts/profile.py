@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -17,6 +18,7 @@ __all__ = ["HomeProfile"]
 
 _AXES = ({"L", "R"}, {"P", "A"}, {"I", "S"})
 _HIGHEST_ORDER = 5
+_MOST_VOXELS = 2**31
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,11 @@ class HomeProfile:
         codes, given, order = self.orientation, self.spacing, self.order
         turned = isinstance(codes, str) and len(codes) == 3 and all(sum(c in a for c in codes) == 1 for a in _AXES)
         self._need(turned, "orientation", "three axis codes such as RAS")
-        three = isinstance(given, (list, tuple)) and len(given) == 3 and all(_number(s, 1e4) for s in given)
-        self._need(given is None or three, "spacing", "three numbers > 0, in mm")
+        three = isinstance(given, (list, tuple)) and len(given) == 3 and all(_number(s, 1e4, 0.01) for s in given)
+        self._need(given is None or three, "spacing", "three numbers of at least 0.01, in mm")
         object.__setattr__(self, "spacing", None if given is None else tuple(float(s) for s in given))
         self._need(type(order) is int and 0 <= order <= _HIGHEST_ORDER, "order", "a whole number from 0 to 5")
-        self._need(_number(self.tile_step, 1), "tile_step", "a number above 0 and up to 1")
+        self._need(_number(self.tile_step, 1, 0.05), "tile_step", "a number from 0.05 to 1")
         for flag in ("whole_numbers", "mirroring"):
             self._need(isinstance(getattr(self, flag), bool), flag, "true or false")
 
@@ -118,12 +120,20 @@ class HomeProfile:
             the volume on the program's grid, that grid as it lies in the patient (a spline from first to last voxel
             centre keeps these in place, so that a voxel is not exactly ``spacing`` wide), and the spacing that nnU-Net
             is told.
+
+        Raises:
+            ExpertError: when that would have no voxel, or more than a machine holds.
         """
         if self.spacing is None:
             return volume, grid, grid.spacing
         from scipy.ndimage import zoom
 
         factors = [float(s / t) for s, t in zip(grid.spacing, self.spacing, strict=True)]
+        shape = [round(n * f) for n, f in zip(volume.shape[1:], factors, strict=True)]
+        if min(shape) < 1 or math.prod(shape) > _MOST_VOXELS:
+            raise ExpertError(f"the scan cannot be resampled as {ascii(self.program)[:100]} does",
+                              got=f"{shape} voxels from {list(volume.shape[1:])} of {grid.spacing} mm",
+                              expected=f"1 to {_MOST_VOXELS} voxels at {self.spacing} mm")  # fmt: skip
         result = np.stack([zoom(c.astype(np.float64), factors, order=self.order) for c in volume])
         if self.whole_numbers:
             result = np.trunc(result)
@@ -133,6 +143,6 @@ class HomeProfile:
         return result.astype(np.float32), Grid(tuple(there), affine), self.spacing
 
 
-def _number(value: Any, most: float) -> bool:
+def _number(value: Any, most: float, least: float) -> bool:
     plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return plain and 0 < value <= most  # neither NaN nor infinity is, nor a number of 400 digits
+    return plain and least <= value <= most  # neither NaN nor infinity is, nor a number of 400 digits

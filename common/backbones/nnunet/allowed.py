@@ -40,6 +40,7 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "normalization_schemes": lambda value: isinstance(value, str),
     "use_mask_for_norm": lambda value: isinstance(value, bool),
 }
+_STATISTICS = ("mean", "std", "percentile_00_5", "percentile_99_5")
 _SCHEMES = (
     "ZScoreNormalization",
     "CTNormalization",
@@ -100,6 +101,44 @@ def _check_kinds(plans: Mapping[str, Any], config: Mapping[str, Any], where: obj
         if key in plans and not (numbers and sorted(order or ()) == [0, 1, 2]):
             problem = f"the plans have an entry of another kind: {key}"
             raise WeightError(problem, where=where, got=ascii(order)[:200], expected="0, 1, 2 in some order")
+    _check_turns(plans, where)
+    _check_intensities(plans, config, where)
+
+
+def _check_turns(plans: Mapping[str, Any], where: object | None) -> None:
+    """Refuse an order of axes that the way back does not undo: the label map would lie elsewhere in the patient."""
+    forward, backward = plans.get("transpose_forward"), plans.get("transpose_backward")
+    if forward is None and backward is None:
+        return
+    if forward is None or backward is None or any(backward[axis] != i for i, axis in enumerate(forward)):
+        raise WeightError(
+            "the plans turn a scan's axes and do not turn them back",
+            where=where,
+            got=f"transpose_forward {forward}, transpose_backward {backward}",
+            expected="transpose_backward undoes transpose_forward",
+        )
+
+
+def _check_intensities(plans: Mapping[str, Any], config: Mapping[str, Any], where: object | None) -> None:
+    """Refuse statistics with which CTNormalization gives an empty or another map."""
+    key = "foreground_intensity_properties_per_channel"
+    given = plans[key] if key in plans else plans.get("foreground_intensity_properties_by_modality")  # as nnU-Net reads
+    for channel, scheme in enumerate(config.get("normalization_schemes") or ()):
+        if scheme != "CTNormalization":
+            continue
+        found = given.get(str(channel)) if isinstance(given, Mapping) else None
+        values: list[Any] = [found.get(key) for key in _STATISTICS] if isinstance(found, Mapping) else []
+        if not values or not all(map(_finite, values)) or not (values[1] > 0 and values[2] < values[3]):
+            raise WeightError(
+                f"the plans have no usable intensity statistics of channel {channel}",
+                where=where,
+                got=ascii(found)[:200],
+                expected=f"{', '.join(_STATISTICS)}: finite numbers, std > 0, the low percentile below the high one",
+            )
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30  # NaN is not
 
 
 def _length(value: Any) -> bool:

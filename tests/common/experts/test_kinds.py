@@ -37,6 +37,7 @@ WRONG = {
         [],
         None,
         5,
+        {"normalise": {"scheme": "range", "low": 9, "high": 5}},
         *({"divisor": d} for d in ("x", 0, [1, 2], -1, 1.5, None, True, [1, 2, 0], 10**9)),
         *({"normalise": n} for n in ("x", [], None, {}, {"scheme": 5}, {"scheme": "ct", "low": "a"})),
         {"normalise": {"scheme": "range", "out": [1]}},

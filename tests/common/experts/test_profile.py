@@ -20,6 +20,7 @@ PROFILE: dict[str, Any] = {"program": "p", "version": "2", "orientation": "RAS",
     [{"program": "$x"}, {"version": 2}, {"version": "../2"}, {"orientation": "ras"}, {"orientation": "RRS"},
      {"spacing": [1, 1]}, {"spacing": [1, 1, 0]}, {"spacing": [1, 1, float("nan")]}, {"spacing": "123"},
      {"order": 6}, {"order": 1.0}, {"order": True}, {"whole_numbers": 1}, {"tile_step": 0}, {"tile_step": 1.1},
+     {"tile_step": 0.049}, {"spacing": [0.009, 1, 1]},
      {"spacing": [10**400, 1, 1]}, {"tile_step": 10**400}, {"tile_step": float("inf")},
      {"mirroring": "false"}, {"resampler": "os.system"}],
 )  # fmt: skip
@@ -57,3 +58,11 @@ def test_whole_numbers_are_cut_towards_zero_and_without_a_spacing_nothing_is_don
     assert np.array_equal(cut, np.trunc(plain)) and not np.array_equal(cut, plain)
     same, there, spacing = HomeProfile(**{**PROFILE, "spacing": None}).resampled(noise, grid)
     assert same is noise and there is grid and spacing == grid.spacing
+
+
+@pytest.mark.parametrize("spacing", [(100.0, 1.0, 1.0), (0.01, 0.01, 0.01)])
+def test_a_scan_is_not_resampled_to_nothing_nor_without_end(spacing):
+    profile = HomeProfile("p", "1", "RAS", spacing)
+    grid = Grid((20, 20, 20), np.eye(4))
+    with pytest.raises(ExpertError, match="resampled as"):
+        profile.resampled(np.zeros((1, 20, 20, 20), np.float32), grid)

@@ -147,3 +147,30 @@ def test_networks_that_cannot_be_built_are_refused(key, value):
     with pytest.raises(WeightError, match="can be built"):
         build_network(changed("architecture", "arch_kwargs", key, value=value), CONFIGURATION, in_channels=1,
                       out_channels=2)  # fmt: skip
+
+
+@pytest.mark.parametrize(("forward", "backward"), [([2, 0, 1], [2, 0, 1]), ([1, 0, 2], [0, 1, 2]),
+                                                   ([2, 0, 1], None), (None, [1, 2, 0])])  # fmt: skip
+def test_axes_are_turned_back(forward, backward):
+    plans = {**tiny_plans(), "transpose_forward": forward, "transpose_backward": backward}
+    plans = {key: value for key, value in plans.items() if value is not None}
+    with pytest.raises(WeightError, match="do not turn them back"):
+        check_plans(plans, CONFIGURATION)
+    check_plans({**plans, "transpose_forward": [2, 0, 1], "transpose_backward": [1, 2, 0]}, CONFIGURATION)
+
+
+@pytest.mark.parametrize("change", [{"mean": float("nan")}, {"std": -5.0}, {"std": 0.0}, {"std": "1"},
+                                    {"percentile_00_5": 900.0, "percentile_99_5": -900.0},
+                                    {"percentile_99_5": float("inf")}, {"mean": None}])  # fmt: skip
+def test_statistics_that_an_image_is_scaled_by_are_numbers(change):
+    plans = copy.deepcopy(tiny_plans(norm="CTNormalization"))
+    key = "foreground_intensity_properties_per_channel"
+    plans[key]["0"].update(change)
+    with pytest.raises(WeightError, match="statistics of channel 0"):
+        check_plans(plans, CONFIGURATION)
+    with pytest.raises(WeightError, match="statistics of channel 0"):
+        check_plans({k: v for k, v in plans.items() if k != key}, CONFIGURATION)
+    check_plans({**tiny_plans(), key: {}}, CONFIGURATION)  # no scheme here uses them
+    old = copy.deepcopy(tiny_plans(norm="CTNormalization"))
+    old["foreground_intensity_properties_by_modality"] = old.pop(key)
+    check_plans(old, CONFIGURATION)  # as the first plans of nnU-Net v2 name them
