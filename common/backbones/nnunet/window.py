@@ -81,8 +81,9 @@ class _Mirrored:
 class NNUNetTiles(Inferer):
     """nnU-Net's own predictor: its tiles, its blending, its mirroring, to the last bit.
 
-    Where :class:`~common.backbones.nnunet.streamed.DecideInTilesd` says that nothing is interpolated afterwards,
-    volumes are decided while their tiles are joined: the answer is the class of each voxel, the same as of the logits.
+    Where :class:`~common.backbones.nnunet.streamed.DecideInTilesd` says that
+    nothing is interpolated afterwards, volumes are decided while their tiles are joined: the answer is the class of
+    each voxel, the same as of the logits.
 
     Args:
         plan: plans, labels and configuration.
