@@ -28,3 +28,12 @@ def test_what_is_damaged_is_asked_again(tmp_path: Path, change: str) -> None:
     if change != "floats":
         file.write_bytes(file.read_bytes()[:20] if change == "cut" else b"no gzip")
     assert read_answer(file, (4, 3, 2)) is None
+
+
+def test_an_answer_with_a_damaged_middle_is_none(tmp_path: Path) -> None:
+    file = answer_file(tmp_path, "a", "ct", "x")
+    save_answer(file, torch.randint(0, 255, (1, 16, 16, 16), dtype=torch.uint8))
+    whole = file.read_bytes()
+    for place in range(len(whole) // 8, len(whole), 97):  # after the header, whose file name nobody reads
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        assert read_answer(file, (16, 16, 16)) is None, place
