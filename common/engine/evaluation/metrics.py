@@ -328,8 +328,9 @@ class CaseMetrics:
         """Rows of all processes; a case that a padded sampler gave twice counts once."""
         if idist.get_world_size() == 1:
             return self.rows, self.skipped, self.doubts
-        parts: Sequence[Any] = [None] * idist.get_world_size()
-        torch.distributed.all_gather_object(parts, (self.rows, self.skipped, self.doubts))
+        own = self.rows, self.skipped, self.doubts
+        parts = [own] * idist.get_world_size()
+        torch.distributed.all_gather_object(parts, own)
         unique = {(r["task"], r["case"], r["structure"]): r for rows, *_ in parts for r in rows}
         skipped: dict[str, int] = {}
         for _, counts, _ in parts:
