@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +264,8 @@ def read_entry(folder: Path, sources: Mapping[str, str] | None = None) -> dict[A
     if not folder.is_dir():
         raise FileNotFoundError(folder)
     try:
-        text = read_object(folder / TEXT, error=DamagedEntryError, finite=False)
+        file = (folder / TEXT).stat()
+        text = _text(folder / TEXT, file.st_ino, file.st_mtime_ns, file.st_size)
         for array in text["arrays"]:
             if odd_in(array["name"], file_name=True):
                 raise DamagedEntryError("a prepared volume lies elsewhere", where=folder, got=ascii(array["name"]))
@@ -286,3 +288,9 @@ def read_entry(folder: Path, sources: Mapping[str, str] | None = None) -> dict[A
         if isinstance(content.get(key), StoredArray):
             content[key].source = source
     return content
+
+
+@lru_cache(maxsize=256)
+def _text(path: Path, *stamp: int) -> dict[str, Any]:
+    """What an entry says, parsed once while its file is the same one; what is made of it shares nothing with it."""
+    return read_object(path, error=DamagedEntryError, finite=False)

@@ -3,6 +3,7 @@ import errno
 import itertools
 import os
 import resource
+import shutil
 
 import numpy as np
 import pytest
@@ -62,6 +63,26 @@ def test_parts_are_parts_of_the_whole(stored):
             assert type(found) is torch.Tensor and torch.equal(found, wanted), low
             found.fill_(9.0)
         assert float(label.max()) < 7, "a crop is no part of what is kept in memory"
+
+
+def test_what_an_entry_says_is_parsed_once_and_shared_with_nobody(case, tmp_path, monkeypatch):
+    """The fast path against the plain one: the same content, and another file under the same name is read anew."""
+    folder, parsed, real = tmp_path / "e", [], module.read_object
+    monkeypatch.setattr(module, "read_object", lambda path, **how: parsed.append(path) or real(path, **how))
+    case["names"] = ["a", "b"]
+    write_entry(folder, case, Reading.crops(16), {"case": "c"})
+    first = read_entry(folder)
+    first["names"].append("c")
+    first["image"].meta["spacing"] = "spoilt"
+    again = read_entry(folder)
+    assert again["names"] == ["a", "b"] and len(parsed) == 1
+    module._text.cache_clear()
+    plain = read_entry(folder)
+    assert len(parsed) == 2 and str(plain["image"].meta) == str(again["image"].meta)
+    assert torch.equal(plain["image"].whole(), again["image"].whole()) and plain.keys() == again.keys()
+    shutil.rmtree(folder)
+    write_entry(folder, {**case, "case": "d"}, Reading.crops(16), {"case": "d"})
+    assert read_entry(folder)["case"] == "d"
 
 
 @pytest.mark.parametrize("harm", ["cut", "gone", "text", "wild"])
@@ -124,6 +145,7 @@ def test_what_the_machine_refuses_now_is_no_damage(stored, tmp_path, monkeypatch
             patch.setattr(type(tmp_path), method, refusing)
             if method == "stat":
                 patch.setattr(type(tmp_path), "is_dir", lambda path: True)
+            module._text.cache_clear()
             for read in (lambda: read_entry(tmp_path / "e"), *([stored["image"].read] if method == "open" else ())):
                 with pytest.raises(DataError, match="left as it is") as caught:
                     read()
