@@ -17,7 +17,7 @@ from common.data.io import check_volume, read_volume
 from common.data.pictures import PICTURES, is_picture, read_picture
 from common.errors import DataError
 from common.literals import disk_name
-from common.paths import check_path
+from common.paths import check_path, check_regular
 
 from .dicom_results import Source
 
@@ -92,9 +92,9 @@ def _name(scan: Scan) -> str:
 
 
 def _in_folder(folder: Path, channels: int | None) -> list[Scan]:
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    images = [p for p in files if _stem(p) is not None]
-    if not images and any(is_dicom(p) for p in files):
+    files = sorted(p for p in folder.iterdir() if not p.is_dir() and not p.name.startswith("."))
+    images = [check_regular(p, what="scan") for p in files if _stem(p) is not None]
+    if not images and any(p.is_file() and is_dicom(p) for p in files):
         return [Scan(folder.resolve().name, (folder,))]
     several = channel_groups(images, channels) if channels != 1 else {}
     taken = {p for paths in several.values() for p in paths}

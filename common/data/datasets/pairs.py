@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import DataError, few
 from ...literals import disk_name, same_on_disk
-from ...paths import check_path, is_there
+from ...paths import check_path, check_regular, is_there
 from ..dicom.slices import holds_dicom
 from .dataset_json import VOLUME_SUFFIXES, Case, base_name, channel_groups, channel_number, read_case
 
@@ -27,7 +27,7 @@ def label_maps(folder: Path) -> dict[str, Path]:
         folder: of files, DICOM SEGs among them.
 
     Raises:
-        DataError: when there is no such folder, nothing in it, or several maps of one case.
+        DataError: when there is no such folder, nothing in it, several maps of one case, or what is no file.
     """
     if not check_path(folder, what="folder").is_dir():
         raise DataError("there is no such folder of label maps", where=folder)
@@ -138,6 +138,9 @@ def _files(folder: Path) -> list[Path]:
     entries = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
     found = [p for p in entries if (holds_dicom(p) if p.is_dir() else p.name.lower().endswith(VOLUME_SUFFIXES))]
     left = [p.name for p in entries if p.is_dir() and p not in found]
+    for path in found:
+        if not path.is_dir():
+            check_regular(path, what="volume")
     if not found:
         raise DataError(
             "the folder holds no volumes",
