@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,23 @@ from numpy.typing import NDArray
 
 from .errors import GeometryError
 
-__all__ = ["PLAUSIBLE_SPACING_MM", "Grid"]
+__all__ = ["PLAUSIBLE_SPACING_MM", "Grid", "most_voxels"]
 
 PLAUSIBLE_SPACING_MM = (0.01, 50.0)
 _SHEAR_TOLERANCE = 0.01
+_MOST_VOXELS = 2**31
+_MEMORY = 2**36  # bytes, where the system does not tell
+
+
+def most_voxels(bytes_each: int) -> int:
+    """How many voxels a volume may have for this machine's memory to hold it, swapped-out memory not counted.
+
+    Args:
+        bytes_each: what a voxel needs while it is computed, all channels and copies together, >= 1.
+    """
+    told = hasattr(os, "sysconf") and {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= os.sysconf_names.keys()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if told else _MEMORY
+    return max(1, min(_MOST_VOXELS, memory // bytes_each))
 
 
 @dataclass(frozen=True, eq=False)

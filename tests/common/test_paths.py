@@ -11,24 +11,31 @@ import pytest
 
 from common.backbones.nnunet.network import read_results_folder
 from common.contract import contract_of
+from common.data.datasets.convert import write_dataset
 from common.data.datasets.datalist import read_collection
-from common.data.datasets.dataset import read_dataset
+from common.data.datasets.dataset import Dataset, read_dataset
 from common.data.datasets.pairs import label_maps, paired
 from common.data.dicom.slices import is_dicom
 from common.data.io import read_volume
+from common.data.phantom.files import publish
 from common.data.slices.unlabelled import unlabelled_images
+from common.engine.run.lock import RunLock
+from common.engine.run.start import start_run
 from common.errors import AmalgamationError, ConfigError, DataError
 from common.experts.describe import kind_of
 from common.experts.sources import open_source
 from common.experts.spec import read_manifest
 from common.experts.training_files import orientation_of
 from common.integrity import file_hash, sealed_hash
+from common.labels import LabelSpace
 from common.paths import check_new, check_path, check_regular, is_path
 from common.plain_json import read_object
 from common.plain_yaml import check_plain_yaml
 from common.weights import read_state_dict
+from tools.amalgamate.command import amalgamate
 from tools.bundle.zip import unpack
 from tools.bundle_files import find_bundle
+from tools.chain.record import alone_in
 from tools.predict.scans import find_scans
 
 ODD = {
@@ -240,3 +247,28 @@ def test_a_link_to_nothing_is_refused_and_not_left_out(call: Callable[[Path], An
     (tmp_path / "q.nii.gz").symlink_to("nothing")
     with pytest.raises(AmalgamationError, match=r"q\.nii\.gz"):
         call(tmp_path)
+
+
+NEW: dict[str, Callable[[str], Any]] = {
+    "chain": lambda out: alone_in(Path(out)),
+    "amalgamation": lambda out: amalgamate("expert", scans="ct=.", out=out),
+    "lock": lambda out: RunLock(Path(out)).acquire(),
+    "run": lambda out: start_run(output_dir=out),
+    "dataset": lambda out: write_dataset(Dataset("a", Path(), ("CT",), LabelSpace(("liver",)), {}), out),
+    "phantom": lambda out: publish(Path(out), {}, lambda _: None, overwrite=False),
+}
+
+
+@pytest.mark.parametrize("call", NEW.values(), ids=NEW)
+def test_every_new_folder_has_a_name_that_a_disk_takes(call: Callable[[str], Any], tmp_path: Path) -> None:
+    with pytest.raises(AmalgamationError, match="a character that no name has"):
+        call(f"{tmp_path}/a\ud800b")
+    assert not list(tmp_path.iterdir())
+
+
+def test_scans_numbered_as_channels_are_not_asked_one_by_one(tmp_path: Path) -> None:
+    for name in ("a_0000", "a_0001", "b_0000", "b_0001"):
+        (tmp_path / f"{name}.nii.gz").touch()
+    with pytest.raises(DataError, match="numbered as the channels"):
+        find_scans(tmp_path, 1)
+    assert [s.name for s in find_scans(tmp_path, 2)] == ["a", "b"]

@@ -44,5 +44,5 @@ def check_kept(settings: Mapping[str, Any], where: str | Path) -> None:
             check_file_name(named.get(key), key, where=planned, error=WeightError)
     place, described = f"{where}, settings.dataset_json", settings["dataset_json"]
     labels_of(described, where=place)
-    for name in channel_names(described):
+    for name in channel_names(described, where=place):
         check_channel(name, where=place, error=WeightError)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from ...paths import check_path
 from ...plain_json import read_object
 from ...weights import read_beside_weights, read_state_dict
 from .allowed import check_plans
+from .calls import quiet
 from .folds import EXPECTED, is_fold
 from .scripting import scriptable
 
@@ -37,7 +35,6 @@ __all__ = [
     "mirroring_axes",
     "output_channels",
     "plan_managers",
-    "quiet",
     "read_json",
     "read_results_folder",
 ]
@@ -79,14 +76,6 @@ class NNUNetResults:
         return self.folder / "plans.json", self.folder / "dataset.json", self.checkpoint
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep nnU-Net's console messages and its notes on old plans out of our output."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object and name the file when it is missing or broken."""
     return read_object(path, error=WeightError, problem="cannot read this file", expected="a JSON object")
@@ -122,6 +111,7 @@ def build_network(
     in_channels: int,
     out_channels: int,
     deep_supervision: bool = False,
+    where: object | None = None,
 ) -> nn.Module:
     """Build the network that the plans describe.
 
@@ -131,6 +121,7 @@ def build_network(
         in_channels: number of image channels C.
         out_channels: number of logits, K + 1 for exclusive structures.
         deep_supervision: return the logits of all decoder stages (finest first) instead of the finest alone.
+        where: the file or model that the plans come from; their path where it is given.
 
     Returns:
         ``[B, C, *patch]`` to ``[B, out_channels, *patch]``, axes in nnU-Net's order (slowest spacing first).
@@ -138,7 +129,8 @@ def build_network(
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
     content = read_json(Path(plans)) if isinstance(plans, str | Path) else plans
-    _, config = plan_managers(content, configuration)
+    where = plans if where is None and isinstance(plans, str | Path) else where
+    _, config = plan_managers(content, configuration, where=where)
     try:
         with quiet():
             network: nn.Module = get_network_from_plans(
@@ -151,10 +143,9 @@ def build_network(
                 deep_supervision=deep_supervision,
             )
     except ImportError as error:
-        raise WeightError("cannot find this architecture", got=config.network_arch_class_name) from error
+        raise WeightError("cannot find this architecture", where=where, got=config.network_arch_class_name) from error
     except Exception as error:  # of the network, for arguments of another kind
         got = ascii(error)[:200]
-        where = plans if isinstance(plans, str | Path) else None
         raise WeightError("the plans do not describe a network that can be built", got=got, where=where) from error
     return network if deep_supervision else scriptable(network, channels=in_channels, patch=config.patch_size)
 
@@ -212,26 +203,32 @@ def output_channels(labels: LabelSpace) -> int:
     return labels.num_classes if labels.exclusive else len(labels)
 
 
-def channel_names(dataset_json: Mapping[str, Any]) -> tuple[str, ...]:
+def channel_names(dataset_json: Mapping[str, Any], *, where: object | None = None) -> tuple[str, ...]:
     """Image channel names of a ``dataset.json`` in channel order.
+
+    Args:
+        dataset_json: its content.
+        where: the file or model that it comes from.
 
     Raises:
         WeightError: when they are not names by number, or ``channel_names`` and ``modality`` contradict each other.
     """
     said, other = dataset_json.get("channel_names"), dataset_json.get("modality")
-    names = _numbered((other or {}) if said is None else said)
-    others = (other,) if isinstance(other, str) else _numbered(other) if said is not None and other else names
+    names = _numbered((other or {}) if said is None else said, where)
+    others = (other,) if isinstance(other, str) else _numbered(other, where) if said is not None and other else names
     if contradict(names, others):
         got = ascii(f"channel_names: {', '.join(names)}; modality: {', '.join(others)}")
-        raise WeightError("channel_names and modality of the dataset.json contradict each other", got=got)
+        problem = "channel_names and modality of the dataset.json contradict each other"
+        raise WeightError(problem, where=where, got=got)
     return names
 
 
-def _numbered(names: Any) -> tuple[str, ...]:
+def _numbered(names: Any, where: object | None) -> tuple[str, ...]:
     numbered = isinstance(names, Mapping) and all(re.fullmatch(r"[0-9]{1,6}", str(key)) for key in names)
     if not numbered or not all(isinstance(name, str | int | float) for name in names.values()):
         expected = '"channel_names" by number, such as {"0": "CT"}'
-        raise WeightError("the dataset.json does not name the channels", got=ascii(names)[:200], expected=expected)
+        problem = "the dataset.json does not name the channels"
+        raise WeightError(problem, where=where, got=ascii(names)[:200], expected=expected)
     return tuple(str(names[key]) for key in sorted(names, key=int))
 
 
@@ -300,11 +297,13 @@ def load_network(results: NNUNetResults) -> nn.Module:
     Raises:
         WeightError: when one tensor is missing, left over or of another shape.
     """
+    described = results.folder / "dataset.json"
     network = build_network(
         results.plans,
         results.configuration,
-        in_channels=len(channel_names(results.dataset_json)),
-        out_channels=output_channels(labels_of(results.dataset_json, where=results.folder)),
+        in_channels=len(channel_names(results.dataset_json, where=described)),
+        out_channels=output_channels(labels_of(results.dataset_json, where=described)),
+        where=results.folder / "plans.json",
     )
     try:
         network.load_state_dict(results.weights, strict=True)
@@ -324,7 +323,7 @@ def mirroring_axes(results: NNUNetResults) -> tuple[int, ...] | None:
     found = read_beside_weights(results.checkpoint, "inference_allowed_mirroring_axes")
     if found is None or (isinstance(found, list | tuple) and not found):
         return None
-    axes = len(plan_managers(results.plans, results.configuration)[1].patch_size)
+    axes = len(plan_managers(results.plans, results.configuration, where=results.folder)[1].patch_size)
     if not isinstance(found, list | tuple) or not all(type(a) is int and 0 <= a < axes for a in found):
         raise WeightError("the checkpoint mirrors along axes that there are not", where=results.checkpoint,
                           got=ascii(found)[:100], expected=f"some of 0 .. {axes - 1}")  # fmt: skip
@@ -333,15 +332,15 @@ def mirroring_axes(results: NNUNetResults) -> tuple[int, ...] | None:
 
 def describe_results(results: NNUNetResults) -> dict[str, Any]:
     """Labels, channels, spacing (x, y, z in mm), orientation and configuration of a results folder."""
-    manager, config = plan_managers(results.plans, results.configuration)
+    manager, config = plan_managers(results.plans, results.configuration, where=results.folder)
     spacing = [float(s) for s in config.spacing]
     if len(spacing) == PLANAR:
         spacing = [float(manager.plans["original_median_spacing_after_transp"][0]), *spacing]
-    zyx = [spacing[i] for i in manager.transpose_backward]
+    zyx, described = [spacing[i] for i in manager.transpose_backward], results.folder / "dataset.json"
     reorients = "WithReorient" in str(results.plans.get("image_reader_writer", ""))
     return {
-        "labels": labels_of(results.dataset_json, where=results.folder),
-        "channels": channel_names(results.dataset_json),
+        "labels": labels_of(results.dataset_json, where=described),
+        "channels": channel_names(results.dataset_json, where=described),
         "spacing": (zyx[2], zyx[1], zyx[0]),
         "orientation": "RAS" if reorients else None,
         "configuration": results.configuration,

@@ -60,7 +60,7 @@ class Plan:
     @property
     def channels(self) -> tuple[str, ...]:
         """Image channel names."""
-        return channel_names(self.dataset_json)
+        return channel_names(self.dataset_json, where=self.folder / "dataset.json")
 
     @property
     def out_channels(self) -> int:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import warnings
 
 import pytest
 import torch
@@ -15,7 +14,6 @@ from common.backbones.nnunet.network import (
     labels_of,
     load_network,
     output_channels,
-    quiet,
     read_json,
     read_results_folder,
 )
@@ -203,12 +201,3 @@ def test_a_file_that_is_no_json_object_is_named(tmp_path, text):
     (tmp_path / "plans.json").write_text(text)
     with pytest.raises(WeightError, match="cannot read this file"):
         read_json(tmp_path / "plans.json")
-
-
-def test_quiet_keeps_nnunets_words_back_and_no_others(capsys, recwarn):
-    with quiet():
-        print("nnU-Net's")
-        warnings.warn("nnU-Net's", stacklevel=1)
-    print("ours")
-    warnings.warn("ours", stacklevel=1)
-    assert capsys.readouterr().out == "ours\n" and [str(w.message) for w in recwarn] == ["ours"]

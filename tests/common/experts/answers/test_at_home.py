@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import Orientation
 from numpy.typing import NDArray
 
-from common.backbones.nnunet.network import quiet
+from common.backbones.nnunet.calls import quiet
 from common.errors import ExpertError
 from common.experts.answers.at_home import HomeNNUNet
 from common.experts.answers.record import decide
