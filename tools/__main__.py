@@ -132,7 +132,8 @@ def _refuse_extra_words(
             left.pop(0)
     if "-" in extra or (len(extra) > len(free) and not takes_rest):
         word = "-" if "-" in extra else extra[len(free)]
-        raise ConfigError(f"there is a word too many: {word!a:.100}", where=where, got=" ".join(map(ascii, extra))[:200],
+        got = " ".join(map(ascii, extra))[:200]
+        raise ConfigError(f"there is a word too many: {word!a:.100}", where=where, got=got,
                           expected=" ".join(n.upper() for n in free) or "options alone",
                           hint=f"python -m tools {where} --help")  # fmt: skip
 

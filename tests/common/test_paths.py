@@ -179,6 +179,7 @@ def test_a_folder_is_no_name_of_a_file_with_files_beside_it(name: str) -> None:
         check_new(name, ("", ".sha256"), error=ConfigError)
     assert check_new(name) == Path(name)
 
+
 @pytest.fixture
 def in_time() -> Iterator[None]:
     """Five seconds: opening a pipe that nobody writes to waits for ever."""

@@ -62,7 +62,9 @@ def check_one_channel(files: Sequence[Path], maps: Mapping[str, Path], where: Pa
     """
     groups = channel_groups(files)
     sizes = [len(paths) for paths in groups.values()]
-    alike = [n for n, paths in groups.items() if sizes.count(len(paths)) > 1 and not {*map(base_name, paths)} <= {*maps}]
+    alike = [
+        n for n, paths in groups.items() if sizes.count(len(paths)) > 1 and not {*map(base_name, paths)} <= {*maps}
+    ]
     if alike:
         count = len(groups[alike[0]])
         raise DataError("the files are numbered as the channels of a case are, and one channel is named", where=where,

@@ -16,13 +16,7 @@ from torch import Tensor, nn
 
 from ...backbones.nnunet.calls import asked, check_size, quiet
 from ...backbones.nnunet.grid import grid_affine
-from ...backbones.nnunet.network import (
-    NNUNetResults,
-    load_network,
-    mirroring_axes,
-    plan_managers,
-    read_results_folder,
-)
+from ...backbones.nnunet.network import NNUNetResults, load_network, mirroring_axes, plan_managers, read_results_folder
 from ...data.datasets.dataset_json import case_name
 from ...errors import ExpertError
 from ...geometry import Grid
@@ -153,7 +147,7 @@ class HomeNNUNet:
             scan: ``[C, X, Y, Z]`` as stored, intensities untouched.
 
         Raises:
-            ExpertError: for another number of channels, a size that this machine does not hold, and what nnU-Net raises.
+            ExpertError: for another number of channels, a size that no machine holds, and what nnU-Net raises.
         """
         data, affine, properties = self._as_read(scan)
         with asked(self._place(scan), error=ExpertError), torch.inference_mode():

@@ -19,8 +19,18 @@ def test_quiet_keeps_nnunets_words_back_and_no_others(capsys, recwarn):
     assert capsys.readouterr().out == "ours\n" and [str(w.message) for w in recwarn] == ["ours"]
 
 
-@pytest.mark.parametrize("wrong", [KeyError("spacing"), ZeroDivisionError(), MemoryError("12 PiB"), OSError("x"),
-                                   RecursionError(), AssertionError(), UnicodeEncodeError("utf-8", "\ud800", 0, 1, "no")])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        KeyError("spacing"),
+        ZeroDivisionError(),
+        MemoryError("12 PiB"),
+        OSError("x"),
+        RecursionError(),
+        AssertionError(),
+        UnicodeEncodeError("utf-8", "\ud800", 0, 1, "no"),
+    ],
+)
 def test_what_nnunet_raises_is_a_refusal(wrong):
     with pytest.raises(ExpertError, match="nnU-Net cannot work") as caught, asked("folder, scan", error=ExpertError):
         raise wrong
