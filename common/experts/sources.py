@@ -14,14 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones.nnunet.calls import asked
-from ..backbones.nnunet.network import (
-    PLANAR,
-    channel_names,
-    labels_of,
-    load_network,
-    plan_managers,
-    read_results_folder,
-)
+from ..backbones.nnunet.description import channel_names, labels_of
+from ..backbones.nnunet.network import PLANAR, load_network, plan_managers, read_results_folder
 from ..errors import AmalgamationError, ExpertError
 from ..integrity import file_hash
 from ..labels import LabelSpace

@@ -23,8 +23,9 @@ from ...errors import ConfigError, DataError
 from ...literals import disk_name
 from ...modalities import is_ct
 from .calls import quiet
+from .description import channel_names
 from .fingerprint import Analysed, analyse, samples_per_case, spread, told
-from .network import PLANAR, NNUNetResults, channel_names, plan_managers, read_json
+from .network import PLANAR, NNUNetResults, plan_managers, read_json
 from .plan import READERS, Plan, for_planner, read_plan
 from .planner import nnunet_name, run_planner, write_json
 

@@ -11,29 +11,26 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...channel_order import contradict
 from ...command_words import shown_option
 from ...errors import WeightError
-from ...labels import LabelSpace
 from ...literals import check_file_name
 from ...paths import check_path
 from ...plain_json import read_object
 from ...weights import read_beside_weights, read_state_dict
 from .allowed import check_plans
-from .calls import quiet
+from .calls import asked, quiet
+from .description import channel_names, check_description, labels_of, output_channels
 from .folds import EXPECTED, is_fold
 from .scripting import scriptable
 
 __all__ = [
     "NNUNetResults",
     "build_network",
-    "channel_names",
+    "check_described",
     "deep_supervision_when_training",
     "describe_results",
-    "labels_of",
     "load_network",
     "mirroring_axes",
-    "output_channels",
     "plan_managers",
     "read_json",
     "read_results_folder",
@@ -81,11 +78,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return read_object(path, error=WeightError, problem="cannot read this file", expected="a JSON object")
 
 
-def plan_managers(plans: Mapping[str, Any], configuration: str, *, where: object | None = None) -> tuple[Any, Any]:
+def plan_managers(
+    plans: Mapping[str, Any], configuration: str, *, channels: int | None = None, where: object | None = None
+) -> tuple[Any, Any]:
     """nnU-Net's ``PlansManager`` and ``ConfigurationManager``; plans without an ``architecture`` are converted.
 
+    Args:
+        plans: content of a ``plans.json``.
+        configuration: of the plans.
+        channels: how many the plans are for, where that is known.
+        where: the file or model that they come from.
+
     Raises:
-        WeightError: when the plans do not have the configuration, or name what is not nnU-Net's own.
+        WeightError: when the plans do not have the configuration, name what is not nnU-Net's own, or have another form.
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -95,13 +100,35 @@ def plan_managers(plans: Mapping[str, Any], configuration: str, *, where: object
         raise WeightError(
             "the plans do not have this configuration", where=where, got=configuration, expected=", ".join(known)
         )
-    check_plans(plans, configuration, where=where)
+    check_plans(plans, configuration, channels=channels, where=where)
     try:
         with quiet():
             manager = PlansManager(dict(plans))
             return manager, manager.get_configuration(configuration)
     except Exception as error:  # of nnU-Net, for entries of another kind
         raise WeightError("nnU-Net cannot read these plans", where=where, got=ascii(error)[:200]) from error
+
+
+def check_described(
+    plans: Mapping[str, Any], dataset_json: Mapping[str, Any], configuration: str, *, where: object, described: object
+) -> None:
+    """Refuse plans and descriptions that nnU-Net does not write, of a results folder and of a card alike.
+
+    Args:
+        plans: content of a ``plans.json``.
+        dataset_json: content of the ``dataset.json`` beside it.
+        configuration: of the plans.
+        where: the file, or the card's entry, of the plans.
+        described: that of the description.
+
+    Raises:
+        WeightError: naming the entry.
+        LabelError: for structures that are none.
+    """
+    names = check_description(dataset_json, where=described)
+    manager, _ = plan_managers(plans, configuration, channels=len(names), where=where)
+    with asked(described):
+        manager.get_label_manager(dataset_json)
 
 
 def build_network(
@@ -161,77 +188,6 @@ def deep_supervision_when_training(network: nn.Module) -> nn.Module:
     return network
 
 
-def labels_of(dataset_json: Mapping[str, Any], *, where: object | None = None) -> LabelSpace:
-    """Label space of a nnU-Net ``dataset.json``; regions overlap, the ignore label is no structure.
-
-    Raises:
-        WeightError: when its labels are not names with whole numbers.
-    """
-    regions, given = dataset_json.get("regions_class_order"), dataset_json.get("labels")
-    if not isinstance(given, Mapping) or not given:
-        raise _no_labels(given, where)
-    pairs = {str(n): v for n, v in given.items() if n not in ("background", "ignore")}
-    if not pairs or any(v == [] for v in pairs.values()):
-        raise _no_labels(given, where)
-    if regions is not None and any(isinstance(v, list | tuple) and len(v) > 1 for v in pairs.values()):
-        if not isinstance(regions, list | tuple) or len(regions) != len(pairs):
-            got = ascii(regions)[:200]
-            expected = f"regions_class_order with {len(pairs)} whole numbers"
-            raise WeightError("the regions do not fit the labels", where=where, got=got, expected=expected)
-        return LabelSpace(tuple(pairs), tuple(_whole(v, given, where) for v in regions), exclusive=False)
-    values = {n: _whole(v[0] if isinstance(v, list | tuple) else v, given, where) for n, v in pairs.items()}
-    return LabelSpace.from_json(values, where=where)
-
-
-def _whole(value: Any, given: Any, where: object | None) -> int:
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
-        return int(value)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1e9 or value != int(value):
-        raise _no_labels(given, where)
-    return int(value)
-
-
-def _no_labels(given: Any, where: object | None) -> WeightError:
-    expected = '"labels" with names and whole numbers, such as {"background": 0, "liver": 1}'
-    return WeightError(
-        "the dataset.json does not name the labels", where=where, got=ascii(given)[:200], expected=expected
-    )
-
-
-def output_channels(labels: LabelSpace) -> int:
-    """Number of logits of a network: ``K + 1`` with softmax, ``K`` when structures overlap."""
-    return labels.num_classes if labels.exclusive else len(labels)
-
-
-def channel_names(dataset_json: Mapping[str, Any], *, where: object | None = None) -> tuple[str, ...]:
-    """Image channel names of a ``dataset.json`` in channel order.
-
-    Args:
-        dataset_json: its content.
-        where: the file or model that it comes from.
-
-    Raises:
-        WeightError: when they are not names by number, or ``channel_names`` and ``modality`` contradict each other.
-    """
-    said, other = dataset_json.get("channel_names"), dataset_json.get("modality")
-    names = _numbered((other or {}) if said is None else said, where)
-    others = (other,) if isinstance(other, str) else _numbered(other, where) if said is not None and other else names
-    if contradict(names, others):
-        got = ascii(f"channel_names: {', '.join(names)}; modality: {', '.join(others)}")
-        problem = "channel_names and modality of the dataset.json contradict each other"
-        raise WeightError(problem, where=where, got=got)
-    return names
-
-
-def _numbered(names: Any, where: object | None) -> tuple[str, ...]:
-    numbered = isinstance(names, Mapping) and all(re.fullmatch(r"[0-9]{1,6}", str(key)) for key in names)
-    if not numbered or not all(isinstance(name, str | int | float) for name in names.values()):
-        expected = '"channel_names" by number, such as {"0": "CT"}'
-        problem = "the dataset.json does not name the channels"
-        raise WeightError(problem, where=where, got=ascii(names)[:200], expected=expected)
-    return tuple(str(names[key]) for key in sorted(names, key=int))
-
-
 def _candidates(path: Path) -> list[Path]:
     if (path / "plans.json").is_file():
         return [path]
@@ -268,7 +224,7 @@ def read_results_folder(
     """
     folder, configuration = _pick(check_path(path, what="results folder", error=WeightError), configuration)
     plans, dataset_json = read_json(folder / "plans.json"), read_json(folder / "dataset.json")
-    plan_managers(plans, configuration, where=folder / "plans.json")
+    check_described(plans, dataset_json, configuration, where=folder / "plans.json", described=folder / "dataset.json")
     if not is_fold(fold):
         raise WeightError("not a fold of nnU-Net", where=folder, got=f"{str(fold)!a:.100}", expected=EXPECTED)
     check_file_name(checkpoint, "checkpoint", where=folder, error=WeightError)
@@ -324,9 +280,13 @@ def mirroring_axes(results: NNUNetResults) -> tuple[int, ...] | None:
     if found is None or (isinstance(found, list | tuple) and not found):
         return None
     axes = len(plan_managers(results.plans, results.configuration, where=results.folder)[1].patch_size)
-    if not isinstance(found, list | tuple) or not all(type(a) is int and 0 <= a < axes for a in found):
+    if (
+        not isinstance(found, list | tuple)
+        or len(set(map(repr, found))) < len(found)
+        or not all(type(a) is int and 0 <= a < axes for a in found)
+    ):
         raise WeightError("the checkpoint mirrors along axes that there are not", where=results.checkpoint,
-                          got=ascii(found)[:100], expected=f"some of 0 .. {axes - 1}")  # fmt: skip
+                          got=ascii(found)[:100], expected=f"some of 0 .. {axes - 1}, each once")  # fmt: skip
     return tuple(found)
 
 
