@@ -192,7 +192,8 @@ def test_words_that_an_argument_takes_pass(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("words", [["x", "y"], ["--a", "x", "y"], ["--a=x", "y"], ["--out=o", "x", "y"],
-                                   ["-a", "x", "y"], ["x", "-"], ["x", "-", "y"], ["--noquiet", "x"], ["x", "--noquiet=1"]])  # fmt: skip
+                                   ["-a", "x", "y"],
+                                   ["x", "-"], ["x", "-", "y"], ["--noquiet", "x"], ["x", "--noquiet=1"]])  # fmt: skip
 def test_words_too_many_are_named(words: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"too many|takes no value") as caught:
         refuse_unknown_flags(positional, words, where="positional")
