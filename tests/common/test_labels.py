@@ -157,9 +157,9 @@ def test_a_near_name_is_never_that_of_the_other_side() -> None:
     assert caught.value.hint is None
 
 
-@pytest.mark.parametrize("data", [{"names": ["a", "a"]}, {"names": ["$x"]}, {"names": ["a"], "values": [0]}, {"names": []},
-                                  {"names": ["a"], "values": ["x"]}, {"names": "a"}, {"names": ["a"], "exclusive": 1}, 5,
-                                  {"names": ["background"]}])  # fmt: skip
+@pytest.mark.parametrize("data", [{"names": ["a", "a"]}, {"names": ["$x"]}, {"names": ["a"], "values": [0]},
+                                  {"names": []}, {"names": ["a"], "values": ["x"]}, {"names": "a"}, 5,
+                                  {"names": ["a"], "exclusive": 1}, {"names": ["background"]}])  # fmt: skip
 def test_every_refusal_of_a_space_from_a_file_names_it(data) -> None:
     with pytest.raises(LabelError) as caught:
         LabelSpace.from_dict(data, where="card.json")

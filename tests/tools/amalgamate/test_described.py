@@ -158,7 +158,8 @@ def test_a_folder_of_any_name_gives_its_expert_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("file", "change"), [
-    ("plans.json", {"transpose_forward": None}), ("dataset.json", {"labels": {"background": 0, "liver": 1, "spleen": 1}}),
+    ("plans.json", {"transpose_forward": None}),
+    ("dataset.json", {"labels": {"background": 0, "liver": 1, "spleen": 1}}),
     ("dataset.json", {"labels": {"Background": 0, "liver": 1}}), ("dataset.json", {"channel_names": {"x": "CT"}}),
 ])  # fmt: skip
 def test_every_refusal_of_a_folder_names_it_and_says_how_to_describe_it(
