@@ -25,14 +25,14 @@ def check_description(dataset_json: Mapping[str, Any], *, where: object | None =
         the names of the channels.
 
     Raises:
-        WeightError: for labels or channels of another form, and where ``background`` is not declared as 0.
+        WeightError: for labels or channels of another form, and where ``background`` is not declared as 0, or twice.
         LabelError: for structures that are none.
     """
     labels_of(dataset_json, where=where)
     given = dataset_json["labels"]
     ground = given.get(BACKGROUND)
-    if isinstance(ground, bool) or ground not in (0, "0"):
-        others = [str(n) for n in given if str(n).casefold() == BACKGROUND and n != BACKGROUND]
+    others = [str(n) for n in given if str(n).strip().casefold() == BACKGROUND and n != BACKGROUND]
+    if others or isinstance(ground, bool) or ground not in (0, "0"):
         raise WeightError('the dataset.json does not declare the label "background"', where=where,
                           got=", ".join(map(ascii, others)) or ascii(ground)[:100], expected='"background": 0',
                           hint="nnU-Net reads no other spelling of it" if others else None)  # fmt: skip

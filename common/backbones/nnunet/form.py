@@ -29,7 +29,7 @@ _SINGLE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "previous_stage": (lambda value: value is None or isinstance(value, str), "the name of a configuration, or null"),
     "next_stage": (lambda value: value is None or isinstance(value, str) or _texts(value), "names, or null"),
 }
-_REQUIRED = ("spacing", "patch_size", *_PER_CHANNEL, "preprocessor_name",
+_REQUIRED = ("spacing", "patch_size", "batch_size", *_PER_CHANNEL, "preprocessor_name",
              *(f"resampling_fn_{what}{end}" for what in _RESAMPLED for end in ("", "_kwargs")))  # fmt: skip
 _TURNS = ("transpose_forward", "transpose_backward")
 _STATISTICS = ("mean", "std", "percentile_00_5", "percentile_99_5")

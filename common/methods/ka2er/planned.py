@@ -65,8 +65,13 @@ def student_network(*, settings: Mapping[str, Any], plan: Plan | None = None) ->
         plan: what that found.
     """
     if plan is not None:
-        channels = {"in_channels": len(plan.channels), "out_channels": plan.out_channels}
-        return build_network(plan.plans, plan.configuration, **channels, where=plan.folder)
+        return build_network(
+            plan.plans,
+            plan.configuration,
+            in_channels=len(plan.channels),
+            out_channels=plan.out_channels,
+            where=plan.folder,
+        )
     own = settings["network"]
     return KA2ERStudent(
         num_structures=len(settings["labels"]),

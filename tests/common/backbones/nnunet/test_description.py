@@ -61,6 +61,7 @@ def test_channel_names_of_null_are_those_of_the_modality():
 
 @pytest.mark.parametrize(("labels", "got"), [({"Background": 0, "liver": 1}, "Background"), ({"liver": 1}, "None"),
                                              ({"background": False, "liver": 1}, "False"),
+                                             ({"background": 0, "BACKGROUND": 1, "liver": 2}, "BACKGROUND"),
                                              ({"background": [0], "liver": 1}, "[0]")])  # fmt: skip
 def test_nnunet_reads_one_background_alone(labels, got):
     with pytest.raises(WeightError, match='does not declare the label "background"') as caught:

@@ -38,7 +38,7 @@ def told(**changes: Any) -> dict[str, Any]:
     return {k: v for k, v in {**tiny_plans(norm="CTNormalization"), **changes}.items() if v is not ...}
 
 
-GONE = ("spacing", "patch_size", "normalization_schemes", "use_mask_for_norm", "preprocessor_name",
+GONE = ("spacing", "patch_size", "batch_size", "normalization_schemes", "use_mask_for_norm", "preprocessor_name",
         *(f"resampling_fn_{w}{e}" for w in ("data", "seg", "probabilities") for e in ("", "_kwargs")))  # fmt: skip
 LISTS = (
     ("normalization_schemes", []), ("use_mask_for_norm", []),
