@@ -37,6 +37,7 @@ from tools.bundle.zip import unpack
 from tools.bundle_files import find_bundle
 from tools.chain.record import alone_in
 from tools.predict.scans import find_scans
+from tools.run_files import inside, read_table
 
 ODD = {
     "long": "x" * 300,
@@ -210,6 +211,8 @@ PIPES: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "JSON": ("plans.json", lambda path: read_object(path, error=DataError)),
     "configuration": ("inference.yaml", check_plain_yaml),
     "weights": ("model.pt", read_state_dict),
+    "table": ("cases.csv", read_table),
+    "place of a record": ("a.png", lambda path: inside(path.parent, path.name, where=f"record, {path.name}")),
     "seal": ("model.pt.sha256", lambda path: sealed_hash(path.with_name("model.pt"))),
 }
 
