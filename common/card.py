@@ -114,7 +114,7 @@ class ModelCard:
         try:
             data = {k: _renamed(v, names, keys=k == "extra") for k, v in data.items()} if names else data
             data = _with_newer(data, where)
-            card = cls(**{**data, "labels": LabelSpace.from_dict(data.get("labels", {}))})
+            card = cls(**{**data, "labels": LabelSpace.from_dict(data.get("labels", {}), where=where)})
         except (LabelError, WeightError) as error:
             raise WeightError(f"{problem}: {error.problem}", where=where or error.where, got=error.got,
                               expected=error.expected, hint=RENAME) from error  # fmt: skip

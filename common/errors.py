@@ -23,10 +23,12 @@ __all__ = [
     "cause_of",
     "few",
     "is_hidden",
+    "placed",
     "visible",
 ]
 
 _Kind = TypeVar("_Kind", bound=BaseException)
+_Refusal = TypeVar("_Refusal", bound="AmalgamationError")
 _CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, direction and invisible characters, lone surrogates, line ends
 _BLANK = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
@@ -93,6 +95,18 @@ class AmalgamationError(Exception):
         if hint is not None:
             lines.append(f"  next:     {_within(hint)}")
         super().__init__(visible("\n".join(lines)))
+
+
+def placed(error: _Refusal, where: object | None) -> _Refusal:
+    """The same refusal, said of a place where it says none.
+
+    Args:
+        error: of a part that does not know which file it comes from; to be raised ``from`` itself.
+        where: the file, case or entry.
+    """
+    if error.where is not None or where is None:
+        return error
+    return type(error)(error.problem, where=where, got=error.got, expected=error.expected, hint=error.hint)
 
 
 class DataError(AmalgamationError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,25 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import GeometryError
+from .errors import GeometryError, placed
 
-__all__ = ["PLAUSIBLE_SPACING_MM", "Grid"]
+__all__ = ["PLAUSIBLE_SPACING_MM", "Grid", "most_voxels"]
 
 PLAUSIBLE_SPACING_MM = (0.01, 50.0)
 _SHEAR_TOLERANCE = 0.01
+_MOST_VOXELS = 2**31
+_MEMORY = 2**36  # bytes, where the system does not tell
+
+
+def most_voxels(bytes_each: int) -> int:
+    """How many voxels a volume may have for this machine's memory to hold it, swapped-out memory not counted.
+
+    Args:
+        bytes_each: what a voxel needs while it is computed, all channels and copies together, >= 1.
+    """
+    told = hasattr(os, "sysconf") and {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= os.sysconf_names.keys()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if told else _MEMORY
+    return max(1, min(_MOST_VOXELS, memory // bytes_each))
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +64,23 @@ class Grid:
         object.__setattr__(self, "affine", affine)
 
     @classmethod
-    def of(cls, image: Any) -> Grid:
-        """The grid of a nibabel image ``[X, Y, Z, ...]`` or of a MetaTensor ``[C, X, Y, Z]``."""
+    def of(cls, image: Any, *, where: object | None = None) -> Grid:
+        """The grid of a nibabel image ``[X, Y, Z, ...]`` or of a MetaTensor ``[C, X, Y, Z]``.
+
+        Args:
+            image: with an ``affine``.
+            where: file or case for the message; the image's own file when None.
+
+        Raises:
+            GeometryError: as of the class.
+        """
         affine = image.affine
         affine = affine.detach().cpu().numpy() if hasattr(affine, "detach") else affine
         shape = tuple(image.shape[1:]) if hasattr(image, "meta") else tuple(image.shape[:3])
-        return cls(shape, affine)
+        try:
+            return cls(shape, affine)
+        except GeometryError as error:
+            raise placed(error, where or _file_of(image)) from error
 
     @property
     def spacing(self) -> tuple[float, ...]:
@@ -176,6 +201,12 @@ _HEADER_HINT = "write a valid affine (sform) into the header and try again"
 
 def _numbers(values: Sequence[float]) -> str:
     return "(" + ", ".join(f"{v:.4g}" for v in values) + ")"
+
+
+def _file_of(image: Any) -> str | None:
+    """Where an image lies, as far as it says."""
+    told = image.meta.get("filename_or_obj") if hasattr(image, "meta") else getattr(image, "get_filename", str)()
+    return told if isinstance(told, str) and told else None
 
 
 def _rows(matrix: NDArray[np.float64]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import re
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 from .atomic import atomic_write
 from .command_words import shown_place
 from .errors import CheckpointError, WeightError
-from .paths import check_new
+from .paths import check_new, check_path, special
 
 __all__ = [
     "SUFFIX",
@@ -56,6 +57,8 @@ def file_hash(path: Path | str) -> str:
 
 def _state(path: Path) -> tuple[int, ...]:
     status = path.stat()
+    if found := special(path):
+        raise OSError(errno.EINVAL, f"no file but {found}", str(path))
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
@@ -91,9 +94,9 @@ def sealed_hash(path: Path | str) -> str | None:
     """The hash that lies beside a file, None where there is none.
 
     Raises:
-        WeightError: when there is a file for it that holds no sha256.
+        WeightError: when there is something for it that holds no sha256.
     """
-    beside = seal_of(path)
+    beside = check_path(seal_of(path), what="weights' sha256", error=WeightError)
     try:
         text = beside.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import LabelError
+from .errors import LabelError, placed
 from .literals import check_name
 
 __all__ = ["BACKGROUND", "LabelSpace", "sides", "union"]
@@ -111,18 +111,37 @@ class LabelSpace:
         foreground = sorted((v, n) for n, v in pairs if v != 0)
         if not foreground:
             raise LabelError("the label mapping names no foreground structure", where=where, got=dict(labels))
-        return cls(tuple(n for _, n in foreground), tuple(v for v, _ in foreground), exclusive)
+        return cls.of(
+            tuple(n for _, n in foreground), tuple(v for v, _ in foreground), exclusive=exclusive, where=where
+        )
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> LabelSpace:
+    def of(cls, names: Any, values: Any = (), *, exclusive: Any = True, where: object | None) -> LabelSpace:
+        """A label space from somewhere, whose refusals say where.
+
+        Raises:
+            LabelError: as of the class, with ``where``.
+        """
+        try:
+            return cls(names, values, exclusive)
+        except LabelError as error:
+            raise placed(error, where) from error
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], *, where: object | None = None) -> LabelSpace:
         """Inverse of :meth:`to_dict`.
+
+        Args:
+            data: what it gave.
+            where: the file or model that it comes from.
 
         Raises:
             LabelError: for what is no label space.
         """
         if not isinstance(data, Mapping) or "names" not in data:
-            raise LabelError("this is no label space", got=f"{data!a:.100}", expected='{"names": ["liver", "spleen"]}')
-        return cls(data["names"], data.get("values", ()), data.get("exclusive", True))
+            raise LabelError("this is no label space", where=where, got=f"{data!a:.100}",
+                             expected='{"names": ["liver", "spleen"]}')  # fmt: skip
+        return cls.of(data["names"], data.get("values", ()), exclusive=data.get("exclusive", True), where=where)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON and checkpoints."""

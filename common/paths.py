@@ -7,15 +7,22 @@ loop of links and half a character. So whoever takes a path from a text asks her
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from .errors import AmalgamationError, DataError
 
-__all__ = ["check_new", "check_path", "is_path", "is_there"]
+__all__ = ["check_new", "check_path", "check_regular", "is_path", "is_there", "special"]
 
 _LONGEST, _LONGEST_NAME = 4096, 256
+_SPECIAL = {
+    stat.S_ISFIFO: "a pipe (FIFO), and reading it may never end",
+    stat.S_ISSOCK: "a socket",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
+}
 
 
 def is_path(value: Any) -> bool:
@@ -33,6 +40,36 @@ def is_there(path: str | Path) -> bool:
         return Path(path).exists()
     except (OSError, ValueError):
         return False
+
+
+def special(path: str | Path) -> str | None:
+    """What lies at a path where it is neither a file nor a folder, in words; opening that may wait for ever."""
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return None
+    return next((words for kind, words in _SPECIAL.items() if kind(mode)), None)
+
+
+def check_regular(path: Path, *, what: str = "file", error: type[AmalgamationError] = DataError) -> Path:
+    """The gate for what the listing of a folder gave and will be opened: a file, or a link to one.
+
+    Args:
+        path: of the folder's entry.
+        what: of which thing, for the message.
+        error: class of the refusal.
+
+    Returns:
+        the path.
+
+    Raises:
+        AmalgamationError: of the class ``error``, for a pipe, a socket, a device, a folder, and a link to nothing.
+    """
+    if not check_path(path, what=what, error=error).is_file():
+        got = "a folder" if path.is_dir() else "a link to nothing" if path.is_symlink() else "nothing"
+        raise error(f"this {what} is no file", where=path, got=got, expected="a file, or a link to one",
+                    hint="take it out of the folder")  # fmt: skip
+    return path
 
 
 def _can_be_written(text: str) -> bool:
@@ -64,7 +101,7 @@ def check_path(
 
     Raises:
         AmalgamationError: of the class ``error``, for a name that is too long or holds what no name does, a loop of
-            links, and a place that may not be looked at.
+            links, a place that may not be looked at, and what is neither a file nor a folder.
     """
     try:
         Path(path).resolve()
@@ -78,6 +115,10 @@ def check_path(
         raise error(f"this {what} cannot be followed: {reason or getattr(wrong, 'strerror', None) or wrong}",
                     where=shown if where is None else where, got=None if where is None else shown,
                     expected="a file or folder that can be reached", hint=hint) from wrong  # fmt: skip
+    if found := special(path):
+        raise error(f"this {what} is no file and no folder: {found}", where=path if where is None else where,
+                    got=None if where is None else f"{str(path)!a:.200}", expected="a file, or a folder of files",
+                    hint=hint or "take it away, or copy what it gives into a file")  # fmt: skip
     return Path(path)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import AmalgamationError, few
+from .paths import special
 
 __all__ = ["DEEPEST", "LARGEST", "parse", "parse_object", "read_object", "read_plain"]
 
@@ -57,6 +58,8 @@ def read_plain(
     finite: bool = True,
 ) -> Any:
     """As :func:`read_object`, for JSON of any kind."""
+    if found := special(path):
+        raise error(f"{problem}: it is no file but {found}", where=path, expected=expected, hint=hint)
     try:
         with Path(path).open("rb") as stream:
             content = stream.read(LARGEST + 1)

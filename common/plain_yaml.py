@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
+from .paths import check_path
 
 __all__ = ["check_plain_yaml", "read_config"]
 
@@ -22,7 +23,7 @@ def check_plain_yaml(path: str | Path) -> None:
     Raises:
         ConfigError: for such a file, or one that is neither YAML nor JSON.
     """
-    path = Path(path)
+    path = check_path(path, what="configuration", error=ConfigError)
     try:
         if path.stat().st_size > _LARGEST:
             raise ConfigError("the configuration is too large", where=path, expected=f"at most {_LARGEST} bytes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from .atomic import atomic_write
 from .errors import visible
 from .literals import spreadsheet_cell, text_of_cell
+from .paths import special
 
 __all__ = ["TableError", "csv_text", "markdown_code", "markdown_table", "markdown_text", "read_csv", "write_csv"]
 
@@ -57,6 +59,8 @@ def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]], columns: Sequ
 
 def read_csv(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
     """The columns and rows of a file that :func:`write_csv` wrote, every text as it was; missing fields are empty."""
+    if found := special(path):
+        raise OSError(errno.EINVAL, f"no file but {found}", str(path))
     with Path(path).open(newline="", encoding="utf-8-sig") as stream:
         lines = [[text_of_cell(cell) for cell in line] for line in csv.reader(stream) if line]
     head = lines[0] if lines else []

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.backbones.nnunet.network import build_network, labels_of, output_channels
+from common.backbones.nnunet.description import labels_of, output_channels
+from common.backbones.nnunet.network import build_network
 
 
 @contextmanager

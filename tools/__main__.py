@@ -8,7 +8,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from common.errors import AmalgamationError, ConfigError, cause_of, visible
@@ -74,7 +74,7 @@ def find(name: str) -> Any:
 
 
 def refuse_unknown_flags(component: Any, arguments: Sequence[str], *, where: str) -> None:
-    """Refuse misspelt ``--flags`` before anything runs (Fire would run first and complain afterwards).
+    """Refuse misspelt ``--flags`` and words too many before anything runs (Fire would run first and complain then).
 
     Args:
         component: a function, or an object whose methods are sub-commands.
@@ -82,13 +82,15 @@ def refuse_unknown_flags(component: Any, arguments: Sequence[str], *, where: str
         where: the command, for the message.
 
     Raises:
-        ConfigError: for a flag that the function does not take, with the nearest one that it does.
+        ConfigError: for a flag that the function does not take, with the nearest one that it does; for a word that
+            none of its arguments takes, and a lone ``-``, behind which Fire would take words for parts of the result.
     """
     target, named = _function(component, arguments)
     if target is None or _HELP & set(arguments):
         return
     where = " ".join([where, *named])
     parameters = inspect.signature(target).parameters
+    _refuse_extra_words(parameters, arguments[: _own(arguments)], named, where)
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return
     for word in arguments[: _own(arguments)]:
@@ -102,6 +104,38 @@ def refuse_unknown_flags(component: Any, arguments: Sequence[str], *, where: str
                 expected=", ".join(f"--{p}" for p in parameters) or "no options",
                 hint=f"did you mean --{close[0]}?" if close else f"python -m tools {where} --help",
             )
+
+
+def _refuse_extra_words(
+    parameters: Mapping[str, inspect.Parameter], words: Sequence[str], named: Sequence[str], where: str
+) -> None:
+    """Refuse the first word that Fire would find no argument for, counted as Fire counts."""
+    free = [n for n, p in parameters.items() if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    takes_rest = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters.values())
+    left, extra = list(words), list[str]()
+    for name in named:
+        left.remove(name)
+    while left:
+        word = left.pop(0)
+        if not _FLAG.match(word):
+            extra.append(word)
+            continue
+        flag = _FLAG.sub("", word, count=1).split("=")[0].replace("-", "_")
+        short = [p for p in parameters if p.startswith(flag)] if word[1:2] == flag else []
+        for name in {flag, flag.removeprefix("no"), *(short if len(short) == 1 else ())} & set(free):
+            free.remove(name)
+        followed = "=" not in word and bool(left) and not _FLAG.match(left[0])
+        if flag not in parameters and flag.removeprefix("no") in parameters and (followed or "=" in word):
+            raise ConfigError("a switch that is turned off by no... takes no value", where=where, got=word,
+                              hint=f"--{flag.removeprefix('no')}=False")  # fmt: skip
+        if followed:
+            left.pop(0)
+    if "-" in extra or (len(extra) > len(free) and not takes_rest):
+        word = "-" if "-" in extra else extra[len(free)]
+        got = " ".join(map(ascii, extra))[:200]
+        raise ConfigError(f"there is a word too many: {word!a:.100}", where=where, got=got,
+                          expected=" ".join(n.upper() for n in free) or "options alone",
+                          hint=f"python -m tools {where} --help")  # fmt: skip
 
 
 def _own(arguments: Sequence[str]) -> int:

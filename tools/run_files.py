@@ -11,6 +11,7 @@ import jsonschema
 
 from common.engine.evaluation.score_summary import read_case_csv
 from common.errors import DataError
+from common.paths import special
 from common.plain_json import read_plain
 from common.tables import TableError, read_csv
 
@@ -210,14 +211,18 @@ def inside(folder: Path, name: str, *, where: str) -> Path:
         where: file and key, for the message.
 
     Raises:
-        DataError: for an absolute path and one that leads out, be it by ``..`` or by a link.
+        DataError: for an absolute path, one that leads out, be it by ``..`` or by a link, and what is no file.
     """
     try:
         place = folder / name
         if place.resolve().is_relative_to(folder.resolve()) and not Path(name).is_absolute():
             place.is_dir()  # a name that no file system takes
-            return place
-        problem = "the path leads out of the folder"
+            found = special(place)
+            if found is None:
+                return place
+            problem = f"no file but {found}"
+        else:
+            problem = "the path leads out of the folder"
     except (OSError, ValueError, RuntimeError) as error:
         problem = f"no path: {type(error).__name__}"
     raise DataError(problem, where=where, got=f"{name!r:.200}", expected=f"a place in {folder}")

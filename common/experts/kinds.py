@@ -61,7 +61,11 @@ def check_kinds(spec: Any) -> None:
     need(_divides(spec.extra.get("divisor", 1)), "extra", "divisor: a whole number from 1 to 4096, or three of them")
     given = spec.extra.get("normalise", {"scheme": "none"})
     listed = list(given) if isinstance(given, (list, tuple)) else [given]
-    need(bool(listed) and all(map(_normalises, listed)), "extra", "normalise: a scheme with finite numbers")
+    need(
+        bool(listed) and all(map(_normalises, listed)),
+        "extra",
+        "normalise: a scheme with finite numbers, low (0) below high (1)",
+    )
 
 
 def is_spacing(given: Any) -> bool:
@@ -87,7 +91,8 @@ def _normalises(given: Any) -> bool:
     out = given.get("out", (0.0, 1.0))
     pair = isinstance(out, (list, tuple)) and len(out) == 2 and all(_number(v) for v in out)
     plain = all(_number(given[k]) for k in _NORMALISE if k in given)
-    ordered = "low" not in given or "high" not in given or (plain and given["low"] < given["high"])
+    clips = given["scheme"] in ("range", "ct") or {"low", "high"} <= given.keys()
+    ordered = plain and (not clips or given.get("low", 0.0) < given.get("high", 1.0))  # as they are when left out
     return pair and plain and ordered and isinstance(given.get("masked", False), bool)
 
 

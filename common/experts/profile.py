@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AmalgamationError, ExpertError
-from ..geometry import Grid
+from ..geometry import Grid, most_voxels
 from ..literals import check_name
 
 __all__ = ["HomeProfile"]
 
 _AXES = ({"L", "R"}, {"P", "A"}, {"I", "S"})
 _HIGHEST_ORDER = 5
-_MOST_VOXELS = 2**31
+_BYTES = 24  # of a resampled voxel in the making: twice as float64, while its channels are put together, and as float32
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,15 @@ class HomeProfile:
         """Plain types, for JSON."""
         return {**asdict(self), "spacing": None if self.spacing is None else list(self.spacing)}
 
-    def resampled(self, volume: NDArray[Any], grid: Grid) -> tuple[NDArray[Any], Grid, tuple[float, ...]]:
+    def resampled(
+        self, volume: NDArray[Any], grid: Grid, *, where: object | None = None
+    ) -> tuple[NDArray[Any], Grid, tuple[float, ...]]:
         """A scan as the program hands it to nnU-Net.
 
         Args:
             volume: ``[C, X, Y, Z]`` in the profile's orientation.
             grid: its grid.
+            where: the expert and the scan, for the message.
 
         Returns:
             the volume on the program's grid, that grid as it lies in the patient (a spline from first to last voxel
@@ -122,7 +125,7 @@ class HomeProfile:
             is told.
 
         Raises:
-            ExpertError: when that would have no voxel, or more than a machine holds.
+            ExpertError: when that would have no voxel, or more than this machine holds.
         """
         if self.spacing is None:
             return volume, grid, grid.spacing
@@ -130,10 +133,12 @@ class HomeProfile:
 
         factors = [float(s / t) for s, t in zip(grid.spacing, self.spacing, strict=True)]
         shape = [round(n * f) for n, f in zip(volume.shape[1:], factors, strict=True)]
-        if min(shape) < 1 or math.prod(shape) > _MOST_VOXELS:
-            raise ExpertError(f"the scan cannot be resampled as {ascii(self.program)[:100]} does",
+        most = most_voxels(_BYTES * len(volume))
+        if min(shape) < 1 or math.prod(shape) > most:
+            raise ExpertError(f"the scan cannot be resampled as {ascii(self.program)[:100]} does", where=where,
                               got=f"{shape} voxels from {list(volume.shape[1:])} of {grid.spacing} mm",
-                              expected=f"1 to {_MOST_VOXELS} voxels at {self.spacing} mm")  # fmt: skip
+                              expected=f"1 to {most:,} voxels at {self.spacing} mm, which this machine holds",
+                              hint="correct the profile's spacing, or the scan's")  # fmt: skip
         result = np.stack([zoom(c.astype(np.float64), factors, order=self.order) for c in volume])
         if self.whole_numbers:
             result = np.trunc(result)

@@ -13,14 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..backbones.nnunet.network import (
-    PLANAR,
-    channel_names,
-    labels_of,
-    load_network,
-    plan_managers,
-    read_results_folder,
-)
+from ..backbones.nnunet.calls import asked
+from ..backbones.nnunet.description import channel_names, labels_of
+from ..backbones.nnunet.network import PLANAR, load_network, plan_managers, read_results_folder
 from ..errors import AmalgamationError, ExpertError
 from ..integrity import file_hash
 from ..labels import LabelSpace
@@ -69,6 +64,11 @@ class Opened(NamedTuple):
 
 
 def _open_nnunet(spec: ExpertSpec) -> Opened:
+    with asked(f"expert {spec.name!a} ({spec.path})", error=ExpertError):
+        return _opened_nnunet(spec)
+
+
+def _opened_nnunet(spec: ExpertSpec) -> Opened:
     name = spec.checkpoint or "checkpoint_final.pth"
     folds = [read_results_folder(spec.path, spec.configuration, fold, name) for fold in spec.folds]
     networks, results = [load_network(fold) for fold in folds], folds[0]
@@ -94,7 +94,9 @@ def _open_nnunet(spec: ExpertSpec) -> Opened:
     if spec.features not in (None, "encoder"):
         check_module_path(network, str(spec.features), where=spec.name)
         encode = Tap(network, str(spec.features))
-    labels, channels = labels_of(results.dataset_json), channel_names(results.dataset_json)
+    described = results.folder / "dataset.json"
+    labels = labels_of(results.dataset_json, where=described)
+    channels = channel_names(results.dataset_json, where=described)
     patch = (1, *config.patch_size) if planar else tuple(config.patch_size)
     return Opened(network, encode, frame, normalise, labels, channels, patch)
 

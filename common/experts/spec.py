@@ -104,33 +104,46 @@ class ExpertSpec:
         return self.fold if isinstance(self.fold, tuple) else (self.fold,)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], *, base: Path | None = None) -> ExpertSpec:
+    def from_dict(cls, data: Mapping[str, Any], *, base: Path | None = None, where: object | None = None) -> ExpertSpec:
         """Read a specification; a relative path is taken from ``base``.
+
+        Args:
+            data: its entries.
+            base: the folder of the file.
+            where: the file; its folder when None.
 
         Raises:
             ExpertError: when an entry is unknown or missing.
         """
+        place = base if where is None else where
         if not isinstance(data, Mapping):
-            raise ExpertError("the description of an expert is a mapping", where=base, got=f"{data!a:.100}")
+            raise ExpertError("the description of an expert is a mapping", where=place, got=f"{data!a:.100}")
         names = {f.name for f in fields(cls)}
         needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
         unknown, missing = [k for k in data if k not in names], sorted(needed - set(data))
         if unknown or missing:
             got = f"unknown: {', '.join(map(ascii, unknown))}" if unknown else f"missing: {', '.join(missing)}"
             raise ExpertError(
-                "cannot read the description of an expert", where=base, got=got, expected=", ".join(sorted(names))
+                "cannot read the description of an expert", where=place, got=got, expected=", ".join(sorted(names))
             )
         try:
             labels = LabelSpace.from_dict(data["labels"])
         except LabelError as error:
             problem = f"the expert's labels: {error.problem}"
-            where = f"expert {data['name']!a:.100}"
-            raise ExpertError(problem, where=where, got=error.got, expected=error.expected) from error
-        spec = cls(**{**data, "labels": labels})
+            told = ", ".join([*([] if place is None else [str(place)]), f"expert {data['name']!a:.100}"])
+            raise ExpertError(problem, where=told, got=error.got, expected=error.expected) from error
+        try:
+            spec = cls(**{**data, "labels": labels})
+        except AmalgamationError as error:
+            if place is None:
+                raise
+            told = f"{place}, {error.where or 'an expert'}"
+            raise type(error)(error.problem, where=told, got=error.got, expected=error.expected, hint=error.hint
+                              ) from error  # fmt: skip
         if base is None:
             return spec
-        where = f"{base}, expert {spec.name!r}"
-        return replace(spec, path=str(check_path(base / spec.path, where=where, error=ExpertError).resolve()))
+        told = f"{place}, expert {spec.name!r}"
+        return replace(spec, path=str(check_path(base / spec.path, where=told, error=ExpertError).resolve()))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for ``expert.json`` and ``experts.json``; what few experts have is left out of the others'."""
@@ -191,7 +204,7 @@ def read_manifest(path: str | Path) -> list[ExpertSpec]:
         raise ExpertError("cannot read the list of experts", where=file, got=got, expected=expected, hint=hint)
     if data.get("format", FORMAT) != FORMAT:
         raise ExpertError("unknown format", where=file, got=data.get("format"), expected=FORMAT)
-    return [ExpertSpec.from_dict(entry, base=file.parent) for entry in entries]
+    return [ExpertSpec.from_dict(entry, base=file.parent, where=file) for entry in entries]
 
 
 def write_manifest(path: str | Path, specs: Iterable[ExpertSpec]) -> Path:

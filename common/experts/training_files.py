@@ -13,6 +13,7 @@ from ..data.volumes.contents import VOLUMES
 from ..data.volumes.nifti import is_nifti, open_nifti
 from ..errors import ExpertError, few
 from ..geometry import Grid
+from ..paths import check_regular, is_there
 
 __all__ = ["orientation_of"]
 
@@ -34,7 +35,8 @@ def orientation_of(folder: str | Path) -> str:
     inner = place / "imagesTr"
     place = inner if inner.is_dir() else place
     listed = sorted(place.iterdir()) if place.is_dir() else [place]
-    files = [p for p in listed if p.is_file() and p.name.lower().endswith(VOLUMES)]
+    named = [p for p in listed if p.name.lower().endswith(VOLUMES) and not p.is_dir()]
+    files = [check_regular(p, what="volume", error=ExpertError) for p in named if is_there(p) or p.is_symlink()]
     if not files:
         raise ExpertError("here are no volumes that the expert could have learned from", where=place,
                           got="none" if place.is_dir() else "no folder", expected=", ".join(VOLUMES),

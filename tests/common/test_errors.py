@@ -56,3 +56,10 @@ def test_what_an_error_came_from() -> None:
         outer = error
     assert errors.cause_of(outer, errors.DataError) is inner is errors.cause_of(inner, errors.AmalgamationError)
     assert errors.cause_of(outer, OSError) is None and errors.cause_of(outer, OSError, RuntimeError) is outer
+
+
+def test_a_refusal_is_placed_once() -> None:
+    bare, known = errors.LabelError("none", got=1, expected=2, hint="do"), errors.LabelError("none", where="there")
+    found = errors.placed(bare, "here")
+    assert (type(found), found.where, found.got, found.expected, found.hint) == (errors.LabelError, "here", 1, 2, "do")
+    assert errors.placed(known, "here") is known and errors.placed(bare, None) is bare

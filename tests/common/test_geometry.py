@@ -1,4 +1,5 @@
 import itertools
+import os
 
 import nibabel as nib
 import numpy as np
@@ -8,7 +9,7 @@ from monai.data import MetaTensor
 from monai.transforms import Spacing
 
 from common.errors import GeometryError
-from common.geometry import Grid
+from common.geometry import Grid, most_voxels
 
 
 def oblique(spacing=(1.0, 2.0, 3.0), origin=(5.0, -7.0, 11.0), degrees=20.0) -> np.ndarray:
@@ -133,3 +134,22 @@ def test_impossible_shape(shape):
 def test_impossible_matrix(affine):
     with pytest.raises(GeometryError, match="4 x 4"):
         Grid((3, 3, 3), affine)
+
+
+def test_a_grid_that_is_none_names_its_file(tmp_path):
+    image = MetaTensor(torch.zeros(1, 0, 4, 4), meta={"filename_or_obj": "scan.nii.gz"})
+    other = nib.Nifti1Image(np.zeros((4, 0, 4), np.int16), np.eye(4))
+    other.set_filename(str(tmp_path / "other.nii"))
+    for given, where, said in ((image, None, "scan.nii.gz"), (image, "case 5", "case 5"),
+                               (other, None, str(tmp_path / "other.nii")),
+                               (MetaTensor(torch.zeros(1, 0, 4, 4)), None, None)):  # fmt: skip
+        with pytest.raises(GeometryError, match="at least one voxel") as caught:
+            Grid.of(given, where=where)
+        assert caught.value.where == said
+
+
+def test_what_a_machine_holds(monkeypatch):
+    monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PAGE_SIZE": 1024, "SC_PHYS_PAGES": 100}[name])
+    assert (most_voxels(1), most_voxels(24), most_voxels(10**9)) == (102400, 4266, 1)
+    monkeypatch.setattr(os, "sysconf", lambda name: 2**40)
+    assert most_voxels(1) == 2**31

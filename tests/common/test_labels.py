@@ -155,3 +155,21 @@ def test_a_near_name_is_never_that_of_the_other_side() -> None:
     with pytest.raises(LabelError) as caught:
         LabelSpace(("liver", "right kidney")).index("left kidney")
     assert caught.value.hint is None
+
+
+@pytest.mark.parametrize("data", [{"names": ["a", "a"]}, {"names": ["$x"]}, {"names": ["a"], "values": [0]},
+                                  {"names": []}, {"names": ["a"], "values": ["x"]}, {"names": "a"}, 5,
+                                  {"names": ["a"], "exclusive": 1}, {"names": ["background"]}])  # fmt: skip
+def test_every_refusal_of_a_space_from_a_file_names_it(data) -> None:
+    with pytest.raises(LabelError) as caught:
+        LabelSpace.from_dict(data, where="card.json")
+    assert caught.value.where == "card.json"
+
+
+@pytest.mark.parametrize(
+    "labels", [{"background": 0, "a": 1, "b": 1}, {"a": -1}, {"a": 1, "1": "a"}, {"background": 1}]
+)
+def test_every_refusal_of_a_mapping_names_its_file(labels) -> None:
+    with pytest.raises(LabelError) as caught:
+        LabelSpace.from_json(labels, where="dataset.json")
+    assert caught.value.where == "dataset.json"

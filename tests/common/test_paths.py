@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,33 @@ import pytest
 
 from common.backbones.nnunet.network import read_results_folder
 from common.contract import contract_of
+from common.data.datasets.convert import write_dataset
 from common.data.datasets.datalist import read_collection
-from common.data.datasets.dataset import read_dataset
+from common.data.datasets.dataset import Dataset, read_dataset
+from common.data.datasets.pairs import label_maps, paired
+from common.data.dicom.slices import is_dicom
 from common.data.io import read_volume
+from common.data.phantom.files import publish
+from common.data.slices.unlabelled import unlabelled_images
+from common.engine.run.lock import RunLock
+from common.engine.run.start import start_run
 from common.errors import AmalgamationError, ConfigError, DataError
 from common.experts.describe import kind_of
 from common.experts.sources import open_source
 from common.experts.spec import read_manifest
-from common.paths import check_new, check_path, is_path
+from common.experts.training_files import orientation_of
+from common.integrity import file_hash, sealed_hash
+from common.labels import LabelSpace
+from common.paths import check_new, check_path, check_regular, is_path
+from common.plain_json import read_object
+from common.plain_yaml import check_plain_yaml
 from common.weights import read_state_dict
+from tools.amalgamate.command import amalgamate
 from tools.bundle.zip import unpack
 from tools.bundle_files import find_bundle
+from tools.chain.record import alone_in
 from tools.predict.scans import find_scans
+from tools.run_files import inside, read_table
 
 ODD = {
     "long": "x" * 300,
@@ -163,3 +179,100 @@ def test_a_folder_is_no_name_of_a_file_with_files_beside_it(name: str) -> None:
     with pytest.raises(ConfigError, match="no name of a file"):
         check_new(name, ("", ".sha256"), error=ConfigError)
     assert check_new(name) == Path(name)
+
+
+@pytest.fixture
+def in_time() -> Iterator[None]:
+    """Five seconds: opening a pipe that nobody writes to waits for ever."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError("waits for a pipe")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(5)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+PIPES: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "volume": ("a.nii.gz", read_volume),
+    "NRRD": ("a.nrrd", read_volume),
+    "slice": ("a.dcm", read_volume),
+    "picture": ("a.png", lambda path: read_volume(path, dim=2)),
+    "scan": ("a.nii.gz", find_scans),
+    "scan of a folder": ("a.nii.gz", lambda path: find_scans(path.parent)),
+    "scans and maps": ("a.nii.gz", lambda path: paired(path.parent, {}, ("CT",))),
+    "label maps": ("a_seg.nii.gz", lambda path: label_maps(path.parent)),
+    "training files": ("a.nii.gz", lambda path: orientation_of(path.parent)),
+    "images without labels": ("a.nii.gz", lambda path: unlabelled_images(path.parent, modality="MR")),
+    "dataset": ("dataset.json", lambda path: read_dataset(path)),
+    "experts": ("experts.json", read_manifest),
+    "JSON": ("plans.json", lambda path: read_object(path, error=DataError)),
+    "configuration": ("inference.yaml", check_plain_yaml),
+    "weights": ("model.pt", read_state_dict),
+    "table": ("cases.csv", read_table),
+    "place of a record": ("a.png", lambda path: inside(path.parent, path.name, where=f"record, {path.name}")),
+    "seal": ("model.pt.sha256", lambda path: sealed_hash(path.with_name("model.pt"))),
+}
+
+
+@pytest.mark.parametrize("name, call", PIPES.values(), ids=PIPES)
+def test_a_pipe_is_refused_by_name_before_it_is_opened(
+    name: str, call: Callable[[Path], Any], tmp_path: Path, in_time: None
+) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(AmalgamationError) as caught:
+        call(tmp_path / name)
+    assert name in str(caught.value)
+
+
+def test_a_pipe_is_no_slice_and_has_no_hash(tmp_path: Path, in_time: None) -> None:
+    os.mkfifo(tmp_path / "a")
+    assert not is_dicom(tmp_path / "a")
+    with pytest.raises(OSError, match="pipe") as caught:
+        file_hash(tmp_path / "a")
+    assert caught.value.filename == str(tmp_path / "a")
+
+
+def test_what_a_listing_gave_is_a_file_or_a_link_to_one(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "dangling").symlink_to("nothing")
+    assert [check_regular(tmp_path / n).name for n in ("file", "link")] == ["file", "link"]
+    for path, got in ((tmp_path, "a folder"), (tmp_path / "dangling", "a link to nothing")):
+        with pytest.raises(ConfigError, match="this scan is no file") as caught:
+            check_regular(path, what="scan", error=ConfigError)
+        assert caught.value.where == path and caught.value.got == got
+
+
+@pytest.mark.parametrize("call", [lambda f: paired(f, {}, ("CT",)), find_scans, orientation_of])
+def test_a_link_to_nothing_is_refused_and_not_left_out(call: Callable[[Path], Any], tmp_path: Path) -> None:
+    (tmp_path / "q.nii.gz").symlink_to("nothing")
+    with pytest.raises(AmalgamationError, match=r"q\.nii\.gz"):
+        call(tmp_path)
+
+
+NEW: dict[str, Callable[[str], Any]] = {
+    "chain": lambda out: alone_in(Path(out)),
+    "amalgamation": lambda out: amalgamate("expert", scans="ct=.", out=out),
+    "lock": lambda out: RunLock(Path(out)).acquire(),
+    "run": lambda out: start_run(output_dir=out),
+    "dataset": lambda out: write_dataset(Dataset("a", Path(), ("CT",), LabelSpace(("liver",)), {}), out),
+    "phantom": lambda out: publish(Path(out), {}, lambda _: None, overwrite=False),
+}
+
+
+@pytest.mark.parametrize("call", NEW.values(), ids=NEW)
+def test_every_new_folder_has_a_name_that_a_disk_takes(call: Callable[[str], Any], tmp_path: Path) -> None:
+    with pytest.raises(AmalgamationError, match="a character that no name has"):
+        call(f"{tmp_path}/a\ud800b")
+    assert not list(tmp_path.iterdir())
+
+
+def test_scans_numbered_as_channels_are_not_asked_one_by_one(tmp_path: Path) -> None:
+    for name in ("a_0000", "a_0001", "b_0000", "b_0001"):
+        (tmp_path / f"{name}.nii.gz").touch()
+    with pytest.raises(DataError, match="numbered as the channels"):
+        find_scans(tmp_path, 1)
+    assert [s.name for s in find_scans(tmp_path, 2)] == ["a", "b"]

@@ -6,6 +6,7 @@ import inspect
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -143,16 +144,68 @@ def _all_commands() -> list[tuple[list[str], Any]]:
     return found
 
 
+def _tripwire(codes: set[Any]) -> Callable[[FrameType, str, object], None]:
+    def tripwire(frame: FrameType, event: str, arg: object) -> None:
+        if event == "call" and frame.f_code in codes:
+            raise _RanError(frame.f_code.co_qualname)
+
+    return tripwire
+
+
+def test_words_too_many_run_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of every command and sub-command that does not take any number of words."""
+    monkeypatch.chdir(tmp_path)
+    commands = _all_commands()
+    trip = _tripwire({inspect.unwrap(function).__code__ for _, function in commands})
+    refused = 0
+    for words, function in commands:
+        parameters = inspect.signature(function).parameters.values()
+        if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+            lines = [[*words, "a", "-", "upper"]]
+        else:
+            free = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+            lines = [[*words, *free, "extra"], [*words, *free, "-"]]
+            lines += [[*words, f"--{free[0].replace('_', '-')}=x", *free[1:], "extra"]] if free else []
+        for line in lines:
+            before = sys.getprofile()
+            sys.setprofile(trip)
+            try:
+                status = main(line)
+            finally:
+                sys.setprofile(before)
+            told = capsys.readouterr().err
+            assert status == 2 and ("a word too many" in told or "begins with '-'" in told), (line, told)
+            refused += 1
+    assert refused > 50 and not list(tmp_path.iterdir())
+
+
+def positional(a: str = "", *, quiet: bool = False, out: str = "") -> None:
+    """One word, a switch and an option."""
+
+
+@pytest.mark.parametrize("words", [["x"], ["--a", "x"], ["x", "--quiet"], ["--out", "o", "x"], ["-o", "o", "x"], ["-5"],
+                                   ["--noquiet", "--out=o", "x"], ["x", "--", "--verbose"], []])  # fmt: skip
+def test_words_that_an_argument_takes_pass(words: list[str]) -> None:
+    refuse_unknown_flags(positional, words, where="positional")
+
+
+@pytest.mark.parametrize("words", [["x", "y"], ["--a", "x", "y"], ["--a=x", "y"], ["--out=o", "x", "y"],
+                                   ["-a", "x", "y"],
+                                   ["x", "-"], ["x", "-", "y"], ["--noquiet", "x"], ["x", "--noquiet=1"]])  # fmt: skip
+def test_words_too_many_are_named(words: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"too many|takes no value") as caught:
+        refuse_unknown_flags(positional, words, where="positional")
+    assert caught.value.where == "positional"
+
+
 def test_help_runs_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of every command and sub-command: Fire would run what needs no argument, and show the help of its result."""
     monkeypatch.chdir(tmp_path)
     commands = _all_commands()
     assert len(commands) > 25 and {"add_modality", "store", "phantom"} <= {words[-1] for words, _ in commands}
-    codes = {inspect.unwrap(function).__code__ for _, function in commands}
-
-    def tripwire(frame: FrameType, event: str, arg: object) -> None:
-        if event == "call" and frame.f_code in codes:
-            raise _RanError(frame.f_code.co_qualname)
+    tripwire = _tripwire({inspect.unwrap(function).__code__ for _, function in commands})
 
     for words, function in commands:
         asked = [[*words, "--help"], [*words, "-h"], [*words, "list", "step", "--help"], [*words, "--", "--help"]]

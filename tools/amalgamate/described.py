@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.backbones.nnunet.folds import folds_there
 from common.command_words import shown_option
-from common.errors import ConfigError, ExpertError, few
+from common.errors import AmalgamationError, ConfigError, ExpertError, few
 from common.experts.describe import describe_expert, kind_of, known_orientation
 from common.experts.expert_set import check_unchanged
 from common.experts.spec import ExpertSpec, describe_hint, read_manifest
@@ -127,12 +127,12 @@ def _described(path: Path, name: str, given: Told) -> ExpertSpec:
         known = said(path, orientation=given.orientation, training_files=files, folds=given.folds,
                      fold=None if given.folds else _fold(path), profile=given.profile)  # fmt: skip
         return describe_expert(path, name=name, role="external", **known)
-    except (ConfigError, ExpertError) as error:
+    except AmalgamationError as error:
         file = f"{file_name(name)}.json"
         alone = describe_hint(path, "", shown_option("training_files", f"nnUNet_raw/{raw}"), out=file)
         hint = f"{error.hint or 'look at its files'}; or describe this expert by itself, and give {file} in the " \
                f"folder's place: {alone}"  # fmt: skip
-        raise type(error)(error.problem, where=error.where, got=error.got, expected=error.expected, hint=hint
+        raise type(error)(error.problem, where=error.where or path, got=error.got, expected=error.expected, hint=hint
                           ) from error  # fmt: skip
 
 

@@ -18,8 +18,9 @@ import torch
 from common.atomic import atomic_write
 from common.data.datasets.datalist import read_collection
 from common.engine.run.lock import RunLock
-from common.errors import CheckpointError, ExpertError
+from common.errors import CheckpointError, ConfigError, ExpertError
 from common.literals import file_name
+from common.paths import check_new
 from common.plain_json import read_object
 
 from .artefacts import artefacts, changed, kept_together, unfit
@@ -149,7 +150,12 @@ class Record:
 
 
 def alone_in(folder: Path) -> contextlib.AbstractContextManager[object]:
-    """The lock of a chain's folder, for work before there is a record."""
+    """The lock of a chain's folder, for work before there is a record.
+
+    Raises:
+        ConfigError: for a folder that can have no such name, or that another chain works in.
+    """
+    check_new(folder, what="folder", error=ConfigError)
     folder.mkdir(parents=True, exist_ok=True)
     return RunLock(folder, name="chain.lock")
 

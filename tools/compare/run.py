@@ -10,7 +10,8 @@ from typing import Any
 
 from common.atomic import atomic_write
 from common.engine.run.lock import RunLock
-from common.errors import AmalgamationError, visible
+from common.errors import AmalgamationError, ConfigError, visible
+from common.paths import check_new
 
 from ..chain.record import Record, prepare_tracking
 from ..chain.run import execute
@@ -37,7 +38,7 @@ def run_parts(parts: Sequence[Part], settings: CompareSettings, left_out: Mappin
     Raises:
         AmalgamationError: when another comparison runs in the folder.
     """
-    settings.output_dir.mkdir(parents=True, exist_ok=True)
+    check_new(settings.output_dir, what="folder", error=ConfigError).mkdir(parents=True, exist_ok=True)
     failures: dict[str, dict[str, str]] = {}
     with RunLock(settings.output_dir, name="compare.lock"):
         for part in parts:

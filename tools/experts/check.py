@@ -28,7 +28,7 @@ from common.experts.answers.agreement import (
 from common.experts.answers.at_home import HomeNNUNet
 from common.experts.kinds import ORIENTATION, SPACING, is_orientation, is_spacing
 from common.experts.spec import ExpertSpec, describe_hint, read_manifest
-from common.geometry import Grid
+from common.geometry import Grid, most_voxels
 from common.paths import check_new
 
 from ..predict.scans import Scan, find_scans
@@ -36,7 +36,7 @@ from ..terminal import console
 
 __all__ = ["check"]
 
-_MOST_VOXELS = 2**31
+_BYTES = 12  # of a structure at a voxel of the student's grid: what is kept, told and computed there
 
 
 def check(
@@ -84,7 +84,7 @@ def check(
     results = []
     for scan in found:
         image = _read(scan, len(spec.channels))
-        result = agreement(home, image, _grid(image, wanted, orientation))
+        result = agreement(home, image, _grid(image, wanted, orientation, len(spec.labels)))
         console().print(_table(scan.name, result))
         results.append(result)
     wrong = {s.name: r.below for s, r in zip(found, results, strict=True) if r.below}
@@ -112,12 +112,13 @@ def _check_options(spacing: Any, orientation: Any, out: Path | None) -> None:
         check_new(out, error=ConfigError)
 
 
-def _grid(image: MetaTensor, spacing: Sequence[float], orientation: str) -> Grid:
+def _grid(image: MetaTensor, spacing: Sequence[float], orientation: str, structures: int) -> Grid:
     grid = student_grid(image, spacing, orientation)
-    if math.prod(grid.shape) > _MOST_VOXELS:
+    most = most_voxels(_BYTES * (structures + 1))
+    if math.prod(grid.shape) > most:
         raise ConfigError("the student's grid would have too many voxels", where="--spacing",
                           got=f"{' x '.join(map(str, grid.shape))} voxels of {', '.join(map(str, spacing))} mm",
-                          expected=f"at most {_MOST_VOXELS:,}")  # fmt: skip
+                          expected=f"at most {most:,}, which this machine holds")  # fmt: skip
     return grid
 
 

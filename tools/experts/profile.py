@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.backbones.nnunet.network import labels_of, read_json
+from common.backbones.nnunet.description import labels_of
+from common.backbones.nnunet.network import read_json
 from common.errors import ExpertError
 from common.experts.profile import HomeProfile
 from common.literals import check_name

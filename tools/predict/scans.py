@@ -11,13 +11,14 @@ import numpy as np
 from monai.data import MetaTensor
 
 from common.data.datasets.dataset_json import channel_groups
+from common.data.datasets.pairs import check_one_channel
 from common.data.dicom.series import SeriesOptions, read_dicom
 from common.data.dicom.slices import is_dicom, scan_files
 from common.data.io import check_volume, read_volume
 from common.data.pictures import PICTURES, is_picture, read_picture
 from common.errors import DataError
 from common.literals import disk_name
-from common.paths import check_path
+from common.paths import check_path, check_regular
 
 from .dicom_results import Source
 
@@ -68,7 +69,8 @@ def find_scans(source: str | Path, channels: int | None = None) -> list[Scan]:
         channels: what the network reads, >= 1; any number from two on when None.
 
     Raises:
-        DataError: when nothing is there, nothing is an image, or two scans have one base name.
+        DataError: when nothing is there, nothing is an image, two scans have one base name, or files are numbered as
+            the channels of several scans where the network reads one.
     """
     path = check_path(source, what="scan")
     if not path.exists():
@@ -92,11 +94,13 @@ def _name(scan: Scan) -> str:
 
 
 def _in_folder(folder: Path, channels: int | None) -> list[Scan]:
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    images = [p for p in files if _stem(p) is not None]
-    if not images and any(is_dicom(p) for p in files):
+    files = sorted(p for p in folder.iterdir() if not p.is_dir() and not p.name.startswith("."))
+    images = [check_regular(p, what="scan") for p in files if _stem(p) is not None]
+    if not images and any(p.is_file() and is_dicom(p) for p in files):
         return [Scan(folder.resolve().name, (folder,))]
     several = channel_groups(images, channels) if channels != 1 else {}
+    if channels == 1:
+        check_one_channel(images, {}, folder)
     taken = {p for paths in several.values() for p in paths}
     scans = [Scan(name, paths) for name, paths in several.items()]
     scans += [Scan(_stem(p) or p.name, (p,)) for p in images if p not in taken]

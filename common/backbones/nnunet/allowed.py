@@ -7,11 +7,12 @@ of a weights file, so that the names are compared with these lists before anythi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ...errors import WeightError
 from ...literals import check_file_name
+from .form import check_form
 
 __all__ = ["check_plans"]
 
@@ -32,15 +33,6 @@ _NAMES = {
     **{f"resampling_fn_{what}": ("resample_data_or_seg_to_shape", "resample_torch_simple", "resample_torch_fornnunet")
        for what in ("data", "seg", "probabilities")},
 }  # fmt: skip
-_SIZED = ("spacing", "patch_size", "median_image_size_in_voxels")
-_KINDS: dict[str, Callable[[Any], bool]] = {
-    "spacing": lambda value: _length(value),
-    "patch_size": lambda value: _count(value),
-    "median_image_size_in_voxels": lambda value: _length(value),
-    "normalization_schemes": lambda value: isinstance(value, str),
-    "use_mask_for_norm": lambda value: isinstance(value, bool),
-}
-_STATISTICS = ("mean", "std", "percentile_00_5", "percentile_99_5")
 _SCHEMES = (
     "ZScoreNormalization",
     "CTNormalization",
@@ -50,12 +42,15 @@ _SCHEMES = (
 )
 
 
-def check_plans(plans: Mapping[str, Any], configuration: str, *, where: object | None = None) -> None:
-    """Refuse plans of which a name is not nnU-Net's own.
+def check_plans(
+    plans: Mapping[str, Any], configuration: str, *, channels: int | None = None, where: object | None = None
+) -> None:
+    """Refuse plans of which a name is not nnU-Net's own, or that have another form than nnU-Net's.
 
     Args:
         plans: content of a ``plans.json``.
         configuration: the one that is used, with those that it inherits from.
+        channels: how many they are for, where that is known.
         where: the file or model that the plans come from.
 
     Raises:
@@ -73,80 +68,12 @@ def check_plans(plans: Mapping[str, Any], configuration: str, *, where: object |
     for key, known in _NAMES.items():
         if key in config and not (isinstance(config[key], str) and config[key] in known):
             raise _refused(key, config[key], known, where)
-    _check_kinds(plans, config, where)
+    check_form(plans, config, channels=channels, where=where)
     for scheme in config.get("normalization_schemes") or ():
         if scheme not in _SCHEMES:
             raise _refused("normalization_schemes", scheme, _SCHEMES, where)
     if "architecture" in config:
         _check_architecture(config["architecture"], where)
-
-
-def _check_kinds(plans: Mapping[str, Any], config: Mapping[str, Any], where: object | None) -> None:
-    """Refuse entries of another kind than nnU-Net writes, which would fail far from here."""
-    axes = [2, 3]
-    for key, fits in _KINDS.items():
-        value = config.get(key)
-        if value is None:
-            continue
-        if (
-            not isinstance(value, list | tuple)
-            or not all(map(fits, value))
-            or (key in _SIZED and len(value) not in axes)
-        ):
-            raise WeightError(f"the plans have an entry of another kind: {key}", where=where, got=ascii(value)[:200])
-        axes = [len(value)] if key in _SIZED else axes
-    for key in ("transpose_forward", "transpose_backward"):
-        order = plans.get(key)
-        numbers = isinstance(order, list | tuple) and all(type(axis) is int for axis in order)
-        if key in plans and not (numbers and sorted(order or ()) == [0, 1, 2]):
-            problem = f"the plans have an entry of another kind: {key}"
-            raise WeightError(problem, where=where, got=ascii(order)[:200], expected="0, 1, 2 in some order")
-    _check_turns(plans, where)
-    _check_intensities(plans, config, where)
-
-
-def _check_turns(plans: Mapping[str, Any], where: object | None) -> None:
-    """Refuse an order of axes that the way back does not undo: the label map would lie elsewhere in the patient."""
-    forward, backward = plans.get("transpose_forward"), plans.get("transpose_backward")
-    if forward is None and backward is None:
-        return
-    if forward is None or backward is None or any(backward[axis] != i for i, axis in enumerate(forward)):
-        raise WeightError(
-            "the plans turn a scan's axes and do not turn them back",
-            where=where,
-            got=f"transpose_forward {forward}, transpose_backward {backward}",
-            expected="transpose_backward undoes transpose_forward",
-        )
-
-
-def _check_intensities(plans: Mapping[str, Any], config: Mapping[str, Any], where: object | None) -> None:
-    """Refuse statistics with which CTNormalization gives an empty or another map."""
-    key = "foreground_intensity_properties_per_channel"
-    given = plans[key] if key in plans else plans.get("foreground_intensity_properties_by_modality")  # as nnU-Net reads
-    for channel, scheme in enumerate(config.get("normalization_schemes") or ()):
-        if scheme != "CTNormalization":
-            continue
-        found = given.get(str(channel)) if isinstance(given, Mapping) else None
-        values: list[Any] = [found.get(key) for key in _STATISTICS] if isinstance(found, Mapping) else []
-        if not values or not all(map(_finite, values)) or not (values[1] > 0 and values[2] < values[3]):
-            raise WeightError(
-                f"the plans have no usable intensity statistics of channel {channel}",
-                where=where,
-                got=ascii(found)[:200],
-                expected=f"{', '.join(_STATISTICS)}: finite numbers, std > 0, the low percentile below the high one",
-            )
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30  # NaN is not
-
-
-def _length(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e6
-
-
-def _count(value: Any) -> bool:
-    return type(value) is int and 0 < value < 1_000_000
 
 
 def _inherited(plans: Mapping[str, Any], configuration: str, where: object | None) -> dict[str, Any]:

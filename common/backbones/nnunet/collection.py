@@ -20,9 +20,12 @@ from ...data.datasets.datalist import Collection, read_collection
 from ...data.datasets.dataset import Dataset
 from ...data.datasets.dataset_json import Case
 from ...errors import ConfigError, DataError
+from ...literals import disk_name
 from ...modalities import is_ct
+from .calls import quiet
+from .description import channel_names
 from .fingerprint import Analysed, analyse, samples_per_case, spread, told
-from .network import PLANAR, NNUNetResults, channel_names, plan_managers, quiet, read_json
+from .network import PLANAR, NNUNetResults, plan_managers, read_json
 from .plan import READERS, Plan, for_planner, read_plan
 from .planner import nnunet_name, run_planner, write_json
 
@@ -276,7 +279,7 @@ def _taken(collection: Collection, scans: _Scans, start: Start) -> dict[str, Any
     """The plans of a trained nnU-Net: its configuration written out, and CT statistics where it has none of its own."""
     results, chosen = start.results, start.results.configuration
     _, config = plan_managers(results.plans, chosen)
-    own = channel_names(results.dataset_json)
+    own = channel_names(results.dataset_json, where=results.folder / "dataset.json")
     if len(own) != len(collection.channels):
         raise ConfigError("the nnU-Net to start from reads other channels", where=results.folder, got=", ".join(own),
                           expected=", ".join(collection.channels))  # fmt: skip
@@ -299,7 +302,8 @@ def _taken(collection: Collection, scans: _Scans, start: Start) -> dict[str, Any
 
 
 def free_name(configuration: str, modality: str, taken: Mapping[str, Any]) -> str:
-    """A name for a modality's own configuration that no other has, and that a folder may have."""
+    """A name for a modality's own configuration that no disk takes for another's, and that a folder may have."""
     word = re.sub(r"[^0-9a-z]+", "", modality.lower()) or "other"
     names = (f"{configuration}_{word}{number or ''}" for number in range(len(taken) + 1))
-    return next(name for name in names if name not in taken)
+    used = {disk_name(str(name)) for name in taken}
+    return next(name for name in names if disk_name(name) not in used)

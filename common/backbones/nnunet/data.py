@@ -18,9 +18,10 @@ from ...data.datasets.dataset_json import case_name
 from ...data.store.entry import StoredArray
 from ...errors import DataError
 from ...plain_json import parse_object
+from .calls import asked, check_size
 from .fingerprint import to_nnunet
 from .grid import grid_affine
-from .network import plan_managers, quiet
+from .network import plan_managers
 from .plan import Plan
 from .recipe import Recipe, foreground_fraction, seeded
 from .streamed import Running
@@ -51,6 +52,7 @@ class NNUNetPreprocessd(Transform):
     Raises:
         DataError: when the image is empty or has other channels than the plans, or nobody says of which modality it is
             where that decides how it is normalised.
+        WeightError: when it would be resampled to more than this machine holds, or nnU-Net ends in the middle.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class NNUNetPreprocessd(Transform):
         if self.label is not None and self.label in data:
             label = to_nnunet(_array(data[self.label]), spacing)[0].astype(np.int16)
         configuration = self.plan.configuration_for(self.modality or data.get("modality"), where=where)
-        array, label, properties = self._preprocess(configuration, array, label, {"spacing": spacing})
+        array, label, properties = self._preprocess(configuration, array, label, {"spacing": spacing}, where)
         affine = torch.as_tensor(image.affine).double() if isinstance(image, MetaTensor) else torch.eye(4).double()
         result[self.image] = self._placed(array, image, affine, properties)
         if self.label is not None and self.label in data:
@@ -103,10 +105,18 @@ class NNUNetPreprocessd(Transform):
         return result
 
     def _preprocess(
-        self, configuration: str, array: NDArray[Any], label: NDArray[Any] | None, properties: dict[str, Any]
+        self,
+        configuration: str,
+        array: NDArray[Any],
+        label: NDArray[Any] | None,
+        properties: dict[str, Any],
+        where: str,
     ) -> tuple[NDArray[Any], NDArray[Any], dict[str, Any]]:
         manager, config = self.managers[configuration]
-        with quiet():
+        place, turn = f"{where}, plans of {self.plan.folder}", manager.transpose_forward
+        shape, spacing = [array.shape[1 + i] for i in turn], [properties["spacing"][i] for i in turn]
+        check_size(shape, spacing, config.spacing, channels=len(array), where=place)
+        with asked(place):
             worker = config.preprocessor_class(verbose=False)
             data, seg, found = worker.run_case_npy(array, label, properties, manager, config, self.plan.dataset_json)
         return np.ascontiguousarray(data, dtype=np.float32), seg, found
@@ -162,7 +172,7 @@ class NNUNetRestored(Transform):
         properties = parse_object(data["nnunet"], error=DataError, finite=False)
         logits = torch.as_tensor(data[self.pred]).detach().cpu()
         logits = logits.as_tensor() if isinstance(logits, MetaTensor) else logits
-        with quiet():
+        with asked(f"case {case_name(data, self.image)}, plans of {self.plan.folder}"):
             seg = self._exported(logits, properties)
         flat = properties["dim"] == 2
         volume = torch.from_numpy(np.ascontiguousarray(seg[0].T if flat else seg.transpose(2, 1, 0)))[None]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import WeightError
-from ...literals import check_channel, check_file_name
-from .network import channel_names, labels_of, plan_managers
+from ...literals import check_file_name
+from .network import check_described
 
 __all__ = ["check_kept"]
 
@@ -34,15 +34,10 @@ def check_kept(settings: Mapping[str, Any], where: str | Path) -> None:
         if not isinstance(settings.get(key), kind):
             got = f"{settings.get(key)!a:.100}"
             raise WeightError(f"the card's settings.{key} cannot be read", where=where, got=got, expected=expected)
-    planned = f"{where}, settings.plans"
-    try:
-        _ = plan_managers(settings["plans"], settings["configuration"], where=planned)[1].patch_size
-    except LookupError as error:
-        raise WeightError("the plans have no patch_size", where=planned, got=settings["configuration"]) from error
+    planned, place = f"{where}, settings.plans", f"{where}, settings.dataset_json"
+    check_described(
+        settings["plans"], settings["dataset_json"], settings["configuration"], where=planned, described=place
+    )
     for key, named in (("plans_name", settings["plans"]), ("name", settings["dataset_json"])):
         if key == "plans_name" or key in named:  # results folders are called by them
             check_file_name(named.get(key), key, where=planned, error=WeightError)
-    place, described = f"{where}, settings.dataset_json", settings["dataset_json"]
-    labels_of(described, where=place)
-    for name in channel_names(described):
-        check_channel(name, where=place, error=WeightError)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,30 +11,27 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...channel_order import contradict
 from ...command_words import shown_option
 from ...errors import WeightError
-from ...labels import LabelSpace
 from ...literals import check_file_name
 from ...paths import check_path
 from ...plain_json import read_object
 from ...weights import read_beside_weights, read_state_dict
 from .allowed import check_plans
+from .calls import asked, quiet
+from .description import channel_names, check_description, labels_of, output_channels
 from .folds import EXPECTED, is_fold
 from .scripting import scriptable
 
 __all__ = [
     "NNUNetResults",
     "build_network",
-    "channel_names",
+    "check_described",
     "deep_supervision_when_training",
     "describe_results",
-    "labels_of",
     "load_network",
     "mirroring_axes",
-    "output_channels",
     "plan_managers",
-    "quiet",
     "read_json",
     "read_results_folder",
 ]
@@ -79,24 +73,24 @@ class NNUNetResults:
         return self.folder / "plans.json", self.folder / "dataset.json", self.checkpoint
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep nnU-Net's console messages and its notes on old plans out of our output."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object and name the file when it is missing or broken."""
     return read_object(path, error=WeightError, problem="cannot read this file", expected="a JSON object")
 
 
-def plan_managers(plans: Mapping[str, Any], configuration: str, *, where: object | None = None) -> tuple[Any, Any]:
+def plan_managers(
+    plans: Mapping[str, Any], configuration: str, *, channels: int | None = None, where: object | None = None
+) -> tuple[Any, Any]:
     """nnU-Net's ``PlansManager`` and ``ConfigurationManager``; plans without an ``architecture`` are converted.
 
+    Args:
+        plans: content of a ``plans.json``.
+        configuration: of the plans.
+        channels: how many the plans are for, where that is known.
+        where: the file or model that they come from.
+
     Raises:
-        WeightError: when the plans do not have the configuration, or name what is not nnU-Net's own.
+        WeightError: when the plans do not have the configuration, name what is not nnU-Net's own, or have another form.
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -106,13 +100,35 @@ def plan_managers(plans: Mapping[str, Any], configuration: str, *, where: object
         raise WeightError(
             "the plans do not have this configuration", where=where, got=configuration, expected=", ".join(known)
         )
-    check_plans(plans, configuration, where=where)
+    check_plans(plans, configuration, channels=channels, where=where)
     try:
         with quiet():
             manager = PlansManager(dict(plans))
             return manager, manager.get_configuration(configuration)
     except Exception as error:  # of nnU-Net, for entries of another kind
         raise WeightError("nnU-Net cannot read these plans", where=where, got=ascii(error)[:200]) from error
+
+
+def check_described(
+    plans: Mapping[str, Any], dataset_json: Mapping[str, Any], configuration: str, *, where: object, described: object
+) -> None:
+    """Refuse plans and descriptions that nnU-Net does not write, of a results folder and of a card alike.
+
+    Args:
+        plans: content of a ``plans.json``.
+        dataset_json: content of the ``dataset.json`` beside it.
+        configuration: of the plans.
+        where: the file, or the card's entry, of the plans.
+        described: that of the description.
+
+    Raises:
+        WeightError: naming the entry.
+        LabelError: for structures that are none.
+    """
+    names = check_description(dataset_json, where=described)
+    manager, _ = plan_managers(plans, configuration, channels=len(names), where=where)
+    with asked(described):
+        manager.get_label_manager(dataset_json)
 
 
 def build_network(
@@ -122,6 +138,7 @@ def build_network(
     in_channels: int,
     out_channels: int,
     deep_supervision: bool = False,
+    where: object | None = None,
 ) -> nn.Module:
     """Build the network that the plans describe.
 
@@ -131,6 +148,7 @@ def build_network(
         in_channels: number of image channels C.
         out_channels: number of logits, K + 1 for exclusive structures.
         deep_supervision: return the logits of all decoder stages (finest first) instead of the finest alone.
+        where: the file or model that the plans come from; their path where it is given.
 
     Returns:
         ``[B, C, *patch]`` to ``[B, out_channels, *patch]``, axes in nnU-Net's order (slowest spacing first).
@@ -138,7 +156,8 @@ def build_network(
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
     content = read_json(Path(plans)) if isinstance(plans, str | Path) else plans
-    _, config = plan_managers(content, configuration)
+    where = plans if where is None and isinstance(plans, str | Path) else where
+    _, config = plan_managers(content, configuration, where=where)
     try:
         with quiet():
             network: nn.Module = get_network_from_plans(
@@ -151,10 +170,9 @@ def build_network(
                 deep_supervision=deep_supervision,
             )
     except ImportError as error:
-        raise WeightError("cannot find this architecture", got=config.network_arch_class_name) from error
+        raise WeightError("cannot find this architecture", where=where, got=config.network_arch_class_name) from error
     except Exception as error:  # of the network, for arguments of another kind
         got = ascii(error)[:200]
-        where = plans if isinstance(plans, str | Path) else None
         raise WeightError("the plans do not describe a network that can be built", got=got, where=where) from error
     return network if deep_supervision else scriptable(network, channels=in_channels, patch=config.patch_size)
 
@@ -168,71 +186,6 @@ def deep_supervision_when_training(network: nn.Module) -> nn.Module:
     """Let a nnU-Net network return all decoder stages in ``train()`` and only the finest logits in ``eval()``."""
     network.register_forward_pre_hook(_supervise_when_training)
     return network
-
-
-def labels_of(dataset_json: Mapping[str, Any], *, where: object | None = None) -> LabelSpace:
-    """Label space of a nnU-Net ``dataset.json``; regions overlap, the ignore label is no structure.
-
-    Raises:
-        WeightError: when its labels are not names with whole numbers.
-    """
-    regions, given = dataset_json.get("regions_class_order"), dataset_json.get("labels")
-    if not isinstance(given, Mapping) or not given:
-        raise _no_labels(given, where)
-    pairs = {str(n): v for n, v in given.items() if n not in ("background", "ignore")}
-    if not pairs or any(v == [] for v in pairs.values()):
-        raise _no_labels(given, where)
-    if regions is not None and any(isinstance(v, list | tuple) and len(v) > 1 for v in pairs.values()):
-        if not isinstance(regions, list | tuple) or len(regions) != len(pairs):
-            got = ascii(regions)[:200]
-            expected = f"regions_class_order with {len(pairs)} whole numbers"
-            raise WeightError("the regions do not fit the labels", where=where, got=got, expected=expected)
-        return LabelSpace(tuple(pairs), tuple(_whole(v, given, where) for v in regions), exclusive=False)
-    values = {n: _whole(v[0] if isinstance(v, list | tuple) else v, given, where) for n, v in pairs.items()}
-    return LabelSpace.from_json(values, where=where)
-
-
-def _whole(value: Any, given: Any, where: object | None) -> int:
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
-        return int(value)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1e9 or value != int(value):
-        raise _no_labels(given, where)
-    return int(value)
-
-
-def _no_labels(given: Any, where: object | None) -> WeightError:
-    expected = '"labels" with names and whole numbers, such as {"background": 0, "liver": 1}'
-    return WeightError(
-        "the dataset.json does not name the labels", where=where, got=ascii(given)[:200], expected=expected
-    )
-
-
-def output_channels(labels: LabelSpace) -> int:
-    """Number of logits of a network: ``K + 1`` with softmax, ``K`` when structures overlap."""
-    return labels.num_classes if labels.exclusive else len(labels)
-
-
-def channel_names(dataset_json: Mapping[str, Any]) -> tuple[str, ...]:
-    """Image channel names of a ``dataset.json`` in channel order.
-
-    Raises:
-        WeightError: when they are not names by number, or ``channel_names`` and ``modality`` contradict each other.
-    """
-    said, other = dataset_json.get("channel_names"), dataset_json.get("modality")
-    names = _numbered((other or {}) if said is None else said)
-    others = (other,) if isinstance(other, str) else _numbered(other) if said is not None and other else names
-    if contradict(names, others):
-        got = ascii(f"channel_names: {', '.join(names)}; modality: {', '.join(others)}")
-        raise WeightError("channel_names and modality of the dataset.json contradict each other", got=got)
-    return names
-
-
-def _numbered(names: Any) -> tuple[str, ...]:
-    numbered = isinstance(names, Mapping) and all(re.fullmatch(r"[0-9]{1,6}", str(key)) for key in names)
-    if not numbered or not all(isinstance(name, str | int | float) for name in names.values()):
-        expected = '"channel_names" by number, such as {"0": "CT"}'
-        raise WeightError("the dataset.json does not name the channels", got=ascii(names)[:200], expected=expected)
-    return tuple(str(names[key]) for key in sorted(names, key=int))
 
 
 def _candidates(path: Path) -> list[Path]:
@@ -271,7 +224,7 @@ def read_results_folder(
     """
     folder, configuration = _pick(check_path(path, what="results folder", error=WeightError), configuration)
     plans, dataset_json = read_json(folder / "plans.json"), read_json(folder / "dataset.json")
-    plan_managers(plans, configuration, where=folder / "plans.json")
+    check_described(plans, dataset_json, configuration, where=folder / "plans.json", described=folder / "dataset.json")
     if not is_fold(fold):
         raise WeightError("not a fold of nnU-Net", where=folder, got=f"{str(fold)!a:.100}", expected=EXPECTED)
     check_file_name(checkpoint, "checkpoint", where=folder, error=WeightError)
@@ -300,11 +253,13 @@ def load_network(results: NNUNetResults) -> nn.Module:
     Raises:
         WeightError: when one tensor is missing, left over or of another shape.
     """
+    described = results.folder / "dataset.json"
     network = build_network(
         results.plans,
         results.configuration,
-        in_channels=len(channel_names(results.dataset_json)),
-        out_channels=output_channels(labels_of(results.dataset_json, where=results.folder)),
+        in_channels=len(channel_names(results.dataset_json, where=described)),
+        out_channels=output_channels(labels_of(results.dataset_json, where=described)),
+        where=results.folder / "plans.json",
     )
     try:
         network.load_state_dict(results.weights, strict=True)
@@ -324,24 +279,28 @@ def mirroring_axes(results: NNUNetResults) -> tuple[int, ...] | None:
     found = read_beside_weights(results.checkpoint, "inference_allowed_mirroring_axes")
     if found is None or (isinstance(found, list | tuple) and not found):
         return None
-    axes = len(plan_managers(results.plans, results.configuration)[1].patch_size)
-    if not isinstance(found, list | tuple) or not all(type(a) is int and 0 <= a < axes for a in found):
+    axes = len(plan_managers(results.plans, results.configuration, where=results.folder)[1].patch_size)
+    if (
+        not isinstance(found, list | tuple)
+        or len(set(map(repr, found))) < len(found)
+        or not all(type(a) is int and 0 <= a < axes for a in found)
+    ):
         raise WeightError("the checkpoint mirrors along axes that there are not", where=results.checkpoint,
-                          got=ascii(found)[:100], expected=f"some of 0 .. {axes - 1}")  # fmt: skip
+                          got=ascii(found)[:100], expected=f"some of 0 .. {axes - 1}, each once")  # fmt: skip
     return tuple(found)
 
 
 def describe_results(results: NNUNetResults) -> dict[str, Any]:
     """Labels, channels, spacing (x, y, z in mm), orientation and configuration of a results folder."""
-    manager, config = plan_managers(results.plans, results.configuration)
+    manager, config = plan_managers(results.plans, results.configuration, where=results.folder)
     spacing = [float(s) for s in config.spacing]
     if len(spacing) == PLANAR:
         spacing = [float(manager.plans["original_median_spacing_after_transp"][0]), *spacing]
-    zyx = [spacing[i] for i in manager.transpose_backward]
+    zyx, described = [spacing[i] for i in manager.transpose_backward], results.folder / "dataset.json"
     reorients = "WithReorient" in str(results.plans.get("image_reader_writer", ""))
     return {
-        "labels": labels_of(results.dataset_json, where=results.folder),
-        "channels": channel_names(results.dataset_json),
+        "labels": labels_of(results.dataset_json, where=described),
+        "channels": channel_names(results.dataset_json, where=described),
         "spacing": (zyx[2], zyx[1], zyx[0]),
         "orientation": "RAS" if reorients else None,
         "configuration": results.configuration,

@@ -21,10 +21,11 @@ from ...literals import check_name
 from ...modalities import is_ct
 from ...name_words import meant_together
 from ...weights import read_card
+from .description import channel_names, labels_of, output_channels
 from .fingerprint import fingerprint
 from .grid import array_axcodes
 from .kept import check_kept
-from .network import PLANAR, channel_names, labels_of, output_channels, plan_managers, read_json
+from .network import PLANAR, plan_managers, read_json
 from .planner import run_planner, write_json
 
 __all__ = ["READERS", "Plan", "for_planner", "plan", "plan_of_model", "plan_of_settings", "read_plan"]
@@ -60,7 +61,7 @@ class Plan:
     @property
     def channels(self) -> tuple[str, ...]:
         """Image channel names."""
-        return channel_names(self.dataset_json)
+        return channel_names(self.dataset_json, where=self.folder / "dataset.json")
 
     @property
     def out_channels(self) -> int:
@@ -159,7 +160,7 @@ def plan_of_settings(settings: Mapping[str, Any], folder: str | Path, *, where: 
     place = Path(folder)
     found = Plan(settings["plans"], settings["dataset_json"], settings["configuration"], place, by_modality, turned)
     for name in dict.fromkeys([found.configuration, *found.by_modality.values()]):
-        plan_managers(found.plans, name, where=where)
+        plan_managers(found.plans, name, channels=len(found.channels), where=where)
     return found
 
 

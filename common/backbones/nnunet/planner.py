@@ -18,7 +18,8 @@ import numpy as np
 
 from ...atomic import atomic_write
 from ...errors import ConfigError
-from .network import PLANAR, quiet, read_json
+from .calls import quiet
+from .network import PLANAR, read_json
 
 __all__ = ["nnunet_name", "run_planner", "write_json"]
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import DataError
-from .network import plan_managers, quiet
+from .calls import quiet
+from .network import plan_managers
 from .plan import Plan
 
 __all__ = ["Augmentation", "DeepSupervisionLoss", "Recipe", "foreground_fraction"]

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ...errors import WeightError
 from ...labels import LabelSpace
-from .network import NNUNetResults, labels_of
+from .description import labels_of
+from .network import NNUNetResults
 
 __all__ = ["take_over"]
 

@@ -12,7 +12,8 @@ from monai.inferers import Inferer, SliceInferer, SlidingWindowInferer
 from torch import Tensor
 
 from ...errors import ConfigError, PromptError
-from .network import PLANAR, plan_managers, quiet
+from .calls import quiet
+from .network import PLANAR, plan_managers
 from .plan import Plan
 from .streamed import COMPETING, decided
 

@@ -15,6 +15,7 @@ import numpy as np
 from ...command_words import shown_option, shown_place
 from ...errors import DataError, few
 from ...labels import BACKGROUND, LabelSpace
+from ...paths import check_new
 from ..io import read_volume
 from ..pictures import is_picture
 from .convert_channels import check_single, scans_of, told_channels
@@ -31,7 +32,7 @@ _IGNORE = "ignore"
 
 def write_json(path: str | Path, data: Mapping[str, Any]) -> Path:
     """Write a JSON object; the file appears under its name only when it is complete."""
-    path = Path(path)
+    path = check_new(path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +56,7 @@ def write_dataset(dataset: Dataset, folder: str | Path) -> Dataset:
     Raises:
         DataError: when what was written is no valid dataset; an earlier file is then back in its place.
     """
-    folder = Path(folder)
+    folder = check_new(folder, what="folder")
     file = folder / "dataset.json"
     folder.mkdir(parents=True, exist_ok=True)
     data: dict[str, Any] = {

@@ -298,7 +298,8 @@ def _renamed(dataset: Dataset, names: Mapping[str, str], file: Path) -> Dataset:
                 expected=", ".join(dataset.labels.names),
             )
     labels = dataset.labels
-    new = LabelSpace(tuple(names.get(n, n) for n in labels.names), labels.values, labels.exclusive)
+    new = LabelSpace.of(tuple(names.get(n, n) for n in labels.names), labels.values, exclusive=labels.exclusive,
+                        where=f"{file}, task {dataset.name}")  # fmt: skip
     return replace(dataset, labels=new)
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from ...errors import DataError, few
 from ...literals import disk_name, same_on_disk
-from ...paths import check_path, is_there
+from ...paths import check_path, check_regular, is_there
 from ..dicom.slices import holds_dicom
 from .dataset_json import VOLUME_SUFFIXES, Case, base_name, channel_groups, channel_number, read_case
 
-__all__ = ["label_maps", "listed", "paired"]
+__all__ = ["check_one_channel", "label_maps", "listed", "paired"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def label_maps(folder: Path) -> dict[str, Path]:
         folder: of files, DICOM SEGs among them.
 
     Raises:
-        DataError: when there is no such folder, nothing in it, or several maps of one case.
+        DataError: when there is no such folder, nothing in it, several maps of one case, or what is no file.
     """
     if not check_path(folder, what="folder").is_dir():
         raise DataError("there is no such folder of label maps", where=folder)
@@ -46,6 +46,39 @@ def label_maps(folder: Path) -> dict[str, Path]:
     return {name: paths[0] for name, paths in found.items()}
 
 
+def check_one_channel(files: Sequence[Path], maps: Mapping[str, Path], where: Path) -> None:
+    """Refuse files that are numbered as channels are, where cases have one: each would be a case of its own.
+
+    Two cases or more with the numbers 0000 to one and the same last one are channels, unless each file has its own
+    label map. Of a single case's numbers nobody knows whether they are channels or cases, which is said.
+
+    Args:
+        files: what the folder holds.
+        maps: label maps by name.
+        where: the folder.
+
+    Raises:
+        DataError: naming files of a case.
+    """
+    groups = channel_groups(files)
+    sizes = [len(paths) for paths in groups.values()]
+    alike = [
+        n for n, paths in groups.items() if sizes.count(len(paths)) > 1 and not {*map(base_name, paths)} <= {*maps}
+    ]
+    if alike:
+        count = len(groups[alike[0]])
+        raise DataError("the files are numbered as the channels of a case are, and one channel is named", where=where,
+                        got=f"{', '.join(p.name for p in groups[alike[0]][:5])}; as many of {len(alike)} cases",
+                        expected=f"a name for each of {count} channels, or one file a case",
+                        hint="name every channel (--channels T1,FLAIR; --scans t1+flair=FOLDER), or move the files of "
+                             "one channel to a folder of their own; cases that are numbered so need other names",
+                        )  # fmt: skip
+    for name, paths in groups.items():
+        if not {*map(base_name, paths)} <= {*maps}:
+            logger.warning("%s: %s are taken for cases of their own, not for channels of %s", where,
+                           few([p.name for p in paths]), name)  # fmt: skip
+
+
 def paired(images: Path, maps: Mapping[str, Path], channels: tuple[str, ...]) -> list[Case]:
     """Cases of a folder of scans with the label maps of the same names, where there are any.
 
@@ -58,9 +91,12 @@ def paired(images: Path, maps: Mapping[str, Path], channels: tuple[str, ...]) ->
         channels: names, one or more.
 
     Raises:
-        DataError: when there are no scans, two have one name, or a case has not one file per channel.
+        DataError: when there are no scans, two have one name, a case has not one file per channel, or files are
+            numbered as channels where there is one.
     """
     files = _files(images)
+    if len(channels) == 1:
+        check_one_channel(files, maps, images)
     groups = channel_groups(files, len(channels))
     grouped = {p for paths in groups.values() for p in paths}
     for path in files:
@@ -138,6 +174,9 @@ def _files(folder: Path) -> list[Path]:
     entries = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
     found = [p for p in entries if (holds_dicom(p) if p.is_dir() else p.name.lower().endswith(VOLUME_SUFFIXES))]
     left = [p.name for p in entries if p.is_dir() and p not in found]
+    for path in found:
+        if not path.is_dir():
+            check_regular(path, what="volume")
     if not found:
         raise DataError(
             "the folder holds no volumes",

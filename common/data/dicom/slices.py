@@ -14,6 +14,7 @@ from pydicom.filereader import read_file_meta_info
 
 from ...command_words import shown_place
 from ...errors import DataError, GeometryError
+from ...paths import special
 from .objects import no_scan, picture, told_tag
 
 __all__ = [
@@ -119,6 +120,8 @@ def is_dicom(path: Path) -> bool:
     if path.is_dir() or path.suffix.lower() == ".dcm":
         return True
     if path.suffix.lower() in (".gz", ".nii", ".png", ".nrrd", ".mha"):
+        return False
+    if special(path):
         return False
     with path.open("rb") as handle:
         return handle.read(132)[128:] == b"DICM"

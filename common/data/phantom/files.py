@@ -19,6 +19,7 @@ from PIL import Image
 
 from ...atomic import process_alive
 from ...errors import DataError
+from ...paths import check_new
 from ...plain_json import parse, read_object
 from ...whole_numbers import whole_number
 
@@ -83,6 +84,7 @@ def publish(folder: Path, parameters: Mapping[str, Any], write: Callable[[Path],
     """
     if _complete(folder, parameters):
         return False
+    check_new(folder, what="folder")
     _refuse_foreign(folder, parameters, overwrite=overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(folder)

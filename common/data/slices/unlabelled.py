@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...errors import ConfigError, DataError
 from ...labels import LabelSpace
-from ...paths import is_there
+from ...paths import check_regular, is_there
 from ..datasets.datalist import items, read_collection
 from ..datasets.dataset_json import VOLUME_SUFFIXES, case_id
 from ..intensity.modality import intensities, scheme_of, window_of
@@ -87,7 +87,8 @@ def is_collection(dataset_dir: str | Path | Sequence[str | Path]) -> bool:
 
 
 def _plain_folder(folder: Path, modality: str | None, ct_window: Sequence[float] | None) -> UnlabelledImages:
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    files = sorted(p for p in folder.rglob("*") if not p.is_dir() and not p.name.startswith("."))
+    files = [check_regular(p) for p in files if p.name.lower().endswith(tuple(VOLUME_SUFFIXES)) or is_picture(p)]
     volumes = [p for p in files if p.name.lower().endswith(tuple(VOLUME_SUFFIXES)) and not is_picture(p)]
     pictures = [p for p in files if is_picture(p)]
     if not volumes and not pictures:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from ...atomic import process_alive
 from ...errors import ConfigError
+from ...paths import check_new
 from ...plain_json import parse_object
 
 __all__ = ["RunLock"]
@@ -50,7 +51,7 @@ class RunLock:
         """
         if self._mine is not None and os.getpid() == self._owner:
             return self
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        check_new(self.path, what="folder", error=ConfigError).parent.mkdir(parents=True, exist_ok=True)
         mine = json.dumps(
             {
                 "host": socket.gethostname(),

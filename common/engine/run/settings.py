@@ -88,7 +88,7 @@ def model_settings(path: str | Path, defaults: Mapping[str, Any]) -> dict[str, A
         WeightError: when the file has no card, one of another kind of model, or a damaged one.
     """
     result = dict(defaults)
-    result["labels"] = LabelSpace(result.pop("structures"), exclusive=result.get("exclusive", True))
+    result["labels"] = LabelSpace.of(result.pop("structures"), exclusive=result.get("exclusive", True), where=path)
     path = check_path(path, what="weights file", error=WeightError)
     if not path.is_file():
         return result

@@ -13,7 +13,8 @@ import torch
 from monai.utils import set_determinism
 
 from ...atomic import remove_stale, require_space
-from ...errors import AmalgamationError
+from ...errors import AmalgamationError, ConfigError
+from ...paths import check_new
 from ...visible_output import make_visible
 from .interrupt import interrupts
 from .lock import RunLock
@@ -70,7 +71,7 @@ def start_run(
 
 
 def _prepare(folder: Path, needed: int, lock: bool) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    check_new(folder, what="folder", error=ConfigError).mkdir(parents=True, exist_ok=True)
     if lock:
         _locks.setdefault(folder, RunLock(folder)).acquire()
     for stale in remove_stale(folder):

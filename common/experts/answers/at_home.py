@@ -14,15 +14,10 @@ from monai.transforms import Orientation
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ...backbones.nnunet.calls import asked, check_size, quiet
 from ...backbones.nnunet.grid import grid_affine
-from ...backbones.nnunet.network import (
-    NNUNetResults,
-    load_network,
-    mirroring_axes,
-    plan_managers,
-    quiet,
-    read_results_folder,
-)
+from ...backbones.nnunet.network import NNUNetResults, load_network, mirroring_axes, plan_managers, read_results_folder
+from ...data.datasets.dataset_json import case_name
 from ...errors import ExpertError
 from ...geometry import Grid
 from ..profile import HomeProfile
@@ -142,7 +137,8 @@ class HomeNNUNet:
             raise ExpertError("a cascade's second stage needs the first one's answer", where=spec.name,
                               got=self._results[0].configuration, expected="3d_fullres, 3d_lowres or 2d",
                               hint="describe another --configuration of the same folder")  # fmt: skip
-        self._predictor = _predictor(self._results, self.mirroring, self.tile_step, torch.device(self.device))
+        with asked(self._results[0].folder, error=ExpertError):
+            self._predictor = _predictor(self._results, self.mirroring, self.tile_step, torch.device(self.device))
 
     def answer(self, scan: MetaTensor) -> HomeAnswer:
         """Ask about a whole scan.
@@ -151,10 +147,10 @@ class HomeNNUNet:
             scan: ``[C, X, Y, Z]`` as stored, intensities untouched.
 
         Raises:
-            ExpertError: for another number of channels.
+            ExpertError: for another number of channels, a size that no machine holds, and what nnU-Net raises.
         """
         data, affine, properties = self._as_read(scan)
-        with quiet(), torch.inference_mode():
+        with asked(self._place(scan), error=ExpertError), torch.inference_mode():
             preprocessor = self._config.preprocessor_class(verbose=False)
             array, _, properties = preprocessor.run_case_npy(
                 data, None, properties, self._manager, self._config, self._results[0].dataset_json
@@ -178,7 +174,7 @@ class HomeNNUNet:
         labels = self._predictor.label_manager
         nonlinear, labels.inference_nonlin = labels.inference_nonlin, torch.nn.Identity()
         try:
-            with quiet():
+            with asked(self._place(scan), error=ExpertError):
                 _, found = self._predictor.predict_single_npy_array(data, properties, save_or_return_probabilities=True)
         finally:
             labels.inference_nonlin = nonlinear
@@ -200,7 +196,7 @@ class HomeNNUNet:
             ``[1, X, Y, Z]`` on the grid of the scan as nnU-Net was given it.
         """
         data, affine, properties = self._as_read(scan)
-        with quiet():
+        with asked(self._place(scan), error=ExpertError):
             found = self._predictor.predict_single_npy_array(data, properties)
         array = np.ascontiguousarray(np.asarray(found).transpose(2, 1, 0))[None]
         return MetaTensor(torch.from_numpy(array), affine=torch.from_numpy(affine))
@@ -218,9 +214,17 @@ class HomeNNUNet:
         grid, profile = Grid.of(turned), HomeProfile.of(self.spec)
         volume, spacing = turned.numpy(), grid.spacing
         if profile is not None:
-            volume, grid, spacing = profile.resampled(volume, grid)
+            volume, grid, spacing = profile.resampled(volume, grid, where=self._place(scan))
+        turn, known = self._manager.transpose_forward, list(reversed(spacing))
+        shape = [volume.shape[3 - i] for i in turn]
+        check_size(shape, [known[i] for i in turn], self._config.spacing, channels=channels, where=self._place(scan),
+                   error=ExpertError)  # fmt: skip
         data = np.ascontiguousarray(volume.transpose(0, 3, 2, 1))
-        return data, grid.affine, {"spacing": list(reversed(spacing))}
+        return data, grid.affine, {"spacing": known}
+
+    def _place(self, scan: MetaTensor) -> str:
+        """The expert, its folder and the scan, for messages."""
+        return f"expert {self.spec.name!a} ({self._results[0].folder}), scan {case_name({'image': scan})}"
 
 
 def _predictor(results: Sequence[NNUNetResults], mirroring: bool, step: float, device: torch.device) -> Any:

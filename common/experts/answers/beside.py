@@ -98,7 +98,7 @@ def _is_entry(entry: Any) -> bool:
 
 
 def _kept(entry: Mapping[str, Any], file: Path, structures: Sequence[str] | None) -> Kept:
-    spec, decides = ExpertSpec.from_dict(entry["expert"], base=file.parent), tuple(entry["decides"])
+    spec, decides = ExpertSpec.from_dict(entry["expert"], base=file.parent, where=file), tuple(entry["decides"])
     known = [n for n in spec.labels.names if structures is None or n in structures]
     unknown = [n for n in decides if n not in known]
     if unknown or len(set(decides)) != len(decides):

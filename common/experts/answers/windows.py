@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,9 +15,10 @@ from monai.transforms import Orientation
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...data.datasets.dataset_json import case_name
 from ...data.intensity.volume import volume_stats
 from ...errors import ExpertError
-from ...geometry import Grid
+from ...geometry import Grid, most_voxels
 from ..claims import check_claims
 from ..expert_set import Expert
 from ..sources import open_source
@@ -26,6 +28,7 @@ from .at_home import HomeAnswer
 __all__ = ["HomeWindows"]
 
 WINDOW = 96
+_BYTES = 8  # of a channel or structure at a voxel: as it is summed up, and as it is given back
 
 
 @dataclass
@@ -72,6 +75,13 @@ class HomeWindows:
         grid, raw = Grid.of(turned), turned.as_tensor().float()
         stats = torch.from_numpy(volume_stats(raw.numpy(), spec.name))
         place = expert.frame.place(grid.shape, grid.spacing, spec.orientation or grid.axcodes, resample=True)
+        most = most_voxels(_BYTES * (len(spec.channels) + len(spec.labels) + 1))
+        if math.prod(place.resampled) > most:
+            raise ExpertError("the scan cannot be resampled to the expert's spacing",
+                              where=f"expert {spec.name!a}, scan {case_name({'image': scan})}",
+                              got=f"{list(place.resampled)} voxels from {list(grid.shape)} of {grid.spacing} mm",
+                              expected=f"at most {most:,} voxels, which this machine holds",
+                              hint="correct the spacing in the expert's description, or the scan's")  # fmt: skip
         with torch.inference_mode():
             x = expert.normalise(raw[None], stats[None])
             if place.resampled != grid.shape:

@@ -47,11 +47,13 @@ def plan_of_card(settings: Mapping[str, Any], path: str | Path = "", *, boxes: b
     if (plan.labels.names, len(plan.channels)) != (labels.names, len(channels)) or not plan.labels.exclusive:
         raise WeightError("the card's plans are of another student", where=path, got=", ".join(plan.labels.names),
                           expected=", ".join(labels.names))  # fmt: skip
-    if not isinstance(axes, list) or any(
-        type(axis) is not int or not 0 <= axis < len(plan.patch_size) for axis in axes
+    if (
+        not isinstance(axes, list)
+        or len(set(map(repr, axes))) < len(axes)
+        or any(type(axis) is not int or not 0 <= axis < len(plan.patch_size) for axis in axes)
     ):
         raise WeightError("the card is damaged", where=f"{path}, settings.mirror_axes", got=ascii(axes)[:60],
-                          expected="some of 0, 1, 2")  # fmt: skip
+                          expected="some of 0, 1, 2, each once")  # fmt: skip
     return plan
 
 
@@ -63,8 +65,13 @@ def student_network(*, settings: Mapping[str, Any], plan: Plan | None = None) ->
         plan: what that found.
     """
     if plan is not None:
-        channels = {"in_channels": len(plan.channels), "out_channels": plan.out_channels}
-        return build_network(plan.plans, plan.configuration, **channels, deep_supervision=False)
+        return build_network(
+            plan.plans,
+            plan.configuration,
+            in_channels=len(plan.channels),
+            out_channels=plan.out_channels,
+            where=plan.folder,
+        )
     own = settings["network"]
     return KA2ERStudent(
         num_structures=len(settings["labels"]),

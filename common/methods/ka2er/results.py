@@ -18,6 +18,7 @@ from ...card import ModelCard
 from ...contract import Contract
 from ...errors import WeightError
 from ...experts.export import write_results_folder
+from ...literals import disk_name
 from ...weights import read_state_dict
 from .planned import plan_of_card
 from .student import NNUNET
@@ -101,7 +102,10 @@ class _Part(NamedTuple):
 
 
 def _parts(plan: Plan, card: ModelCard, contract: Contract) -> tuple[dict[str, Any], list[_Part]]:
-    """The plans, and which modalities share a folder: those that are normalised alike and were taught the same."""
+    """The plans, and which modalities share a folder: those that are normalised alike and were taught the same.
+
+    A configuration whose folder some disk would take for another's gets a name of its own.
+    """
     groups: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for modality, configuration in plan.by_modality.items():
         taught = contract.taught_on([modality])
@@ -111,7 +115,7 @@ def _parts(plan: Plan, card: ModelCard, contract: Contract) -> tuple[dict[str, A
     parts: list[_Part] = []
     for (configuration, left), modalities in groups.items():
         own = configuration
-        if any(part.configuration == configuration for part in parts):
+        if any(disk_name(part.configuration) == disk_name(configuration) for part in parts):
             own = free_name(plan.configuration, modalities[0], plans["configurations"])
             plans["configurations"][own] = {"inherits_from": configuration}
         entry: Mapping[str, Any] = contract.modalities.get(modalities[0], {})

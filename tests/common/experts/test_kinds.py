@@ -38,6 +38,7 @@ WRONG = {
         None,
         5,
         {"normalise": {"scheme": "range", "low": 9, "high": 5}},
+        *({"normalise": {"scheme": s, **n}} for s in ("range", "ct") for n in ({"low": 5}, {"high": -10}, {"low": 1})),
         *({"divisor": d} for d in ("x", 0, [1, 2], -1, 1.5, None, True, [1, 2, 0], 10**9)),
         *({"normalise": n} for n in ("x", [], None, {}, {"scheme": 5}, {"scheme": "ct", "low": "a"})),
         {"normalise": {"scheme": "range", "out": [1]}},
@@ -51,8 +52,14 @@ WRONG = {
 def test_a_wrong_field_is_refused(field, value, tmp_path):
     file = tmp_path / "expert.json"
     file.write_text(json.dumps({**SPEC.to_dict(), field: value}))
-    with pytest.raises(ExpertError):
+    with pytest.raises(ExpertError) as caught:
         read_manifest(file)
+    assert str(caught.value.where).startswith(str(file))
+
+
+def test_one_bound_of_a_range_is_held_against_the_other_s_default():
+    for one in ({"scheme": "range", "high": 5}, {"scheme": "range", "low": -5}, {"scheme": "zscore", "low": 5}):
+        assert ExpertSpec.from_dict({**SPEC.to_dict(), "extra": {"normalise": one}}).extra["normalise"] == one
 
 
 @pytest.mark.parametrize("content", [[], 5, None, {"experts": 5}, ["a"], [None], {"experts": [None]}, {"experts": {}}])

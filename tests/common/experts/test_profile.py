@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -64,5 +65,14 @@ def test_whole_numbers_are_cut_towards_zero_and_without_a_spacing_nothing_is_don
 def test_a_scan_is_not_resampled_to_nothing_nor_without_end(spacing):
     profile = HomeProfile("p", "1", "RAS", spacing)
     grid = Grid((20, 20, 20), np.eye(4))
-    with pytest.raises(ExpertError, match="resampled as"):
-        profile.resampled(np.zeros((1, 20, 20, 20), np.float32), grid)
+    with pytest.raises(ExpertError, match="resampled as") as caught:
+        profile.resampled(np.zeros((1, 20, 20, 20), np.float32), grid, where="expert a, scan b")
+    assert caught.value.where == "expert a, scan b"
+
+
+def test_what_a_machine_does_not_hold_is_refused(monkeypatch):
+    volume = np.zeros((3, 20, 20, 20), np.float32)
+    monkeypatch.setattr(os, "sysconf", lambda _: 400)  # a machine of 160,000 bytes
+    with pytest.raises(ExpertError, match="this machine holds"):
+        HomeProfile("p", "1", "RAS", (1.0, 1.0, 1.0)).resampled(volume, Grid((20, 20, 20), np.eye(4)))
+    assert HomeProfile("p", "1", "RAS", (2.0, 2.0, 2.0)).resampled(volume, Grid((20, 20, 20), np.eye(4)))[0].any() == 0

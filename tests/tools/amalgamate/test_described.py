@@ -155,3 +155,19 @@ def test_hostile_structures_of_an_expert_are_refused(name: str, tmp_path: Path) 
 def test_a_folder_of_any_name_gives_its_expert_one(tmp_path: Path) -> None:
     (spec,) = read_experts([write_folder(tmp_path, "$x #1")])
     assert odd_in(spec.name) is None and Path(spec.path).parent.name == "$x #1"
+
+
+@pytest.mark.parametrize(("file", "change"), [
+    ("plans.json", {"transpose_forward": None}),
+    ("dataset.json", {"labels": {"background": 0, "liver": 1, "spleen": 1}}),
+    ("dataset.json", {"labels": {"Background": 0, "liver": 1}}), ("dataset.json", {"channel_names": {"x": "CT"}}),
+])  # fmt: skip
+def test_every_refusal_of_a_folder_names_it_and_says_how_to_describe_it(
+    tmp_path: Path, file: str, change: dict[str, object]
+) -> None:
+    folder = write_folder(tmp_path, channel_names=("CT",))
+    place = folder / file
+    place.write_text(json.dumps({**json.loads(place.read_text()), **change}))
+    with pytest.raises(AmalgamationError, match="or describe this expert by itself") as caught:
+        read_experts([folder])
+    assert str(folder) in str(caught.value.where)

@@ -170,7 +170,7 @@ def test_statistics_that_an_image_is_scaled_by_are_numbers(change):
         check_plans(plans, CONFIGURATION)
     with pytest.raises(WeightError, match="statistics of channel 0"):
         check_plans({k: v for k, v in plans.items() if k != key}, CONFIGURATION)
-    check_plans({**tiny_plans(), key: {}}, CONFIGURATION)  # no scheme here uses them
+    check_plans({**tiny_plans(), key: {"0": {}}}, CONFIGURATION)  # no scheme here uses them
     old = copy.deepcopy(tiny_plans(norm="CTNormalization"))
     old["foreground_intensity_properties_by_modality"] = old.pop(key)
     check_plans(old, CONFIGURATION)  # as the first plans of nnU-Net v2 name them

@@ -23,7 +23,7 @@ from common.backbones.nnunet.window import NNUNetInferer
 from common.data.store.cases import StoredCases
 from common.data.store.chain import chain_json, digest
 from common.data.store.place import Store
-from common.errors import ConfigError, DataError
+from common.errors import ConfigError, DataError, WeightError
 
 JSON = {"channel_names": {"0": "T1"}, "labels": {"background": 0, "liver": 1, "spleen": 2}, "file_ending": ".nii.gz"}
 FLAT = {"spacing": (1.0, 1.0), "strides": ((1, 1), (2, 2), (2, 2))}
@@ -245,3 +245,21 @@ def test_two_dimensional_windows_go_slice_by_slice(make_plan):
 def test_impossible_windows(make_plan, options):
     with pytest.raises(ConfigError):
         NNUNetInferer(plan=make_plan(), **options)
+
+
+def test_what_nnunet_cannot_do_is_said_of_the_plans_and_the_case(make_plan, tmp_path, monkeypatch):
+    change = NNUNetPreprocessd(plan=make_plan())
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            change.managers["3d_fullres"][1], "configuration", {**tiny(change), "resampling_fn_data_kwargs": 5}
+        )
+        with pytest.raises(WeightError, match="nnU-Net cannot work") as caught:
+            change(case())
+    assert str(caught.value.where) == f"case c, plans of {tmp_path}"
+    monkeypatch.setattr("common.backbones.nnunet.calls.most_voxels", lambda _: 100)
+    with pytest.raises(WeightError, match="cannot be resampled"):
+        change(case())
+
+
+def tiny(change):
+    return change.managers["3d_fullres"][1].configuration

@@ -2,20 +2,15 @@
 
 import json
 import shutil
-import warnings
 
 import pytest
 import torch
 
 from common.backbones.nnunet.network import (
     build_network,
-    channel_names,
     deep_supervision_when_training,
     describe_results,
-    labels_of,
     load_network,
-    output_channels,
-    quiet,
     read_json,
     read_results_folder,
 )
@@ -128,19 +123,6 @@ def test_unknown_architecture(nnunet_plans):
         build_network(plans, "3d_fullres", in_channels=1, out_channels=2)
 
 
-def test_regions_and_ignore_label():
-    regions = {"labels": {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}, "regions_class_order": [1, 2]}
-    space = labels_of(regions)
-    assert (space.names, space.exclusive, output_channels(space)) == (("whole", "core"), False, 2)
-    plain = labels_of({"labels": {"background": 0, "liver": 1, "ignore": 2}})
-    assert (plain.names, output_channels(plain)) == (("liver",), 2)
-
-
-def test_channel_names_of_old_and_new_files():
-    assert channel_names({"modality": {"1": "T2", "0": "T1"}}) == ("T1", "T2")
-    assert channel_names({"channel_names": {"0": "CT"}}) == ("CT",)
-
-
 @pytest.mark.parametrize("transpose", [(0, 1, 2), (1, 0, 2), (2, 0, 1), (1, 2, 0)])
 def test_spacing_is_given_in_x_y_z(nnunet_folder, transpose):
     zyx = (5.0, 3.0, 1.0)
@@ -161,54 +143,8 @@ def test_deep_supervision_only_when_training(nnunet_plans):
     assert network.eval()(x).shape == (1, 3, 16, 16, 16)
 
 
-@pytest.mark.parametrize(
-    "labels",
-    [None, [], {}, "x", 5, {"background": 0}, {"liver": []}, {"liver": "x"}, {"liver": None}, {"liver": 1.5},
-     {"liver": 1e999}, {"liver": {"a": 1}}, {"liver": True}],
-)  # fmt: skip
-def test_labels_of_another_kind_are_refused(labels):
-    with pytest.raises(WeightError, match="does not name the labels"):
-        labels_of({"labels": labels})
-    with pytest.raises(WeightError, match="does not name the labels"):
-        labels_of({})
-
-
-@pytest.mark.parametrize("order", [5, "12", [1], [1, "x"], {"a": 1}])
-def test_regions_of_another_kind_are_refused(order):
-    with pytest.raises(WeightError, match=r"regions|labels"):
-        labels_of({"labels": {"whole": [1, 2], "core": [2]}, "regions_class_order": order})
-
-
-@pytest.mark.parametrize("names", [5, ["CT"], "CT", {"x": "CT"}, {"0": ["CT"]}, {"0": None}, {"\u00b2": "CT"}])
-def test_channels_of_another_kind_are_refused(names):
-    with pytest.raises(WeightError, match="does not name the channels"):
-        channel_names({"channel_names": names})
-
-
-def test_channels_that_are_described_in_two_ways_are_refused():
-    for names, modality in (({"0": "CT"}, {"0": "T2"}), ({"0": "T1", "1": "FLAIR"}, {"0": "FLAIR", "1": "T1"}),
-                            ({"0": "CT"}, "MR")):  # fmt: skip
-        with pytest.raises(WeightError, match="contradict") as error:
-            channel_names({"channel_names": names, "modality": modality})
-        assert "channel_names: " + ", ".join(names.values()) in str(error.value) and "modality: " in str(error.value)
-    assert channel_names({"channel_names": {"0": "T1", "1": "FLAIR"}, "modality": "MR"}) == ("T1", "FLAIR")
-
-
-def test_channel_names_of_null_are_those_of_the_modality():
-    assert channel_names({"channel_names": None, "modality": {"0": "CT"}}) == ("CT",)
-
-
 @pytest.mark.parametrize("text", ["[" * 100_000, "{", "[]", "9" * 5000])
 def test_a_file_that_is_no_json_object_is_named(tmp_path, text):
     (tmp_path / "plans.json").write_text(text)
     with pytest.raises(WeightError, match="cannot read this file"):
         read_json(tmp_path / "plans.json")
-
-
-def test_quiet_keeps_nnunets_words_back_and_no_others(capsys, recwarn):
-    with quiet():
-        print("nnU-Net's")
-        warnings.warn("nnU-Net's", stacklevel=1)
-    print("ours")
-    warnings.warn("ours", stacklevel=1)
-    assert capsys.readouterr().out == "ours\n" and [str(w.message) for w in recwarn] == ["ours"]

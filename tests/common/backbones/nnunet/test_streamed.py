@@ -11,8 +11,9 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from common.backbones.nnunet.calls import quiet
 from common.backbones.nnunet.data import NNUNetRestored
-from common.backbones.nnunet.network import build_network, plan_managers, quiet
+from common.backbones.nnunet.network import build_network, plan_managers
 from common.backbones.nnunet.plan import Plan, plan_of_settings
 from common.backbones.nnunet.streamed import COMPETING, DecideInTilesd, Running, _infinite, spans
 from common.backbones.nnunet.window import NNUNetTiles

@@ -106,3 +106,25 @@ def test_names_that_a_disk_takes_for_one_are_not_guessed(places, names):
     touch(places[0], other)
     with pytest.raises(DataError, match="names of scans differ"):
         pairs(*places)
+
+
+CHANNELS = ("a_0000.nii", "a_0001.nii", "b_0000.nii", "b_0001.nii")
+
+
+def test_channels_of_several_cases_are_no_cases_of_one_channel(places):
+    with pytest.raises(DataError, match="numbered as the channels of a case") as caught:
+        pairs(touch(places[0], *CHANNELS, "c_0000.nii"))
+    assert caught.value.where == places[0] and "a_0000.nii, a_0001.nii; as many of 2 cases" in str(caught.value.got)
+    (places[0] / "c_0000.nii").unlink()
+    assert list(pairs(places[0], channels=("T1", "T2"))) == ["a", "b"]
+
+
+def test_numbered_cases_with_a_label_map_each_stay_cases(places, caplog):
+    for place in places:
+        touch(place, *CHANNELS)
+    assert list(pairs(*places)) == [n[:6] for n in CHANNELS] and not caplog.text
+
+
+def test_what_may_be_channels_of_a_single_case_is_said(places, caplog):
+    assert list(pairs(touch(places[0], "a_0000.nii", "a_0001.nii", "b.nii"))) == ["a_0000", "a_0001", "b"]
+    assert "a_0000.nii, a_0001.nii are taken for cases of their own" in caplog.text

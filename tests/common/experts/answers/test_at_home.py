@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import Orientation
 from numpy.typing import NDArray
 
-from common.backbones.nnunet.network import quiet
+from common.backbones.nnunet.calls import quiet
 from common.errors import ExpertError
 from common.experts.answers.at_home import HomeNNUNet
 from common.experts.answers.record import decide
@@ -137,3 +137,25 @@ def test_a_home_is_asked_as_its_program_asks(tmp_path: Path) -> None:
     last = found.affine @ np.array([*(n - 1 for n in found.logits.shape[1:]), 1])
     first = Grid.of(canonical).corners()
     assert np.linalg.norm(first - last[:3], axis=1).min() < 5  # a crop to non-zero away from the scan's own corner
+
+
+@pytest.mark.parametrize("way", ["answer", "judge", "segmented"])
+def test_what_nnunet_cannot_do_is_said_of_the_expert_and_the_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    folder, given = write_folder(tmp_path), scan("RAS")
+    given.meta["filename_or_obj"] = "some/scan7.nii.gz"
+    home = HomeNNUNet(spec_of(folder))
+
+    def ends(*_: Any, **__: Any) -> None:
+        raise AssertionError("in the middle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nnunetv2.preprocessing.preprocessors.default_preprocessor.crop_to_nonzero", ends)
+        with pytest.raises(ExpertError, match="nnU-Net cannot work") as caught:
+            getattr(home, way)(given)
+    assert str(folder) in str(caught.value.where) and "scan7" in str(caught.value.where)
+    monkeypatch.setattr("common.backbones.nnunet.calls.most_voxels", lambda _: 100)
+    with pytest.raises(ExpertError, match="cannot be resampled") as caught:
+        getattr(home, way)(given)
+    assert str(folder) in str(caught.value.where) and "scan7" in str(caught.value.where)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from common.backbones.nnunet.network import quiet
+from common.backbones.nnunet.calls import quiet
 from common.experts.answers.agreement import LARGE, agreement, student_grid
 from common.experts.answers.at_home import HomeNNUNet
 from common.experts.answers.record import decide

@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ import torch
 from monai.data import MetaTensor
 
 from common.backbones.nnunet import streamed, window
-from common.backbones.nnunet.network import load_network, read_results_folder
+from common.backbones.nnunet.network import load_network, plan_managers, read_results_folder
 from common.card import save_weights
 from common.engine.run.settings import model_card
 from common.errors import WeightError
 from common.labels import LabelSpace
+from common.literals import same_on_disk
 from common.methods.ka2er.results import NEVER, Results, export_run, export_student
 from common.weights import read_state_dict
 from tests.common.experts.answers.nnunets import scan
@@ -167,3 +169,17 @@ def test_a_swin_unetr_is_no_nnunet(tmp_path: Path) -> None:
         with pytest.raises(WeightError, match=told):
             export_student(tmp_path / f"{name}.pt", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_configurations_that_a_disk_takes_for_one_get_folders_of_their_own(tmp_path: Path) -> None:
+    plan = two_modalities()
+    plan.plans["configurations"]["3D_FULLRES"] = plan.plans["configurations"].pop("3d_fullres_mr")
+    twins = replace(plan, by_modality={"CT": "3d_fullres", "MR": "3D_FULLRES"})
+    found = export_student(write_student(tmp_path / "model.pt", twins), tmp_path / "out")
+    names = [one.folder.name for one in found]
+    assert len(names) == 2 and not same_on_disk(names)
+    own = json.loads((found[1].folder / "plans.json").read_text())["configurations"]
+    assert own[names[1].split("__")[2]] == {"inherits_from": "3D_FULLRES"}
+    (results,) = [read_results_folder(one.folder) for one in found[1:]]
+    manager = plan_managers(results.plans, results.configuration)[1]
+    assert manager.normalization_schemes == ["ZScoreNormalization"]
