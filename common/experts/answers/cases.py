@@ -25,6 +25,7 @@ from ...errors import ConfigError, DataError, few
 from ...labels import LabelSpace
 from ..fit import check_expert, check_voxels, reads, tell_doubts
 from ..spec import ExpertSpec, read_manifest
+from ..tiles import Tiles, inherited_tiles
 from .kept import StoredAnswers, StoredMaps, grid_of
 from .teaching import Judge, judge_of, width
 
@@ -100,7 +101,7 @@ class AnsweredCases(Dataset[Any]):
         specs = read_manifest(experts) if isinstance(experts, (str, Path)) else list(experts)
         collection = read_collection(dataset_dir)
         self.labels, self.transform, self.preprocessing = labels, transform, preprocessing
-        self.without, self.whole_cases = frozenset(without), whole_cases
+        self.without, self.whole_cases, self.tile_step = frozenset(without), whole_cases, tile_step
         fitting = _fitting([s for s in specs if s.role in use], collection, labels, regions or {}, ignore_card)
         self.experts, self.judges = tuple(s for s, _ in fitting), tuple(j for _, j in fitting)
         asked = [_readable(s, data, collection, ignore_card) for s in self.experts]
@@ -196,6 +197,12 @@ class AnsweredCases(Dataset[Any]):
                 if position in place and not set(judge.known) <= names:
                     names |= _found(store.case(place[position])["voxels"], judge, self.labels.names)
         return {m: [n for n in self.labels.names if n in names] for m, names in known.items()}
+
+    @property
+    def tiles(self) -> Tiles:
+        """The student's tiles in the place of those of the experts that have answered."""
+        answered = (s for s, places in zip(self.experts, self.places, strict=True) if places)
+        return inherited_tiles(answered, self.tile_step)
 
     @property
     def disputed(self) -> dict[tuple[str, str], int]:
