@@ -24,6 +24,7 @@ from ...data.store.stacked import StackedArrays
 from ...errors import ConfigError, DataError, few
 from ...labels import LabelSpace
 from ..fit import check_expert, check_voxels, reads, tell_doubts
+from ..regions import region_parts
 from ..spec import ExpertSpec, read_manifest
 from ..tiles import Tiles, inherited_tiles
 from .kept import StoredAnswers, StoredMaps, grid_of
@@ -258,7 +259,8 @@ def _fitting(
             channels = collection.dataset(spec.task).channels
             check_expert(spec, channels, labels if spec.labels.exclusive else None, modalities=called[spec.task],
                          ignore_card=ignore_card)  # fmt: skip
-        own = {*spec.labels.names, *(n for part in regions.get(spec.name, {}).values() for n in part)}
+        told = {**region_parts(spec, labels.names), **regions.get(spec.name, {})}
+        own = {*spec.labels.names, *(n for part in told.values() for n in part)}
         if spec.role == "external" and not own & set(labels.names):
             logger.warning("expert %r knows none of %s: it is not asked", spec.name, few(labels.names))
             continue
