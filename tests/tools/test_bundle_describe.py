@@ -114,7 +114,7 @@ def test_a_packed_bundle_says_it(toy: Path, tmp_path: Path) -> None:
         ("T1",),
         "toy",
         "1.0",
-        extra={"settings": {"roi_size": [8, 8, 8]}, "contract": CONTRACT},
+        extra={"settings": {"roi_size": [8, 8, 8], "overlap": 0.2, "overlap_from": ["ribs"]}, "contract": CONTRACT},
     )
     save_weights(weights, read_state_dict(weights)[0], told)
     import hashlib
@@ -123,6 +123,7 @@ def test_a_packed_bundle_says_it(toy: Path, tmp_path: Path) -> None:
     scores_file(weights).write_text(json.dumps(found))
     done = pack_bundle(toy, tmp_path / "out", weights=weights)
     text = (done.folder / "docs" / "README.md").read_text()
+    assert "A pass: tiles overlap by 0.2 of their size and step by 0.8, as at home those of ribs." in text
     assert "trained on: btcv (CT" in text and "| liver | 0.800" in text and "measured with other weights" in text
     assert "Synapse terms" in (done.folder / "docs" / "data_license.txt").read_text()
     meta = json.loads((done.folder / "configs" / "metadata.json").read_text())
