@@ -26,6 +26,7 @@ CARD_ATTRIBUTE = "_card"
 _SETTINGS: dict[str, tuple[Any, str]] = {
     **dict.fromkeys(("network", "plans", "dataset_json", "teacher", "intensities"), (Mapping, "entries by name")),
     **dict.fromkeys(("structures", "expert_hashes", "expert_structures", "heads"), ((list, tuple), "a list")),
+    "overlap_from": ((list, tuple), "a list"),
     **dict.fromkeys(("level", "base_hash", "configuration", "name"), (str, "text")),
     "modalities": ((list, tuple, Mapping), "a list of names"),
 }  # what the trainings of this collection write

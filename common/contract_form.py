@@ -13,7 +13,13 @@ __all__ = ["RENAME", "check_card_names", "checked_contract", "checked_names", "d
 RENAME = "give it other names: python -m tools weights rename OLD.pt NEW.pt --names \"{'old': 'new'}\""
 
 _LARGEST = 1e30
-_NAMED = {"modalities": "modality", "structures": "structure", "heads": "structure", "expert_structures": "structure"}
+_NAMED = {
+    "modalities": "modality",
+    "structures": "structure",
+    "heads": "structure",
+    "expert_structures": "structure",
+    "overlap_from": "expert",
+}
 
 
 def checked_contract(

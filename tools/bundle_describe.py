@@ -12,10 +12,19 @@ from common.data.datasets.dataset_json import SPLITS
 from common.engine.evaluation.score_form import checked_evaluation
 from common.errors import ConfigError
 from common.literals import is_plain
+from common.methods.ka2er.planned import student_overlap
 
 from .bundle_files import walk
 
-__all__ = ["check_metadata_text", "conditions", "data_lines", "describe_weights", "score_lines", "trained_on"]
+__all__ = [
+    "check_metadata_text",
+    "conditions",
+    "data_lines",
+    "describe_weights",
+    "score_lines",
+    "tiles_told",
+    "trained_on",
+]
 
 UNKNOWN = "not recorded by the training of these weights"
 UNSTATED = "licence not stated"
@@ -120,6 +129,25 @@ def data_lines(contract: Contract) -> list[str]:
     told = [d for d in contract.data if d.get("description")]
     about = [f"- {_said(d.get('name'))}: {_said(d['description'])}{_reference(d)}" for d in told]
     return [*lines, "", *about, *taught]
+
+
+def tiles_told(card: ModelCard, where: object = "the card") -> str:
+    """How the tiles of a pass lie and whose these are; nothing of weights whose card does not say it.
+
+    Args:
+        card: of the weights.
+        where: their file.
+
+    Raises:
+        WeightError: for an overlap that is none.
+    """
+    settings = card.extra.get("settings") or {}
+    if "overlap" not in settings:
+        return ""
+    overlap = student_overlap(settings=settings, path=str(where))
+    names = ", ".join(map(_said, settings.get("overlap_from") or ()))
+    told = f"tiles overlap by {overlap:g} of their size and step by {1 - overlap:g}"
+    return f"{told}, as at home those of {names}" if names else f"{told}, as nnU-Net's"
 
 
 def _cases(data: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -21,6 +21,7 @@ from common.data.datasets.dataset import Dataset
 from common.data.datasets.dataset_json import SPLITS
 from common.data.datasets.merge import merge_datasets
 from common.data.datasets.naming import is_nameless
+from common.data.datasets.subset import subset_dataset
 from common.data.datasets.verify import Problem, check
 from common.data.io import read_volume, write_volume
 from common.data.store.place import clear, listed, places, size_text
@@ -133,6 +134,30 @@ class Data:
         dataset = split_dataset(dataset_dir, val=val, test=test, out=out)
         say(", ".join(f"{s}: {len(dataset.splits[s])}" for s in SPLITS))
 
+    def subset(
+        self,
+        source: str,
+        out: str,
+        structures: str | Sequence[str] | None = None,
+        cases: str | Sequence[str] | None = None,
+        splits: str | dict[str, str] | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Make a dataset of some structures or cases of another; images stay where they are.
+
+        Args:
+            source: dataset folder.
+            out: folder of the new dataset, which has none yet.
+            structures: names separated by commas, ``"liver,left kidney"``; all others become background, and label maps
+                are written anew, values 1, 2, ... in the order of the old ones. All when left out.
+            cases: ids separated by commas; all when left out.
+            splits: move cases to another split, ``"validation=test"``.
+            name: name of the new dataset; the folder's name by default.
+        """
+        dataset = subset_dataset(_text(source), out, name=name, structures=_names(structures), cases=_names(cases),
+                                 splits=read_renames(splits, "--splits"))  # fmt: skip
+        say(f"wrote {dataset.root / 'dataset.json'}, {_counts(dataset)}; {', '.join(dataset.labels.names)}")
+
     def merge(self, *datasets: str, out: str, name: str | None = None, names: str = "intersection") -> None:
         """Make one dataset of several; label maps are rewritten, images stay where they are.
 
@@ -202,6 +227,11 @@ def _show_store(place: Path, unused_days: float) -> None:
         cells = (str(kept.cases), size_text(kept.size), used, few(kept.tasks), " > ".join(kept.chain))
         table.add_row(*map(Text, cells))
     console().print(table)
+
+
+def _names(given: str | Sequence[str] | None) -> list[str] | None:
+    """Names that commas separate; None when there is no such option."""
+    return None if given is None else [name.strip() for name in _text(given).split(",")]
 
 
 def _counts(dataset: Dataset) -> str:

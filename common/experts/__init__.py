@@ -7,5 +7,6 @@ Read :mod:`.spec` (what must be known) and :mod:`.expert_set` (who is asked) fir
 them as one untrained model.
 
 Also here: :mod:`.claims` (does the description agree with the files?), :mod:`.profile` (the program that an expert
-lives in), :mod:`.training_files` (how its training scans lay), :mod:`.kinds`, :mod:`.script`.
+lives in), :mod:`.regions` (what overlapping structures consist of), :mod:`.tiles` (how far its windows step, and so a
+student's), :mod:`.training_files` (how its training scans lay), :mod:`.kinds`, :mod:`.script`.
 """

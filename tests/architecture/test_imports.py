@@ -28,7 +28,7 @@ ORDER = {
     " pixel_decoder sam_adapters same_weights slice_by_slice window_mask | fusion",
     "common.backbones": "mae nnunet sam skresnet swin_unet swin_unetr | hsam sam2 sam3d",
     "common.experts": "bundle_config features frame kinds normalise profile script training_files trust windows"
-    " | spec | fit sources | claims | expert_set"
+    " | spec | fit regions sources tiles | claims | expert_set"
     " | answers describe ensemble export",
     "common.engine": "inference run | monitor | evaluation | interactive | training",
     "common.methods": "ic_moe ka2er m4oe sam_med3d_moe samora",

@@ -12,6 +12,7 @@ from common.backbones.nnunet.network import load_network, read_results_folder
 from common.card import ModelCard
 from common.data.transforms.crops import flippable
 from common.errors import ConfigError
+from common.experts.tiles import Tiles
 from common.geometry import Grid
 from common.labels import LabelSpace
 from common.methods.ka2er.student import pretrained
@@ -47,6 +48,7 @@ def test_a_training_leaves_a_student_and_nnunets_folders(trained: tuple[Path, Pa
     settings = card.extra["settings"]
     assert settings["student"] == "nnunet" and settings["by_modality"]["CT"] == "3d_fullres"
     assert (settings["spacing"], settings["roi_size"], settings["orientation"]) == ([7, 8, 6], [16, 16, 16], "RAS")
+    assert (settings["overlap"], settings["overlap_from"]) == (0.5, []), "no expert taught it"
     assert settings["mirror_axes"] == [0, 1]  # of A, S, R: kidneys have a side
     assert card.labels.names != ("spleen",) and "left kidney" in card.labels.names
     folders = sorted((out / "nnunet").glob("*/nnUNetTrainer__nnUNetPlans__*"))
@@ -84,6 +86,8 @@ def test_crops_lie_on_the_plans_grid(trained: tuple[Path, Path], phantom_dir: Pa
     assert parser.get_parsed_content("flips") == flippable(LabelSpace(("left kidney",)), "ASR") == (0, 1)
     stages = parser.get_parsed_content("network").train()(grid["image"].as_tensor()[None, :, :16, :16, :16])
     assert isinstance(stages, list) and len(stages) == 2
+    parser["tiles"] = Tiles(0.2, ("organs",))
+    assert parser.get_parsed_content("validate::inferer").overlap == 0.2, "validated as it answers"
     assert parser.get_parsed_content("amalgamator") is parser.get_parsed_content("network")
 
 

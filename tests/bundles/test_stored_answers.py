@@ -74,7 +74,8 @@ def test_a_run_that_is_cut_goes_on_as_if_nothing_had_been(manifest, store, phant
     run(tmp_path / "cut", False)
     (first, card), (second, _) = (read_state_dict(tmp_path / n / "model.pt") for n in ("whole", "cut"))
     assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
-    taught = card.extra["contract"]["taught"]
+    taught, settings = card.extra["contract"]["taught"], card.extra["settings"]
+    assert (settings["overlap"], settings["overlap_from"]) == (0.5, ["ct", "mr"])
     used = json.loads((phantom_dir / "phantom_lge" / "dataset.json").read_text())["labels"]
     assert set(taught) == {"CT", "T2 MR", "LGE MR"} and {"liver", "spleen"} <= set(taught["CT"])
     assert set(taught["LGE MR"]) <= set(used)

@@ -72,6 +72,7 @@ def test_new_names_reach_names_alone_and_never_meet():
     ([1], "settings"), ("x", "settings"), ({"network": "vit_b"}, "settings.network"), ({"plans": []}, "settings.plans"),
     ({"modalities": "CT"}, "settings.modalities"), ({"structures": "liver"}, "settings.structures"),
     ({"level": 5}, "settings.level"), ({"intensities": ["CT"]}, "settings.intensities"),
+    ({"overlap_from": "organs"}, "settings.overlap_from"),
 ])  # fmt: skip
 def test_settings_of_another_kind_are_named_by_file_and_key(settings: object, key: str) -> None:
     text = json.dumps({"labels": LabelSpace(("liver",)).to_dict(), "extra": {"settings": settings}})

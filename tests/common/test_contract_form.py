@@ -58,6 +58,7 @@ def test_names_are_a_list_of_text():
         ("settings.structures", lambda n: {"settings": {"structures": [n]}}),
         ("settings.expert_structures", lambda n: {"settings": {"expert_structures": [["x"], [n]]}}),
         ("settings.heads", lambda n: {"settings": {"heads": [["task", ["x", n]]]}}),
+        ("settings.overlap_from", lambda n: {"settings": {"overlap_from": ["x", n]}}),
         ("settings.name", lambda n: {"settings": {"name": n}}),
     ],
 )  # fmt: skip

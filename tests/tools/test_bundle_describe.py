@@ -16,7 +16,15 @@ from common.errors import AmalgamationError, ConfigError, DataError, WeightError
 from common.labels import LabelSpace
 from tools.bundle.checks import check_metadata
 from tools.bundle.pack import pack_bundle
-from tools.bundle_describe import check_metadata_text, conditions, data_lines, describe_weights, score_lines, trained_on
+from tools.bundle_describe import (
+    check_metadata_text,
+    conditions,
+    data_lines,
+    describe_weights,
+    score_lines,
+    tiles_told,
+    trained_on,
+)
 from tools.label.config import Model, served_metadata
 
 from .bundle.test_pack import ROOT, toy, trained
@@ -38,6 +46,16 @@ CONTRACT = {
 
 def card(**extra: Any) -> ModelCard:
     return ModelCard(LabelSpace(("liver", "spleen")), ("CT | T2 MR",), "toy", "1.0", extra=extra)
+
+
+def test_whose_tiles_a_pass_takes_over() -> None:
+    assert tiles_told(card()) == tiles_told(card(settings={"roi_size": [8, 8, 8]})) == ""
+    told = {"overlap": 0.2, "overlap_from": ["organs", "ribs"]}
+    own = tiles_told(card(settings=told))
+    assert own == "tiles overlap by 0.2 of their size and step by 0.8, as at home those of organs, ribs"
+    assert tiles_told(card(settings={"overlap": 0.5, "overlap_from": []})).endswith("step by 0.5, as nnU-Net's")
+    with pytest.raises(WeightError, match=r"w\.pt, settings\.overlap"):
+        tiles_told(card(settings={"overlap": 7}), "w.pt")
 
 
 def measured(value: float | None) -> dict[str, Any]:
@@ -96,7 +114,7 @@ def test_a_packed_bundle_says_it(toy: Path, tmp_path: Path) -> None:
         ("T1",),
         "toy",
         "1.0",
-        extra={"settings": {"roi_size": [8, 8, 8]}, "contract": CONTRACT},
+        extra={"settings": {"roi_size": [8, 8, 8], "overlap": 0.2, "overlap_from": ["ribs"]}, "contract": CONTRACT},
     )
     save_weights(weights, read_state_dict(weights)[0], told)
     import hashlib
@@ -105,6 +123,7 @@ def test_a_packed_bundle_says_it(toy: Path, tmp_path: Path) -> None:
     scores_file(weights).write_text(json.dumps(found))
     done = pack_bundle(toy, tmp_path / "out", weights=weights)
     text = (done.folder / "docs" / "README.md").read_text()
+    assert "A pass: tiles overlap by 0.2 of their size and step by 0.8, as at home those of ribs." in text
     assert "trained on: btcv (CT" in text and "| liver | 0.800" in text and "measured with other weights" in text
     assert "Synapse terms" in (done.folder / "docs" / "data_license.txt").read_text()
     meta = json.loads((done.folder / "configs" / "metadata.json").read_text())

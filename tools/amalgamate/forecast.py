@@ -8,11 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from common.data.datasets.datalist import items as items_of
 from common.data.store.entry import TEXT
 from common.data.store.place import folder_bytes, size_text
+from common.data.transforms.loading import LoadCased
+from common.experts.answers.kept import grid_of
+from common.experts.answers.saved import saved_size
 from common.experts.spec import ExpertSpec
 
 from .lessons import unread
+from .scores import SPLIT
 from .training import DATA, TRAINER, opened
 from .work import Work
 
@@ -29,22 +36,27 @@ def forecast(work: Work) -> dict[str, Any]:
         work: the folder.
 
     Returns:
-        ``scans``; by expert ``seconds`` of a scan, ``scans`` that it reads and ``bytes`` of its answer as stored and
-        without compression; ``prepared`` bytes of all scans as the store keeps them for the training, their maps
-        included; ``step`` seconds and ``steps`` of the training.
+        ``scans`` for training and those ``held_back``; by expert ``seconds`` of a scan, ``scans`` that it reads and
+        ``bytes`` of its answer as stored and without compression; ``prepared`` bytes of all scans as the store keeps
+        them for the training, their maps included; ``scored`` bytes of the answers about the scans held back; ``step``
+        seconds and ``steps`` of the training.
     """
     items = _training(work)
     experts, first = [], dict[str, Mapping[str, Any]]()
     growth: dict[str, list[float]] = {}
+    held, scored = items_of(work.collection, SPLIT), 0.0
     for spec in work.specs:
         own = [i for i in items if not unread(spec, work.collection.dataset(i["task"]))]
         scan = own[len(own) // 2]
         first.setdefault(scan["task"], scan)
         asked = _asked(work, spec, scan)
         growth.setdefault(scan["task"], []).append(asked.pop("prepared") / max(1, source_bytes(scan)))
+        read = [i for i in held if not unread(spec, work.collection.dataset(i["task"]))]
+        scored += asked.pop("saved") / max(1, source_bytes(scan)) * sum(map(source_bytes, read))
         experts.append({"name": spec.name, "scans": len(own), **asked})
     steps = _step(work, list(first.values()), len(items))
-    return {"scans": len(items), "experts": experts, "prepared": prepared_bytes(items, growth), **steps}
+    return {"scans": len(items), "experts": experts, "prepared": prepared_bytes(items, growth),
+            "held_back": len(held), "scored": round(scored), **steps}  # fmt: skip
 
 
 def prepared_bytes(items: Sequence[Mapping[str, Any]], growth: Mapping[str, Sequence[float]]) -> int:
@@ -92,7 +104,15 @@ def _asked(work: Work, spec: ExpertSpec, scan: Mapping[str, Any]) -> dict[str, A
     kept = [s.store.find(s.chain, name) for s in (data.cases, data.maps) for name in s.names[:1]]
     prepared = sum(folder_bytes(folder) for folder in kept if folder)
     size = folder_bytes(found) if found else 0
-    return {"seconds": seconds, "bytes": size, "whole": math.prod(shape) * depth, "prepared": prepared}
+    saved = saved_size(store.case(0)["answer"]) * _finer(scan, data.cases.case(0))
+    return {"seconds": seconds, "bytes": size, "whole": math.prod(shape) * depth, "prepared": prepared, "saved": saved}
+
+
+def _finer(scan: Mapping[str, Any], prepared: Mapping[Any, Any]) -> float:
+    """How many of a scan's own voxels lie in one of the student's grid; what pads that takes hardly any disk."""
+    image = LoadCased(keys="image")({"image": scan["image"], "case": scan["case"]})["image"]
+    one, own = (abs(np.linalg.det(np.asarray(a)[:3, :3])) for a in (grid_of(prepared)["affine"], image.affine))
+    return float(one / own)
 
 
 def _step(work: Work, scans: Sequence[Mapping[str, Any]], count: int) -> dict[str, Any]:
@@ -125,6 +145,9 @@ def forecast_lines(found: Mapping[str, Any]) -> list[str]:
              for e in found["experts"]]  # fmt: skip
     if found.get("prepared"):  # earlier records lack it
         lines.append(f"prepared volumes of {found['scans']} scans: {size_text(found['prepared'])} on disk")
+    if found.get("scored"):
+        lines.append(f"answers about {found['held_back']} scans held back, kept with their scores: about "
+                     f"{size_text(found['scored'])} on disk")  # fmt: skip
     answering, training = hours(found)
     lines.append(f"answers about {_time(answering)}, training about {_time(training)} "
                  f"({found['steps']} steps of {found['step']:.2f} s)")  # fmt: skip

@@ -45,10 +45,11 @@ _SHOWN = _all_of({"task": TEXT, "case": TEXT, "dim": {"enum": [2, 3]}, "kind": T
                   "layers": _list(_LAYER), "present": _list(_COUNT)})  # fmt: skip
 _ROWS = _list({"type": "object"})
 
-_FORECAST = _all_of({
+_FORECAST = {**_all_of({
     "scans": _COUNT, "step": _MEASURE, "steps": _COUNT, "prepared": _COUNT,
+    "held_back": _COUNT, "scored": _COUNT,
     "experts": _list(_all_of({"name": TEXT, "scans": _COUNT, "seconds": _MEASURE, "bytes": _COUNT, "whole": _COUNT})),
-}, "prepared")  # fmt: skip
+}, "prepared", "held_back", "scored"), "dependentRequired": {"scored": ["held_back"]}}  # fmt: skip
 _ANSWERS = _all_of({
     "seen": _by_name(_by_name(_by_name(_COUNT))), "scans": _by_name(_COUNT), "answers": _COUNT, "bytes": _COUNT,
     "disputed": _list(_row(TEXT, TEXT, _COUNT)),

@@ -15,7 +15,8 @@ from common.data.datasets.dataset import Dataset, read_dataset
 from common.data.datasets.dataset_json import SPLITS, Case, read_case, read_json
 from common.data.datasets.pairs import paired
 from common.data.datasets.splits import hashed_split
-from common.errors import ConfigError, DataError, LabelError
+from common.errors import ConfigError, DataError, few
+from common.experts.regions import taught_space
 from common.experts.spec import ExpertSpec
 from common.labels import LabelSpace, union
 from common.literals import folder_names
@@ -166,18 +167,20 @@ def _read(
     channels = told_channels(given, cases, folder.path)
     splits = {**dict.fromkeys(SPLITS, ()), "unlabelled": tuple(cases)}
     found = Dataset(name, out, channels, LabelSpace(("any",)), splits)
-    own = [s.labels for s in specs if not unread(s, found)]
+    own = [taught_space(s) for s in specs if not unread(s, found)]
     if not own:
         reads = "; ".join(f"{s.name}: {', '.join(s.channels)}" for s in specs)
         raise DataError("nobody teaches about these scans: no expert reads them, and they have no labels",
                         where=folder.path, got=", ".join(channels), expected=reads,
                         hint="say what they are, such as --scans ct=FOLDER, or give an expert for them")  # fmt: skip
-    try:
-        return replace(found, labels=union(*own))
-    except LabelError as error:
-        problem = "experts whose structures overlap need label maps that say what they consist of"
-        hint = shown_option("labels", f"{name}=FOLDER")
-        raise DataError(problem, where=folder.path, got=error.got, hint=hint) from error
+    silent = [f"{s.name}: {', '.join(s.labels.names)}" for s in specs
+              if not unread(s, found) and not taught_space(s).exclusive]  # fmt: skip
+    if silent:
+        raise DataError("nobody says of which structures these regions consist", where=folder.path, got=few(silent),
+                        expected="the expert's own dataset.json, with the values of each region, or label maps",
+                        hint=shown_option("labels", f"{name}=FOLDER") + " and --train \"--regions "
+                        "{'EXPERT': {'REGION': ['STRUCTURE']}}\"")  # fmt: skip
+    return replace(found, labels=union(*own))
 
 
 def _labelled(

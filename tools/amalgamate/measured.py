@@ -42,7 +42,12 @@ class Answer(NamedTuple):
 
 
 def rows_of(
-    task: str, case: str, student: Mapping[str, Tensor], answers: Sequence[Answer], truth: Mapping[str, Tensor] | None
+    task: str,
+    case: str,
+    student: Mapping[str, Tensor],
+    answers: Sequence[Answer],
+    truth: Mapping[str, Tensor] | None,
+    made: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
 ) -> list[Row]:
     """Every structure that somebody knows, for each expert that knows it.
 
@@ -52,8 +57,9 @@ def rows_of(
         student: masks ``[X, Y, Z]`` bool of what the student was taught here.
         answers: the experts'.
         truth: masks of what the label map annotates; None without one.
+        made: by expert, of which structures its regions consist, where they overlap.
     """
-    found = []
+    found, parts = [], made or {}
     known = {a.expert: {n: a.mask(n) for n in a.labels.names} for a in answers}
     names = dict.fromkeys([*student, *(n for masks in known.values() for n in masks), *(truth or {})])
     for name in names:
@@ -61,11 +67,19 @@ def rows_of(
         scored = _dice(own, label)
         asked = [expert for expert, masks in known.items() if name in masks]
         for expert in asked:
-            mask = known[expert][name]
-            found.append(Row(task, case, name, expert, _dice(own, mask), scored, _dice(mask, label)))
+            mask, consists = known[expert][name], parts.get(expert, {}).get(name, (name,))
+            one, drawn = _united(student, consists), _united(truth or {}, consists)
+            found.append(Row(task, case, name, expert, _dice(one, mask), _dice(one, drawn), _dice(mask, drawn)))
         if not asked and math.isfinite(scored):
             found.append(Row(task, case, name, "", math.nan, scored, math.nan))
     return found
+
+
+def _united(masks: Mapping[str, Tensor], names: Sequence[str]) -> Tensor | None:
+    """Where one of some structures is; None where not all of them are known."""
+    if any(name not in masks for name in names):
+        return None
+    return torch.stack([masks[name] for name in names]).any(0)
 
 
 def _dice(one: Tensor | None, other: Tensor | None) -> float:

@@ -10,7 +10,11 @@ from typing import Any, NamedTuple
 from common.atomic import atomic_write
 from common.engine.monitor.case_pictures import COLOURS
 from common.experts.answers.beside import kept_file
+from common.methods.ka2er.planned import student_overlap
+from common.methods.ka2er.results import predict_command
+from common.weights import read_card
 
+from ..bundle_describe import tiles_told
 from ..chain.record import Record
 from ..report.cells import NOTHING, Cell, Head, Line, Table
 from ..report.frame import document
@@ -214,7 +218,24 @@ def _reproduce(work: Work, chain: dict[str, Any]) -> dict[str, Any]:
     total = sum(s["seconds"] for s in steps if isinstance(s.get("seconds"), (int, float)))
     return {
         "command": chain.get("command", ""),
-        "results": [(name, str(place)) for name, place in places.items() if place.exists()],
-        "facts": [("Time", duration(total)), *facts(chain)],
+        "results": [*((name, str(place)) for name, place in places.items() if place.exists()), *_nnunets(work)],
+        "facts": [("Time", duration(total)), ("One pass", _tiles(work)), *facts(chain)],
         "steps": [row_of(s) for s in steps],
     }
+
+
+def _tiles(work: Work) -> str:
+    """How the student's tiles lie, and from where it has that."""
+    card = read_card(work.model) if work.model.is_file() else None
+    return "" if card is None else tiles_told(card, work.model)
+
+
+def _nnunets(work: Work) -> list[tuple[str, str]]:
+    """nnU-Net's command for each results folder of the student."""
+    folders = sorted(p.parent for p in (work.out / "student" / "nnunet").glob("*/*/plans.json"))
+    card = read_card(work.model) if folders and work.model.is_file() else None
+    if card is None:
+        return []
+    step = 1 - student_overlap(settings=card.extra.get("settings") or {}, path=work.model)
+    return [("" if number else "In nnU-Net’s hands", predict_command(folder, round(step, 6)))
+            for number, folder in enumerate(folders)]  # fmt: skip

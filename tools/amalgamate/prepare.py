@@ -8,6 +8,7 @@ from typing import Any
 
 from common.data.datasets.datalist import Collection
 from common.errors import ConfigError, DataError, few
+from common.experts.regions import taught_space
 from common.experts.spec import ExpertSpec, write_manifest
 from common.modalities import is_ct
 
@@ -111,7 +112,8 @@ def started(specs: Sequence[ExpertSpec], collection: Collection, given: str, stu
     Raises:
         ConfigError: for an expert that there is not, or that is no nnU-Net.
     """
-    fitting = [s for s in specs if s.kind == "nnunet" and s.labels.exclusive]
+    fitting = [s for s in specs if s.kind == "nnunet" and set(s.labels.names) & set(taught_space(s).names)
+               and taught_space(s).exclusive]  # fmt: skip
     if given == "auto":
         own = [(_rank(s, collection), s.name) for s in fitting if s.configuration != "2d"]
         return max(own)[1] if own and student == "nnunet" else ""
@@ -123,7 +125,11 @@ def started(specs: Sequence[ExpertSpec], collection: Collection, given: str, stu
     return given
 
 
-def _rank(spec: ExpertSpec, collection: Collection) -> tuple[int, bool, int]:
-    """How much a student gets of an expert's plans: scans' kinds that it reads, CT's intensities, its structures."""
+def _rank(spec: ExpertSpec, collection: Collection) -> tuple[int, bool, bool, int]:
+    """How much a student gets of an expert's plans: scans' kinds that it reads, CT's intensities, its structures.
+
+    Of one whose structures overlap it gets fewer rows of the head, and none of the background.
+    """
     read = [d for d in collection.datasets if not unread(spec, d)]
-    return len(read), any(is_ct(c) for d in read for c in d.channels), len(spec.labels)
+    ct = any(is_ct(c) for d in read for c in d.channels)
+    return len(read), ct, spec.labels.exclusive, len(spec.labels)

@@ -18,6 +18,7 @@ from common.data.transforms.loading import LoadCased
 from common.data.transforms.transforms import MapLabelsd
 from common.experts.answers.ask import AskExpertd
 from common.experts.answers.saved import answer_file, save_answer
+from common.experts.regions import region_parts
 from common.experts.spec import ExpertSpec
 from common.geometry import Grid
 from common.integrity import file_hash
@@ -61,12 +62,14 @@ def scores(work: Work) -> dict[str, Any]:
     told = kept(own, {**mark, "scans": [_told(e) for e in entries]},
                 lambda: _students(work, folder / "predictions", len(entries)), STUDENT)  # fmt: skip
     taught = LabelSpace(tuple(told["structures"]))
+    typed = work.read_typed.get("regions") or {}
+    made = {s.name: {**region_parts(s, taught.names), **typed.get(s.name, {})} for s in work.specs}
     experts = [_Expert(spec, collection) for spec in work.specs]
     drawn, found = Counter[str](), []
     for entry in entries:
         drawn[entry["task"]] += 1
         shown = drawn[entry["task"]] <= _SHOWN
-        scored = partial(_scored, entry, collection, experts, taught, folder, shown=shown)
+        scored = partial(_scored, entry, collection, experts, taught, folder, made=made, shown=shown)
         file = folder / "scans" / f"{file_name(entry['task'], entry['case'])}.json"
         found.append(kept(file, {**mark, "scan": _told(entry), "shown": shown}, scored, SCAN))
     disputed = Counter[tuple[str, ...]]()
@@ -105,7 +108,7 @@ def _listed(value: Any) -> Sequence[str]:
 
 def _scored(
     entry: Mapping[str, Any], collection: Collection, experts: Sequence[_Expert], taught: LabelSpace, folder: Path,
-    *, shown: bool,
+    *, made: Mapping[str, Mapping[str, Sequence[str]]], shown: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """Everything about one scan."""
     task, case = entry["task"], entry["case"]
@@ -116,7 +119,7 @@ def _scored(
     for answer in answers:
         save_answer(answer_file(folder / ANSWERS, answer.expert, task, case), answer.record)
     truth = _truth(entry, collection)
-    rows = rows_of(task, case, masks_of(own, taught.names), answers, annotated(entry, collection, truth))
+    rows = rows_of(task, case, masks_of(own, taught.names), answers, annotated(entry, collection, truth), made)
     found: dict[str, Any] = {
         "rows": [row._asdict() for row in rows],
         "disputed": [[*names, voxels] for names, voxels in disputes(answers).items()],

@@ -99,6 +99,7 @@ def bench(
     only: str | Sequence[str] | None = None,
     small: bool = False,
     width: int = Size().width,
+    overlap: float | None = None,
 ) -> str:
     """Measure our way against the published one, in turns within one run; ``bench pipeline``: what samples cost.
 
@@ -126,6 +127,7 @@ def bench(
             ``training``, ``low_memory``, ``switching`` and ``growth``; all when omitted.
         small: of ``pipeline``, tiny volumes and few cases.
         width: of ``passes``, features of the networks' first stage (TotalSegmentator: 32).
+        overlap: of ``passes``, share of a tile that the student's neighbours share; left out, what ``predict`` takes.
 
     Returns:
         the tables.
@@ -136,7 +138,7 @@ def bench(
         "step": lambda: step(name, repeats=max(repeats, 2), out=out),
         "curve": lambda: curve(name, out=out),
         "stored": lambda: stored(name, repeats=max(repeats, 8), out=out, experts=2 if experts is None else experts),
-        "passes": lambda: passes(name, size=Size(width), threads=threads or 1, out=out),
+        "passes": lambda: passes(name, size=Size(width), overlap=overlap, threads=threads or 1, out=out),
     }
     if method in others:
         return others[method]()

@@ -16,6 +16,7 @@ from common.backbones.nnunet.network import build_network
 from common.backbones.nnunet.plan import plan_of_settings
 from common.card import save_weights
 from common.engine.run.settings import model_card
+from common.experts.tiles import Tiles
 from common.labels import LabelSpace
 from common.methods.ka2er.begin import nnunet_settings
 
@@ -79,13 +80,14 @@ def write_parts(root: Path, size: Size, *, seed: int = 0) -> list[Path]:
     return found
 
 
-def write_one(path: Path, size: Size, *, seed: int = 0) -> Path:
+def write_one(path: Path, size: Size, *, seed: int = 0, tiles: Tiles | None = None) -> Path:
     """``model.pt`` of one student of the same plans that knows all structures.
 
     Args:
         path: of the weights.
         size: of the network.
         seed: of the weights.
+        tiles: that it takes over from experts.
     """
     names = [name for part in read_profile(PROFILE).parts.values() for name in part]
     settings = {"plans": _plans("Dataset900_student", size), "dataset_json": _dataset(names),
@@ -95,7 +97,9 @@ def write_one(path: Path, size: Size, *, seed: int = 0) -> Path:
     network = build_network(plan.plans, plan.configuration, in_channels=1, out_channels=plan.out_channels)
     contract = {"format": 1, "taught": {"CT": names}, "data": [],
                 "modalities": {"CT": {"kind": "CT", "channels": ["CT"], "dim": 3}}}  # fmt: skip
-    card = model_card("ka2er", LabelSpace(tuple(names)), ["CT"], nnunet_settings(plan=plan), contract=contract)
+    card = model_card(
+        "ka2er", LabelSpace(tuple(names)), ["CT"], nnunet_settings(plan=plan, tiles=tiles), contract=contract
+    )
     return save_weights(path, network.state_dict(), card)
 
 

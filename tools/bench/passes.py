@@ -24,6 +24,7 @@ from common.data.transforms.loading import LoadCased
 from common.errors import ConfigError
 from common.experts.answers.at_home import HomeNNUNet
 from common.experts.spec import read_manifest, write_manifest
+from common.experts.tiles import inherited_tiles
 from common.geometry import Grid
 
 from ..amalgamate.described import Told, read_experts
@@ -37,7 +38,6 @@ FASTER = 3.0
 MEMORY = 1.0
 LAPTOP = (256, 256, 200)
 _LOADED = _predict.__name__
-_TILES = 0.2
 _DECIDING = "decide_in_tiles::enabled"
 
 
@@ -76,7 +76,7 @@ def shape_of(text: str | None) -> tuple[int, ...]:
 
 
 def passes(
-    text: str | None = None, *, size: Size | None = None, overlap: float = _TILES, threads: int = 1,
+    text: str | None = None, *, size: Size | None = None, overlap: float | None = None, threads: int = 1,
     plain: bool = True, out: str | None = None,
 ) -> str:  # fmt: skip
     """Measure five nnU-Nets in TotalSegmentator's layout, one after another, and one student of all their structures.
@@ -86,7 +86,7 @@ def passes(
     Args:
         text: voxels of the CT, at the experts' 1.5 mm; ``256x256x200`` when None.
         size: of the networks.
-        overlap: share of a tile that the student's neighbours share; the experts' is 0.2.
+        overlap: share of a tile that the student's neighbours share; None is what ``predict`` takes: the experts', 0.2.
         threads: CPU threads.
         plain: also let the student keep all logits, to see that the label map is the same, and what that takes.
         out: folder for ``bench_passes.json``.
@@ -103,7 +103,8 @@ def passes(
         scan = write_ct(root / "scans" / "ct.nii.gz", shape)
         specs = read_experts(write_parts(root / "results", size), told=Told(profile=PROFILE))
         manifest = write_manifest(root / "experts.json", specs)
-        model = write_one(root / "model.pt", size)
+        tiles = inherited_tiles(specs)
+        model = write_one(root / "model.pt", size, tiles=tiles)
         rows = []
         for number, spec in enumerate(specs):
             rows.append(_alone(_expert, spec.name, str(manifest), number, str(scan), str(root / f"{number}.nii.gz"),
@@ -115,6 +116,7 @@ def passes(
                 rows.append(_alone(_student, name, str(model), str(scan), str(folder), overlap, streamed, threads))
                 maps[name] = next(folder.rglob("*.nii.gz"))
         different = _different(list(maps.values())) if len(maps) > 1 else None
+    overlap = tiles.overlap if overlap is None else overlap
     result = {"shape": shape, **size._asdict(), "overlap": overlap, "threads": threads, "torch": torch.__version__,
               "rows": [asdict(row) for row in rows], "different_voxels": different, **_ratios(rows)}  # fmt: skip
     if out is not None:
@@ -160,11 +162,12 @@ def _expert(name: str, manifest: str, number: int, scan: str, out: str, threads:
     return _measured(name, len(spec.labels) + 1, work, threads)
 
 
-def _student(name: str, model: str, scan: str, out: str, overlap: float, streamed: bool, threads: int) -> Pass:
+def _student(name: str, model: str, scan: str, out: str, overlap: float | None, streamed: bool, threads: int) -> Pass:
     files = config_files(Path("bundles/ka2er"), "inference")
     given = {"dataset::data": [{"image": scan, "case": "ct"}], "model_path": model, "output_dir": out,
              "bundle_root": "bundles/ka2er", "modality": "CT", "quiet": True}  # fmt: skip
-    more: dict[str, Any] = {"overlap": overlap, "device": "$__import__('torch').device('cpu')"}
+    more: dict[str, Any] = {"device": "$__import__('torch').device('cpu')"}
+    more |= {} if overlap is None else {"overlap": overlap}
     more |= {} if streamed else {_DECIDING: False}
 
     def work() -> None:

@@ -26,7 +26,15 @@ from common.literals import check_file_name, inert
 from common.paths import check_new
 from common.weights import read_state_dict
 
-from ..bundle_describe import check_metadata_text, conditions, data_lines, describe_weights, score_lines, trained_on
+from ..bundle_describe import (
+    check_metadata_text,
+    conditions,
+    data_lines,
+    describe_weights,
+    score_lines,
+    tiles_told,
+    trained_on,
+)
 from ..bundle_files import find_bundle, read_json
 from ..label.refine import SERVED_TARGETS
 from ..workflow import config_files, read_config
@@ -170,7 +178,9 @@ def _add_weights(folder: Path, file: Path, licence: str, url: str | None) -> Wei
     trained = "" if card is None else f", trained by {card.bundle} {card.version}"
     sha256 = file_hash(target)
     contract = Contract.of_card(card)
-    told = (*data_lines(contract), "", *score_lines(scores)), trained_on(contract), conditions(contract)
+    tiles = "" if card is None else tiles_told(card, file)
+    lines = (*data_lines(contract), *(["", f"A pass: {tiles}."] if tiles else []), "", *score_lines(scores))
+    told = lines, trained_on(contract), conditions(contract)
     return Weights(sha256, target.stat().st_size, licence, structures, url or "", trained, *told)
 
 

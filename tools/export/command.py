@@ -10,7 +10,6 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
-from common.command_words import shown
 from common.engine.inference.export import export_onnx, export_program, export_torchscript
 from common.errors import CheckpointError, ConfigError
 from common.literals import inert
@@ -150,11 +149,4 @@ def _nnunet(bundle: str, out: str | None, weights: str | None) -> str:
 
 
 def _told(results: Results) -> str:
-    words = [
-        f"for {', '.join(results.modalities)}" if results.modalities else "",
-        f"without {', '.join(results.untaught)}, never taught there" if results.untaught else "",
-        f"its files must lie {results.orientation}: nnU-Net does not turn them" if results.orientation else "",
-    ]
-    folder = shown(str(results.folder))
-    command = f"nnUNetv2_predict_from_modelfolder -i SCANS -o OUT -m {folder} -f 0"
-    return f"{results.folder}: {'; '.join(w for w in words if w) or 'for all scans'}\n  {command}"
+    return f"{results.folder}: {results.told}\n  {results.command}"

@@ -13,6 +13,7 @@ from common.dicom_tags import DICOM_KINDS, of_dicom
 from common.engine.evaluation.score_record import read_scores
 from common.errors import ConfigError, WeightError
 from common.literals import check_name, inert, same_on_disk
+from common.methods.ka2er.planned import student_overlap
 from common.modalities import kind_of, same
 from common.weights import read_card
 
@@ -176,6 +177,9 @@ def served_inference(model: Model, kind: str, given: Mapping[str, str | None]) -
     told = {"structures": list(card.labels.names), "channels": list(card.channels), "exclusive": card.labels.exclusive}
     config["model"]["defaults"] = inert({**config["model"]["defaults"], **model.settings, **told})
     config["device"] = "cpu"
+    shown = config.get("displayable_configs", {})
+    if isinstance(shown.get("overlap"), Mapping):  # read from the card, which a viewer does not have
+        shown["overlap"] = student_overlap(settings=model.settings, path=model.weights)
     _offer(config, choices(model, given))
     steps = config["postprocessing"]["transforms"]
     steps[:] = [s for s in steps if not (s if isinstance(s, str) else str(s.get("_target_", ""))).endswith(_LEFT)]

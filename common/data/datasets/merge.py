@@ -19,7 +19,7 @@ from .dataset import Dataset
 from .dataset_json import SPLITS, Case
 from .naming import check_names
 
-__all__ = ["merge_datasets"]
+__all__ = ["merge_datasets", "relabelled"]
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,23 @@ def _rewritten(case: Case, part: Dataset, labels: LabelSpace, folder: Path) -> C
     case = replace(case, id=f"{part.name}_{case.id}", subject=f"{part.name}_{case.subject}", modality=modality)
     if case.label is None:
         return case
-    label = read_volume(case.label, dim=part.dim)
+    path = folder / f"{case.id}{'.png' if part.dim == 2 else '.nii.gz'}"
+    return replace(case, label=relabelled(case, part, labels, path))
+
+
+def relabelled(case: Case, part: Dataset, labels: LabelSpace, path: Path) -> Path:
+    """Write a case's label map with other values: 1 to K of ``labels``; what these do not have is background.
+
+    Args:
+        case: with a label map.
+        part: its dataset.
+        labels: the structures that are kept.
+        path: of the new file.
+
+    Raises:
+        LabelError: for values that the dataset does not declare.
+    """
+    label = read_volume(str(case.label), dim=part.dim)
     table = {v: labels.index(n) if n in labels.names else 0 for n, v in zip(part.labels.names, part.labels.values)}
     values = label.numpy()[0]
     unknown = sorted(set(np.unique(values).tolist()) - {0, *table})
@@ -89,8 +105,7 @@ def _rewritten(case: Case, part: Dataset, labels: LabelSpace, folder: Path) -> C
     new = np.zeros(values.shape, dtype=np.uint8 if len(labels) < 256 else np.uint16)
     for old, index in table.items():
         new[values == old] = index
-    path = folder / f"{case.id}{'.png' if part.dim == 2 else '.nii.gz'}"
-    return replace(case, label=write_label_map(new, Grid.of(label), path, str(new.dtype)))
+    return write_label_map(new, Grid.of(label), path, str(new.dtype))
 
 
 def _refuse_shared_ids(splits: dict[str, list[Case]], out: Path) -> None:

@@ -22,13 +22,13 @@ from ...errors import ExpertError
 from ...geometry import Grid
 from ..profile import HomeProfile
 from ..spec import ExpertSpec, describe_hint
+from ..tiles import tile_step
 from .record import record, record_overlapping
 
 __all__ = ["HomeAnswer", "HomeNNUNet", "sample"]
 
 _SLAB = 2_000_000
 _SURE = 50.0
-_NNUNET_STEP = 0.5
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,7 @@ class HomeNNUNet:
             raise ExpertError("nobody knows how this expert's training scans lay in the scanner", where=spec.name,
                               got="orientation null", expected="axis codes such as LPS or RAS", hint=hint)  # fmt: skip
         self.mirroring = (True if profile is None else profile.mirroring) if self.mirroring is None else self.mirroring
-        step = _NNUNET_STEP if profile is None else profile.tile_step
-        self.tile_step = step if self.tile_step is None else self.tile_step
+        self.tile_step = tile_step(spec, self.tile_step)
         if not 0 < self.tile_step <= 1:
             raise ExpertError("tiles step by a share of the patch", where="tile_step", got=self.tile_step)
         name = spec.checkpoint or "checkpoint_final.pth"

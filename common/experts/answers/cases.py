@@ -24,7 +24,9 @@ from ...data.store.stacked import StackedArrays
 from ...errors import ConfigError, DataError, few
 from ...labels import LabelSpace
 from ..fit import check_expert, check_voxels, reads, tell_doubts
+from ..regions import region_parts
 from ..spec import ExpertSpec, read_manifest
+from ..tiles import Tiles, inherited_tiles
 from .kept import StoredAnswers, StoredMaps, grid_of
 from .teaching import Judge, judge_of, width
 
@@ -100,7 +102,7 @@ class AnsweredCases(Dataset[Any]):
         specs = read_manifest(experts) if isinstance(experts, (str, Path)) else list(experts)
         collection = read_collection(dataset_dir)
         self.labels, self.transform, self.preprocessing = labels, transform, preprocessing
-        self.without, self.whole_cases = frozenset(without), whole_cases
+        self.without, self.whole_cases, self.tile_step = frozenset(without), whole_cases, tile_step
         fitting = _fitting([s for s in specs if s.role in use], collection, labels, regions or {}, ignore_card)
         self.experts, self.judges = tuple(s for s, _ in fitting), tuple(j for _, j in fitting)
         asked = [_readable(s, data, collection, ignore_card) for s in self.experts]
@@ -198,6 +200,12 @@ class AnsweredCases(Dataset[Any]):
         return {m: [n for n in self.labels.names if n in names] for m, names in known.items()}
 
     @property
+    def tiles(self) -> Tiles:
+        """The student's tiles in the place of those of the experts that have answered."""
+        answered = (s for s, places in zip(self.experts, self.places, strict=True) if places)
+        return inherited_tiles(answered, self.tile_step)
+
+    @property
     def disputed(self) -> dict[tuple[str, str], int]:
         """``{(structure of one expert, structure of another): voxels}`` that both claim, in all cases together."""
         total: Counter[tuple[str, str]] = Counter()
@@ -251,7 +259,8 @@ def _fitting(
             channels = collection.dataset(spec.task).channels
             check_expert(spec, channels, labels if spec.labels.exclusive else None, modalities=called[spec.task],
                          ignore_card=ignore_card)  # fmt: skip
-        own = {*spec.labels.names, *(n for part in regions.get(spec.name, {}).values() for n in part)}
+        told = {**region_parts(spec, labels.names), **regions.get(spec.name, {})}
+        own = {*spec.labels.names, *(n for part in told.values() for n in part)}
         if spec.role == "external" and not own & set(labels.names):
             logger.warning("expert %r knows none of %s: it is not asked", spec.name, few(labels.names))
             continue

@@ -5,16 +5,20 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...atomic import atomic_write
 from ...literals import file_name
 
-__all__ = ["answer_file", "read_answer", "save_answer"]
+__all__ = ["answer_file", "read_answer", "save_answer", "saved_size"]
+
+_LEVEL = 1
 
 
 def answer_file(folder: str | Path, expert: str, task: str, case: str) -> Path:
@@ -32,8 +36,21 @@ def answer_file(folder: str | Path, expert: str, task: str, case: str) -> Path:
 def save_answer(file: Path, answer: Tensor) -> None:
     """Write ``[S, X, Y, Z]`` uint8, complete or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(file) as temporary, gzip.open(temporary, "wb", compresslevel=1) as stream:
+    with atomic_write(file) as temporary, gzip.open(temporary, "wb", compresslevel=_LEVEL) as stream:
         np.save(stream, answer.numpy(), allow_pickle=False)
+
+
+def saved_size(answer: Iterable[Tensor | NDArray[np.uint8]]) -> int:
+    """Bytes that :func:`save_answer` writes of an answer, but for a header.
+
+    Args:
+        answer: ``[S, X, Y, Z]`` uint8, or its rows one after another.
+    """
+    kept = io.BytesIO()
+    with gzip.GzipFile(fileobj=kept, mode="wb", compresslevel=_LEVEL) as stream:
+        for row in answer:
+            stream.write(np.ascontiguousarray(row).tobytes())
+    return kept.tell()
 
 
 def read_answer(file: Path, shape: tuple[int, ...]) -> Tensor | None:

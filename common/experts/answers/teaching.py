@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError, ExpertError, LabelError, few
 from ...losses.marginal import FLOOR, divergence, gathered, overlap, region_divergence, terms
+from ..regions import region_parts
 from ..spec import ExpertSpec
 from .record import LEVELS, expand
 
@@ -51,8 +52,9 @@ def judge_of(spec: ExpertSpec, structures: Sequence[str], regions: Mapping[str, 
     Args:
         spec: the expert.
         structures: the student's K names.
-        regions: ``{region: its structures}`` where structures of the expert overlap; a region of the name of one of
-            the student's structures is that structure alone.
+        regions: ``{region: its structures}`` where structures of the expert overlap. Of others its files tell
+            (:func:`~common.experts.regions.region_parts`); where they do not, a region of the name of one of the
+            student's structures is that structure alone.
 
     Raises:
         ExpertError: for an expert that knows nothing of what the student learns, or regions that it has not.
@@ -63,12 +65,15 @@ def judge_of(spec: ExpertSpec, structures: Sequence[str], regions: Mapping[str, 
         raise ExpertError("regions are an overlapping expert's, made of the student's structures",
                           where=f"expert {spec.name!r}", got=few(wrong) or "structures that exclude each other",
                           expected=f"regions of {few(names)}, structures of {few(structures)}")  # fmt: skip
-    made = {n: tuple(given.get(n, (n,) if n in structures else ())) for n in names}
+    told = {**region_parts(spec, structures), **given}
+    made = {n: tuple(told.get(n, (n,) if n in structures else ())) for n in names}
     kept = [n for n in names if made[n]]
     if not kept:
         raise ExpertError("the expert knows none of the structures that the student learns",
                           where=f"expert {spec.name!r}", got=few(names), expected=few(structures),
-                          hint="leave this expert out, or name its structures as the data do")  # fmt: skip
+                          hint="leave this expert out, or name its structures as the data do"
+                          + ("" if spec.labels.exclusive else ", or say with --regions what its regions consist of"),
+                          )  # fmt: skip
     place = None if len(kept) == len(names) else tuple(names.index(n) for n in kept)
     if spec.labels.exclusive:
         return Judge(spec.name, len(names), True, place, terms(kept, structures), tuple(kept))

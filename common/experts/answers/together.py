@@ -32,8 +32,9 @@ def one_map(answers: Sequence[Tensor], judges: Sequence[Judge], structures: Sequ
     """The class of each voxel: what its experts say where they do not contradict each other, else the joint map's.
 
     A voxel that some experts take for one structure, and all others for none of theirs, is that structure. Where two
-    claim it for different ones, :func:`.joint.joint` of all answers there decides. Of experts whose structures overlap,
-    regions that are one structure of the student's take part, the likeliest above one half.
+    claim it for different ones, :func:`.joint.joint` of all answers there decides. An expert whose structures overlap
+    says the structure that alone is in just those regions that it says (above one half); where there is none such, the
+    likeliest of those that are a region by themselves.
 
     Args:
         answers: ``[S_e, ...]`` uint8 of each expert, on one grid.
@@ -67,7 +68,14 @@ def _claim(answer: Tensor, judge: Judge, structures: Sequence[str]) -> Tensor:
         table[own + 1] = int(row.argmax()) if row.sum() == 1 else 0
     single = answer * (table[1:] > 0)[(..., *[None] * (answer.ndim - 1))]
     value, place = single.max(0)
-    return torch.where(value > LEVELS // 2, table[place + 1], 0)
+    claim = torch.where(value > LEVELS // 2, table[place + 1], 0)
+    said = answer[list(rows)] > LEVELS // 2
+    patterns = judge.matrix.T.bool()
+    for number, held in enumerate(patterns):
+        if number and bool(held.any()):
+            same = (said == held.view(-1, *[1] * (answer.ndim - 1))).all(0)
+            claim = torch.where(same, number if int((patterns == held).all(1).sum()) == 1 else 0, claim)
+    return claim
 
 
 def _distribution(answer: Tensor, judge: Judge) -> Tensor:

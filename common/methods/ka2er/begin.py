@@ -22,6 +22,7 @@ from ...data.datasets.dataset_json import Case
 from ...errors import ExpertError
 from ...experts.expert_set import check_unchanged
 from ...experts.spec import ExpertSpec, read_manifest
+from ...experts.tiles import Tiles
 from .student import NNUNET
 
 __all__ = ["begun_from", "nnunet_settings", "nnunet_student", "student_plan"]
@@ -113,15 +114,17 @@ def _image_alone(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     return args, {k: v for k, v in kwargs.items() if k not in ("annotated", "label")}
 
 
-def nnunet_settings(*, plan: Plan, mirror_axes: Sequence[int] = ()) -> dict[str, Any]:
+def nnunet_settings(*, plan: Plan, mirror_axes: Sequence[int] = (), tiles: Tiles | None = None) -> dict[str, Any]:
     """What the card of an nnU-Net student says for inference.
 
     Args:
         plan: of the training.
         mirror_axes: axes of the preprocessed arrays along which training flipped.
+        tiles: as its experts' lie; nnU-Net's own when None.
     """
+    own = {} if tiles is None else {"overlap": tiles.overlap, "overlap_from": list(tiles.experts)}
     told = {"orientation": plan.orientation, "spacing": list(plan.spacing), "roi_size": list(plan.patch_size)}
     return {
         **plan.settings, **told, "student": NNUNET, "network": {}, "modalities": list(plan.by_modality),
-        "mirror_axes": [int(axis) for axis in mirror_axes],
+        "mirror_axes": [int(axis) for axis in mirror_axes], **own,
     }  # fmt: skip

@@ -15,7 +15,10 @@ from ...backbones.nnunet.window import NNUNetTiles
 from ...errors import ConfigError, WeightError
 from .student import NNUNET, SWIN_UNETR, KA2ERStudent
 
-__all__ = ["plan_of_card", "student_inferer", "student_network"]
+__all__ = ["plan_of_card", "student_inferer", "student_network", "student_overlap"]
+
+_OVERLAP = 0.5
+# Of students that were trained before their cards said it, and of nnU-Net.
 
 
 def plan_of_card(settings: Mapping[str, Any], path: str | Path = "", *, boxes: bool = False) -> Plan | None:
@@ -79,6 +82,23 @@ def student_network(*, settings: Mapping[str, Any], plan: Plan | None = None) ->
         exclusive=settings["exclusive"],
         **{key: own[key] for key in ("feature_size", "levels", "prompt_fuse", "fuse_at", "num_heads")},
     )
+
+
+def student_overlap(*, settings: Mapping[str, Any], path: str | Path = "") -> float:
+    """The share of a tile that neighbours share in a student's pass, as its card says: that of its experts.
+
+    Args:
+        settings: of a card, which may come from anywhere.
+        path: the weights file, for messages.
+
+    Raises:
+        WeightError: for what is none.
+    """
+    value = settings.get("overlap", _OVERLAP)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise WeightError("the card is damaged", where=f"{path}, settings.overlap", got=ascii(value)[:60],
+                          expected="a share of a tile, in [0, 1)")  # fmt: skip
+    return float(value)
 
 
 def student_inferer(

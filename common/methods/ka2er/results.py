@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,23 +12,28 @@ import ignite.distributed as idist
 import torch
 from torch import Tensor
 
+from ...atomic import atomic_write
 from ...backbones.nnunet.collection import free_name
 from ...backbones.nnunet.plan import Plan
 from ...card import ModelCard
+from ...command_words import shown
 from ...contract import Contract
 from ...errors import WeightError
 from ...experts.export import write_results_folder
 from ...literals import disk_name
+from ...tables import markdown_text
 from ...weights import read_state_dict
-from .planned import plan_of_card
+from .planned import plan_of_card, student_overlap
 from .student import NNUNET
 
-__all__ = ["NEVER", "Results", "export_run", "export_student"]
+__all__ = ["NEVER", "Results", "export_run", "export_student", "predict_command"]
 
 NEVER = -1e3
 # Logit of a structure that was never taught on a modality. nnU-Net adds logits up in 16 bits, after weights of up to
 # 10: ten times this is far from what they hold (65,504), ten times -1e4 is infinite there, and nnU-Net then gives up.
+_DIGITS = 6
 _OURS = ("configuration", "by_modality", "turned", "settings_sha256")  # entries of plans that nnU-Net does not have
+_NNUNETS_STEP = 0.5
 _BIAS = re.compile(r"decoder\.seg_layers\.\d+\.bias")
 
 
@@ -40,12 +45,40 @@ class Results(NamedTuple):
         modalities: of the scans that it is for; empty when it is for all.
         untaught: structures that it leaves out, because they were never taught on these.
         orientation: axis codes that files must have, None where nnU-Net's reader turns them itself.
+        step: of its tiles, as a share of their size.
     """
 
     folder: Path
     modalities: tuple[str, ...]
     untaught: tuple[str, ...]
     orientation: str | None
+    step: float = 0.5
+
+    @property
+    def command(self) -> str:
+        """What answers as the student's own pass does."""
+        return predict_command(self.folder, self.step)
+
+    @property
+    def told(self) -> str:
+        """What it is for, in words."""
+        words = [
+            f"for {', '.join(self.modalities)}" if self.modalities else "",
+            f"without {', '.join(self.untaught)}, never taught there" if self.untaught else "",
+            f"its files must lie {self.orientation}: nnU-Net does not turn them" if self.orientation else "",
+        ]
+        return "; ".join(w for w in words if w) or "for all scans"
+
+
+def predict_command(folder: str | Path, step: float) -> str:
+    """nnU-Net's command for a results folder; it takes the step of tiles on its command line alone.
+
+    Args:
+        folder: with ``plans.json``.
+        step: of the tiles, as a share of their size.
+    """
+    command = f"nnUNetv2_predict_from_modelfolder -i SCANS -o OUT -m {shown(str(folder))} -f 0"
+    return command if step == _NNUNETS_STEP else f"{command} -step_size {step:g}"
 
 
 def export_student(model: str | Path, out: str | Path, *, name: str | None = None) -> list[Results]:
@@ -73,13 +106,26 @@ def export_student(model: str | Path, out: str | Path, *, name: str | None = Non
     axes = tuple(settings.get("mirror_axes", ())) or None
     named = name or str(plan.dataset_json.get("name") or card.bundle)
     plans, parts = _parts(plan, card, Contract.of_card(card, model))
-    found = []
+    found, step = [], round(1 - student_overlap(settings=settings, path=model), _DIGITS)
     for part in parts:
         own = Plan(plans, _dataset_json(plan, part), part.configuration, plan.folder)
         weights = _without(state, [plan.labels.index(n) for n in part.untaught])
         folder = write_results_folder(out, plan=own, model=weights, name=named, mirror_axes=axes)
-        found.append(Results(folder, part.modalities, part.untaught, plan.turned))
+        found.append(Results(folder, part.modalities, part.untaught, plan.turned, step))
+    _write_readme(Path(out), found)
     return found
+
+
+def _write_readme(root: Path, found: Sequence[Results]) -> None:
+    """The commands that read the folders, beside them."""
+    lines = ["# A student as nnU-Net's results", "",
+             "Each command answers as the student's own pass does, but for mirroring: add `--disable_tta` where that "
+             "is not wanted. Start it in this folder.", ""]  # fmt: skip
+    for one in found:
+        own = one._replace(folder=one.folder.relative_to(root))
+        lines += [f"{markdown_text(one.told)}:", "", f"    {own.command}", ""]
+    with atomic_write(root / "README.md") as temporary:
+        temporary.write_text("\n".join(lines), encoding="utf-8")
 
 
 def export_run(*, ckpt_dir: str | Path, output_dir: str | Path) -> list[Results]:

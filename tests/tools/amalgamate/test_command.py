@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from common.errors import ConfigError, ExpertError
+from common.experts.describe import describe_expert
+from common.experts.spec import ExpertSpec
 from tests.nnunet_folders import write_folder
 from tests.tools.amalgamate.made import expert, write_scans
 from tools.__main__ import main
@@ -109,3 +112,16 @@ def test_the_student_starts_from_who_reads_most(tmp_path: Path) -> None:
     assert started([ct, more, mr], collection, "auto", "swin_unetr") == ""
     with pytest.raises(ConfigError, match=r"(?s)cannot start from this expert.*expected: a$"):
         started([ct], collection, "x", "nnunet")
+
+
+def test_regions_start_a_student_where_nobody_else_does(tmp_path: Path) -> None:
+    """One of them has to be a class by itself: the head takes its row."""
+    specs: list[ExpertSpec] = []
+    for number, labels in enumerate[dict[str, Any]](({"whole": [1, 2], "core": 2}, {"left": [1, 2], "right": [2, 3]})):
+        folder = write_folder(tmp_path / "r", f"Dataset{number}_x", labels={"background": 0, **labels},
+                              extra={"regions_class_order": [1, 2]}, channel_names=("CT",))  # fmt: skip
+        specs.append(describe_expert(folder, name=f"r{number}", role="external", orientation="RAS"))
+    collection = gather([Folder("ct", write_scans(tmp_path / "x", 2))], [], specs, tmp_path / "out")
+    assert started(specs, collection, "auto", "nnunet") == "r0"
+    assert started(specs[1:], collection, "auto", "nnunet") == ""
+    assert started([*specs, expert("a", "core")], collection, "auto", "nnunet") == "a", "all of its head"

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from common.data.datasets.datalist import items
+from common.experts.spec import write_manifest
+from tests.tools.amalgamate.made import expert, write_scans
+from tools.amalgamate import forecast as module
 from tools.amalgamate.forecast import forecast_lines, hours, prepared_bytes, source_bytes
+from tools.amalgamate.gather import gather
+from tools.amalgamate.given import Folder
+from tools.amalgamate.work import Work
 
 FOUND = {
     "scans": 20,
@@ -39,6 +46,31 @@ def test_the_stores_disk_is_in_proportion_to_the_files(tmp_path: Path) -> None:
     assert prepared_bytes(items, {}) == 0
     found = forecast_lines({**FOUND, "prepared": 2 * 10**9})
     assert found[2] == "prepared volumes of 20 scans: 2 GB on disk" and len(found) == 1 + len(forecast_lines(FOUND))
+
+
+def test_answers_that_the_scores_keep_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In proportion to the files of the scans held back that an expert reads: what it said about one takes so much."""
+    specs = [expert("a", "liver"), expert("b", "rib"), expert("c", "rib", channels=("MR",))]
+    folders = [Folder(n, write_scans(tmp_path / n, count)) for n, count in (("ct", 20), ("mr", 10))]
+    gather(folders, [], specs, tmp_path / "out" / "collection")
+    write_manifest(tmp_path / "out" / "experts.json", specs)
+    work = Work(tmp_path / "out")
+    training = items(work.collection, "unlabelled")
+    monkeypatch.setattr(module, "_training", lambda _: training)
+    monkeypatch.setattr(module, "_step", lambda *_: {"step": 0.5, "steps": 2})
+    told = {"seconds": 1.0, "bytes": 5, "whole": 9}
+    monkeypatch.setattr(module, "_asked", lambda work, spec, scan: {
+        **told, "prepared": 0, "saved": {"a": 3.0, "b": 0.5, "c": 2.0}[spec.name] * source_bytes(scan)})  # fmt: skip
+    found = module.forecast(work)
+    held: dict[str, list[int]] = {"ct": [], "mr": []}
+    for item in items(work.collection, "test"):
+        held[item["task"]].append(source_bytes(item))
+    assert len(held["ct"]) > 1 and held["mr"] and found["held_back"] == len(held["ct"] + held["mr"])
+    assert found["scored"] == round(3.5 * sum(held["ct"]) + 2 * sum(held["mr"]))
+    assert [e.keys() for e in found["experts"]] == [{"name", "scans", *told}] * 3
+    lines = forecast_lines({**FOUND, "held_back": 3, "scored": 4 * 10**9})
+    assert lines[2] == "answers about 3 scans held back, kept with their scores: about 4 GB on disk"
+    assert len(lines) == 1 + len(forecast_lines({**FOUND, "held_back": 0, "scored": 0})), "none is held back"
 
 
 def test_lines_say_what_is_needed() -> None:

@@ -13,7 +13,9 @@ import pytest
 from common.data.datasets.dataset import Dataset
 from common.data.datasets.dataset_json import SPLITS, Case
 from common.errors import AmalgamationError, ConfigError, DataError
+from common.experts.describe import describe_expert
 from common.labels import LabelSpace
+from tests.nnunet_folders import write_folder
 from tests.tools.amalgamate.made import expert, write_scans
 from tests.tools.empty_dataset import empty_dataset
 from tests.tools.test_hostile_names import FILES, NAMES
@@ -92,7 +94,7 @@ def test_scans_that_nobody_reads_or_names_are_refused(tmp_path: Path) -> None:
         gather([Folder("mr", folder)], [], [CT], tmp_path / "out")
     with pytest.raises(DataError, match="nobody says what the scans are"):
         gather([Folder("", folder)], [], [CT], tmp_path / "out")
-    with pytest.raises(DataError, match="experts whose structures overlap"):
+    with pytest.raises(DataError, match=r"(?s)of which structures these regions consist.*r: whole.*--regions"):
         gather([Folder("ct", folder)], [], [CT, expert("r", "whole", exclusive=False)], tmp_path / "out")
     with pytest.raises(ConfigError, match="between 0 and 1"):
         gather([Folder("ct", folder)], [], [CT], tmp_path / "out", share=1.0)
@@ -181,3 +183,13 @@ def test_two_folders_of_one_name_do_not_share_label_maps(tmp_path: Path) -> None
 )  # fmt: skip
 def test_no_number_makes_two_names_one(names: list[str], tasks: list[str]) -> None:
     assert _names([Folder(name, Path("x")) for name in names]) == tasks
+
+
+def test_regions_teach_the_classes_between_them(tmp_path: Path) -> None:
+    """Without a label map: what excludes each other is what the student learns."""
+    labels = {"background": 0, "whole": [1, 2], "core": 2}
+    folder = write_folder(tmp_path / "r", labels=labels, extra={"regions_class_order": [1, 2]}, channel_names=("CT",))
+    regions = describe_expert(folder, name="r", role="external", orientation="RAS")
+    for number, others in enumerate(([], [CT])):
+        found = gather([Folder("ct", write_scans(tmp_path / "x", 3))], [], [regions, *others], tmp_path / f"{number}")
+        assert found.labels == LabelSpace(("whole without core", "core", *(n for o in others for n in o.labels.names)))

@@ -15,14 +15,17 @@ import torch
 
 from common.card import save_weights
 from common.data.store import entry
+from common.data.transforms.loading import LoadCased
 from common.errors import ConfigError, ExpertError, cause_of
 from common.experts.answers.ask import AskExpertd
+from common.experts.answers.saved import save_answer
 from tests.nnunet_folders import write_folder
 from tests.tools.amalgamate.made import write_scans
 from tools.amalgamate.answers import answers
 from tools.amalgamate.command import amalgamate
 from tools.amalgamate.forecast import _asked, _training
 from tools.amalgamate.prepare import prepare
+from tools.amalgamate.scores import _Expert
 from tools.amalgamate.work import Work
 from tools.chain.command import typed_overrides
 from tools.chain.record import alone_in
@@ -155,6 +158,11 @@ def test_a_forecast_measures_again_what_was_answered(
     assert min(first["seconds"], again["seconds"]) >= 0.5 and first["bytes"] == again["bytes"] > 0
     assert first["prepared"] == again["prepared"] > first["bytes"], "the volume, and the map of what was said"
     assert asked == [scan["case"]] * 2
+    image = LoadCased(keys="image")({"image": scan["image"], "case": scan["case"]})["image"]
+    monkeypatch.setattr(AskExpertd, "__call__", real)
+    own, _ = _Expert(work.specs[0], work.collection).asked(image)
+    save_answer(tmp_path / "own.npy.gz", own.record)
+    assert 0.6 < first["saved"] / (tmp_path / "own.npy.gz").stat().st_size < 1.6, "as the scores keep it"
 
 
 RESULTS: dict[str, dict[str, Any]] = {

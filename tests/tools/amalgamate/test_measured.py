@@ -36,6 +36,19 @@ def test_every_expert_is_compared_in_what_it_knows() -> None:
     assert math.isnan(found["kidney", "b"].agreement)  # the student was not taught it, nobody sees it
 
 
+def test_a_region_is_held_against_all_that_it_consists_of() -> None:
+    logits = torch.tensor([[9.0, 9, 9, -9], [-9, 9, 9, -9]])[:, :, None, None]
+    regions = Answer("r", LabelSpace(("whole", "core"), exclusive=False), record_overlapping(logits))
+    student = {"rim": mask(1, 0, 0, 0), "core": mask(0, 1, 0, 0), "cyst": mask(0, 0, 1, 0)}
+    made = {"r": {"whole": ("rim", "core", "cyst"), "core": ("core", "cyst")}}
+    truth = {"core": mask(0, 1, 1, 0)}
+    found = {(r.structure, r.expert): r for r in rows_of("ct", "x", student, [regions], truth, made)}
+    assert found["whole", "r"].agreement == found["core", "r"].agreement == 1.0
+    assert math.isnan(found["core", "r"].student) and math.isnan(found["whole", "r"].own), "no label map has the cyst"
+    bare = {r.structure: r for r in rows_of("ct", "x", student, [regions], None)}
+    assert math.isnan(bare["whole"].agreement) and bare["core"].agreement == pytest.approx(2 / 3)
+
+
 def test_what_only_labels_know_is_scored() -> None:
     (row,) = rows_of("ct", "x", {"rib": mask(1, 0)}, [], {"rib": mask(1, 1)})
     assert row.expert == "" and row.student == pytest.approx(2 / 3) and math.isnan(row.own)

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from common.card import ModelCard, save_weights
 from common.errors import AmalgamationError
 from common.experts.spec import write_manifest
+from common.labels import LabelSpace
 from tests.tools.amalgamate.made import expert, write_scans
 from tools.amalgamate.gather import gather
 from tools.amalgamate.given import Folder
@@ -68,6 +71,20 @@ def test_the_page(work: Work) -> None:
     assert "rib: in 0 of" in plain and "femur &lt;b&gt;: in 1 of" in plain
     assert "1,234" in plain and "Left out: none.png is no picture" in plain
     assert "<i>" not in text.replace('<i class="key', "") and "<x>" not in text and "femur <b>" not in text
+
+
+def test_how_tiles_lie_and_nnunets_command(work: Work) -> None:
+    assert "In nnU-Net" not in render(work, {}) and "tiles overlap" not in render(work, {})
+    settings = {"overlap": 0.2, "overlap_from": ["a", "b&c"]}
+    card = ModelCard(LabelSpace(("liver",)), ("CT",), "ka2er", extra={"settings": settings})
+    work.model.parent.mkdir()
+    save_weights(work.model, {"w": torch.zeros(1)}, card)
+    folder = work.model.parent / "nnunet" / "Dataset1_x" / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    folder.mkdir(parents=True)
+    (folder / "plans.json").write_text("{}")
+    text = " ".join(render(work, {}).split())
+    assert "tiles overlap by 0.2 of their size and step by 0.8, as at home those of a, b&amp;c" in text
+    assert f"-m {folder} -f 0 -step_size 0.8</dd>" in text
 
 
 def test_what_stays_has_a_column_and_a_word(work: Work) -> None:

@@ -124,7 +124,7 @@ def test_an_empty_list_of_experts_and_an_unknown_one_are_refused(tmp_path: Path)
 
 
 FOUND: dict[str, dict[str, Any]] = {
-    "forecast": {"scans": 1, "step": 0.5, "steps": 3, "prepared": 9, "experts": [
+    "forecast": {"scans": 1, "step": 0.5, "steps": 3, "prepared": 9, "held_back": 2, "scored": 7, "experts": [
         {"name": "a", "scans": 1, "seconds": 0.1, "bytes": 5, "whole": 9}]},
     "answers": {"scans": {"ct": 1}, "seen": {"a": {"ct": {"liver": 1}}}, "disputed": [["liver", "rib", 3]],
                 "answers": 1, "bytes": 5, "contradictions": [["a", "liver", "b", "rib", 0.5, 2]]},

@@ -30,10 +30,20 @@ def test_every_pass_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         return work(*told)
 
     monkeypatch.setattr(module, "_alone", here)  # a process of its own imports for seconds
+    run, typed, taken = module.run_bundle, [], []
+
+    def told(files: Any, more: Any, given: Any) -> Any:
+        typed.append("overlap" in more)
+        parser = run(files, more, given)
+        taken.append(parser.get_parsed_content("inferer").overlap)
+        return parser
+
+    monkeypatch.setattr(module, "run_bundle", told)
     text = passes("24x20x18", size=TINY, out=str(tmp_path))
     found = json.loads((tmp_path / "bench_passes.json").read_text())
     assert [r["classes"] for r in found["rows"]] == [25, 27, 19, 24, 27, 118, 118]
     assert all(r["cpu"] > 0 and r["peak"] >= r["floor"] > 50 for r in found["rows"])
+    assert typed == [False, False] and taken == [0.2, 0.2] and found["overlap"] == 0.2, "as the experts step at home"
     assert found["different_voxels"] == 0 and found["shape"] == [24, 20, 18] and found["width"] == 4
     assert "| student, all logits | 118 |" in text and text.endswith("those of all logits: 0")
 
@@ -55,7 +65,8 @@ def test_the_size_of_a_ct(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     monkeypatch.setitem(bench.__globals__, "passes", lambda *given, **told: asked.append((given, told)) or "table")
     assert bench("passes", "64x64x50", width=16) == "table"
-    assert asked == [(("64x64x50",), {"size": Size(16), "threads": 1, "out": None})]
+    assert asked == [(("64x64x50",), {"size": Size(16), "overlap": None, "threads": 1, "out": None})]
+    assert bench("passes", "64x64x50", overlap=0.5) == "table" and asked[1][1]["overlap"] == 0.5
 
 
 @pytest.mark.slow

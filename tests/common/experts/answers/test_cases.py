@@ -86,6 +86,20 @@ def test_a_crop_brings_the_record_of_the_whole_volume_at_its_place(halves) -> No
         assert torch.equal(case["label"].whole()[_box(where[0])], sample["label"])
 
 
+def test_the_students_tiles_are_those_of_experts_that_answered(halves) -> None:
+    folder, experts, store = halves
+    found = answered(folder, experts, store)
+    assert found.tiles == (0.5, ("one", "two"))
+    home = {"program": "one", "version": "1", "orientation": "RAS", "tile_step": 0.8}
+    found.experts = tuple(replace(e, kind="nnunet", profile=home) for e in experts)
+    assert found.tiles == (0.2, ("one", "two"))
+    found.experts = (replace(experts[0]), found.experts[1])
+    found.places = [{}, found.places[1]]
+    assert found.tiles == (0.2, ("two",)), "who was asked about nothing has no say"
+    found.tile_step = 0.6
+    assert found.tiles == (0.4, ("two",)), "an nnU-Net that was asked otherwise"
+
+
 def _box(low: list[int]) -> tuple[slice, ...]:
     return (slice(None), *(slice(a, a + s) for a, s in zip(low, SIZE)))
 

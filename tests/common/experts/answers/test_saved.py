@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.experts.answers.saved import answer_file, read_answer, save_answer
+from common.experts.answers.saved import answer_file, read_answer, save_answer, saved_size
 
 
 def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -16,6 +16,7 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_answer(file, (4, 3, 2)) is None and file.parent == tmp_path / "answers"
     assert file != answer_file(tmp_path / "answers", "a b/c", "ct", "2")
     save_answer(file, answer)
+    assert saved_size(answer) == saved_size(list(answer.numpy())) and 0 < file.stat().st_size - saved_size(answer) < 200
     found = read_answer(file, (4, 3, 2))
     assert found is not None and torch.equal(found, answer)
     assert read_answer(file, (4, 3, 1)) is None, "of another scan"

@@ -43,9 +43,15 @@ def test_where_experts_dispute_the_joint_map_decides() -> None:
     }  # fmt: skip
 
 
-def test_regions_take_part_where_they_are_one_structure() -> None:
+def test_regions_say_the_structure_that_is_in_just_these() -> None:
     logits = torch.full((3, 4, 4, 4), -5.0)
     logits[0, 0], logits[1, :2], logits[2, 0] = 5.0, 5.0, 9.0
+    logits[1, 2], logits[2, 2] = 5.0, 4.0
     regions = judge("aorta", "whole", "spleen", exclusive=False, regions={"whole": ["liver", "spleen"]})
     found = one_map([record_overlapping(logits)], [regions], NAMES)
-    assert (found.classes[0] == 2).all() and not found.classes[1:].any() and not found.disputed
+    assert (found.classes[0] == 2).all(), "no structure is in all three: the likeliest that is a region by itself"
+    assert (found.classes[1] == 1).all() and (found.classes[2] == 2).all(), "the whole without the spleen, and with it"
+    assert not found.classes[3].any() and not found.disputed
+    unknown = judge("aorta", "whole", exclusive=False, regions={"whole": ["liver", "spleen"]})
+    found = one_map([record_overlapping(logits[:2])], [unknown], NAMES)
+    assert (found.classes[0] == 3).all() and not found.classes[1:].any(), "the liver or the spleen: nobody knows which"

@@ -16,8 +16,9 @@ from monai.inferers import SimpleInferer
 from common.backbones.nnunet.window import NNUNetTiles
 from common.engine.run.settings import model_settings
 from common.errors import ConfigError, DataError, PromptError, WeightError
+from common.experts.tiles import Tiles
 from common.methods.ka2er.begin import nnunet_settings
-from common.methods.ka2er.planned import plan_of_card, student_inferer, student_network
+from common.methods.ka2er.planned import plan_of_card, student_inferer, student_network, student_overlap
 from common.methods.ka2er.student import KA2ERStudent
 from common.weights import read_state_dict
 from tests.bundles.commands import parsed
@@ -109,6 +110,30 @@ def test_inferers(told: dict[str, Any]) -> None:
             NNUNetTiles(plan=plan, **options)
 
 
+def test_the_card_says_how_far_tiles_step(told: dict[str, Any], tmp_path: Path) -> None:
+    """A student steps as its experts did, one of an earlier version as nnU-Net does, and who types it decides."""
+    file = write_student(tmp_path / "model.pt", two_modalities(), overlap=0.2, overlap_from=["organs"])
+    for given, overlap in (
+        ({"model_path": file}, 0.2),
+        ({"model_path": told["file"]}, 0.5),
+        ({"model_path": file, "overlap": 0.3}, 0.3),
+        ({"model_path": tmp_path / "none.pt"}, 0.5),
+    ):
+        config = parsed("ka2er", ("inference",), device="cpu", **given)
+        inferer = config.get_parsed_content("inferer")
+        assert inferer.overlap == overlap if isinstance(inferer, NNUNetTiles) else overlap == 0.5
+    served = served_inference(read_model(BUNDLE, file), "segmentation", {"modality": "MR"})
+    assert served["displayable_configs"]["overlap"] == 0.2, "a viewer's default"
+    windows = parsed("ka2er", ("inference",), **{"model::defaults::overlap": 0.1, "model_path": tmp_path / "none.pt"})
+    assert windows.get_parsed_content("inferer").overlap == 0.1, "a Swin UNETR's, too"
+
+
+@pytest.mark.parametrize("wrong", [1, -0.1, True, "0.2", None, float("nan"), [0.2]])
+def test_an_overlap_that_is_none(wrong: Any) -> None:
+    with pytest.raises(WeightError, match=r"(?s)m\.pt, settings\.overlap: the card is damaged.*\[0, 1\)"):
+        student_overlap(settings={"overlap": wrong}, path="m.pt")
+
+
 def test_what_a_scan_is_decides_how_it_is_normalised(told: dict[str, Any]) -> None:
     plan = plan_of_card(told, told["file"])
     assert plan is not None
@@ -116,7 +141,9 @@ def test_what_a_scan_is_decides_how_it_is_normalised(told: dict[str, Any]) -> No
     for unknown in (None, "PET", 3):
         with pytest.raises(DataError, match=r"(?s)planned for.*--modality CT"):
             plan.configuration_for(unknown)
-    assert nnunet_settings(plan=plan)["mirror_axes"] == []
+    assert nnunet_settings(plan=plan)["mirror_axes"] == [] and "overlap" not in nnunet_settings(plan=plan)
+    told_of = nnunet_settings(plan=plan, tiles=Tiles(0.2, ("organs",)))
+    assert (told_of["overlap"], told_of["overlap_from"]) == (0.2, ["organs"])
 
 
 def test_a_server_offers_it_as_segmentation(told: dict[str, Any]) -> None:

@@ -57,12 +57,12 @@ def scans_of(file: Path, folder: Path) -> Path:
     return folder
 
 
-def nnunets(folder: Path, file: Path, out: Path, *, mirror: bool) -> np.ndarray:
+def nnunets(folder: Path, file: Path, out: Path, *more: str, mirror: bool) -> np.ndarray:
     """The label map that ``nnUNetv2_predict`` writes."""
     trainer, plans, configuration = folder.name.split("__")
     words = ["nnUNetv2_predict", "-i", str(scans_of(file, out / "in")), "-o", str(out / "out"), "-d",
              folder.parent.name, "-tr", trainer, "-p", plans, "-c", configuration, "-f", "0", "-device", "cpu",
-             "-npp", "0", "-nps", "0", *([] if mirror else ["--disable_tta"])]  # fmt: skip
+             "-npp", "0", "-nps", "0", *([] if mirror else ["--disable_tta"]), *more]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("nnUNet_results", str(folder.parent.parent))
         typed(words)
@@ -106,6 +106,26 @@ def test_a_scan_that_is_not_resampled_is_decided_in_tiles(tmp_path: Path, monkey
     ours = segment("ka2er", file, tmp_path / "ours", weights=model, overrides=options)["scan"]
     assert np.array_equal(np.asarray(nib.load(ours).dataobj), theirs) and {0, 1} < {*np.unique(theirs)}
     assert called == [[True, *(s not in one.untaught for s in STRUCTURES)]]
+
+
+def test_the_step_of_the_experts_is_told_and_taken(tmp_path: Path) -> None:
+    image = scan("RAS", spacing=(1.5, 1.0, 2.0))
+    image = MetaTensor(torch.cat([image.as_tensor()] * 2, 1), affine=image.affine)  # more tiles at half a step
+    plan = two_modalities(spacing=(2.0, 1.0, 1.5))
+    model = write_student(tmp_path / "model.pt", plan, image, overlap=0.2, overlap_from=["organs"])
+    file, (one, _) = written(image, tmp_path / "scan.nii.gz"), export_student(model, tmp_path / "nnunet")
+    assert one.command == f"nnUNetv2_predict_from_modelfolder -i SCANS -o OUT -m {one.folder} -f 0 -step_size 0.8"
+    readme = (tmp_path / "nnunet" / "README.md").read_text()
+    place = one.folder.relative_to(tmp_path / "nnunet")
+    assert f"    nnUNetv2_predict_from_modelfolder -i SCANS -o OUT -m {place} -f 0 -step_size 0.8\n" in readme
+    assert "for CT; without aorta, never taught there:" in readme
+    step = one.command.split()[-2:]
+    theirs = nnunets(one.folder, file, tmp_path / "theirs", *step, mirror=False)
+    options = {"modality": one.modalities[0]}
+    ours, half = (segment("ka2er", file, tmp_path / n, weights=model, overrides={**options, **more})["scan"]
+                  for n, more in (("ours", {}), ("half", {"overlap": 0.5})))  # fmt: skip
+    assert np.array_equal(np.asarray(nib.load(ours).dataobj), theirs)
+    assert not np.array_equal(np.asarray(nib.load(half).dataobj), theirs), "it is told apart"
 
 
 @pytest.mark.slow
@@ -159,6 +179,7 @@ def test_an_orientation_that_nnunet_does_not_turn_to_is_said(tmp_path: Path) -> 
     assert {f.orientation for f in export_student(tmp_path / "model.pt", tmp_path / "out", name="x")} == {"LPS"}
     line = export("ka2er", format="nnunet", weights=str(tmp_path / "model.pt"), out=str(tmp_path / "cli"))
     assert "for CT; without aorta" in line and "must lie LPS" in line and "nnUNetv2_predict_from_modelfolder" in line
+    assert "-step_size" not in line, "nnU-Net's own"
 
 
 def test_a_swin_unetr_is_no_nnunet(tmp_path: Path) -> None:
