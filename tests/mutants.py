@@ -214,6 +214,8 @@ def judged(mutant: Mutant, folder: Path, count: int) -> tuple[str, str]:
             failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", log.read_text(errors="replace"), re.M)
             write(path, text, 2 * count + 1)
             again = forked(folder, ["-x", *(failed[:1] or [test])], log)
+            if again == 4:  # a name with a space in it is not found again
+                again = forked(folder, ["-x", test], log)
             return ("killed" if again == 0 else "unsound"), (failed or [f"{test} (status {status})"])[0]
         return "survived", ", ".join(chosen(mutant.file)) or "no test"
     finally:
