@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.channel_order import closest, contradict, order_of
+from common.channel_order import _settled, closest, contradict, order_of
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,23 @@ def test_two_lists_of_names_of_the_same_channels() -> None:
     assert (
         not contradict(["CT"], ["CTA"]) and not contradict(["MR"], ["T1", "T2"]) and not contradict(["image"], ["CT"])
     )
+
+
+@pytest.mark.parametrize(
+    ("places", "silent", "chosen"),
+    [
+        ({0: [1], 1: [0, 1]}, None, {0: 1, 1: 0}),
+        ({0: [1], 1: [0, 1]}, [], {0: 1, 1: 0}),  # the only place of one, and then of the other
+        ({0: [1, 2], 1: [1, 2]}, None, {0: 2, 1: 1}),  # where it stands
+        ({0: [1, 2], 1: [1, 2]}, [1, 2], {0: 2, 1: 1}),
+        ({0: [1, 2], 1: [1, 2]}, [1], {}),  # a name that tells more is no place for any of them
+        ({0: [1, 2], 3: [1, 2]}, None, {0: 1, 3: 2}),  # the first free place
+        ({0: [1, 2], 3: [1, 2]}, [1, 2], {}),
+        ({0: [], 1: [0, 2]}, None, {1: 0}),
+        ({}, None, {}),
+    ],
+)
+def test_each_takes_its_only_place_then_where_it_stands_then_the_first(places, silent, chosen):
+    assert _settled(places, {}, silent) == chosen
+    taken = {9: 1}
+    assert _settled({0: [1, 2]}, taken) == {9: 1, 0: 2} and taken == {9: 1}

@@ -103,3 +103,19 @@ def test_names_that_trainings_wrote_are_read():
 def test_another_form_of_a_data_set_is_refused(key, value):
     with pytest.raises(WeightError, match=rf"contract\.data\[0\]\.{key}"):
         checked_contract({**GOOD, "data": [{"name": "d", key: value}]}, "model.pt")
+
+
+@pytest.mark.parametrize("number", [-1, 1.5, "3", True, None, 10**400])
+def test_a_number_of_cases_is_one(number):
+    told = {**GOOD, "data": [{"name": "d", "cases": {"training": {"number": number}}}]}
+    with pytest.raises(WeightError, match=r"contract\.data.*training\.number"):
+        checked_contract(told, "model.pt")
+
+
+def test_a_data_set_may_say_little_of_itself():
+    said = [{"name": "d", "cases": {"training": {"number": 0}, "test": {}}, "modalities": ["CT"]}, {}, {"cases": None}]
+    assert list(checked_contract({**GOOD, "data": said}, "model.pt")[2]) == said
+    with pytest.raises(WeightError, match="name"):
+        checked_contract({**GOOD, "data": [{"name": 5}]}, "model.pt")
+    with pytest.raises(WeightError, match="modalities"):
+        checked_contract({**GOOD, "data": [{"modalities": "CT"}]}, "model.pt")

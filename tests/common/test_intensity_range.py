@@ -113,3 +113,109 @@ def test_extremes_are_of_finite_voxels_and_statistics_without_end_are_none() -> 
     assert found is not None and (found.smallest, found.largest) == (1.0, 2.0)
     for bad in (float("nan"), float("inf"), 10**400):
         assert odd_for(Range(0, 1e6, 0, 1e6), {"lows": [bad] * 2, "highs": [bad] * 2}, ct=False) is None
+
+
+def ends(low: float, high: float, **more: bool) -> Range:
+    return Range(low, high, low, high, **more)
+
+
+@pytest.mark.parametrize(("good", "bad", "words"), [
+    (ends(-20, 30.5), ends(-20, 30), "rescaled"), (Range(0, 11, -500, 500), Range(0, 10, -500, 500), "rescaled"),
+    (ends(-1, 255), ends(0, 255), "windowed"), (ends(-1, 256), ends(0, 256), "perhaps of 1024"),
+    (ends(-1000, -300), ends(-1000, -301), "twice"), (ends(-4200, 100), ends(-4201, 100), "another scale"),
+    (ends(-32000, 100), ends(-31999, 100), "another scale"), (ends(-8192, 100), ends(-8191, 100), "another scale"),
+    (ends(-1000, 4000), ends(-1000, 4001), "another scale"), (ends(-900, 9), ends(-900, 9, deep=True), "another scale"),
+    (ends(-900, 9), ends(-900, 9, shifted=True), "near 1024"),
+])  # fmt: skip
+def test_what_is_just_hu_and_what_is_not(good: Range, bad: Range, words: str) -> None:
+    assert odd_ct(good) is None and words in str(odd_ct(bad))
+
+
+def learned_from(lows: tuple[float, float], highs: tuple[float, float]) -> dict[str, tuple[float, float]]:
+    return {"lows": lows, "highs": highs}
+
+
+@pytest.mark.parametrize(("learned", "ct", "good", "bad", "words"), [
+    (learned_from((0, 5), (90, 100)), False, ends(-10, 90), ends(-10.1, 90), "below 0"),
+    (learned_from((-0.1, 5), (90, 100)), False, ends(-11, 90), ends(-51, 90), "constant offset"),
+    (learned_from((-1000, -1000), (1000, 1000)), True, ends(-1000, -800), ends(-1000, -801), "another scale"),
+    (learned_from((0, 0), (2000, 2000)), False, ends(0, 100), ends(0, 99), "another scale"),
+    (learned_from((0, 10), (20, 2000)), False, ends(0, 200), ends(0, 201), "another scale"),
+    (learned_from((-1000, -900), (200, 300)), True, ends(-500, 300), ends(-499, 300), "constant offset or"),
+    (learned_from((-600, -500), (200, 300)), True, ends(-1000, 300), ends(-1001, 300), "constant offset or"),
+    (learned_from((0, 10), (100, 100)), False, ends(60, 150), ends(61, 150), "constant offset or"),
+    (learned_from((-1, 10), (100, 100)), False, ends(-51.5, 100), ends(-51.6, 100), "constant offset or"),
+    (learned_from((-1000, -900), (874, 900)), True, ends(-900, 800, shifted=True), ends(-499, 800), "offset or"),
+    (learned_from((-1000, -900), (873, 900)), True, ends(-900, 800), ends(-900, 800, shifted=True), "perhaps of 1024"),
+])  # fmt: skip
+def test_what_just_fits_a_model_and_what_does_not(
+    learned: dict[str, tuple[float, float]], ct: bool, good: Range, bad: Range, words: str
+) -> None:
+    assert odd_for(good, learned, ct=ct) is None and words in str(odd_for(bad, learned, ct=ct))
+
+
+@pytest.mark.parametrize(("learned", "good", "bad"), [
+    (learned_from((0, 0), (2, 10)), (0, 30), (0, 30.1)), (learned_from((0, 0), (2, 10)), (0, 0.67), (0, 0.66)),
+    (learned_from((-10, -10), (1, 10)), (-10, 30), (-10, 30.1)),
+])  # fmt: skip
+def test_three_times_as_bright_is_another_unit(
+    learned: dict[str, tuple[float, float]], good: tuple[float, float], bad: tuple[float, float]
+) -> None:
+    assert odd_for(ends(*good), learned, ct=False, unit=True) is None
+    assert "another unit" in str(odd_for(ends(*bad), learned, ct=False, unit=True))
+    assert odd_for(ends(*bad), learned, ct=False) is None, "of what has no unit nobody can tell"
+
+
+def test_what_a_model_learned_of_nothing_bright_tells_no_unit() -> None:
+    assert odd_for(ends(-10, 30.1), learned_from((-10, -10), (0, 10)), ct=False, unit=True) is None
+
+
+def test_two_scans_are_no_others() -> None:
+    dark, bright = ends(0, 100), ends(500, 600)
+    assert odd_beside(bright, [dark, bright], ct=False) is None
+    assert "the other scans" in str(odd_beside(bright, [dark, dark, bright], ct=False))
+
+
+def test_a_model_of_cts_with_an_offset_takes_any() -> None:
+    picture = ends(0, 255)
+    assert odd_ct_for(picture, learned_from((-1000, -900), (874, 2000))) is None
+    assert "windowed" in str(odd_ct_for(picture, learned_from((-1000, -900), (873, 2000))))
+
+
+def known(*parts: tuple[int, float]) -> Range:
+    """Of so many voxels of each value."""
+    found = range_of(np.concatenate([np.full(count, value) for count, value in parts]))
+    assert found is not None
+    return found
+
+
+def test_of_large_scans_every_nth_voxel_is_taken() -> None:
+    voxels = np.tile([0.0, 1000.0], 200_000)
+    found, whole = range_of(voxels), range_of(voxels[:-2])
+    assert found is not None and (found.low, found.high, found.smallest, found.largest) == (0, 0, 0, 1000)
+    assert whole is not None and whole.high == 1000
+
+
+def test_what_is_deep() -> None:
+    noise = np.linspace(-2000, -1251, 50)
+    for count, deep in ((50, True), (49, False)):
+        found = range_of(np.append(np.zeros(1000 - count), noise[:count]))
+        assert found is not None and found.deep == deep
+    values = [(12, -2000.0 - i) for i in range(5)]
+    assert known((900, 0.0), *values).deep and not known((900, 0.0), *values[:4]).deep, "four values are padding"
+    air = range_of(np.append(np.zeros(900), np.linspace(-1250, -1150, 100)))
+    assert air is not None and not air.deep
+
+
+@pytest.mark.parametrize(("parts", "shifted"), [
+    ([(51, 1000), (949, 0)], True), ([(50, 1000), (950, 0)], False),
+    ([(10, 1000), (10, 2000)], False), ([(11, 1000), (10, 2000)], True),
+    ([(20, 874)], False), ([(20, 875)], True), ([(20, 1174)], False), ([(20, 1173)], True),
+    ([(20, 1000), *((5, -400 - i) for i in range(4))], True), ([(20, 1000), *((5, -400 - i) for i in range(5))], False),
+    ([(20, 1000), (19, 300)], True), ([(20, 1000), (20, 301)], False), ([(20, 1000), (19, 301)], True),
+    ([(20, 1000), *((5, v) for v in (-300, -400, -500, -600))], True),
+    ([(20, 1000), *((5, v) for v in (-300, -400, -500, -600, -700))], False),
+    ([(20, 1000), *((5, v) for v in (-299, -400, -500, -600, -700))], True),
+])  # fmt: skip
+def test_what_is_shifted(parts: list[tuple[int, float]], shifted: bool) -> None:
+    assert known(*parts).shifted == shifted

@@ -130,3 +130,24 @@ def test_what_order_and_signs_are() -> None:
     assert not is_ordered("arterial CT", ("arterial", "ct")) and is_ordered("CT foo bar", ("ct", "foo", "bar"))
     assert several("CT arterial portal 80 kV 5 mm", ("ct", "arterial", "portal")) == {"phases", "numbers"}
     assert listed(("T1", "T2")) and not listed(("CT", "arterial"))
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "classes"),
+    [
+        ("CT arterial venous", ("arterial", "venous"), {"phases"}),
+        ("CT preop postop", ("preop", "postop"), {"phases"}),
+        ("T1 in phase out phase", ("inphase", "outphase", "t1"), {"phases"}),
+        ("T1 T2", ("t1", "t2"), {"sequences"}),
+        ("DWI b0 b1000", ("b0", "b1000", "dwi"), {"b-values"}),
+        ("DWI b800", ("b800", "dwi"), set()),
+        ("CT PET", ("ct", "pet"), {"kinds"}),
+        ("US left right", ("left", "right", "us"), {"sides"}),
+        ("US left", ("left", "us"), set()),
+        ("CT 80 kV 140 mAs", ("ct",), {"numbers"}),
+        ("CT foo bar", ("bar", "ct", "foo"), {"unknown"}),
+        ("T1 liver", ("liver", "t1"), set()),
+    ],
+)
+def test_of_which_classes_a_name_has_two_words(name: str, words: tuple[str, ...], classes: set[str]) -> None:
+    assert several(name, words) == classes

@@ -77,3 +77,30 @@ def test_a_modality_that_one_of_them_lacks_and_statistics_that_one_of_them_lacks
     del bare["modalities"]["CT"]["intensities"], bare["modalities"]["CT"]["spacing"], bare["taught"]
     left = merged(bare, NATIVE)["modalities"]["CT"]
     assert left["intensities"] == NATIVE["modalities"]["CT"]["intensities"] and "spacing" in left
+
+
+@pytest.mark.parametrize(("scans", "share"), [((6, 2), 0.75), ((2, 6), 0.25), ((0, 4), 0.0), ((0, 0), 0.5)])
+def test_who_saw_more_scans_weighs_more(scans: tuple[int, int], share: float) -> None:
+    one, other = (
+        described("CT", low, 50, ["liver"], scans=n, name=str(n)) for low, n in zip((-10, -2), scans, strict=True)
+    )
+    entry = merged(one, other)["modalities"]["CT"]
+    (stats,) = entry["intensities"]
+    mean = share * -10 + (1 - share) * -2
+    assert stats["mean"] == pytest.approx(mean) and stats["percentile_50"] == 0
+    square = share * (1 + 100) + (1 - share) * (1 + 4)
+    assert stats["std"] == pytest.approx((square - mean**2) ** 0.5, rel=1e-5)
+    assert entry["spacing"]["median"] == [1, 1, -10 if share > 0.5 else -2]
+
+
+def test_of_one_modality_in_other_dimensions_both_are_kept() -> None:
+    flat = described("CT portal", 0, 9, ["spleen"], dim=2)
+    assert list(merged(NATIVE, flat)["modalities"]) == ["CT (CT native)", "CT"]
+    bare = {"modalities": {"CT": {}}, "data": [{"name": "a"}]}
+    assert merged(bare, bare)["modalities"] == {"CT": {"channels": []}} and merged(bare, bare)["data"] == bare["data"]
+    other = {**bare, "data": [{"name": "a", "cases": {"test": {"number": 1}}}]}
+    assert len(merged(bare, other)["data"]) == 2, "nobody knows whether these are the same cases"
+    assert merged({}, {})["format"] == 1 and "ignored" not in merged({}, {})
+    told = merged({"format": 2, "ignored": ["a"]}, {"ignored": ["b", "a"]})
+    assert told["format"] == 2 and told["ignored"] == ["a", "b"]
+    assert merged({"format": 2}, {"format": 3})["format"] == 3

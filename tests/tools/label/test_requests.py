@@ -197,3 +197,54 @@ def test_the_server_hides_what_the_product_hides(tmp_path):
             check_name("tag", wrong)
     with pytest.raises(RequestError):
         check_place("image", str(tmp_path / "a\u3164.nii.gz"), [tmp_path])
+
+
+EDGES = [
+    (checked_infer, INFER, "timeout", [1, 86_400], [0, 86_401, 0.5]),
+    (checked_infer, INFER, "max_workers", [0, 256], [-1, 257, 0.5]),
+    (checked_infer, INFER, "max_batch_size", [0, 10**9], [-1, 10**9 + 1]),
+    (checked_infer, INFER, "overlap", [0, 0.99], [-0.01, 1.0]),
+    (checked_infer, INFER, "steps", [0, 1_000_000], [-1, 1_000_001]),
+    (checked_infer, INFER, "slice", [-1, 1_000_000, None], [-2, 1_000_001]),
+    (checked_infer, INFER, "gpus", ["0", "10", ",".join("0" * 16)], ["100", ",".join("0" * 17), "", "0,"]),
+    (checked_infer, INFER, "roi", [[], [1] * 12, [-9_999_999]], [[1] * 13, [1e7], [True]]),
+    (checked_infer, INFER, "foreground", [[[1, 2]], [[1, 2, 3, 4]]], [[[1]], [[1] * 5], [[1, 2, True]], [1, 2]]),
+    (checked_train, TRAIN, "max_epochs", [1, 100_000], [0, 100_001]),
+    (checked_train, TRAIN, "val_split", [-1, 0.99], [-1.01, 1]),
+    (checked_train, TRAIN, "train_batch_size", [1, 4096], [0, 4097, 1.5]),
+    (checked_train, TRAIN, "val_batch_size", [1, 4096], [0, 4097, 1.5]),
+    (checked_train, TRAIN, "local_rank", [0, 1024], [-1, 1025, 0.5]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "offer", "key", "good", "bad"), EDGES, ids=[e[2] for e in EDGES])
+def test_a_range_has_two_ends(check, offer, key, good, bad):
+    for value in good:
+        assert check({key: value}, offer) == {key: value}
+    for value in bad:
+        with pytest.raises(RequestError):
+            check({key: value}, offer)
+
+
+def test_what_a_viewer_tells_of_itself_is_no_longer_than_a_page():
+    deep = [[[["x"]]]]
+    for good in ({"label_info": [{"a": "x" * 1000, "b": {"c": [1e299]}}]}, {"label_info": [{"a": deep}]},
+                 {"label_info": [{}] * 2}, {"client_id": "a" * 1000}, {"label_info": [{"color": "#abc"}]}):  # fmt: skip
+        assert checked_infer(good, INFER) == good
+    for bad in ({"label_info": [{"a": "x" * 1001}]}, {"label_info": [{"a": 1e300}]}, {"label_info": [{"a": [deep]}]},
+                {"client_id": "a" * 1001}, {"label_info": [{"color": "#ab"}]}, {"label_info": [5]},
+                {"label_info": {"a": 1}}, {"label_info": [{"color": "#123456789"}]}):  # fmt: skip
+        with pytest.raises(RequestError):
+            checked_infer(bad, INFER)
+
+
+def test_one_choice_of_a_list_is_a_choice():
+    assert checked_infer({"modality": ["T2 MR"]}, INFER) == {"modality": ["T2 MR"]}
+    for bad in (["T2 MR", "CT"], [], ["PET"], ["CT", "CT"], "PET", ""):
+        with pytest.raises(RequestError):
+            checked_infer({"modality": bad}, INFER)
+    for text, value in (("-1", -1.0), ("0.5", 0.5), ("5e-1", 0.5), ("1e-2", 0.01)):
+        assert checked_train({"val_split": text}, TRAIN) == {"val_split": value}
+    for bad in ("1e-1", "7.5", "7.0", "seven", "１"):
+        with pytest.raises(RequestError):
+            checked_infer({"steps": bad}, INFER)

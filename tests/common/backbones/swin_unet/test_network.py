@@ -9,7 +9,7 @@ import timm
 import torch
 from monai.networks.nets.swin_unetr import SwinTransformerBlock
 
-from common.backbones.swin_unet.network import SwinUnet, start_weights
+from common.backbones.swin_unet.network import MirroredDecoder, SwinUnet, start_weights
 from common.backbones.swin_unet.weights import from_m4oe, from_swin, load_m4oe, load_swin
 from common.errors import ConfigError, WeightError
 from common.layers.gating.mlp_mixture import MLP, MLPMixture
@@ -211,3 +211,24 @@ def test_weights_start_by_their_layers_inputs(experts):
 def test_another_way_to_start_weights_is_refused():
     with pytest.raises(ConfigError, match=r"swin or fan_in"):
         start_weights(build(), "xavier")
+
+
+def test_deeper_blocks_are_skipped_more_often_in_both_directions():
+    options = {"embed": 12, "depths": (1, 2, 3, 2), "num_heads": (1, 2, 3, 6), "window": 4, "drop_path": 0.7}
+    network = SwinUnet(feed_forward=MLP, **options)
+    encoder = [[round(b.drop_path.drop_prob, 9) for b in stage.blocks] for stage in network.layers]
+    assert encoder == [[0.0], [0.1, 0.2], [0.3, 0.4, 0.5], [0.6, 0.7]]
+    decoder = [[round(b.drop_path.drop_prob, 9) for b in stage.blocks] for stage in network.layers_up[1:]]
+    assert decoder == encoder[2::-1]
+    mirrored = MirroredDecoder(feed_forward=MLP, **options).stages[1:]
+    assert [[round(b.drop_path.drop_prob, 9) for b in stage.blocks] for stage in mirrored] == encoder[2::-1]
+    alone = SwinUnet(feed_forward=MLP, **{**options, "depths": (1, 0, 0, 0)})
+    assert alone.layers[0].blocks[0].drop_path.drop_prob == 0
+
+
+def test_every_second_block_looks_across_the_windows():
+    network = build(window=5, depths=(2, 3, 2, 2))
+    shifts = [[b.attn.shift_size[0] for b in stage.blocks] for stage in network.layers]
+    assert shifts == [[0, 2], [0, 2, 0], [0, 2], [0, 2]]
+    mirrored = MirroredDecoder(feed_forward=MLP, **{**TINY, "window": 5}).stages[1:]
+    assert [[b.attn.shift_size[0] for b in stage.blocks] for stage in mirrored] == [[0, 2]] * 3

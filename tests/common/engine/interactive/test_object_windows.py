@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Callable
+from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from common.engine.interactive.encoded_volume import NOTHING, Block
-from common.engine.interactive.object_windows import ObjectState
+from common.engine.interactive.object_windows import ObjectState, Windows, _deepest, _tiles
 from common.engine.interactive.session import Session
 from common.errors import PromptError
 
@@ -216,3 +218,61 @@ def test_what_lies_beyond_a_window_is_no_face_of_it(growing: Build) -> None:
     values[size, size // 2, size // 2] = 1
     found = session.windows.open_faces(ObjectState(windows=(first, second)), Block(first.start, values))
     assert found == [(second.start, 0, 1)]
+
+
+def scene(*encoded: tuple[int, int, int], reuse: float = 0.25) -> Windows:
+    """Windows of 32 voxels over a volume that goes on along its first axis alone."""
+    volume = SimpleNamespace(network=None, size=32, shape=(40, 32, 32), encoded=list(encoded))
+    return Windows(volume=volume, follow=True, reuse=reuse)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("encoded", "low", "high", "start"),
+    [
+        ([(0, 0, 0)], 23, 23, (0, 0, 0)),  # eight voxels from the face beyond which the volume goes on
+        ([(0, 0, 0)], 24, 24, (8, 0, 0)),  # seven: one around it
+        ([(0, 0, 0)], 3, 23, (0, 0, 0)),
+        ([(0, 0, 0)], 3, 24, (-2, 0, 0)),
+        ([(8, 0, 0)], 16, 16, (8, 0, 0)),
+        ([(8, 0, 0)], 15, 15, (-1, 0, 0)),
+        ([(8, 0, 0)], 15, 30, (7, 0, 0)),
+        ([(0, 0, 0), (8, 0, 0)], 18, 18, (0, 0, 0)),  # 13 against 10
+        ([(0, 0, 0), (8, 0, 0)], 21, 21, (8, 0, 0)),
+        ([], 18, 18, (2, 0, 0)),
+    ],
+)
+def test_an_object_begins_where_it_has_room(
+    encoded: list[tuple[int, int, int]], low: int, high: int, start: tuple[int, int, int]
+) -> None:
+    assert scene(*encoded)._begin((low, 16, 16), (high, 16, 16)) == start
+    assert scene(*encoded, reuse=0.5)._begin((low, 16, 16), (high, 16, 16))[0] == (low + high + 1) // 2 - 16
+
+
+def test_a_window_holds_what_rounds_into_it() -> None:
+    windows = scene()
+    assert windows._holds((0, 0, 0), (-0.5, 0, 31.4)) and not windows._holds((0, 0, 0), (-0.6, 0, 0))
+    assert not windows._holds((0, 0, 0), (0, 31.5, 0)) and windows._holds((4, 0, 0), (35.49, 0, 0))
+
+
+def test_the_next_window_is_half_a_window_further_and_inside_the_volume() -> None:
+    windows = scene()
+    windows.volume.shape = (100, 32, 40)  # type: ignore[misc]
+    assert windows._beyond((20, 0, 4), 0, 1) == (36, 0, 4) and windows._beyond((20, 0, 4), 0, -1) == (4, 0, 4)
+    assert windows._beyond((60, 0, 4), 0, 1) == (68, 0, 4) and windows._beyond((8, 0, 4), 0, -1) == (0, 0, 4)
+    assert windows._beyond((20, 0, 4), 2, 1) == (20, 0, 8) and windows._beyond((80, 0, 0), 0, 1) == (80, 0, 0)
+
+
+def test_tiles_cover_a_box_and_an_eighth_around_it() -> None:
+    assert _tiles(10.0, 1, 32) == [-6] and _tiles(10.0, 32, 32) == [10] and _tiles(10.0, 31, 32) == [9]
+    assert _tiles(10.0, 33, 32) == [6, 15] and _tiles(0.0, 40, 32) == [-4, 12] and _tiles(0.0, 41, 32) == [-4, 4, 13]
+    for extent in range(33, 130):
+        found = _tiles(5.0, extent, 32)
+        assert found[0] == 1 and abs(found[-1] + 32 - (5 + extent + 4)) <= 0.5
+        assert max(b - a for a, b in pairwise(found)) <= 16
+
+
+def test_the_deepest_voxel_is_one_of_the_volume() -> None:
+    logits = -torch.ones(9, 9, 9)
+    assert _deepest(logits, (5, 6, 7)) is None
+    logits[2:7, 3:8, 1:6] = 1
+    assert _deepest(logits, (5, 6, 7)) == (9, 11, 10)
