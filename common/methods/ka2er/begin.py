@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,9 @@ def begun_from(start_from: str | Path) -> Start:
         check_unchanged(spec)
         name = spec.checkpoint or "checkpoint_final.pth"
         results, known = read_results_folder(spec.path, spec.configuration, spec.folds[0], name), spec.orientation
+        said = results.dataset_json.get("labels", {})  # the head's rows are found by the names of the description
+        own = {**results.dataset_json, "labels": {spec.renamed.get(n, n): v for n, v in said.items()}}
+        results = replace(results, dataset_json=own)
     reorients = describe_results(results)["orientation"]
     if known is None:
         raise ExpertError("nobody knows how this nnU-Net's training scans lay in the scanner", where=path,

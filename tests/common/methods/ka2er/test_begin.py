@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.backbones.nnunet.network import describe_results, read_results_folder
+from common.backbones.nnunet.network import build_network, describe_results, read_results_folder
+from common.backbones.nnunet.widen import take_over
 from common.errors import ExpertError, WeightError
+from common.experts.describe import describe_expert
 from common.experts.expert_set import hash_expert
 from common.experts.spec import ExpertSpec, write_manifest
+from common.labels import LabelSpace
 from common.methods.ka2er.begin import begun_from, nnunet_student, student_plan
 from tests.nnunet_folders import write_folder
 
@@ -32,6 +35,18 @@ def test_from_a_folder_or_a_description(tmp_path: Path) -> None:
     assert begun_from(file).orientation == "LPS" and begun_from(file).results.folder == own
     with pytest.raises(ExpertError, match=r"(?s)how this nnU-Net's training scans lay.*--orientation LPS"):
         begun_from(own)
+
+
+def test_structures_are_found_by_what_the_description_calls_them(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, labels={"background": 0, "Leber": 1, "spleen": 2})
+    spec = describe_expert(folder, name="e", role="external", orientation="RAS", renamed={"Leber": "liver"})
+    found = begun_from(write_manifest(tmp_path / "experts.json", [spec])).results
+    assert found.dataset_json["labels"] == {"background": 0, "liver": 1, "spleen": 2}
+    labels = LabelSpace(("spleen", "liver"))
+    network = build_network(found.plans, found.configuration, in_channels=1, out_channels=3)
+    take_over(network, found, labels)
+    last = next(k for k in found.weights if k.endswith("seg_layers.0.weight"))
+    assert torch.equal(network.state_dict()[last], found.weights[last][[0, 2, 1]]), "no row begins fresh"
 
 
 def test_what_is_no_beginning(tmp_path: Path) -> None:
