@@ -9,7 +9,8 @@ from monai.data import MetaTensor
 from monai.transforms import Spacing
 
 from common.errors import GeometryError
-from common.geometry import Grid, most_voxels
+from common.geometry import _SHEAR_TOLERANCE as SHEAR
+from common.geometry import PLAUSIBLE_SPACING_MM, Grid, most_voxels
 
 
 def oblique(spacing=(1.0, 2.0, 3.0), origin=(5.0, -7.0, 11.0), degrees=20.0) -> np.ndarray:
@@ -153,3 +154,59 @@ def test_what_a_machine_holds(monkeypatch):
     assert (most_voxels(1), most_voxels(24), most_voxels(10**9)) == (102400, 4266, 1)
     monkeypatch.setattr(os, "sysconf", lambda name: 2**40)
     assert most_voxels(1) == 2**31
+
+
+def plain(spacing=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0)):
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = origin
+    return Grid((4, 5, 6), affine)
+
+
+def test_a_twentieth_of_the_smallest_voxel_is_the_same_place():
+    grid = plain((2.0, 1.0, 4.0))
+    assert grid.same_as(plain((2.0, 1.0, 4.0), (0.0499, 0, 0))) and grid.same_as(plain((2.0, 1.0, 4.0), (0, 0, 0.0499)))
+    assert grid.difference(plain((2.0, 1.0, 4.0), (0, 0.0501, 0))) == (
+        "origin (0, 0, 0) and (0, 0.0501, 0) mm (corners 0.0501 mm apart)"
+    )
+    finer = plain((2.0, 0.5, 4.0))
+    assert not finer.same_as(plain((2.0, 0.5, 4.0), (0.03, 0, 0))), "the smaller voxel counts"
+    assert grid.same_as(plain((2.0, 1.0, 4.0), (1, 0, 0)), tol_mm=1.0)
+
+
+def test_everything_that_differs_is_told():
+    told = plain().difference(plain((1.0, 1.0, 2.0), (0.0, 3.0, 0.0)))
+    assert told.startswith("spacing (1, 1, 1) and (1, 1, 2) mm; origin (0, 0, 0) and (0, 3, 0) mm (corners ")
+    assert plain().difference(plain((1.01, 1, 1), (-0.015, 0, 0)), tol_mm=0.01).startswith("spacing")
+    mirrored = Grid((4, 5, 6), np.diag([-1.0, 1, 1, 1]))
+    assert plain().difference(mirrored) == "orientation RAS and LAS (corners 6 mm apart)"
+
+
+def test_what_is_just_plausible():
+    low, high = PLAUSIBLE_SPACING_MM
+    for spacing in (low, high):
+        assert plain((spacing, 1, 1)).check().spacing[0] == spacing
+    for spacing in (low * 0.99, high * 1.01):
+        with pytest.raises(GeometryError, match="implausible"):
+            plain((spacing, 1, 1)).check()
+    assert plain((1e-3, 1e5, 1)).check(plausible_mm=None) and plain((7, 7, 7)).check(plausible_mm=(7, 7))
+    tilted = np.eye(4)
+    tilted[0, 1] = np.tan(np.radians(30))
+    with pytest.raises(GeometryError, match=r"an angle of 60\.0 degrees"):
+        Grid((4, 5, 6), tilted).check()
+    for tilt, fine in ((0.9 * SHEAR, True), (1.1 * SHEAR, False)):
+        tilted[0, 1] = tilt
+        if fine:
+            assert Grid((4, 5, 6), tilted).check() and Grid((4, 5, 6), tilted).check(allow_shear=True)
+        else:
+            with pytest.raises(GeometryError, match="sheared"):
+                Grid((4, 5, 6), tilted).check()
+    flat = np.eye(4)
+    flat[:3, 0] = flat[:3, 1] + np.array([0, 0, 1e-7])
+    with pytest.raises(GeometryError, match="singular"):
+        Grid((4, 5, 6), flat).check()
+
+
+def test_a_picture_has_two_of_everything():
+    flat = Grid((4, 5), np.diag([2.0, 3.0, 4.0, 1.0]))
+    assert flat.spacing == (2.0, 3.0) and flat.axcodes == "RA"
+    assert flat.corners().max(0).tolist() == [6, 12, 0] and len(flat.corners()) == 8

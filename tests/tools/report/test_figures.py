@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tools.report.diagram import HIGH, diagram
-from tools.report.figures import Series, bar, curves, dumbbells, intervals, scatter
+from tools.report.figures import Series, bar, curves, dumbbells, intervals, scale, scatter, ticks
 from tools.report.numbers import Model, Stat
 from tools.report.page import _training
 from tools.report.results import Run, Study
@@ -126,3 +126,33 @@ def test_everything_lies_within_its_frame() -> None:
     below = [e for e in of(drawings["diagram"], "text", "boxnote") if e.text == "Dice"]
     assert below[0].get("x") == scores[0].get("x"), "what the number is stands below it"
     assert 0 < float(below[0].get("y") or 0) - float(scores[0].get("y") or 0) < HIGH
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "count", "found"),
+    [
+        (0, 1, 5, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (0, 1, 4, [0, 0.25, 0.5, 0.75, 1]),
+        (0, 10, 1, [0, 10]),
+        (0, 10, 0, [0, 10]),
+        (1, 9, 5, [2, 4, 6, 8]),
+        (-30, 40, 3, [-25, 0, 25]),
+        (0.41, 0.59, 4, [0.45, 0.5, 0.55]),
+        (0, 9.99, 1, [0]),
+        (3, 3, 5, [3]),
+        (5, 3, 5, [5]),
+        (0, 999, 1, [0]),
+        (0, 1e-3, 2, [0, 5e-4, 1e-3]),
+    ],
+)
+def test_ticks_are_round(low: float, high: float, count: int, found: list[float]) -> None:
+    assert ticks(low, high, count) == pytest.approx(found)
+
+
+def test_a_scale_leaves_room_and_ends_where_the_measure_does() -> None:
+    wide, narrow = Stat(0.5, 0.13, 0.9, 3), Stat(0.5, 0.46, 0.6, 3)
+    assert scale([wide, narrow], "dice") == (0.1, 1.0) and scale([narrow], "iou") == (0.4, 1.0)
+    assert scale([Stat(0, 0.01, 0, 2)], "dice") == (0.0, 1.0) == scale([Stat(0.5, 0.4, 0.6, 0)], "dice")
+    for measure in ("hd95", "hd"):
+        assert scale([Stat(5, 4, 10, 2), Stat(5, 4, 8, 2)], measure) == (0.0, pytest.approx(10.3))
+    assert scale([Stat(0, 0, 0, 2)], "hd") == (0.0, pytest.approx(1.03e-6))
