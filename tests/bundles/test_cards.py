@@ -62,7 +62,28 @@ def test_what_is_read_is_compared(bundle: str) -> None:
         assert not named(content, "datalist.items")
         for found in named(content, ".fitting_items"):
             assert (found["contract"], found["ignore_card"]) == ("@contract", "@ignore_card")
+            assert found.get("modality") == ("@modality" if "modality" in inference else None)
         assert all(k["contract"] == "@contract" for k in named(content, ".KeepTargetsd"))
+
+
+@pytest.mark.parametrize("bundle", NAMES)
+def test_reading_compares_whoever_lists_the_cases(bundle: str) -> None:
+    """A list in the place of ``fitting_items`` goes through the same steps; nothing changes the image before."""
+    inference = read(bundle, "inference")
+    load, compare, *_ = inference["preprocessing"]["transforms"]
+    assert load["_target_"].endswith(".LoadCased") and load["tags"] is True
+    assert compare == {"_target_": "common.data.transforms.compared.CompareReadd", "contract": "@contract",
+                       "ignore_card": "@ignore_card",
+                       **({"modality": "@modality"} if "modality" in inference else {})}  # fmt: skip
+    for name in ("inference", "evaluate"):  # no chain of its own reads the images of the cases
+        content = read(bundle, name)
+        chains = {k: v for k, v in content.items() if k not in ("preprocessing", "objects")}
+        assert not [c for c in named(chains, ".LoadCased") if "image" in c["keys"]]
+    assert "preprocessing" not in read(bundle, "evaluate")
+    last = named(inference["postprocessing"], ".SavePredictiond") or named(
+        inference["postprocessing"], "KeepOverriddend"
+    )
+    assert len(last) == 1, "a result that was not compared has no record"
 
 
 @pytest.mark.parametrize("bundle", NAMES)
