@@ -70,6 +70,8 @@ def fitting_items(
     told: dict[str, None] = {}
     doubts: dict[tuple[str, str], str] = {}
     given = modality or ""
+    if given and not ignore_card:  # one that the model does not know is that, whatever the data are
+        contract.fit(None, given, where="modality")
     datasets = [_fitted(d, split, contract, ignore_card, told, doubts, given) for d in collection.datasets]
     for line in told:
         logger.warning(line)

@@ -338,6 +338,9 @@ def test_a_given_modality_is_compared_with_what_the_data_say(dataset: Any, caplo
     with pytest.raises(DataError, match="something else") as error:
         fitting_items(folder, "test", both, modality="CT")
     assert error.value.where == "d, case a" and "--modality CT" in str(error.value) and OVERRIDE in str(error.value)
+    with pytest.raises(DataError, match="not what the model") as error:  # as the model, not as the data have it
+        fitting_items(folder, "test", both, modality="US")
+    assert error.value.where == "modality" and error.value.got == "US"
     item = fitting_items(folder, "test", both, ignore_card=True, modality="CT")[0]
     assert item["modality"] == "T2 MR" and "T2 MR is read as CT, as asked" in caplog.text + item["overridden"]
     assert fitting_items(folder, "test", both, modality="T2")[0]["modality"] == "T2 MR"
