@@ -43,7 +43,7 @@ def nifti(file: Path, voxels: Any, mm: float = 1.0) -> str:
     return str(file)
 
 
-def read(contract: Contract, item: dict[str, Any], **options: Any) -> dict[Any, Any]:
+def read(contract: Contract, item: dict[Any, Any], **options: Any) -> dict[Any, Any]:
     return CompareReadd(contract, **options)(LoadCased("image", tags=True)(item))
 
 
