@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
+from .atomic import atomic_write
 from .card import ModelCard
 
-__all__ = ["overridden", "override", "with_overridden"]
+__all__ = ["RECORD", "keep_record", "overridden", "override", "with_overridden"]
 
 logger = logging.getLogger(__name__)
 
+RECORD = ".record.json"  # what a result's name ends in, of the file that says how it was made
 _KEY, _IGNORED = "contract", "ignored"
 _told: dict[str, None] = {}  # in this process, which trains one model
 
@@ -41,3 +44,18 @@ def with_overridden(card: ModelCard) -> ModelCard:
     if not isinstance(contract, Mapping) or not isinstance(kept, list):
         return card
     return card.with_extra(**{_KEY: {**contract, _IGNORED: list(dict.fromkeys([*kept, *_told]))}})
+
+
+def keep_record(result: Path, text: str) -> None:
+    """Write what was gone on with beside a result; where it was nothing, the record of an earlier one goes.
+
+    Args:
+        result: file of the result.
+        text: of the record; empty when nothing was overridden.
+    """
+    record = result.with_name(f"{result.name}{RECORD}")
+    if not text:
+        record.unlink(missing_ok=True)
+        return
+    with atomic_write(record) as temporary:
+        temporary.write_text(f"{text}\n", encoding="utf-8")

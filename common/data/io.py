@@ -158,6 +158,8 @@ def _dimension_error(shape: tuple[int, ...], dim: int, where: object) -> DataErr
         expected=f"{dim} spatial axes",
         hint=(
             f"choose volume k of {shape[-1]} with: python -m tools data extract {shown_place(str(where))} k OUT.nii.gz"
+            "; where they are the channels of one scan, and no moments, do so for each, to OUT_0000.nii.gz, "
+            "OUT_0001.nii.gz, ... in the model's order, and give the folder"
             if several
             else f'set "dim": {len(shape)} in dataset.json, or stack the slices to volumes'
         ),

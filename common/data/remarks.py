@@ -8,14 +8,23 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..contract import Contract
-from ..intensity_range import range_of
+from ..intensity_range import Range, range_of
+from ..spacing_range import odd_spacing
 
 __all__ = ["remarks"]
 
 _COLOURS = 3
 
 
-def remarks(image: ArrayLike, contract: Contract, modalities: Sequence[str] = (), *, flat: bool = False) -> list[str]:
+def remarks(
+    image: ArrayLike,
+    contract: Contract,
+    modalities: Sequence[str] = (),
+    *,
+    flat: bool = False,
+    spacing: Sequence[float] = (),
+    ranges: Sequence[Range | None] | None = None,
+) -> list[str]:
     """Compare a scan's voxels with those that a model learned from.
 
     Args:
@@ -23,6 +32,8 @@ def remarks(image: ArrayLike, contract: Contract, modalities: Sequence[str] = ()
         contract: what the model's card says.
         modalities: the model's names of what the scan can be; all when empty.
         flat: whether it is a picture.
+        spacing: of a volume in mm; empty when nobody knows it.
+        ranges: of its channels, where they were looked at before.
 
     Returns:
         Sentences; none for a scan like those of the training, or where nobody knows.
@@ -30,10 +41,11 @@ def remarks(image: ArrayLike, contract: Contract, modalities: Sequence[str] = ()
     voxels = np.asarray(image)
     said = [_grey(voxels, contract)] if flat else [_single(voxels, contract)]
     known = any(m.get("intensities") for m in contract.modalities.values())
-    ranges = [found for found in map(range_of, voxels) if found is not None]
-    if len(ranges) == len(voxels) and (known or not flat):  # a CT's picture is in HU only where the card says so
-        reason = contract.odd(ranges, modalities)
-        said.append(f"intensities {'; '.join(map(str, ranges))}: {reason}" if reason else "")
+    seen = [r for r in (map(range_of, voxels) if ranges is None else ranges) if r is not None]
+    if len(seen) == len(voxels) and (known or not flat):  # a CT's picture is in HU only where the card says so
+        reason = contract.odd(seen, modalities)
+        said.append(f"intensities {'; '.join(map(str, seen))}: {reason}" if reason else "")
+    said.append("" if flat else odd_spacing(spacing, contract.modalities, modalities) or "")
     return [sentence for sentence in said if sentence]
 
 

@@ -29,6 +29,7 @@ from .datasets.dataset import Dataset
 from .datasets.dataset_json import SPLITS, Case, read_json
 from .datasets.known_cases import case_hash
 from .datasets.naming import check_names, name_doubts
+from .datasets.verify_contents import other_than_called
 from .io import read_volume
 from .slices.unlabelled import is_collection, unlabelled_images
 
@@ -191,7 +192,10 @@ def _modalities(members: Sequence[_Member], scans: int) -> dict[str, Any]:
         columns = zip(*dict.fromkeys(m.channels for m in own if len(m.channels) == width), strict=True)
         channels = [" | ".join(dict.fromkeys(c)) for c in columns]
         kind = kind_of(name) or (kind_of(channels[0]) if width == 1 else "")
-        read = [image for m in _spread(own, scans) if (image := _read(m)) is not None]
+        both = [(m, image) for m in _spread(own, scans) if (image := _read(m)) is not None]
+        for sentence in other_than_called(name, [(m.task, m.channels, m.images, image) for m, image in both]):
+            logger.warning("%s; what learns from them lets others like them pass (data check names all)", sentence)
+        read = [image for _, image in both]
         entry: dict[str, Any] = {"kind": kind, "channels": channels, "dim": own[0].dim, "cases": len(own),
                                  "scans": len(read)}  # fmt: skip
         if read:

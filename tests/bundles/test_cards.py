@@ -7,11 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from common.card import ModelCard, save_weights
 from common.data.survey import survey
 from common.engine.run.settings import model_card
+from common.errors import DataError
+from common.weights import read_card
+from tests.bundles import tiny
 from tests.bundles.commands import parsed
+from tools.workflow import config_files, run_bundle
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 NAMES = sorted(p.parent.name for p in BUNDLES.glob("*/configs"))
@@ -62,7 +69,28 @@ def test_what_is_read_is_compared(bundle: str) -> None:
         assert not named(content, "datalist.items")
         for found in named(content, ".fitting_items"):
             assert (found["contract"], found["ignore_card"]) == ("@contract", "@ignore_card")
+            assert found.get("modality") == ("@modality" if "modality" in inference else None)
         assert all(k["contract"] == "@contract" for k in named(content, ".KeepTargetsd"))
+
+
+@pytest.mark.parametrize("bundle", NAMES)
+def test_reading_compares_whoever_lists_the_cases(bundle: str) -> None:
+    """A list in the place of ``fitting_items`` goes through the same steps; nothing changes the image before."""
+    inference = read(bundle, "inference")
+    load, compare, *_ = inference["preprocessing"]["transforms"]
+    assert load["_target_"].endswith(".LoadCased") and load["tags"] is True
+    assert compare == {"_target_": "common.data.transforms.compared.CompareReadd", "contract": "@contract",
+                       "ignore_card": "@ignore_card",
+                       **({"modality": "@modality"} if "modality" in inference else {})}  # fmt: skip
+    for name in ("inference", "evaluate"):  # no chain of its own reads the images of the cases
+        content = read(bundle, name)
+        chains = {k: v for k, v in content.items() if k not in ("preprocessing", "objects")}
+        assert not [c for c in named(chains, ".LoadCased") if "image" in c["keys"]]
+    assert "preprocessing" not in read(bundle, "evaluate")
+    last = named(inference["postprocessing"], ".SavePredictiond") or named(
+        inference["postprocessing"], "KeepOverriddend"
+    )
+    assert len(last) == 1, "a result that was not compared has no record"
 
 
 @pytest.mark.parametrize("bundle", NAMES)
@@ -123,3 +151,37 @@ def test_milestones_are_shares_of_the_training(preset: str) -> None:
     milestones, max_epochs = parser["milestones"], parser["max_epochs"]
     shares = parser.get_parsed_content("train::lr_scheduler::at")
     assert shares == [m / max_epochs for m in milestones] and 0 < min(shares) <= max(shares) <= 1
+
+
+@pytest.mark.parametrize("bundle", ["ka2er", "samora"])
+def test_a_list_of_ones_own_is_compared(
+    bundle: str, tmp_path: Path, dicom_series: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a packed bundle's documents say: ``--dataset::data``, which replaces the data set and its comparison."""
+    known = {"channels": ["CT"], "dim": 3, "intensities": [{"lows": [-1024, -1000], "highs": [100, 300]}]}
+    said = {"format": 1, "modalities": {"CT": known}, "taught": {"CT": ["liver"]}, "data": []}
+    file = tiny.write(bundle, tmp_path / "model.pt")
+    card = read_card(file)
+    assert card is not None
+    card = ModelCard(card.labels, ("CT",), card.bundle, card.version, extra={**card.extra, "contract": said})
+    save_weights(file, torch.load(file, weights_only=True), card)
+    voxels = np.where(np.indices((20, 18, 8)).sum(0) % 2, -1000, 60)
+    for name, tag in (("mr", "MR"), ("ct", "CT")):
+        dicom_series(tmp_path / name, voxels, change=lambda _, d, t=tag: setattr(d, "Modality", t))
+
+    def ask(name: str, **settings: Any) -> Path:
+        given = {"dataset::data": [{"image": str(tmp_path / name)}], "model_path": str(file), "num_workers": 0,
+                 "output_dir": str(tmp_path / "out"), "bundle_root": str(BUNDLES / bundle)}  # fmt: skip
+        caplog.clear()
+        run_bundle(config_files(BUNDLES / bundle, "inference"), {"quiet": True, **settings}, given)
+        return tmp_path / "out" / f"{name}.nii.gz"
+
+    with pytest.raises(DataError, match="not what the model was trained on") as error:
+        ask("mr")
+    assert error.value.got == "MR" and error.value.where == "case mr" and not (tmp_path / "out" / "mr.nii.gz").exists()
+    result = ask("mr", ignore_card=True)
+    record = json.loads(result.with_name("mr.nii.gz.record.json").read_text())
+    assert result.exists() and record["notes"] == ["case mr: MR in the place of channel CT, as asked"]
+    result = ask("ct")
+    assert result.exists() and not result.with_name("ct.nii.gz.record.json").exists()
+    assert not [r for r in caplog.records if "common" in r.name and "compared" in r.name]

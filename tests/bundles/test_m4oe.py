@@ -186,7 +186,7 @@ REFUSED = {  # bundle, configurations, knobs ({}: the trained model's folder), p
         ["with other labels", "last.pth"],
     ),
     "an unknown modality": (
-        "m4oe", ("inference",), {"ckpt_dir": "{}", "modality": "PET"}, ["PET", "CT, LGE MR, T2 MR"]
+        "m4oe", ("inference",), {"ckpt_dir": "{}", "modality": "PET"}, ["PET", "CT or channel LGE MR or channel T2 MR"]
     ),
     "an unknown head": ("m4oe", ("inference",), {"ckpt_dir": "{}", "head": "liver"}, ["liver", "phantom_ct"]),
     "a modality that nothing was trained on": ("m4oe_expert", ("train", "smoke"), {"modality": "PET"}, ["PET"]),

@@ -17,6 +17,7 @@ from common.errors import ConfigError
 from common.experts.answers.beside import Kept, read_kept, write_kept
 from tests.bundles import bare, tiny
 from tests.common.experts.answers.easy import expert as easy_expert
+from tests.dicom_folders import write_dicom
 from tests.nnunet_students import two_modalities, write_student
 from tools.bundle.checks import SCHEMA, check_bundle
 from tools.bundle.closure import closure
@@ -99,6 +100,17 @@ def test_its_documents_command_segments_one_scan(ka2er: Path, tmp_path: Path) ->
     bare.done(ka2er, *words[2:], cwd=ka2er)
     found = nib.load(ka2er / "eval" / "predictions" / "scan.nii.gz")
     assert found.shape == voxels.shape and np.allclose(found.affine, np.diag([-3.0, 3, 5, 1]))
+
+
+@pytest.mark.slow
+def test_its_documents_command_compares_the_scan(ka2er: Path, tmp_path: Path) -> None:
+    """The list replaces the data set and what is compared of it: reading has to."""
+    voxels = np.random.default_rng(0).normal(300, 100, (20, 18, 10)).round().astype(int)
+    write_dicom(tmp_path / "mr", voxels, change=lambda _, d: setattr(d, "Modality", "MR"))
+    words = ("-m", "monai.bundle", "run", "--config_file", "configs/inference.json", "--dataset::data")
+    item = f"[{{'image': '{tmp_path / 'mr'}', 'modality': 'CT'}}]"  # whatever the card says: both cannot be
+    result = bare.run(ka2er, *words[1:], item, cwd=ka2er)
+    assert result.returncode != 0 and "DICOM says that the scan is something else" in result.stderr
 
 
 @pytest.mark.slow

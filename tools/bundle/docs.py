@@ -21,7 +21,8 @@ COMMANDS = "## Commands"
 RUN = "python -m monai.bundle run --config_file"
 ONE_SCAN = """The first line takes scans where they lie: an entry for each, with a list of files where each channel has
 one of its own. Capitals stand for names of yours; one that the model does not know is refused with those that it knows,
-and a model of one modality needs none.
+and a model of one modality needs none. Scans that are none of what the model was taught on are refused or warned of;
+an entry may say what its scan is (`'modality': 'CT'`). `--ignore_card True` goes on, and the result's record says so.
 
 """
 

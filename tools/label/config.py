@@ -185,6 +185,7 @@ def served_inference(model: Model, kind: str, given: Mapping[str, str | None]) -
     steps[:] = [s for s in steps if not (s if isinstance(s, str) else str(s.get("_target_", ""))).endswith(_LEFT)]
     steps.append(_described(card.labels.names, model.flat, mask=kind == "deepgrow"))
     before = config["preprocessing"]["transforms"]
+    before[:] = [s for s in before if not (isinstance(s, dict) and str(s.get("_target_", "")).endswith("CompareReadd"))]
     for step in before:
         if isinstance(step, dict) and str(step.get("_target_", "")).endswith("UserPromptsd"):
             step["prompts"] = None

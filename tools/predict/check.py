@@ -11,15 +11,15 @@ from typing import Any
 from monai.data import MetaTensor
 
 from common.atomic import atomic_write
-from common.command_words import shown_option
 from common.contract import OVERRIDE, Contract
-from common.dicom_tags import doubts, of_dicom
 from common.errors import DataError
+from common.geometry import Grid
 from common.intensity_range import Range, range_of
-from common.modalities import meanings, same
+from common.overridden import RECORD
 from common.paths import is_there
+from common.scan_fit import Said, check_given, judged
+from common.spacing_range import odd_spacing
 
-from .delivery import RECORD
 from .described import Description, about_structures, described
 from .dicom_results import Source
 from .scans import Scan
@@ -36,7 +36,9 @@ class Comparison:
         ignore: take what does not fit, and say so.
         modality: what the user says the scans are; empty when nothing.
         masks: whether the bundle's inference leaves out what was not taught.
+        targets: which structures the run leaves to compete, as ``KeepTargetsd`` takes it; empty when nobody knows.
         ranges: of each scan's channels, by its name.
+        spacing: of each volume in mm.
         thin: scans of one slice.
         grey: pictures without colour.
         notes: what a user should be told.
@@ -49,6 +51,8 @@ class Comparison:
     modality: str = ""
     masks: bool = False
     stays: bool = False
+    targets: str | Sequence[str] = "all"
+    spacing: dict[str, tuple[float, ...]] = field(default_factory=dict)
     ranges: dict[str, tuple[Range, ...]] = field(default_factory=dict)
     thin: dict[str, bool] = field(default_factory=dict)
     grey: dict[str, bool] = field(default_factory=dict)
@@ -79,6 +83,8 @@ class Comparison:
         if said.file not in {d.file for d in self.said.values()}:
             self.notes += about_structures(said, self.contract)
         where, straight = scan.files[0], tuple(range(len(said.channels)))
+        own = (said.modality, *said.channels[: len(said.channels) == 1])
+        self.notes += check_given(self.modality, own, where=where, ignore=self.ignore)
         fit = self.contract.fit(said.channels, self.modality or said.modality, where=where, ignore=self.ignore)
         self.said[scan.name] = said
         if fit.order in (straight, ()):
@@ -103,6 +109,8 @@ class Comparison:
             return
         found = [range_of(channel.numpy()) for channel in image.as_tensor()]
         self.thin[scan.name] = not scan.flat and min(image.shape[1:]) == 1
+        if not scan.flat:
+            self.spacing[scan.name] = Grid.of(image).spacing
         self.ranges[scan.name] = tuple(r for r in found if r is not None)
 
     def entry(self, scan: Scan, source: Source | None) -> dict[str, str]:
@@ -122,43 +130,22 @@ class Comparison:
         self._count(scan)
         self.contract.check_dim(2 if scan.flat else 3, where=where)
         said = self.said.get(scan.name, Description(where))
-        modality, channels = self.modality or said.modality, said.channels or None
-        called = [n for n in (modality, *said.channels[: len(said.channels) == 1]) if n]
-        kind = of_dicom(tag, called)
-        other = [n for n in called if kind and same(kind, n) is False]
-        if other and not self.ignore:
-            hint = f"choose another, or add {OVERRIDE}" if self.modality else f"correct {said.file}, or add {OVERRIDE}"
-            problem = "DICOM says that the scan is something else"
-            expected = shown_option("modality", self.modality) if self.modality else f"{other[0]} ({said.file})"
-            raise DataError(problem, where=where, got=tag, expected=expected, hint=hint)
-        fit = self.contract.fit(channels, modality, tag=tag, where=where, ignore=self.ignore)
-        told, names = [*self._grey(scan), *fit.notes], fit.modalities
-        told += [f"{where}: {line}" for line in doubts(tag, (*called, *fit.modalities))]
-        sure = bool(modality or kind or any(map(meanings, said.channels)))
+        words = Said(self.modality, said.modality, said.channels, (tag,) if tag else (), said.file)
+        ranges = self.ranges.get(scan.name, ())
+        found = judged(self.contract, words, ranges, where=where, ignore=self.ignore)
+        told = [*self._grey(scan), *(n for n in found.notes if n not in self.notes)]
         if self.thin.get(scan.name) and {m.get("dim") for m in self.contract.modalities.values()} != {2}:
             told.append(f"warning: {where}: one slice alone, for a model that learned from volumes")
-        if len(names) > 1 and not sure:
-            names, more = self._by_intensities(scan, names)
-            told += [f"{where}: {line}" for line in more]
-        reason = self.contract.odd(self.ranges.get(scan.name, ()), names)
-        if reason:
-            shown = "; ".join(map(str, self.ranges[scan.name]))
-            told.append(f"warning: {where}: intensities {shown}; {reason}. Is it stored in the unit that the model "
+        if found.odd:
+            shown = "; ".join(map(str, ranges))
+            told.append(f"warning: {where}: intensities {shown}; {found.odd}. Is it stored in the unit that the model "
                         "learned from (HU for CT)? The result is not to be trusted before that is clear")  # fmt: skip
-        sure = sure or len(names) < len(fit.modalities)
-        told += self._untaught(where, names) if sure else []
+        size = odd_spacing(self.spacing.get(scan.name, ()), self.contract.modalities, found.names)
+        told += [f"warning: {where}: {size}. The result is not to be trusted before that is clear"] if size else []
+        told += self._untaught(where, found.names) if found.sure else []
         self.notes += told
-        return {"modality": names[0]} if len(names) == 1 and (sure or len(self.contract.modalities) == 1) else {}
-
-    def _by_intensities(self, scan: Scan, names: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-        """What a scan of which nobody says what it is can be by its intensities, and what to say of it."""
-        ranges = self.ranges.get(scan.name, ())
-        kept = tuple(n for n in names if self.contract.odd(ranges, [n]) is None) or tuple(names)
-        told = self.contract.unsettled(kept)
-        if len(kept) < len(names):
-            left = ", ".join(n for n in names if n not in kept)
-            told.append(f"taken for {' or '.join(kept)}: its intensities are none of {left}; nobody says what it is")
-        return kept, told
+        modality = found.modality(self.contract)
+        return {"modality": modality} if modality else {}
 
     def _count(self, scan: Scan) -> None:
         """A scan of volumes has a file for each channel; several channels in one picture are colours."""
@@ -184,9 +171,14 @@ class Comparison:
         taught = self.contract.taught_on(names)
         known = {s for n in self.contract.taught.values() for s in n}
         left = sorted(known - (known if taught is None else taught))
-        done = "left out of the result" if self.masks else "what the result says of it was never learned"
-        done += " unless an expert that stays finds it" if self.masks and self.stays else ""
-        return [f"{where}: not taught on {' or '.join(names)}, {done}: {', '.join(left)}"] if left else []
+        on = f"{where}: not taught on {' or '.join(names)}"
+        if self.masks and not isinstance(self.targets, str):  # what else was not asked for is no answer's business
+            asked = ", ".join(n for n in left if n in self.targets)
+            return [f"{on}, in the result because it was asked for: {asked}"] if asked else []
+        gone = self.masks and bool(self.targets)
+        done = "left out of the result" if gone else "what the result says of it was never learned"
+        done += " unless an expert that stays finds it" if gone and self.stays else ""
+        return [f"{on}, {done}: {', '.join(left)}"] if left else []
 
 
 def write_records(

@@ -14,6 +14,7 @@ from common.data.io import read_volume
 from common.data.pictures import is_picture, read_picture
 from common.errors import ConfigError, DataError, GeometryError
 from common.geometry import Grid
+from common.scan_fit import COMPARED, mark_of
 
 from ..bundle_files import find_bundle
 from ..chain.trained import require_model
@@ -127,7 +128,7 @@ def segment(
     root = find_bundle(bundle)
     files = config_files(root, "inference")
     scans = find_scans(source)
-    comparison = _comparison(root, weights, read_config(files).get(), overrides or {}, ignore_card)
+    comparison = _comparison(root, weights, files, overrides or {}, ignore_card)
     if any(len(s.files) > 1 for s in scans):  # channels of one scan, or scans that are numbered so
         scans = find_scans(source, len(comparison.contract.channels) or None)
     scans = [comparison.ordered(scan) for scan in scans]
@@ -155,7 +156,8 @@ def segment(
         )
         own = {s.name: comparison.entry(s, found[s.name][1]) for s in scans}
         _say(comparison.notes)
-        more = {name: {**entry, **own[name]} for name, entry in more.items()}
+        mark = {COMPARED: mark_of(comparison.contract)}
+        more = {name: {**entry, **own[name], **mark} for name, entry in more.items()}
         literals = _literals(files, root, inputs, more, hidden / "out", weights, task)
         if "ignore_card" in read_config(files).get():
             literals["ignore_card"] = ignore_card
@@ -180,14 +182,29 @@ def segment(
 
 
 def _comparison(
-    root: Path, weights: str | Path | None, config: Mapping[str, Any], overrides: Mapping[str, Any], ignore: bool
+    root: Path, weights: str | Path | None, files: Sequence[str], overrides: Mapping[str, Any], ignore: bool
 ) -> Comparison:
     """What the weights say of themselves, to be compared with the scans."""
+    config = read_config(files).get()
     modality = overrides.get("modality", "") if "modality" in config else ""
     masks = "KeepTargetsd" in str(config.get("postprocessing")) and "contract" in config
     model = _model_file(root, weights)
     stays = stays_beside(model) and overrides.get("keep") is not False
-    return Comparison(contract_of(model), ignore, str(modality or ""), masks, stays)
+    targets = _targets(files, overrides) if masks else "all"
+    return Comparison(contract_of(model), ignore, str(modality or ""), masks, stays, targets)
+
+
+def _targets(files: Sequence[str], overrides: Mapping[str, Any]) -> str | tuple[str, ...]:
+    """Which structures the run leaves to compete, by its own settings; empty when that cannot be told."""
+    parser = read_config(files)
+    try:
+        parser.update({k: v for k, v in overrides.items() if k == "targets" or k.endswith("::targets")})
+        steps = parser["postprocessing::transforms"]
+        at = next(i for i, s in enumerate(steps) if isinstance(s, dict) and "KeepTargetsd" in str(s.get("_target_")))
+        found = parser.get_parsed_content(f"postprocessing::transforms::{at}::targets")
+    except Exception:  # whatever is wrong with it, the run says so
+        return ""
+    return found if found in ("all", "task") else tuple(map(str, found)) if isinstance(found, list | tuple) else ""
 
 
 def _model_file(root: Path, weights: str | Path | None) -> Path:

@@ -11,13 +11,13 @@ from typing import NamedTuple
 from common.atomic import atomic_write
 from common.errors import DataError
 from common.literals import disk_name, file_name
+from common.overridden import RECORD
 from common.paths import check_new
 
 from .scans import Scan
 
-__all__ = ["RECORD", "Target", "check_apart", "deliver", "pages_of", "seg_beside", "stale", "suffix_of", "targets_of"]
+__all__ = ["Target", "check_apart", "deliver", "pages_of", "seg_beside", "stale", "suffix_of", "targets_of"]
 
-RECORD = ".record.json"
 RESULTS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".dcm")
 
 

@@ -13,8 +13,10 @@ from typing import Any
 from ...contract import OVERRIDE, Contract, Fit
 from ...dicom_tags import doubts, is_scan
 from ...errors import AmalgamationError, DataError
+from ...geometry import Grid
 from ...modalities import is_ct, meanings, same
 from ...name_words import meant_together
+from ...scan_fit import COMPARED, OVERRIDDEN, as_recorded, check_given, mark_of
 from ..dicom.contents import modality_tag
 from ..dicom.slices import is_dicom
 from ..io import read_volume
@@ -41,19 +43,22 @@ def fitting_items(
     split: str,
     contract: Contract,
     ignore_card: bool = False,
+    modality: str | None = None,
     **options: Any,
 ) -> list[dict[str, Any]]:
     """What :func:`.datalist.items` lists, after each case was compared with what the model was taught on.
 
     Channels in another order are put into the model's, and a modality that the model knows by another name (``CTA``,
     ``CT``) gets the model's. Voxels are compared, too: what the model never saw the like of is warned of, and is the
-    item's ``doubt``. What cannot be compared is told once per data set.
+    item's ``doubt``. What cannot be compared is told once per data set. Each item bears the card's mark: nothing
+    behind it compares it again.
 
     Args:
         dataset_dir: anything that ``read_collection`` reads.
         split: ``training``, ``validation``, ``test`` or ``unlabelled``.
         contract: what the model's card says.
         ignore_card: take data of other channels or modalities as they are, and say so.
+        modality: what all cases are; it is compared with what they say, and is then what they are.
         options: of :func:`.datalist.items`.
 
     Raises:
@@ -64,10 +69,15 @@ def fitting_items(
         logger.info("comparing %d scans with the model's card", count)
     told: dict[str, None] = {}
     doubts: dict[tuple[str, str], str] = {}
-    datasets = [_fitted(d, split, contract, ignore_card, told, doubts) for d in collection.datasets]
+    given = modality or ""
+    if given and not ignore_card:  # one that the model does not know is that, whatever the data are
+        contract.fit(None, given, where="modality")
+    datasets = [_fitted(d, split, contract, ignore_card, told, doubts, given) for d in collection.datasets]
     for line in told:
         logger.warning(line)
     found = items(replace(collection, datasets=tuple(datasets)), split, **options)
+    more = {COMPARED: mark_of(contract), **({OVERRIDDEN: as_recorded(contract, told)} if ignore_card else {})}
+    found = [{**i, **more} for i in found]
     return [{**i, "doubt": doubts.get((i["task"], i["case"]), "")} for i in found] if doubts else found
 
 
@@ -78,18 +88,22 @@ def _fitted(
     ignore: bool,
     told: dict[str, None],
     doubts: dict[tuple[str, str], str],
+    given: str = "",
 ) -> Dataset:
     cases, odd = [], dict[str, str]()
     if dataset.cases(split):
         contract.check_dim(dataset.dim, where=dataset.name)
         told.update(dict.fromkeys(_meant(dataset, split, contract, ignore)))
     for case in dataset.cases(split):
-        modality = dataset.modality_of(case)
+        own, where = dataset.modality_of(case), f"{dataset.name}, case {case.id}"
         if contract.modalities and not ignore:
             _as_dicom_says(dataset, case)
-        fit = contract.fit(dataset.channels, modality, where=f"{dataset.name}, case {case.id}", ignore=ignore)
+        called = (case.modality or dataset.modality, *dataset.channels[: len(dataset.channels) == 1])
+        against = check_given(given, called, where=where, ignore=ignore)
+        modality = own if against else given or own
+        fit = contract.fit(dataset.channels, modality, where=where, ignore=ignore)
         fit = _as_they_lie(case, fit, dataset) if ignore else fit
-        notes = [*fit.notes, *_as_model_reads(case, contract, fit, dataset, ignore)]
+        notes = [*against, *fit.notes, *_as_model_reads(case, contract, fit, dataset, ignore)]
         told.update(dict.fromkeys(n.replace(f", case {case.id}", "", 1) for n in notes))
         told.update(dict.fromkeys(_untaught(dataset, contract, fit)))
         cases.append(_in_order(replace(case, modality=_named(modality, fit)), fit.order, dataset))
@@ -145,7 +159,9 @@ def _remarked(case: Case, dataset: Dataset, contract: Contract, fit: Fit) -> str
         image = read_volume(case.images, dim=dataset.dim, channels=channels)
     except (AmalgamationError, OSError):
         return ""
-    said = "; ".join(remarks(image.numpy(), contract, fit.modalities, flat=dataset.dim == len((0, 0))))
+    flat = dataset.dim == len((0, 0))
+    spacing = () if flat else Grid.of(image).spacing
+    said = "; ".join(remarks(image.numpy(), contract, fit.modalities, flat=flat, spacing=spacing))
     if time.time_ns() - max(t for _, _, *times in states for t in times) > _SETTLED_NS:
         _said[key] = said
     return said

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
+
+from monai.data import MetaTensor
 
 from ...dicom_tags import doubts
 from ...errors import few
-from ...intensity_range import Range, odd_beside, odd_ct
+from ...intensity_range import Range, odd_beside, odd_ct, range_of
 from ...modalities import is_ct, meanings
 from ...name_words import meant_together
 from ...paths import is_there
@@ -17,7 +20,14 @@ from .convert_channels import dicom_differs
 from .dataset import Dataset
 from .dataset_json import Case
 
-__all__ = ["Doubtful", "doubtful_channels", "doubtful_dicom", "doubtful_intensities", "other_dicom"]
+__all__ = [
+    "Doubtful",
+    "doubtful_channels",
+    "doubtful_dicom",
+    "doubtful_intensities",
+    "other_dicom",
+    "other_than_called",
+]
 
 _EACH = 5
 
@@ -102,6 +112,36 @@ def doubtful_intensities(dataset: Dataset, ranges: Mapping[str, Sequence[Range]]
             continue
         for case, one in cases:
             yield Doubtful(case, f"{one}; {reason}", "", hint)
+
+
+def other_than_called(
+    modality: str, read: Sequence[tuple[str, Sequence[str], Sequence[Path], MetaTensor]]
+) -> list[str]:
+    """Sentences about scans that are not what they are called: DICOM says something else, or a CT is not in HU.
+
+    Args:
+        modality: the data set's name of them.
+        read: of each scan its data set, that one's channels, its files, and what they hold in native intensities.
+    """
+    told: dict[str, list[str]] = {}
+    for task, channels, images, image in read:
+        for reason in _not_as_called(modality, channels, images, image):
+            told.setdefault(reason, []).append(f"{task}: {', '.join(p.name for p in images)}")
+    return [f"{modality}: {len(places)} of {len(read)} scans that were looked at ({few(places)}): {reason}"
+            for reason, places in told.items()]  # fmt: skip
+
+
+def _not_as_called(modality: str, channels: Sequence[str], images: Sequence[Path], image: MetaTensor) -> Iterator[str]:
+    names = (modality,) if len(channels) == 1 else tuple(meant_together(channels))
+    for path, name in zip(images, names, strict=False) if len(images) == len(names) else ():
+        tag = modality_tag(path) if is_dicom(path) else ""
+        if dicom_differs(tag, (name,)):
+            yield f"DICOM says {tag}"
+    for voxels, channel, name in zip(image.numpy(), meant_together(channels), names, strict=False):
+        found = range_of(voxels) if voxels.ndim == len("xyz") and (is_ct(channel) or is_ct(name)) else None
+        reason = odd_ct(found) if found is not None and found.smallest < found.largest else None
+        if reason:
+            yield reason
 
 
 def _reasons(found: Mapping[str, Range], modality: str, *, ct: bool) -> dict[str, str]:

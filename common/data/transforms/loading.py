@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,20 @@ from monai.transforms import LoadImaged
 from ...errors import AmalgamationError
 from ...geometry import PLAUSIBLE_SPACING_MM
 from ..datasets.dataset_json import case_name
+from ..dicom.contents import modality_tag
 from ..dicom.grid import series_grid
 from ..dicom.pixels import read_stack
 from ..dicom.series import read_series
-from ..dicom.slices import scan_files
+from ..dicom.slices import is_dicom, scan_files
 from ..io import read_volume
 from ..pictures import read_picture
 from ..volumes.nifti import read_nifti
 from ..volumes.simple_itk import read_itk
 
-__all__ = ["LoadCased"]
+__all__ = ["BETWEEN_TAGS", "TAGS", "LoadCased"]
+
+TAGS = "dicom_tags"  # of an image's meta: DICOM's Modality of each file, empty of others
+BETWEEN_TAGS = " | "
 
 # one of each file whose code decides which voxels are read and where they lie
 _READERS = (read_volume, read_nifti, read_itk, read_picture, read_series, scan_files, series_grid, read_stack)
@@ -41,6 +46,7 @@ class LoadCased(LoadImaged):
         plausible_mm: accepted spacing in mm; None accepts any.
         allow_shear: accept axes that are not at right angles (``Spacingd`` then resamples to a rectangular grid).
         image_only: as for ``LoadImaged``; MONAI Label sets it to False.
+        tags: put DICOM's Modality of each file into the ``meta`` (:data:`TAGS`), for who compares it.
         allow_missing_keys: skip absent entries.
 
     Raises:
@@ -58,6 +64,7 @@ class LoadCased(LoadImaged):
         allow_shear: bool = False,
         image_only: bool = True,
         allow_missing_keys: bool = False,
+        tags: bool = False,
     ) -> None:
         with warnings.catch_warnings():  # MONAI makes every reader it knows, and one misses a GPU
             warnings.filterwarnings("ignore", "NvImgCodecPydicomReader")
@@ -68,6 +75,7 @@ class LoadCased(LoadImaged):
                 dtype=np.float32,
                 allow_missing_keys=allow_missing_keys,
             )
+        self.tags = tags
         self.channels, self.image_key = None if channels is None else tuple(channels), image_key
         self.options: dict[str, Any] = {
             "dim": dim,
@@ -86,8 +94,9 @@ class LoadCased(LoadImaged):
         result = dict(data)
         for key, postfix in self.key_iterator(result, self.meta_key_postfix):
             channels = self.channels if key == self.image_key else None
+            files = result[key]
             try:
-                result[key] = read_volume(result[key], channels=channels, **self.options)
+                result[key] = read_volume(files, channels=channels, **self.options)
             except AmalgamationError as error:
                 raise type(error)(
                     error.problem,
@@ -96,6 +105,14 @@ class LoadCased(LoadImaged):
                     expected=error.expected,
                     hint=error.hint,
                 ) from error
+            if self.tags:
+                result[key].meta[TAGS] = BETWEEN_TAGS.join(_tags(files))
             if not getattr(self._loader, "image_only", True):
                 result[f"{key}_{postfix}"] = result[key].meta
         return result
+
+
+def _tags(files: Any) -> list[str]:
+    """DICOM's Modality of each file or series; empty of what is no DICOM."""
+    paths = [files] if isinstance(files, str | Path) else list(files)
+    return [modality_tag(Path(p)) if is_dicom(Path(p)) else "" for p in paths]

@@ -10,14 +10,16 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import Invertd, InvertibleTransform, MapTransform, SaveImaged
+from monai.transforms import Invertd, InvertibleTransform, MapTransform, SaveImaged, Transform
 
 from ...errors import DataError, GeometryError
 from ...geometry import Grid
+from ...overridden import keep_record
+from ...scan_fit import OVERRIDDEN
 from ..datasets.dataset_json import case_name
 from ..io import write_label_map
 
-__all__ = ["RestoreGridd", "SavePredictiond"]
+__all__ = ["KeepOverriddend", "RestoreGridd", "SavePredictiond"]
 
 
 class RestoreGridd(MapTransform):
@@ -78,6 +80,8 @@ class RestoreGridd(MapTransform):
 class SavePredictiond(SaveImaged):
     """Write label maps as ``<output_dir>/[<task>/]<case><suffix><extension>``, complete or not at all.
 
+    Where the model's card was not obeyed, ``<file>.record.json`` beside it says what was gone on with.
+
     Nothing of MONAI's ``SaveImaged`` but its name is used: apps that write results themselves (MONAI Label) leave such
     transforms out, and would be told that two cases write one file when they answer a scan twice.
 
@@ -118,6 +122,7 @@ class SavePredictiond(SaveImaged):
             source = str(data[key].meta.get("filename_or_obj", "")) if isinstance(data[key], MetaTensor) else ""
             self._claim(path, source or case)
             write_label_map(_single_channel(data[key], case), _grid(data[key]), path, self.dtype)
+            keep_record(path, str(data.get(OVERRIDDEN) or ""))
             result[f"{key}_file"] = str(path)
         return result
 
@@ -131,6 +136,25 @@ class SavePredictiond(SaveImaged):
                 hint='give the cases different "id" entries, or rename the files',
             )
         self.written[path] = source
+
+
+class KeepOverriddend(Transform):
+    """Write ``<output_dir>/<case>.record.json`` where the model's card was not obeyed, for answers that MONAI writes.
+
+    Args:
+        output_dir: folder, made when needed.
+    """
+
+    def __init__(self, output_dir: str | Path) -> None:
+        self.output_dir = Path(output_dir)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the dictionary as it is."""
+        said = str(data.get(OVERRIDDEN) or "")
+        if said:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+        keep_record(self.output_dir / Path(case_name(data)).name, said)
+        return dict(data)
 
 
 def _single_channel(label: Any, case: str) -> Any:

@@ -191,6 +191,16 @@ class TestReading:
             with pytest.raises(DataError, match=error):
                 read_volume(NIBABEL / name)
 
+    def test_channels_in_one_file_have_a_way_to_go(self, nifti, tmp_path):
+        """MSD's Task01 and Task05: the fourth axis is no time, and the first volume alone would be no answer."""
+        file = nifti(tmp_path / "BRATS_001.nii.gz", np.zeros((4, 4, 4, 4), np.float32), np.eye(4))
+        with pytest.raises(DataError, match="choose volume k of 4") as error:
+            read_volume(file)
+        assert "the channels of one scan" in error.value.hint and "OUT_0000.nii.gz, OUT_0001.nii.gz" in error.value.hint
+        with pytest.raises(DataError) as flat:
+            read_volume(nifti(tmp_path / "flat.nii.gz", np.zeros((4, 4), np.float32), np.eye(4)))
+        assert "channels" not in flat.value.hint
+
     def test_check_volume_names_the_channels(self):
         with pytest.raises(DataError, match="too many channels"):
             check_volume(MetaTensor(torch.zeros(3, 2, 2, 2)), "c", channels=("a", "b"))

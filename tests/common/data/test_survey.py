@@ -195,3 +195,24 @@ def test_what_was_taught_on_which_channels_of_one_modality(tmp_path: Path) -> No
     notes = Contract.of_card(ModelCard.from_json(card.to_json())).fit(("T1",), "MR").notes
     assert any("nobody taught prostate on T1" in note for note in notes)
     assert "taught" not in survey(tmp_path / "chaos")["modalities"]["T1"]
+
+
+def test_scans_that_are_not_what_they_are_called_are_warned_of(
+    tmp_path: Path, dicom_series: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A card of such a training holds numbers that are no HU, and every later MR passes it as a CT."""
+    rng = np.random.default_rng(0)
+    hu = np.where(rng.random((12, 12, 8)) < 0.5, -1000, rng.normal(40, 30, (12, 12, 8))).round().astype(np.int16)
+    for name in "abc":
+        nib.save(nib.Nifti1Image(hu.astype(np.float32), np.eye(4)), tmp_path / f"{name}.nii.gz")
+    content: dict[str, Any] = {"name": "d", "modality": ["CT"], "labels": {"background": 0, "liver": 1},
+                               "unlabelled": [f"{n}.nii.gz" for n in "abc"]}  # fmt: skip
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    survey(tmp_path, taught=False, splits=["unlabelled"])
+    assert not [r for r in caplog.records if "looked at" in r.getMessage()]
+    nib.save(nib.Nifti1Image(np.abs(hu).astype(np.float32), np.eye(4)), tmp_path / "c.nii.gz")
+    dicom_series(tmp_path / "m", hu, change=lambda _, d: setattr(d, "Modality", "MR"))
+    (tmp_path / "dataset.json").write_text(json.dumps({**content, "unlabelled": [*content["unlabelled"], "m"]}))
+    survey(tmp_path, taught=False, splits=["unlabelled"])
+    assert "CT: 1 of 4 scans that were looked at (d: m): DICOM says MR" in caplog.text
+    assert "CT: 1 of 4 scans that were looked at (d: c.nii.gz): a CT in HU has air near -1000" in caplog.text

@@ -12,14 +12,16 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from common.card import ModelCard, save_weights
-from common.contract import OVERRIDE, Contract
+from common.contract import OVERRIDE, Contract, contract_of
 from common.errors import DataError
 from common.intensity_range import Range
 from common.labels import LabelSpace
+from tools.bundle_files import find_bundle
 from tools.evaluate import run_evaluation
 from tools.predict.check import Comparison
-from tools.predict.command import predict, segment
+from tools.predict.command import _targets, predict, segment
 from tools.predict.scans import Scan, readable
+from tools.workflow import config_files
 
 HU = {"lows": [-1024, -1000], "highs": [100, 300]}
 
@@ -214,3 +216,53 @@ def test_pictures_are_compared_with_what_the_model_learned_from(tmp_path):
     volumes = Comparison(Contract(("CT",), {"CT": {"channels": ["CT"], "dim": 3}}), ignore=True)
     with pytest.raises(DataError, match="learned from volumes"):
         volumes.entry(scans[0], None)
+
+
+def test_the_remark_about_what_is_left_out_knows_the_targets(tmp_path):
+    scan = Scan("a", (tmp_path / "a.nii.gz",))
+    for options, words in (
+        ({}, ["left out of the result: gallbladder"]),
+        ({"targets": ("gallbladder", "liver")}, ["in the result because it was asked for: gallbladder"]),
+        ({"targets": ("liver",)}, []),
+        ({"targets": ""}, ["what the result says of it was never learned: gallbladder"]),
+        ({"targets": "", "stays": True}, ["what the result says of it was never learned: gallbladder"]),
+        ({"masks": False}, ["what the result says of it was never learned: gallbladder"]),
+    ):
+        compared = both(**{"masks": True, **options})
+        compared.entry(scan, _Series("CT"))
+        assert [n.split(", ", 1)[1] for n in compared.notes if "not taught" in n] == words
+
+
+@pytest.mark.parametrize(("overrides", "found"), [
+    ({}, "all"), ({"targets": ["liver"]}, ("liver",)), ({"targets": "$['spl' + 'een']"}, ("spleen",)),
+    ({"targets": "$1/0"}, ""), ({"targets": "liver"}, ""),
+    ({"postprocessing::transforms::0::targets": ["liver"]}, ("liver",)),
+])  # fmt: skip
+def test_targets_are_the_runs_own(overrides, found):
+    assert _targets(config_files(find_bundle("ka2er"), "inference"), overrides) == found
+    if not overrides:
+        assert _targets(config_files(find_bundle("m4oe"), "inference"), {}) == "all"
+
+
+def test_the_users_modality_is_compared_with_the_entrys(tmp_path):
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.float32), np.eye(4)), tmp_path / "a.nii.gz")
+    content = {"modality": {"0": "image"}, "labels": {}, "test": [{"image": "a.nii.gz", "modality": "T2 MR"}]}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    scan = Scan("a", (tmp_path / "a.nii.gz",))
+    with pytest.raises(DataError, match="something else"):
+        both(modality="CT").ordered(scan)
+    forced = both(modality="CT", ignore=True)
+    assert forced.entry(forced.ordered(scan), None) == {"modality": "CT"}
+    assert len([n for n in forced.notes if "T2 MR is read as CT, as asked" in n]) == 1
+
+
+def test_voxels_of_another_size_are_warned_of(toy_bundle, body, tmp_path, capsys):
+    file = weights(toy_bundle / "models" / "model.pt", "CT")
+    contract = contract_of(file)
+    contract.modalities["CT"]["spacing"] = {"lowest": [0.5] * 3, "highest": [5.0] * 3}
+    scan, compared = Scan("a", (tmp_path / "a.nii.gz",)), Comparison(contract)
+    for mm, told in ((1.0, 0), (0.02, 1)):
+        compared.notes.clear()
+        compared.see(scan, MetaTensor(torch.as_tensor(body[None].astype(np.float32)), affine=np.diag([mm, mm, mm, 1])))
+        compared.entry(scan, None)
+        assert len([n for n in compared.notes if f"spacing {mm:g} x" in n and "warning" in n]) == told

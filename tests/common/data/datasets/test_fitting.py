@@ -20,6 +20,7 @@ from common.data.prompts.targets import KeepTargetsd
 from common.data.transforms.transforms import DescribeCased, MapLabelsd
 from common.errors import DataError, LabelError
 from common.labels import LabelSpace
+from common.scan_fit import COMPARED, mark_of
 
 
 def contract(*channels: str, name: str = "", taught: tuple[str, ...] = ("liver",)) -> Contract:
@@ -328,3 +329,43 @@ def test_data_with_more_structures_than_the_model(dataset: Any, caplog: pytest.L
         DescribeCased(dataset("CT", structures=("gall bladder", "liver")), labels=LabelSpace(("gallbladder", "liver")),
                       contract=Contract())  # fmt: skip
     assert '{"gall bladder": "gallbladder"}' in str(caught.value.hint)
+
+
+def test_a_given_modality_is_compared_with_what_the_data_say(dataset: Any, caplog: pytest.LogCaptureFixture) -> None:
+    both = Contract(("CT | T2 MR",), {n: {"channels": [n]} for n in ("CT", "T2 MR")},
+                    {"CT": ("liver", "spleen"), "T2 MR": ("liver",)})  # fmt: skip
+    folder = dataset("T2 MR")
+    with pytest.raises(DataError, match="something else") as error:
+        fitting_items(folder, "test", both, modality="CT")
+    assert error.value.where == "d, case a" and "--modality CT" in str(error.value) and OVERRIDE in str(error.value)
+    with pytest.raises(DataError, match="not what the model") as error:  # as the model, not as the data have it
+        fitting_items(folder, "test", both, modality="US")
+    assert error.value.where == "modality" and error.value.got == "US"
+    item = fitting_items(folder, "test", both, ignore_card=True, modality="CT")[0]
+    assert item["modality"] == "T2 MR" and "T2 MR is read as CT, as asked" in caplog.text + item["overridden"]
+    assert fitting_items(folder, "test", both, modality="T2")[0]["modality"] == "T2 MR"
+    caplog.clear()
+    unsaid = fitting_items(dataset("image"), "test", both, modality="CT")[0]  # nobody else says what it is
+    assert unsaid["modality"] == "CT" and "not scored" not in caplog.text
+    content = json.loads((folder / "dataset.json").read_text())
+    content["test"][0]["modality"] = "T2 MR"
+    (folder / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="something else"):
+        fitting_items(folder, "test", both, modality="CT")
+
+
+def test_items_bear_the_cards_mark_and_what_was_overridden(dataset: Any) -> None:
+    folder, known = dataset("T2 MR"), contract("CT")
+    (item,) = fitting_items(folder, "test", contract("T2 MR"))
+    assert item[COMPARED] == mark_of(contract("T2 MR")) and "overridden" not in item
+    (item,) = fitting_items(folder, "test", known, ignore_card=True)
+    record = json.loads(item["overridden"])
+    assert (
+        record["expected"] == "channel CT"
+        and "d: channel T2 MR in the place of channel CT, as asked" in record["notes"]
+    )
+
+
+def test_voxels_of_another_size_are_doubted(dataset: Any) -> None:
+    known = Contract(("CT",), {"CT": {"channels": ["CT"], "spacing": {"lowest": [20.0] * 3, "highest": [30.0] * 3}}})
+    assert "spacing 1 x 1 x 1 mm" in fitting_items(dataset("CT"), "test", known)[0]["doubt"]

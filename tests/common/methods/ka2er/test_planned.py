@@ -158,6 +158,7 @@ def test_a_server_offers_it_as_segmentation(told: dict[str, Any]) -> None:
     network.load_state_dict(read_state_dict(told["file"])[0], strict=True)
     names = [type(t).__name__ for t in config.get_parsed_content("preprocessing").transforms]
     assert "NNUNetPreprocessd" in names and "SafeSpacingd" not in names
+    assert names[:2] == ["LoadCased", "CompareWithCardd"] and "CompareReadd" not in names, "a server compares once"
     with pytest.raises(ConfigError, match="reads no prompts"):
         served_inference(model, "deepgrow", {"modality": "MR"})
 
