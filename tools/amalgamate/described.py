@@ -8,10 +8,11 @@ from pathlib import Path
 
 from common.backbones.nnunet.folds import folds_there
 from common.command_words import shown_option
-from common.errors import ConfigError, ExpertError, few
+from common.errors import ConfigError, DataError, ExpertError, few
 from common.experts.describe import describe_expert, kind_of, known_orientation
 from common.experts.expert_set import check_unchanged
 from common.experts.spec import ExpertSpec, describe_hint, read_manifest
+from common.experts.training_files import said_beside
 from common.literals import disk_name, file_name, odd_in
 
 from ..experts.describe import agreed
@@ -126,8 +127,11 @@ def _described(path: Path, name: str, given: Told) -> ExpertSpec:
     try:
         known = said(path, orientation=given.orientation, training_files=files, folds=given.folds,
                      fold=None if given.folds else _fold(path), profile=given.profile)  # fmt: skip
-        return describe_expert(path, name=name, role="external", **known)
-    except (ConfigError, ExpertError) as error:
+        spec = describe_expert(path, name=name, role="external", **known)
+        for line in () if files is None else said_beside(files, spec.channels):
+            say(f"{name}: {line}", error=True)
+        return spec
+    except (ConfigError, DataError, ExpertError) as error:
         file = f"{file_name(name)}.json"
         alone = describe_hint(path, "", shown_option("training_files", f"nnUNet_raw/{raw}"), out=file)
         hint = f"{error.hint or 'look at its files'}; or describe this expert by itself, and give {file} in the " \

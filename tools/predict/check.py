@@ -13,6 +13,7 @@ from monai.data import MetaTensor
 from common.atomic import atomic_write
 from common.command_words import shown_option
 from common.contract import OVERRIDE, Contract
+from common.data.datasets.described import Description, about_structures, described
 from common.dicom_tags import doubts, of_dicom
 from common.errors import DataError
 from common.intensity_range import Range, range_of
@@ -20,7 +21,6 @@ from common.modalities import meanings, same
 from common.paths import is_there
 
 from .delivery import RECORD
-from .described import Description, about_structures, described
 from .dicom_results import Source
 from .scans import Scan
 
@@ -67,7 +67,7 @@ class Comparison:
             DataError: for channels that the model does not read, or a description that contradicts itself.
         """
         try:
-            said = described(scan)
+            said = described(scan.files)
         except DataError as error:
             if not self.ignore:
                 raise
