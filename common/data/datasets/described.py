@@ -14,9 +14,9 @@ from ...errors import DataError, few
 from ...labels import BACKGROUND
 from ...literals import odd_in
 from ...more_telling import Agreed, agreed
-from ...name_words import plain
 from .dataset_json import SPLITS, channel_names, channel_number, read_json
 from .naming import is_general, is_nameless
+from .spelling import alike
 
 __all__ = ["Description", "about_structures", "described", "told_and_described"]
 
@@ -134,10 +134,10 @@ def about_structures(said: Description, contract: Contract) -> list[str]:
         said: of a scan.
         contract: what the model's card says.
     """
-    taught = {plain(s) for names in contract.taught.values() for s in names}
+    taught = dict.fromkeys(s for names in contract.taught.values() for s in names)
     named = [n for n in said.structures if not is_nameless(n)]
-    left = [n for n in named if plain(n) not in taught]
-    general = [n for n in named if plain(n) in taught and is_general(n)]
+    left = [n for n in named if not any(alike(n, s) for s in taught)]
+    general = [n for n in named if n not in left and is_general(n)]
     if not taught or not named:
         return []
     none = "none of the structures that it names was" if len(left) == len(named) else "not all that it names was"
