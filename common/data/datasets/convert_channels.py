@@ -121,7 +121,7 @@ def told_channels(
         return check_single(given, "--channels", "channels")
     kinds = sorted({t for t in tags.values() if t})
     names = {_as_channel(t) for t in kinds}
-    if len(names) == 1 and len(tags) == len(cases) and all(tags.values()) and kinds[0].split()[0] in DICOM_KINDS:
+    if len(names) == 1 and len(tags) == len(cases) and all(tags.values()) and is_scan(kinds[0]):
         found = (names.pop(),)
         _tell(cases, found, where)
         return found
