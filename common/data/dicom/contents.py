@@ -21,7 +21,8 @@ def modality_tag(place: Path) -> str:
     What is no scan counts only where there is none beside it: ``OT``, ``SC``. So do images of another type, such as a
     localizer before the slices.
     """
-    others, typed = [], []
+    others: list[str] = []
+    typed: list[str] = []
     for data in headers(place):
         tag = "" if no_scan(data) is not None else told_tag(data)
         if is_scan(tag) and OF_THESE not in tag:
