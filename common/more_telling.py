@@ -95,7 +95,9 @@ def more_telling(told: str, written: str) -> str | None:
         return None
     new = [w for w in written.split() if plain(w) not in {plain(t) for t in told.split()}]
     both = " ".join([told, *new])
-    return None if odd_in(both) or any(same(both, n) is False for n in (told, written)) else both
+    if any(same(both, n) is False for n in (told, written)):
+        return None
+    return told if odd_in(both) else both
 
 
 def _words(name: str) -> frozenset[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...command_words import shown_option
 from ...dicom_tags import DICOM_KINDS, doubts, is_scan, of_dicom, unnamed
 from ...errors import DataError, few
-from ...modalities import same
+from ...modalities import meanings, same
 from ...name_words import meant_together
 from ..dicom.contents import modality_tag, no_image, series_description
 from ..dicom.slices import is_dicom
@@ -111,7 +111,8 @@ def told_channels(
     said = told_and_described(given or (), files, where=where, option=option, written=written)
     for line in said.notes:
         logger.warning("%s: %s", where, line)
-    if given is not None or (said.names and all(is_dicom(p) for c in cases for p in c.images)):
+    tells = bool(said.names) and all(map(meanings, said.names))
+    if given is not None or (tells and all(is_dicom(p) for c in cases for p in c.images)):
         given = said.names
     tags = {c.id: modality_tag(c.images[0]) for c in cases if len(c.images) == 1 and is_dicom(c.images[0])}
     if given is not None:

@@ -14,6 +14,7 @@ from ...contract import OVERRIDE
 from ...errors import DataError, LabelError, few
 from ...labels import LabelSpace
 from ...modalities import meanings, same
+from ...more_telling import more_telling
 from ...name_words import meant_together, plain
 from ...synonyms import says_same
 from .datalist import Collection
@@ -199,11 +200,16 @@ def _other_kinds(datasets: Sequence[Dataset]) -> Iterator[Doubt]:
             continue
         for name in dict.fromkeys(map(dataset.modality_of, dataset.cases())):
             kinds = {m.kind for m in meanings(name)}
-            if kinds and not kinds & known:
+            if (kinds and not kinds & known) or _contradicts(name, dataset.channels):
                 entry = json.dumps({dataset.name: {"modality": " + ".join(dataset.channels)}}, ensure_ascii=False)
                 hint = f'"tasks": {entry} in collection.json; or correct "channel_names" in dataset.json'
                 got = f"channel {', '.join(dataset.channels)} in a task of {name}"
                 yield Doubt("error", (dataset.name,), got, hint, "the modality is none of what the channels are")
+
+
+def _contradicts(name: str, channels: Sequence[str]) -> bool:
+    """Whether a modality and the only channel are surely two things: ``T1 MR`` of T2, ``CT arterial`` of CT portal."""
+    return len(channels) == 1 and all(more_telling(name, part) is None for part in channels[0].split(" | "))
 
 
 def check_names(
