@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .modalities import is_cone_beam, meanings, quantities, same
+from .name_words import words
 
-__all__ = ["DICOM_KINDS", "doubts", "is_scan", "leaves_open", "of_dicom", "unnamed"]
+__all__ = ["DICOM_KINDS", "OF_THESE", "doubts", "is_scan", "leaves_open", "of_dicom", "unnamed"]
+
+OF_THESE = "; "
+# Between a tag with its unit and what ImageType says of the image: ``CT; MIP``, ``PT BQML; MIP``.
 
 DICOM_KINDS = {
     "CT": "CT", "MR": "MR", "PT": "PT", "US": "US", "IVUS": "US", "NM": "NM", "MG": "XR", "CR": "XR", "DX": "XR",
@@ -43,7 +47,7 @@ def is_scan(tag: str) -> bool:
     Args:
         tag: its value, as :func:`of_dicom` takes it.
     """
-    kind = tag.partition(" ")[0]
+    kind = _parts(tag)[0]
     return kind in DICOM_KINDS or kind in _NAMES
 
 
@@ -54,11 +58,16 @@ def of_dicom(tag: str, known: Iterable[str] = ()) -> str:
     projections do, and every photograph of an eye as ``OP``.
 
     Args:
-        tag: its value; behind it the unit of the numbers, where the header says one: ``PT BQML``.
+        tag: its value; behind it the unit of the numbers, where the header says one, and what ImageType says:
+            ``PT BQML``, ``CT; MIP``.
         known: names that it is compared with.
     """
-    names = list(known)
-    tag, _, unit = tag.partition(" ")
+    tag, unit, shown = _parts(tag)
+    name = _of_dicom(tag, unit, list(known))
+    return f"{name} {shown}" if name and shown else name
+
+
+def _of_dicom(tag: str, unit: str, names: Sequence[str]) -> str:
     if unit and tag == "PT":
         return f"PT {_UNITS.get(unit, unit.partition(' ')[0])}"
     if unit in _MAPS and tag == "CT":
@@ -75,7 +84,7 @@ def leaves_open(tag: str) -> str:
     Args:
         tag: its value.
     """
-    tag = tag.partition(" ")[0]
+    tag = _parts(tag)[0]
     can_be = [*_NAMES.get(tag, ()), *(["cone-beam CT", "DSA"] if tag == "XA" else [])]
     return f"DICOM says {tag}, which may be {' or '.join(can_be)}: nobody says which" if len(can_be) > 1 else ""
 
@@ -87,19 +96,24 @@ def doubts(tag: str, names: Iterable[str]) -> list[str]:
         tag: as :func:`of_dicom` takes it; empty of what is no DICOM.
         names: what the scan is called; none where nobody said it.
     """
-    kind, _, unit = tag.partition(" ")
+    kind, unit, type_ = _parts(tag)
     called = list(dict.fromkeys(filter(None, names)))
     shown = f" ({' or '.join(called)})" if called else ""
     if not tag:
         return []
     if not is_scan(tag):
         return [f"DICOM says {tag}, which is no modality: whether it is a scan, and of what{shown}, DICOM does not say"]
+    found = []
+    if type_ and not any(_says(name, kind, type_) for name in called):
+        found.append(
+            f"DICOM says that this {kind} is of the type {type_} (ImageType), which its name does not say{shown}"
+        )
+    units = quantities(of_dicom(f"{kind} {unit}")) if unit else ()
     if kind == "CT" and unit:
-        return [f"DICOM says that the numbers of this CT are {unit} (RescaleType), and not HU"]
-    units = quantities(of_dicom(tag)) if unit else ()
-    if unit and not any(u & q for name in called for u, q in zip(units, quantities(name), strict=True)):
-        return [f"DICOM says that the numbers of this PET are {unit} (Units), which its name does not say{shown}"]
-    return []
+        found.append(f"DICOM says that the numbers of this CT are {unit} (RescaleType), and not HU")
+    elif unit and not any(u & q for name in called for u, q in zip(units, quantities(name), strict=True)):
+        found.append(f"DICOM says that the numbers of this PET are {unit} (Units), which its name does not say{shown}")
+    return found
 
 
 def unnamed(tag: str, names: Iterable[str]) -> list[str]:
@@ -109,7 +123,20 @@ def unnamed(tag: str, names: Iterable[str]) -> list[str]:
         tag: as :func:`of_dicom` takes it; empty of what is no DICOM.
         names: what the scan is called; none where nobody said it.
     """
-    called, kind = [name for name in names if name], tag.partition(" ")[0]
-    if kind == "MR" and all(not m.sequence for name in called for m in meanings(name)):
+    called, (kind, _, type_) = [name for name in names if name], _parts(tag)
+    if kind == "MR" and all(not m.sequence for name in [*called, f"MR {type_}"] for m in meanings(name)):
         return ["DICOM says MR, and which MR contrast it is nobody said"]
     return [leaves_open(tag)] if leaves_open(tag) and set(called) <= {kind} else []
+
+
+def _parts(tag: str) -> tuple[str, str, str]:
+    """A tag's modality, unit and type."""
+    whole, _, type_ = tag.partition(OF_THESE)
+    kind, _, unit = whole.partition(" ")
+    return kind, unit, type_
+
+
+def _says(name: str, kind: str, type_: str) -> bool:
+    """Whether a name tells the type of an image: all of its words, or the sequence that they mean."""
+    told = {m for m in meanings(f"{kind} {type_}") if m.sequence}
+    return bool(told & meanings(name)) or set(words(type_)) <= set(words(name))

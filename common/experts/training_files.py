@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
 
 from ..command_words import shown_option
+from ..data.datasets.described import told_and_described
 from ..data.io import check_file, read_volume
 from ..data.volumes.contents import VOLUMES
 from ..data.volumes.nifti import is_nifti, open_nifti
@@ -15,7 +17,7 @@ from ..errors import ExpertError, few
 from ..geometry import Grid
 from ..paths import check_regular, is_there
 
-__all__ = ["orientation_of"]
+__all__ = ["orientation_of", "said_beside"]
 
 
 def orientation_of(folder: str | Path) -> str:
@@ -52,6 +54,20 @@ def orientation_of(folder: str | Path) -> str:
     raise ExpertError("the expert learned from files of several orientations, and nnU-Net's reader did not turn them",
                       where=place, got=", ".join(told), expected="one orientation",
                       hint=hint)  # fmt: skip
+
+
+def said_beside(folder: str | Path, channels: Sequence[str]) -> tuple[str, ...]:
+    """What a user should know of an expert's channels beside what the ``dataset.json`` of its training files says.
+
+    Args:
+        folder: as of :func:`orientation_of`.
+        channels: the expert's, in its order.
+
+    Raises:
+        DataError: when both cannot be true: these are no files that it learned from.
+    """
+    files = {"": (Path(folder) / "imagesTr" / "any",)}  # of the raw folder, and of imagesTr itself
+    return told_and_described(channels, files, where=folder).notes
 
 
 def _axcodes(file: Path) -> str:

@@ -18,8 +18,8 @@ ORDER = {
     "common": "errors intensity_range name_words spacing_range whole_numbers | negations paths | vocabulary"
     " | modalities | wording"
     " | atomic channel_order command_words dicom_tags figure_text geometry pages plain_json plain_yaml prompts synonyms"
-    " visible_output zips | channel_doubt contract_names integrity literals | bundle_words contract_form labels tables"
-    " | card | overridden weights | contract | scan_fit | data"
+    " visible_output zips | channel_doubt contract_names integrity literals | bundle_words contract_form labels"
+    " more_telling tables | card | overridden weights | contract | scan_fit | data"
     " | layers | backbones losses"
     " | engine experts | methods",
     "common.data": "dicom phantom pictures remarks survey_union volumes | io | datasets | samples store"

@@ -12,6 +12,7 @@ from common.errors import AmalgamationError, ConfigError, ExpertError, few
 from common.experts.describe import describe_expert, kind_of, known_orientation
 from common.experts.expert_set import check_unchanged
 from common.experts.spec import ExpertSpec, describe_hint, read_manifest
+from common.experts.training_files import said_beside
 from common.literals import disk_name, file_name, odd_in
 
 from ..experts.describe import agreed
@@ -126,7 +127,10 @@ def _described(path: Path, name: str, given: Told) -> ExpertSpec:
     try:
         known = said(path, orientation=given.orientation, training_files=files, folds=given.folds,
                      fold=None if given.folds else _fold(path), profile=given.profile)  # fmt: skip
-        return describe_expert(path, name=name, role="external", **known)
+        spec = describe_expert(path, name=name, role="external", **known)
+        for line in () if files is None else said_beside(files, spec.channels):
+            say(f"{name}: {line}", error=True)
+        return spec
     except AmalgamationError as error:
         file = f"{file_name(name)}.json"
         alone = describe_hint(path, "", shown_option("training_files", f"nnUNet_raw/{raw}"), out=file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,12 +21,15 @@ from common.experts.regions import taught_space
 from common.experts.spec import ExpertSpec
 from common.labels import LabelSpace, union
 from common.literals import folder_names
-from common.modalities import kind_of, same
+from common.modalities import kind_of, meanings
+from common.more_telling import agreed
 
 from .given import Folder
 from .lessons import unread
 
 __all__ = ["gather", "held_back"]
+
+logger = logging.getLogger(__name__)
 
 _PARTS = re.compile(r"\s*\+\s*")
 
@@ -164,7 +168,7 @@ def _read(
         return _labelled(folder, maps, name, given, out, structures)
     listed = scans_of(paired(folder.path, {}, given or ("image",)), given, folder.path)
     cases = [_with_subject(c) for c in listed]
-    channels = told_channels(given, cases, folder.path)
+    channels = told_channels(given, cases, folder.path, option="scans", written=out / "dataset.json")
     splits = {**dict.fromkeys(SPLITS, ()), "unlabelled": tuple(cases)}
     found = Dataset(name, out, channels, LabelSpace(("any",)), splits)
     own = [taught_space(s) for s in specs if not unread(s, found)]
@@ -191,7 +195,8 @@ def _labelled(
     out: Path,
     structures: Mapping[str, int] | None,
 ) -> Dataset:
-    found = convert_pairs(folder.path, maps, out, name=name, structures=structures, channels=given)
+    found = convert_pairs(folder.path, maps, out, name=name, structures=structures, channels=given,
+                          option="scans")  # fmt: skip
     nameless = [n for n in found.labels.names if n.startswith(f"{name} structure ")]
     if structures is None and nameless:
         values = ", ".join(n.rsplit(" ", 1)[1] for n in nameless)
@@ -209,14 +214,16 @@ def _channels(folder: Folder) -> tuple[str, ...] | None:
 
 
 def _as_called(dataset: Dataset, folder: Folder) -> Dataset:
-    """Refuse a data set that says itself to be of something else than it is called."""
-    called = _channels(folder) or dataset.channels
-    if len(called) == len(dataset.channels) and any(
-        same(a, b) is False for a, b in zip(called, dataset.channels, strict=True)
-    ):
-        raise DataError("the data set says to be of something else", where=folder.path, got=", ".join(dataset.channels),
-                        expected=", ".join(called), hint="call it what it is: --scans mr=FOLDER")  # fmt: skip
-    return dataset
+    """A data set that names itself, by that and what it is called together; a contradiction is refused."""
+    called = _channels(folder) or ()
+    if not any(map(meanings, called)):
+        return dataset
+    typed = shown_option("scans", f"{'+'.join(dataset.channels)}=FOLDER")
+    both = agreed(called, dataset.channels, folder.path / "dataset.json", where=folder.path, typed=typed)
+    for line in both.notes:
+        logger.warning("%s: %s", folder.path, line)
+    joined = any(" | " in name for name in dataset.channels)  # each case says what it is
+    return dataset if joined else replace(dataset, channels=both.names)
 
 
 def _with_subject(case: Case) -> Case:

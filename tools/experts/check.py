@@ -14,8 +14,11 @@ from monai.data import MetaTensor
 from rich.table import Table
 
 from common.atomic import atomic_write
+from common.contract import Contract
+from common.data.dicom.contents import modality_tag
 from common.data.dicom.series import read_dicom
 from common.data.io import read_volume
+from common.dicom_tags import doubts
 from common.errors import ConfigError, DataError, ExpertError
 from common.experts.answers.agreement import (
     FOREGROUND_BAR,
@@ -31,6 +34,7 @@ from common.experts.spec import ExpertSpec, describe_hint, read_manifest
 from common.geometry import Grid, most_voxels
 from common.paths import check_new
 
+from ..predict.check import Comparison
 from ..predict.scans import Scan, find_scans
 from ..terminal import console
 
@@ -68,7 +72,7 @@ def check(
     Raises:
         ConfigError: for a spacing or axis codes that are none, or a spacing that makes a grid too large.
         ExpertError: for an expert that is described wrongly, with what differs.
-        DataError: without a scan.
+        DataError: without a scan, and for scans that are surely none of what the expert reads.
     """
     _check_options(spacing, orientation, out)
     spec = _one(expert)
@@ -76,6 +80,7 @@ def check(
     home = HomeNNUNet(spec, folds=tuple(folds), mirroring=mirroring, device=device)
     found = [s for path in scans for s in find_scans(path, len(spec.channels))]
     found = [Scan(found[0].name, tuple(scans))] if together and found else found
+    found = [_compared(scan, spec) for scan in found]
     if not found:
         raise DataError("an expert is checked on a scan", where=expert, got="none", hint="give one file or folder")
     wanted = spacing or spec.spacing
@@ -128,6 +133,27 @@ def _one(path: Path) -> ExpertSpec:
         raise ExpertError("one expert is checked at a time", where=path, got=", ".join(s.name for s in specs),
                           hint="python -m tools experts describe writes a file for each")  # fmt: skip
     return specs[0]
+
+
+def _compared(scan: Scan, spec: ExpertSpec) -> Scan:
+    """A scan in the expert's order, by what a ``dataset.json`` beside it and DICOM say; see :mod:`..predict.check`."""
+    reads = Contract(spec.channels, {" + ".join(spec.channels): {"channels": list(spec.channels)}}, origin=spec.name)
+    compared = Comparison(reads)
+    try:
+        scan = compared.ordered(scan)
+        tag = modality_tag(scan.files[0]) if scan.dicom else ""
+        if tag:
+            where, said = scan.files[0], compared.said.get(scan.name)
+            fit = reads.fit(None, tag=tag, where=where)
+            called = spec.channels if said is None else said.channels
+            compared.notes += [*fit.notes, *(f"{where}: {line}" for line in doubts(tag, called))]
+    except DataError as error:
+        hint = f"check {spec.name} on scans that it reads, or correct what says that these are something else"
+        raise DataError(error.problem, where=error.where, got=error.got, expected=error.expected,
+                        hint=hint) from error  # fmt: skip
+    for line in dict.fromkeys(compared.notes):
+        console().print(line, soft_wrap=True, markup=False)
+    return scan
 
 
 def _read(scan: Scan, channels: int) -> MetaTensor:

@@ -83,7 +83,8 @@ class Experts:
         known = {"spacing": spacing, "features": features, "configuration": configuration, "checkpoint": checkpoint,
                  "extra": extra or None, **more}  # fmt: skip
         describe(Path(str(path)), target, task=str(task), external=external, name=name, labels=labels,
-                 channels=channels, known=known, trust=trust)  # fmt: skip
+                 channels=channels, known=known, trust=trust,
+                 training_files=None if training_files is None else str(training_files))  # fmt: skip
 
     def check(
         self,

@@ -15,6 +15,7 @@ from common.errors import ConfigError
 from common.experts.bundle_config import bundle_parser, calls_of
 from common.experts.describe import describe_expert, kind_of
 from common.experts.spec import ExpertSpec
+from common.experts.training_files import said_beside
 from common.experts.trust import WEIGHTS, code_hash
 from common.labels import LabelSpace
 from common.modalities import meanings
@@ -32,6 +33,7 @@ _SHOWN = 60
 def describe(
     path: Path, target: Path, *, task: str, external: bool, name: str | None, labels: Any,
     channels: str | Sequence[str] | None, known: Mapping[str, Any], trust: bool = False,
+    training_files: str | None = None,
 ) -> ExpertSpec:  # fmt: skip
     """Write ``target`` and print a table of it.
 
@@ -45,11 +47,13 @@ def describe(
         channels: names, or a text with commas between them.
         known: further fields of :class:`~common.experts.spec.ExpertSpec`, None for what is not given.
         trust: run the code of a MONAI bundle without asking.
+        training_files: folder of the scans that it learned from, whose ``dataset.json`` is compared with its channels.
 
     Raises:
         ConfigError: when it is not said whose expert it is, something cannot be read, or nobody agrees to run a
             bundle's code.
         ExpertError: when the expert cannot be opened.
+        DataError: when its training files are described as something else than its channels.
     """
     if external == bool(task):
         got = f"{shown_option('task', task or None)} --external {bool(external)}"
@@ -62,6 +66,8 @@ def describe(
         known = {**known, "trusted": agreed(path, trust, str(known.get("checkpoint") or WEIGHTS))}
     spec = describe_expert(path, name=name or task or path.stem, role="external" if external else "task", task=task,
                            labels=given, channels=order, **known)  # fmt: skip
+    for line in () if training_files is None else said_beside(training_files, spec.channels):
+        console().print(line, soft_wrap=True, markup=False)
     with atomic_write(target) as temporary:
         temporary.write_text(json.dumps(spec.to_dict(), indent=2) + "\n", encoding="utf-8")
     console().print(_table(spec))

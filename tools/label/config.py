@@ -196,7 +196,8 @@ def served_inference(model: Model, kind: str, given: Mapping[str, str | None]) -
 
 def _compared(contract: Contract, *, flat: bool, asked: bool) -> dict[str, Any]:
     """What is compared of each scan with the card."""
-    target = {"_target_": "common.data.requests.card.CompareWithCardd", "modalities": inert(dict(contract.modalities))}
+    target = {"_target_": "common.data.requests.card.CompareWithCardd", "modalities": inert(dict(contract.modalities)),
+              "taught": inert({name: list(structures) for name, structures in contract.taught.items()})}  # fmt: skip
     told = {"channels": inert(list(contract.channels)), "modality": "@modality" if asked else None, "flat": flat}
     return {**target, **told}
 

@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 
 from common.atomic import atomic_write
 from common.contract import OVERRIDE, Contract
+from common.data.datasets.described import Description, about_structures, described
 from common.errors import DataError
 from common.geometry import Grid
 from common.intensity_range import Range, range_of
@@ -20,7 +21,6 @@ from common.paths import is_there
 from common.scan_fit import Said, check_given, judged
 from common.spacing_range import odd_spacing
 
-from .described import Description, about_structures, described
 from .dicom_results import Source
 from .scans import Scan
 
@@ -71,7 +71,7 @@ class Comparison:
             DataError: for channels that the model does not read, or a description that contradicts itself.
         """
         try:
-            said = described(scan)
+            said = described(scan.files)
         except DataError as error:
             if not self.ignore:
                 raise

@@ -168,6 +168,7 @@ def convert_pairs(
     name: str,
     structures: Mapping[str, int] | None = None,
     channels: Sequence[str] | None = None,
+    option: str = "channels",
     val: float = 0.2,
 ) -> Dataset:
     """Make a dataset of a folder of scans and a folder of label maps with the same base names.
@@ -183,12 +184,14 @@ def convert_pairs(
         name: its name.
         structures: ``{name: value}``; when None, a SEG's segments, or the values found in the maps, named after the
             data set (``<name> structure v``), so that tasks which nobody named are not taken for one.
-        channels: channel names; None takes DICOM's tag, and refuses other scans, which do not say what they are.
+        channels: channel names; None takes DICOM's tag, and refuses other scans, which do not say what they are. Of
+            a ``dataset.json`` beside the scans and these the more telling names are taken.
+        option: by which a user says them, for messages.
         val: fraction of subjects for validation, by hash.
 
     Raises:
         DataError: when a folder is missing, a case lacks a channel file, no scan has a label map, nobody says what the
-            scans are, or DICOM says something else.
+            scans are, or DICOM or a ``dataset.json`` beside them says something else.
     """
     maps = label_maps(Path(labels))
     given, channels = channels, ("image",) if channels is None else tuple(channels)
@@ -203,7 +206,7 @@ def convert_pairs(
             expected=f"{scans[0]}.nii.gz or {scans[0]}_seg.nii.gz",
             hint="when _0000, _0001 are channels of one case, name as many: --channels T1,FLAIR" if numbered else None,
         )
-    channels = told_channels(given, cases, images)
+    channels = told_channels(given, cases, images, option=option, written=Path(out) / "dataset.json")
     dim = _dim(training[0])
     training, structures = seg_cases(training, out, structures)
     found = structures or _found_structures(training, dim, name)

@@ -1,4 +1,4 @@
-"""What a folder of scans shows: what a user says, or DICOM's tag; nothing is guessed."""
+"""What a folder of scans shows: what a user says, DICOM's tag, a ``dataset.json`` beside it; nothing is guessed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 from ...command_words import shown_option
 from ...dicom_tags import DICOM_KINDS, doubts, is_scan, of_dicom, unnamed
 from ...errors import DataError, few
-from ...modalities import same
+from ...modalities import meanings, same
 from ...name_words import meant_together
 from ..dicom.contents import modality_tag, no_image, series_description
 from ..dicom.slices import is_dicom
 from ..pictures import is_picture
 from .dataset_json import Case, channel_number
+from .described import told_and_described
 
 __all__ = ["check_single", "dicom_differs", "scans_of", "told_channels"]
 
@@ -83,17 +84,36 @@ def _no_scan(image: Path, given: Sequence[str] | None) -> str:
     return f"no modality ({tag})" if tag and not is_scan(tag) and given is None else ""
 
 
-def told_channels(given: Sequence[str] | None, cases: Sequence[Case], where: str | Path) -> tuple[str, ...]:
+def told_channels(
+    given: Sequence[str] | None,
+    cases: Sequence[Case],
+    where: str | Path,
+    *,
+    option: str = "channels",
+    written: Path | None = None,
+) -> tuple[str, ...]:
     """The names of the channels of a new data set; what DICOM leaves open of them is told.
+
+    A ``dataset.json`` that the scans belong to is read: of its names and the user's the more telling ones are taken.
 
     Args:
         given: what the user says; None when nothing.
         cases: the scans, as :func:`scans_of` finds them.
         where: their folder.
+        option: by which the user says it.
+        written: the description that is about to be written anew, of which nothing is taken.
 
     Raises:
-        DataError: when nobody says it, or the user and DICOM say different things.
+        DataError: when nobody says it, or the user, DICOM and a ``dataset.json`` say different things.
     """
+    check_single(given or (), "--channels", "channels")
+    files = {c.id: c.images for c in cases}
+    said = told_and_described(given or (), files, where=where, option=option, written=written)
+    for line in said.notes:
+        logger.warning("%s: %s", where, line)
+    tells = bool(said.names) and all(map(meanings, said.names))
+    if given is not None or (tells and all(is_dicom(p) for c in cases for p in c.images)):
+        given = said.names
     tags = {c.id: modality_tag(c.images[0]) for c in cases if len(c.images) == 1 and is_dicom(c.images[0])}
     if given is not None:
         for case in cases:
@@ -102,7 +122,7 @@ def told_channels(given: Sequence[str] | None, cases: Sequence[Case], where: str
         return check_single(given, "--channels", "channels")
     kinds = sorted({t for t in tags.values() if t})
     names = {_as_channel(t) for t in kinds}
-    if len(names) == 1 and len(tags) == len(cases) and all(tags.values()) and kinds[0].split()[0] in DICOM_KINDS:
+    if len(names) == 1 and len(tags) == len(cases) and all(tags.values()) and is_scan(kinds[0]):
         found = (names.pop(),)
         _tell(cases, found, where)
         return found
@@ -111,7 +131,7 @@ def told_channels(given: Sequence[str] | None, cases: Sequence[Case], where: str
         where=where,
         got=f"DICOM's tags {', '.join(kinds)}" if kinds else f"scans {few([c.id for c in cases])}",
         expected="one name for each channel",
-        hint="give each kind its own data set" if len(names) > 1 else f"add {_example(cases)}",
+        hint="give each kind its own data set" if len(names) > 1 else f"add {_example(cases, said.names)}",
     )
 
 
@@ -155,7 +175,9 @@ def dicom_differs(tag: str, channels: Sequence[str]) -> bool:
     return bool(kind) and len(channels) == 1 and same(kind, channels[0]) is False
 
 
-def _example(cases: Sequence[Case]) -> str:
+def _example(cases: Sequence[Case], said: Sequence[str]) -> str:
+    if said:
+        return f"{shown_option('channels', ','.join(said))}, as the dataset.json beside them says"
     files = [c.images[0] for c in cases]
     if any((channel_number(f) or 0) > 0 for f in files):
         return "--channels T1,FLAIR, a name for each of _0000, _0001, ... in this order"

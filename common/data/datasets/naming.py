@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 from ...channel_order import order_of, other_phase
@@ -12,13 +14,17 @@ from ...contract import OVERRIDE
 from ...errors import DataError, LabelError, few
 from ...labels import LabelSpace
 from ...modalities import meanings, same
+from ...more_telling import more_telling
 from ...name_words import meant_together, plain
 from ...synonyms import says_same
 from .datalist import Collection
 from .dataset import Dataset
 from .organs import names_an_organ
+from .spelling import alike, groups, nearly, word_key
 
 __all__ = ["Doubt", "check_names", "is_general", "is_nameless", "known_part", "name_doubts"]
+
+logger = logging.getLogger(__name__)
 
 _WORDS = (
     "structure|label|class|segment|segmentation|seg|region|object|mask|roi|part|category|value|organ|target|annotation|"
@@ -54,12 +60,6 @@ _NARROW = (
     "proximal distal central dorsal ventral cranial caudal middle mid top bottom front back rest remaining remainder"
 )
 _NARROWING = set(_NARROW.split())  # words that say of no organ which it is
-_SIDES = {"l": "left", "lt": "left", "r": "right", "rt": "right"}
-_SPELLINGS = (("tumour", "tumor"), ("oesophag", "esophag"), ("oedema", "edema"), ("haem", "hem"), ("centre", "center"),
-              ("kidnies", "kidney"), ("metastases", "metastasis"), ("arteries", "artery"),
-              ("abnormalities", "abnormality"), ("anomalies", "anomaly"), ("thrombi", "thrombus"),
-              ("calcified", "calcification"), ("ischaem", "ischem"), ("vertebrae", "vertebra"))  # fmt: skip
-_SHORTEST = 4
 _ORGANS = {"eye", "rib", "ear", "lip", "jaw", "hip", "arm", "leg", "toe", "gut", "fat", "air", "csf", "ivc", "svc"}
 _SHORT = re.compile(r"[a-z]{2,3}|[bcdfghjklmnpqrstvwxz]{4,6}")  # LV, Myo, CRBL: read otherwise by each who reads it
 
@@ -93,7 +93,7 @@ def is_general(name: str) -> bool:
     So are findings, parts of organs, places alone, abbreviations, and whatever has no word of an organ (``stone``). One
     data set's is no other's, unless a word says of which organ it is: ``kidney tumor``, ``head of the pancreas``.
     """
-    found = {re.sub(r"\d+$", "", w) for w in _key(name).split()} - {""}
+    found = {re.sub(r"\d+$", "", w) for w in word_key(name).split()} - {""}
     told = {w for w in found if w in _GENERAL or (_SHORT.fullmatch(w) and w not in _ORGANS | _NARROWING)}
     alone = bool(told or found & _PLACES) and found <= told | _NARROWING | _PLACES
     return (alone or not names_an_organ(name)) and not is_nameless(name)
@@ -122,14 +122,13 @@ def name_doubts(datasets: Sequence[Dataset]) -> list[Doubt]:
         found.append(Doubt("warning", tuple(shared[name]), f"{name!r} is taken for one structure in these tasks", hint))
     found += [*_unknown_modalities(datasets), *_swapped_channels(datasets), *_other_kinds(datasets)]
     found += _other_channels(datasets)
-    alike: dict[str, list[str]] = {}
-    for name in owners:
-        alike.setdefault(_key(name), []).append(name)
-    for first, *others in (names for names in alike.values() if len(names) > 1):
-        for other in others:
-            hint = f"if they are one: {_renaming(owners[other][0], other, first)} in collection.json"
-            tasks = tuple(dict.fromkeys([*owners[first], *owners[other]]))
-            found.append(Doubt("warning", tasks, f"{first!r} and {other!r} are taken for two structures", hint))
+    one = [(first, other, "") for first, *others in groups(owners) for other in others]
+    slips = [(a, b, ", and differ in a letter") for a, b in combinations(owners, 2)
+             if not set(owners[a]) & set(owners[b]) and nearly(a, b)]  # fmt: skip
+    for first, other, why in [*one, *slips]:
+        hint = f"if they are one: {_renaming(owners[other][0], other, first)} in collection.json"
+        tasks = tuple(dict.fromkeys([*owners[first], *owners[other]]))
+        found.append(Doubt("warning", tasks, f"{first!r} and {other!r} are taken for two structures{why}", hint))
     return found
 
 
@@ -201,11 +200,16 @@ def _other_kinds(datasets: Sequence[Dataset]) -> Iterator[Doubt]:
             continue
         for name in dict.fromkeys(map(dataset.modality_of, dataset.cases())):
             kinds = {m.kind for m in meanings(name)}
-            if kinds and not kinds & known:
+            if (kinds and not kinds & known) or _contradicts(name, dataset.channels):
                 entry = json.dumps({dataset.name: {"modality": " + ".join(dataset.channels)}}, ensure_ascii=False)
                 hint = f'"tasks": {entry} in collection.json; or correct "channel_names" in dataset.json'
                 got = f"channel {', '.join(dataset.channels)} in a task of {name}"
                 yield Doubt("error", (dataset.name,), got, hint, "the modality is none of what the channels are")
+
+
+def _contradicts(name: str, channels: Sequence[str]) -> bool:
+    """Whether a modality and the only channel are surely two things: ``T1 MR`` of T2, ``CT arterial`` of CT portal."""
+    return len(channels) == 1 and all(more_telling(name, part) is None for part in channels[0].split(" | "))
 
 
 def check_names(
@@ -240,7 +244,7 @@ def known_part(labels: LabelSpace, own: LabelSpace, *, where: object) -> LabelSp
     """The structures of a data set that a model has, with their values there; it may have others beside them.
 
     Args:
-        labels: the data set's.
+        labels: the data set's. One that differs in a letter from the model's is warned of.
         own: the model's.
         where: the data set, for messages.
 
@@ -248,29 +252,20 @@ def known_part(labels: LabelSpace, own: LabelSpace, *, where: object) -> LabelSp
         LabelError: when a structure that the model lacks is one of the model's in another spelling, or it has none.
     """
     shared = [(n, v) for n, v in zip(labels.names, labels.values, strict=True) if n in own.names]
-    free = {spelt: n for n in own.names if n not in labels.names for spelt in (_key(n), plain(n))}
-    others = [(n, free.get(_key(n)) or free.get(plain(n))) for n in labels.names if n not in own.names]
-    near = next(((n, o) for n, o in others if o is not None), None)
+    free = [n for n in own.names if n not in labels.names]
+    others = [n for n in labels.names if n not in own.names]
+    near = next(((n, o) for n in others for o in free if alike(n, o)), None)
     if near is not None:
         problem = "the model spells a structure in another way"
         hint = f"if they are one: {_renaming(str(where), *near)} in collection.json"
         raise LabelError(problem, where=where, got=near[0], expected=near[1], hint=hint)
+    for name, other in ((n, o) for n in others for o in free if nearly(n, o)):
+        hint = f"if they are one: {_renaming(str(where), name, other)} in collection.json"
+        logger.warning("%s: the model has no %r, and its %r differs in a letter; %s", where, name, other, hint)
     if not shared:
         problem = "the model has no structure of these data"
         raise LabelError(problem, where=where, got=", ".join(labels.names), expected=", ".join(own.names))
     return LabelSpace(tuple(n for n, _ in shared), tuple(v for _, v in shared), labels.exclusive)
-
-
-def _key(name: str) -> str:
-    """What spellings of one name have in common: case, signs, order of words, side, plural, British or American."""
-    text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).casefold()
-    for other, own in _SPELLINGS:
-        text = text.replace(other, own)
-    return " ".join(sorted(_singular(_SIDES.get(w, w)) for w in re.findall(r"[^\W_]+", text)))
-
-
-def _singular(word: str) -> str:
-    return word[:-1] if len(word) > _SHORTEST and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
 
 
 def _renaming(task: str, name: str, new: str) -> str:

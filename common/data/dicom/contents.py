@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pydicom
 
-from ...dicom_tags import is_scan
+from ...dicom_tags import OF_THESE, is_scan
 from ...errors import few
 from .objects import no_scan, picture, text_of, told_tag
 from .slices import dicom_files, headers
@@ -18,15 +18,17 @@ __all__ = ["left_out", "modality_tag", "no_image", "series_description"]
 def modality_tag(place: Path) -> str:
     """What the first scan of a file or folder is by DICOM (:func:`.objects.told_tag`); empty when nothing says it.
 
-    What is no scan counts only where there is none beside it: ``OT``, ``SC``.
+    What is no scan counts only where there is none beside it: ``OT``, ``SC``. So do images of another type, such as a
+    localizer before the slices.
     """
-    others = []
+    others: list[str] = []
+    typed: list[str] = []
     for data in headers(place):
         tag = "" if no_scan(data) is not None else told_tag(data)
-        if is_scan(tag):
+        if is_scan(tag) and OF_THESE not in tag:
             return tag
-        others += [tag] if tag else []
-    return others[0] if others else ""
+        (typed if is_scan(tag) else others).append(tag)
+    return next(filter(None, [*typed, *others]), "")
 
 
 def series_description(place: Path) -> str:

@@ -6,7 +6,8 @@ import re
 
 import pydicom
 
-from ...dicom_tags import is_scan
+from ...dicom_tags import OF_THESE, is_scan
+from .image_type import image_words
 
 __all__ = ["SECONDARY", "no_scan", "picture", "text_of", "told_tag"]
 
@@ -51,10 +52,11 @@ def no_scan(data: pydicom.Dataset) -> tuple[str, str] | None:
 
 
 def told_tag(data: pydicom.Dataset, value: pydicom.Dataset | None = None) -> str:
-    """DICOM's ``Modality``, with the unit of the numbers where the header says one that matters; see below.
+    """DICOM's ``Modality``, with the unit of the numbers and the type of the image where these matter.
 
-    ``PT BQML``, ``PT GML LBM`` (``Units`` and ``SUVType``), ``CT US`` (``RescaleType``, where it is not ``HU``). An
-    object of the class Secondary Capture is ``SC``, whatever it says to be: it shows something, and is no scan of it.
+    ``PT BQML``, ``PT GML LBM`` (``Units`` and ``SUVType``), ``CT US`` (``RescaleType``, where it is not ``HU``),
+    ``CT; MIP`` and ``MR; ADC`` (``ImageType``, see :mod:`.image_type`). An object of the class Secondary Capture is
+    ``SC``, whatever it says to be: it shows something, and is no scan of it.
 
     Args:
         data: a header.
@@ -70,7 +72,8 @@ def told_tag(data: pydicom.Dataset, value: pydicom.Dataset | None = None) -> str
         said = [text_of(d, "RescaleType") for d in (value, data) if d is not None] if tag == "CT" else []
         words = [_word(next(filter(None, said), ""))]
         words = [w for w in words if w != "HU"]
-    return " ".join([tag, *filter(None, words)])
+    shown = image_words(_values(data, "ImageType"), tag) if is_scan(tag) else ""
+    return " ".join([tag, *filter(None, words)]) + (f"{OF_THESE}{shown}" if shown else "")
 
 
 def picture(data: pydicom.Dataset) -> tuple[str, str] | None:
@@ -95,6 +98,15 @@ def text_of(data: pydicom.Dataset, name: str) -> str:
         return str(data.get(name) or "").strip()
     except Exception:  # values are decoded when they are asked for; whoever reads the slice says what is wrong with it
         return ""
+
+
+def _values(data: pydicom.Dataset, name: str) -> list[str]:
+    """The values of a header that has several; none where none can be read."""
+    try:
+        found = data.get(name)
+        return [str(v) for v in ([found] if isinstance(found, str) else found or ())]
+    except Exception:  # as of text_of
+        return []
 
 
 def _modality(data: pydicom.Dataset) -> str:

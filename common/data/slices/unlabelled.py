@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,11 +17,14 @@ from ...labels import LabelSpace
 from ...paths import check_regular, is_there
 from ..datasets.datalist import items, read_collection
 from ..datasets.dataset_json import VOLUME_SUFFIXES, case_id
+from ..datasets.described import told_and_described
 from ..intensity.modality import intensities, scheme_of, window_of
 from ..pictures import is_picture
 from ..store.place import Store
 
 __all__ = ["AsVolumed", "UnlabelledImages", "ViewsOfd", "is_collection", "unlabelled_images"]
+
+logger = logging.getLogger(__name__)
 
 _COLOURS = ("red", "green", "blue")
 
@@ -61,7 +65,8 @@ def unlabelled_images(
         store: where these statistics are remembered.
 
     Raises:
-        DataError: when there are no images, or a plain folder whose modality is not given.
+        DataError: when there are no images, or a plain folder whose modality is not given, or is none of what a
+            ``dataset.json`` beside it says.
     """
     if not is_collection(dataset_dir):
         return _plain_folder(Path(str(dataset_dir)), modality, ct_window)
@@ -108,6 +113,9 @@ def _plain_folder(folder: Path, modality: str | None, ct_window: Sequence[float]
             raise DataError("without labels there are no statistics to normalise a CT by", where=folder, hint=hint)
         scheme |= window_of(ct_window)
     chosen = volumes or pictures
+    told = {str(p): (p,) for p in chosen}
+    for line in told_and_described((modality,), told, where=folder, option="modality", mixed=True).notes:
+        logger.warning("%s: %s", folder, line)
     names = ["/".join((*p.relative_to(folder).parts[:-1], case_id(p))) for p in chosen]
     found = [{"image": str(p), "case": n, "task": folder.name, "modality": modality}
              for p, n in zip(chosen, names, strict=True)]  # fmt: skip

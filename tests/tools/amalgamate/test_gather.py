@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,41 @@ def test_dicom_says_itself_what_it_is(tmp_path: Path, dicom_series: Callable[...
     assert [len(found.datasets[0].cases(s)) for s in ("unlabelled", "test")] == [1, 1]
     with pytest.raises(DataError, match="DICOM says that the scan is something else"):
         gather([Folder("mr", tmp_path / "series")], [], [MR], tmp_path / "out2")
+
+
+def _raw(folder: Path, *channels: str) -> Path:
+    """A raw folder of nnU-Net with three scans."""
+    write_scans(folder / "imagesTr", 3, endings=tuple(f"_{i:04d}" for i in range(len(channels))))
+    _labelled(folder / "labelsTr")
+    names = {str(i): c for i, c in enumerate(channels)}
+    content = {"channel_names": names, "labels": {"background": 0, "liver": 1}, "numTraining": 3}
+    (folder / "dataset.json").write_text(json.dumps({**content, "file_ending": ".nii.gz"}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "kept"),
+    [("t2", "MRI", "t2"), ("cbct", "CT", "cbct"), ("mr", "T2 MR", "T2 MR"), ("t2", "image", "t2"),
+     ("site A", "image", "image"), ("ct", "CT", "CT")],
+)  # fmt: skip
+def test_of_two_descriptions_the_more_telling_one_is_kept(name: str, said: str, kept: str, tmp_path: Path) -> None:
+    raw = _raw(tmp_path / "raw", said)
+    reads = expert("a", "liver", channels=(kept,))
+    for number, folder in enumerate((raw, raw / "imagesTr")):
+        called = kept if (name, number) == ("ct", 1) or (name, number) == ("site A", 1) else name
+        (found,) = gather([Folder(called, folder)], [], [reads], tmp_path / str(number)).datasets
+        assert found.channels == (kept,)
+
+
+@pytest.mark.parametrize("inner", ["", "imagesTr"])
+def test_two_descriptions_that_contradict_are_refused(inner: str, tmp_path: Path) -> None:
+    portal = _raw(tmp_path / "portal", "CT portal") / inner
+    with pytest.raises(DataError, match="says to be of something else"):
+        gather([Folder("ct arterial", portal)], [], [expert("a", "liver", channels=("CT portal",))], tmp_path / "out")
+    both = _raw(tmp_path / "both", "FLAIR", "T1") / inner
+    with pytest.raises(DataError, match="another order") as error:
+        gather([Folder("t1+flair", both)], [], [expert("a", "liver", channels=("T1", "FLAIR"))], tmp_path / "out")
+    assert "--scans FLAIR+T1=FOLDER" in str(error.value.hint)
 
 
 def test_two_folders_of_one_kind_are_two_tasks(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -102,3 +103,17 @@ def test_typed_options_are_refused_by_name(
     assert main(["experts", "check", str(described[0]), str(described[1]), *words]) == 2
     told = capsys.readouterr().err
     assert words[0].split("=")[0] in told and "Traceback" not in told and len(told) < 1000
+
+
+def test_scans_that_it_does_not_read(described: tuple[Path, Path], dicom_series: Callable[..., Any]) -> None:
+    expert, file = described
+    content = {"channel_names": {"0": "T2 MR"}, "labels": {"liver": 1}}
+    (file.parent / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="not what the model was trained on") as error:
+        Experts().check(str(expert), str(file))
+    assert error.value.got == "channel T2 MR" and "on scans that it reads" in str(error.value.hint)
+    dicom_series(file.parent / "series", np.zeros((8, 8, 4), np.int16))
+    (file.parent / "dataset.json").unlink()
+    with pytest.raises(DataError, match="not what the model was trained on") as error:
+        Experts().check(str(expert), str(file.parent / "series"))
+    assert error.value.got == "CT"

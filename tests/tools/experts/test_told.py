@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from common.errors import AmalgamationError, ConfigError, ExpertError, WeightError
+from common.errors import AmalgamationError, ConfigError, DataError, ExpertError, WeightError
 from common.experts.expert_set import load_experts
 from common.experts.spec import ExpertSpec, read_manifest
 from common.methods.ka2er.begin import begun_from
 from tests.common.experts.test_training_files import save
-from tools.amalgamate.described import read_experts
+from tools.amalgamate.described import Told, read_experts
 from tools.experts.command import Experts
 from tools.experts.told import read_folds, told
 
@@ -56,6 +56,12 @@ def test_an_orientation_is_never_silently_that_of_the_crop(nnunet_folder: Callab
     (tmp_path / "raw").mkdir()
     save(tmp_path / "raw" / "a_0000.nii.gz", "LPS")
     assert described(folder, tmp_path, training_files=str(tmp_path / "raw")).orientation == "LPS"
+    names = {"channel_names": {"0": "T2 MR"}, "labels": {"background": 0, "liver": 1}}
+    (tmp_path / "raw" / "dataset.json").write_text(json.dumps(names))
+    for read in (described, lambda path, _out, **given: read_experts([path], told=Told(**given))):
+        with pytest.raises(DataError, match="says to be of something else"):  # not what it learned from
+            read(folder, tmp_path, training_files=str(tmp_path / "raw"))
+    (tmp_path / "raw" / "dataset.json").unlink()
     assert described(folder, tmp_path, orientation="PIR").orientation == "PIR"
     with pytest.raises(ConfigError, match="told twice"):
         described(folder, tmp_path, orientation="PIR", training_files=str(tmp_path / "raw"))

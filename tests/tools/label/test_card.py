@@ -10,13 +10,14 @@ import torch
 from monai.bundle import ConfigParser
 
 from common.card import ModelCard, save_weights
+from common.contract import Contract
 from common.errors import ConfigError, LabelError, WeightError
 from common.labels import LabelSpace
 from common.literals import inert, value
 from common.weights import read_state_dict
 from tests.label.toys import toy_weights
 from tools.bundle.pack import _describe
-from tools.label.config import Model, dicom_tags, read_model, tags_by_modality
+from tools.label.config import Model, _compared, dicom_tags, read_model, tags_by_modality
 from tools.label.layout import _targeting, folder_name, lay_out
 
 BUNDLES = Path(__file__).resolve().parents[3] / "bundles"
@@ -166,3 +167,9 @@ def test_only_what_is_called_is_renamed_for_a_packed_bundle():
         **content,
         "a": {**content["a"], "_target_": "p_bundle.common.literals.value"},
     }
+
+
+def test_what_was_taught_is_compared_by_the_server():
+    contract = Contract(("CT",), {"CT": {"channels": ["CT"]}}, {"CT": ("liver", RUN)})
+    step = ConfigParser({"x": _compared(contract, flat=False, asked=False)}).get_parsed_content("x")
+    assert (step.contract.channels, step.contract.taught) == (contract.channels, contract.taught)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from common.contract import OVERRIDE, Contract
+from common.data.datasets.described import about_structures, described
 from common.errors import DataError
 from tests.tools.predict.test_check import weights
 from tools.predict.check import Comparison
 from tools.predict.command import segment
-from tools.predict.described import about_structures, described
 from tools.predict.scans import find_scans
 
 LABELS = {"background": 0, "liver": 1, "spleen": 2}
@@ -47,21 +47,21 @@ def compared(folder, contract, **options):
 def test_it_lies_beside_imagests_in_the_folder_or_lists_the_scan(raw, tmp_path):
     folder = raw("T2 MR")
     (scan,) = find_scans(folder)
-    assert described(scan).channels == ("T2 MR",) and described(scan).structures == ("liver", "spleen")
+    assert described(scan.files).channels == ("T2 MR",) and described(scan.files).structures == ("liver", "spleen")
     (one,) = find_scans(folder / "a_0000.nii.gz")
-    assert described(one).file == folder.parent / "dataset.json"
+    assert described(one.files).file == folder.parent / "dataset.json"
     (folder.parent / "dataset.json").rename(folder / "dataset.json")
-    assert described(scan).file == folder / "dataset.json"
+    assert described(scan.files).file == folder / "dataset.json"
     other = folder.rename(tmp_path / "Dataset007_x" / "scans")
     (other / "dataset.json").rename(other.parent / "dataset.json")
     (scan,) = find_scans(other)
-    assert described(scan) is None  # of a folder beside it nobody says that it is of these data
+    assert described(scan.files) is None  # of a folder beside it nobody says that it is of these data
     content = {"modality": ["CT | MR"], "labels": {"1": "liver"},
                "test": [{"image": "./scans/a_0000.nii.gz", "modality": "MR"}]}  # fmt: skip
     (other.parent / "dataset.json").write_text(json.dumps(content))
-    assert described(scan)[1:4] == (("CT | MR",), "MR", ("liver",))
+    assert described(scan.files)[1:4] == (("CT | MR",), "MR", ("liver",))
     (other / "dataset.json").write_text(json.dumps({"rows": 3}))
-    assert described(scan) is None  # of another program
+    assert described(scan.files) is None  # of another program
 
 
 def test_another_modality_is_refused(raw, toy_bundle, tmp_path):
@@ -124,7 +124,7 @@ def test_a_description_that_contradicts_itself(raw):
 
 def test_structures_that_the_model_was_not_taught(raw):
     (scan,) = find_scans(raw("CT"))
-    said = described(scan)
+    said = described(scan.files)
     assert about_structures(said, model("CT")) == [] == about_structures(said, Contract())
     assert "not all that it names was taught" in about_structures(said, model("CT", taught=("Liver",)))[0]
     assert "none of the structures" in about_structures(said, model("CT", taught=("kidney",)))[0]

@@ -132,7 +132,8 @@ def test_one_modality_of_other_channels_is_told(
 
 @pytest.mark.parametrize(("channels", "modality", "refused"), [
     ("T2 MR", "CT", True), ("CT", "PET", True), ("CT", "CTA", False), ("T2 MR", "MR", False), ("image", "CT", False),
-    ("RGB", "US", False), ("CT", "scanner A", False),
+    ("RGB", "US", False), ("CT", "scanner A", False), ("T2", "T1 MR", True), ("CT portal", "CT arterial", True),
+    ("PSMA PET", "FDG PET", True), ("CT", "CT portal", False), ("MR", "T2 MR", False),
 ])  # fmt: skip
 def test_a_modality_that_the_channels_are_not(
     make_dataset: Any, tmp_path: Path, channels: str, modality: str, refused: bool
