@@ -143,7 +143,7 @@ def test_limits_have_two_sides(monkeypatch, tmp_path):
         plain_json.read_plain(tmp_path / "a.json", error=DataError)
     for text in ("[NaN]", "[-Infinity]", "[1e999]"):
         assert len(parse(text, error=DataError, finite=False)) == 1
-        with pytest.raises(DataError, match="no number|too large"):
+        with pytest.raises(DataError, match=r"no number|too large"):
             parse(text, error=DataError)
     with pytest.raises(DataError, match=r"a key is given twice: 'a'(?!.*'b')"):
         parse('{"a": 1, "b": 2, "a": 3}', error=DataError)
