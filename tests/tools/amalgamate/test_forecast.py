@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.amalgamate.forecast import forecast_lines, hours, prepared_bytes, source_bytes
+from tools.amalgamate.forecast import _time, forecast_lines, hours, prepared_bytes, source_bytes
 
 FOUND = {
     "scans": 20,
@@ -48,3 +48,11 @@ def test_lines_say_what_is_needed() -> None:
     assert last == "answers about 1.1 hours, training about 1.0 hours (7200 steps of 0.50 s)"
     assert "training about a minute" in forecast_lines({**FOUND, "steps": 10})[-1]
     assert "training about 5 minutes" in forecast_lines({**FOUND, "steps": 600})[-1]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(1, "1.0 hours"), (0.99, "59 minutes"), (1 / 60, "1 minutes"), (0.9 / 60, "a minute"), (0, "a minute")],
+)
+def test_a_time_has_the_unit_that_fits(value: float, words: str) -> None:
+    assert _time(value) == words
