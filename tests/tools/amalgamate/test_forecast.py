@@ -12,7 +12,8 @@ import pytest
 
 from tests.tools.amalgamate.made import expert
 from tools.amalgamate import forecast as forecast_module
-from tools.amalgamate.forecast import DATA, _time, forecast_lines, hours, prepared_bytes, source_bytes
+from tools.amalgamate.forecast import _time, forecast_lines, hours, prepared_bytes, source_bytes
+from tools.amalgamate.training import DATA, TRAINER
 
 FOUND = {
     "scans": 20,
@@ -86,7 +87,7 @@ def test_the_fastest_of_three_steps_counts(monkeypatch: pytest.MonkeyPatch, give
     done: list[Any] = []
     trainer = SimpleNamespace(data_loader=iter(["batch"]), _process_function=lambda t, b: done.append(b))
     own = {
-        forecast_module.TRAINER.rpartition("::")[2]: trainer,
+        TRAINER.rpartition("::")[2]: trainer,
         "samples_per_case": 3,
         "batch_size": 8,
         "max_epochs": 20,
