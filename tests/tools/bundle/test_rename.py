@@ -216,3 +216,20 @@ def test_a_name_is_ours_where_it_is_whole_or_where_a_call_imports_it() -> None:
         assert len(list(spots(ast.parse(text), text, source))) == count, text
     with pytest.raises(ConfigError, match="put together"):
         list(spots(ast.parse("import_module(f'common.{x}')"), "import_module(f'common.{x}')", source))
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "at"),
+    [
+        ("from common.labels import LabelSpace", "common.labels", 5),
+        ("from  common import labels", "common", 6),
+        ("import json, common.errors as e", "common.errors", 13),
+        ("x = 'common.labels'", "common.labels", 5),
+        ("'ä'; import common", "common", 13),  # bytes are counted
+    ],
+)
+def test_a_spot_says_what_is_named_and_where(text: str, name: str, at: int) -> None:
+    (spot,) = spots(ast.parse(text), text, SOURCE)
+    assert (spot.name, spot.at) == (name, at)
+    assert text.encode()[spot.at :].startswith(b"common")
+    assert not list(spots(ast.parse("from .common import x"), "from .common import x", SOURCE))
