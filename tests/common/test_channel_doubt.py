@@ -1,8 +1,10 @@
 """A name that is taken for another is silent only where both say the same; the vocabulary need not be complete."""
 
+import re
+
 import pytest
 
-from common.channel_doubt import remark, remarks
+from common.channel_doubt import _tells_less, _timed, remark, remarks, taught_elsewhere
 from common.contract import Contract
 from common.errors import DataError
 
@@ -140,3 +142,59 @@ def test_the_words_of_the_modality_are_told_of_one_channel_and_of_several(
 ])  # fmt: skip
 def test_the_modality_of_the_same_words_is_silent(name: str, own: str, given: str, modality: str) -> None:
     assert remarks(name, own.split(), given.split() or None, modality) == []
+
+
+PARTS = [{"channels": ["T1"], "structures": ["a"]}, {"channels": ["FLAIR"], "structures": ["a", "b"]}]
+ON = "; taught on T1: a; FLAIR: a, b"
+
+
+@pytest.mark.parametrize(
+    ("own", "parts", "given", "modality", "told"),
+    [
+        ("CT | MR", [], ["CT"], "", "the model learned from CT | MR, and its card does not say what on which"),
+        ("CT", [], ["CT"], "", ""),
+        ("CT arterial | CT portal", [], None, "CT", ""),  # nothing surely apart
+        ("T1 | FLAIR", PARTS, ["T1"], "", "nobody taught b on T1" + ON),
+        ("T1 | FLAIR", PARTS, ["FLAIR"], "", ""),
+        ("T1 | FLAIR", PARTS, ["T1"], "FLAIR", "nobody taught b on T1" + ON),  # the channel is nearer than the name
+        ("T1 | FLAIR", PARTS, None, "FLAIR", ""),
+        ("T1 | FLAIR", PARTS, None, "MR", "nobody taught b on MR" + ON),
+        ("T1 | FLAIR", PARTS, ["T1 MPRAGE"], "MR", "nobody taught b on T1 MPRAGE" + ON),
+        ("T1 | FLAIR", PARTS, ["FLAIR SPACE"], "MR", ""),
+        ("T1 | FLAIR", PARTS, ["T1", "FLAIR"], "", "nobody taught b on T1, FLAIR" + ON),
+        ("T1 | FLAIR", [*PARTS, {"channels": ["CT"], "structures": []}], ["T1"], "",
+         "nobody taught b on T1" + ON + "; CT: nothing"),
+    ],
+)  # fmt: skip
+def test_what_was_taught_on_other_channels(own, parts, given, modality, told) -> None:
+    assert taught_elsewhere([own], parts, given, modality) == told
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "words"),
+    [
+        ("T1 | FLAIR", "FLAIR", ""),
+        ("T1 | FLAIR", "t2f", ""),
+        ("CT | CT portal", "CT portal", ""),
+        ("T1 | CT", "PET", "PET is taken for T1"),  # none fits: the first
+        ("CT | CT arterial", "CT delayed", "nobody says|taken for CT arterial: another phase|taken for CT"),
+        ("MR | T1", "T2", "T2 is taken for MR"),
+    ],
+)
+def test_of_several_names_one_is_enough(own: str, given: str, words: str) -> None:
+    assert remark(own, given) == "" if not words else re.search(words, remark(own, given))
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "less", "timed"),
+    [
+        ("T1", "MR", True, False), ("MR", "T1", False, False), ("MR", "MR", False, False), ("T1", "T2", False, False),
+        ("US B-mode", "US", False, False), ("US", "US doppler", True, False), ("CT", "CTA", False, False),
+        ("X-ray", "CXR", True, False), ("CT arterial", "CT", False, True), ("CT", "CT arterial", False, False),
+        ("T1c", "T1 pre", False, True), ("T1 post", "T1", False, False), ("T1c", "T1c post", False, False),
+        ("US", "US contrast", False, True), ("MR post", "MR", False, True), ("MR", "MR post", False, False),
+        ("T1", "T1 pre", False, False),
+    ],
+)  # fmt: skip
+def test_who_tells_less_and_whose_time_is_untold(own: str, given: str, less: bool, timed: bool) -> None:
+    assert (_tells_less(own, given), _timed(own, given)) == (less, timed)

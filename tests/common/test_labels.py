@@ -173,3 +173,37 @@ def test_every_refusal_of_a_mapping_names_its_file(labels) -> None:
     with pytest.raises(LabelError) as caught:
         LabelSpace.from_json(labels, where="dataset.json")
     assert caught.value.where == "dataset.json"
+
+
+def test_whether_structures_overlap_is_kept():
+    assert (
+        LabelSpace.from_dict({"names": ["a"]}).exclusive and LabelSpace.from_json({"background": 0, "a": 1}).exclusive
+    )
+    over = LabelSpace.from_json({"background": 0, "a": 2, "b": 1}, exclusive=False)
+    assert not over.exclusive and (over.names, over.values) == (("b", "a"), (1, 2))
+    assert not over.subset(["a"]).exclusive and not union(over, over).exclusive and LabelSpace(("a",)).exclusive
+    assert LabelSpace.from_dict(over.to_dict()) == over and len(over) == 2 and over.num_classes == 3
+    with pytest.raises(LabelError, match="true or false"):
+        LabelSpace(("a",), exclusive=1)
+
+
+def test_the_largest_value_of_a_label_file():
+    assert LabelSpace(("a",), (2**31 - 1,)).values == (2**31 - 1,)
+    for wrong in (2**31, 0, -1, 1.5, True, float("nan"), float("inf"), "1", None):
+        with pytest.raises(LabelError):
+            LabelSpace(("a",), (wrong,))
+    assert LabelSpace(("a", "b"), (3.0, 7)).values == (3, 7)
+    for values in ((1,), (1, 2, 3), (2, 2)):
+        with pytest.raises(LabelError, match="one per name"):
+            LabelSpace(("a", "b"), values)
+
+
+def test_what_is_unknown_is_no_structure_and_what_is_far_no_hint():
+    space = LabelSpace(("left kidney", "liver"))
+    with pytest.raises(LabelError) as caught:
+        space.index("brain")
+    assert "did you mean" not in str(caught.value) and space.index("background") == 0
+    with pytest.raises(LabelError, match="did you mean 'liver'"):
+        space.index("lever")
+    assert space.lookup(LabelSpace(("brain", "liver"), (4, 9))) == {0: 0, 4: 0, 9: 2}
+    assert space.annotated(LabelSpace(("liver",))).tolist() == [True, False, True]

@@ -276,3 +276,15 @@ def test_scans_numbered_as_channels_are_not_asked_one_by_one(tmp_path: Path) -> 
     with pytest.raises(DataError, match="numbered as the channels"):
         find_scans(tmp_path, 1)
     assert [s.name for s in find_scans(tmp_path, 2)] == ["a", "b"]
+
+
+def test_the_longest_names_and_paths(tmp_path: Path) -> None:
+    assert is_path("x" * 255) and not is_path("x" * 256) and is_path("é" * 127) and not is_path("é" * 128)
+    deep = "/".join(["x" * 63] * 63)  # 4031 bytes
+    assert is_path(f"{deep}/{'y' * 63}") and not is_path(f"{deep}/{'y' * 64}") and not is_path("")
+    assert not is_path("a\0b") and not is_path(5) and not is_path("\udc80\ud800")
+    assert check_new(tmp_path / ("x" * 250), (".json",)).name == "x" * 250
+    with pytest.raises(DataError, match=r"(?s)too long.*256 bytes.*255 bytes, 4095 with"):
+        check_new(tmp_path / ("x" * 251), ("", ".json"))
+    with pytest.raises(DataError, match="no name of a file"):
+        check_new("/", (".json",))

@@ -122,3 +122,28 @@ def test_our_own_records_may_hold_no_number(tmp_path):
     write_literals(tmp_path / "l.json", {"a": [float("inf")]})
     assert literal(str(tmp_path / "l.json"), "a") == [float("inf")]
     assert json.loads(card.to_json())
+
+
+def test_limits_have_two_sides(monkeypatch, tmp_path):
+    deepest = plain_json.DEEPEST
+    assert parse("[" * deepest + "]" * deepest, error=DataError)
+    for text in ("[" * (deepest + 1) + "]" * (deepest + 1), '{"a":' * (deepest + 1) + "1" + "}" * (deepest + 1)):
+        with pytest.raises(DataError, match=f"more than {deepest} levels"):
+            parse(text, error=DataError)
+    monkeypatch.setattr(plain_json, "LARGEST", 2**20)
+    fits = '"' + "x" * (2**20 - 2) + '"'
+    (tmp_path / "a.json").write_text(fits)
+    assert (
+        len(parse(fits, error=DataError))
+        == 2**20 - 2
+        == len(plain_json.read_plain(tmp_path / "a.json", error=DataError))
+    )
+    (tmp_path / "a.json").write_text(fits + " ")
+    with pytest.raises(DataError, match="larger than 1 MiB"):
+        plain_json.read_plain(tmp_path / "a.json", error=DataError)
+    for text in ("[NaN]", "[-Infinity]", "[1e999]"):
+        assert len(parse(text, error=DataError, finite=False)) == 1
+        with pytest.raises(DataError, match=r"no number|too large"):
+            parse(text, error=DataError)
+    with pytest.raises(DataError, match=r"a key is given twice: 'a'(?!.*'b')"):
+        parse('{"a": 1, "b": 2, "a": 3}', error=DataError)

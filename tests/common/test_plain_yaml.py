@@ -45,3 +45,31 @@ def test_ordinary_configurations_are_read(tmp_path):
     assert read_config(tmp_path / "x.yaml") == {"a": {"b": [1, "&x *x"]}, "c": "$@a + 1"}
     with pytest.raises(ConfigError, match="cannot be read"):
         check_plain_yaml(tmp_path / "missing.yml")
+
+
+def test_a_hundred_levels_are_not_too_deep(tmp_path):
+    for name, start, stop in (("x.json", '{"a": ', "}"), ("x.yml", "{a: ", "}"), ("x.yaml", "[", "]")):
+        file = tmp_path / name
+        file.write_text(start * 100 + "1" + stop * 100)
+        check_plain_yaml(file)
+        file.write_text(start * 101 + "1" + stop * 101)
+        with pytest.raises(ConfigError, match="too deep"):
+            check_plain_yaml(file)
+
+
+def test_brackets_in_a_text_are_no_levels(tmp_path):
+    file = tmp_path / "x.json"
+    for text in ("[" * 200, '\\"' + "[" * 200, "\\\\", "{" * 101 + "\\\\"):
+        file.write_text('{"a": "' + text + '", "b": [[1], [2]]}')
+        check_plain_yaml(file)
+    file.write_text('{"a": "\\\\", "b": ' + "[" * 100 + "]" * 100 + "}")
+    with pytest.raises(ConfigError, match="too deep"):
+        check_plain_yaml(file)
+    file.write_text(json.dumps([[1]] * 300))  # beside each other
+    check_plain_yaml(file)
+
+
+def test_ten_million_bytes_are_not_too_large(tmp_path):
+    file = tmp_path / "x.json"
+    file.write_text('"' + "x" * 9_999_998 + '"')
+    check_plain_yaml(file)

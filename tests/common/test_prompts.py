@@ -125,3 +125,55 @@ def test_points():
     for bad in (torch.zeros(3), torch.tensor([[20.0, 0, 0]]), torch.tensor([[-1.0, 0, 0]]), good * math.nan):
         with pytest.raises(PromptError):
             check_points(bad, (20, 20, 10), where="case_7")
+
+
+def test_a_volume_goes_from_nothing_to_below_its_size():
+    good = torch.tensor([[[0.0, 0, 0], [3.9, 4.9, 5.9]]])
+    assert check_boxes(good, (4, 5, 6)) is good
+    for axis in range(3):
+        for corner, value in ((0, -0.1), (1, (4.0, 5.0, 6.0)[axis])):
+            bad = good.clone()
+            bad[0, corner, axis] = value
+            with pytest.raises(PromptError, match="leaves the volume"):
+                check_boxes(bad, (4, 5, 6))
+        flat = good.clone()
+        flat[0, 1, axis] = flat[0, 0, axis]
+        with pytest.raises(PromptError, match="no extent"):
+            check_boxes(flat, (4, 5, 6))
+        assert check_points(good[0], (4, 5, 6)) is not None
+        for value in (-0.1, (4.0, 5.0, 6.0)[axis], torch.nan, torch.inf):
+            point = torch.zeros(2, 3)
+            point[1, axis] = value
+            with pytest.raises(PromptError, match="a point lies outside"):
+                check_points(point, (4, 5, 6))
+
+
+def test_the_other_order_of_axes_is_named_only_where_it_fits():
+    for box, told in (
+        ([[0, 0, 0], [5, 4, 3]], True),
+        ([[0, 0, 0], [6, 4, 3]], False),
+        ([[0, 0, -1], [5, 4, 3]], False),
+    ):
+        with pytest.raises(PromptError) as caught:
+            check_boxes(torch.tensor([box], dtype=torch.float32), (4, 5, 6))
+        assert ("z, y, x" in str(caught.value)) == told
+
+
+def test_boxes_at_the_faces_of_a_window_are_seen():
+    seen = torch.tensor([[[-3.0, 0, 0], [0, 0, 0]], [[3.0, 0, 0], [9, 4, 5]]])
+    assert clip_boxes(seen, (4, 5, 6)).tolist() == [[[0, 0, 0], [0, 0, 0]], [[3, 0, 0], [3, 4, 5]]]
+    gone = torch.tensor([[[-3.0, 0, 0], [-0.1, 4, 5]], [[3.1, 0, 0], [9, 4, 5]]])
+    assert clip_boxes(gone, (4, 5, 6)).isnan().all()
+
+
+def test_a_probability_is_no_more_than_one():
+    boxes = torch.ones(2, 3, 2, 3)
+    assert torch.equal(drop_boxes(boxes, 0), boxes) and drop_boxes(boxes, 1).isnan().all()
+    for wrong in (-0.01, 1.01):
+        with pytest.raises(PromptError, match=r"0\.\.1"):
+            drop_boxes(boxes, wrong)
+    assert jitter_boxes(boxes, 0, (4, 5, 6)) is boxes
+    with pytest.raises(PromptError, match="negative"):
+        jitter_boxes(boxes, -1e-3, (4, 5, 6))
+    far = jitter_boxes(torch.tensor([[2.0, 2, 2], [2, 2, 2]]).expand(500, 2, 3), 1.0, (4, 4, 3))
+    assert far[..., :2].min() < 1.05 and far[..., :2].max() > 2.95 and far[..., 2].max() == 2

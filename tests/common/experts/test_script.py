@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from common.errors import ExpertError
-from common.experts.script import check_script
+from common.experts.script import _problems, check_script
 
 
 class Net(nn.Module):
@@ -159,3 +159,28 @@ def test_a_file_is_one_zip_and_nothing_else(good, tmp_path):
             check(content, tmp_path / "net.ts")
     with pytest.raises(ExpertError, match="cannot read this TorchScript"):
         check_script(tmp_path / "missing.ts")
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ('getattr(x, "a b")', None), ('hasattr(x, "name")', None), ('getattr(x, "0")', None), ("f(x)", "f"),
+        ('getattr(x, "name")', 'getattr(x, "name")'), ('getattr(x, "a b", y)', 'getattr(x, "a b", y)'),
+        ('getattr(x, "a b", default=y)', 'getattr(x, "a b", default=y)'), ("getattr(x, y)", "getattr(x, y)"),
+        ('hasattr(x, "a", y)', 'hasattr(x, "a", y)'), ("hasattr(x)", "hasattr(x)"), ("getattr(x, 0)", "getattr(x, 0)"),
+        ('getattr(x, name="a b")', 'getattr(x, name="a b")'), ("y = f\nf = y\nf(x)", None), ("annotate(int, x)", None),
+        ("torch.add(x, x)", None), ("torch.add", "torch.add"), ("ops.prim.NumToTensor(x)", None), ("eval(x)", "eval"),
+        ("ops.image.read_file(x)", "ops.image.read_file"), ("ops.aten.add.out(x)", "ops.aten.add.out"),
+        ("torch", "torch"),
+        ("torch.from_file(x)", "torch.from_file"), ("ops.quantized.add(x)", None),
+        ("ops.other.add(x)", "ops.other.add"),
+        ("__torch__.net.load(x)", None), ("x.load(x)", "x.load"), ("(lambda: 1)()", "a Lambda"),
+        ("f(x)(x)", "a call of"),
+        ("__torch__.torch.classes.x(x)", "torch.classes"), ("torch = x", "another torch"), ("len = x", "another len"),
+        ("x.torch.classes", "torch.classes"), ("import os", "a Import"), ("[y for y in x]", "a ListComp"),
+        ("@f\ndef g(x):\n  pass", "a decorator"), ("len(x)", None), ("def g(y):\n  return y(y)", None),
+    ],
+)  # fmt: skip
+def test_what_a_line_of_code_may_do(line: str, wrong: str | None) -> None:
+    found = [p.replace("'", '"') for p in _problems(line.encode())]
+    assert found == [] if wrong is None else any(p.startswith(wrong) for p in found)

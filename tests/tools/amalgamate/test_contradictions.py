@@ -14,7 +14,7 @@ from torch import Tensor
 from common.experts.answers.record import record
 from common.experts.spec import ExpertSpec
 from tests.tools.amalgamate.made import expert
-from tools.amalgamate.contradictions import LOOKED, Contradiction, contradicted, contradictions
+from tools.amalgamate.contradictions import LOOKED, Contradiction, _found, _shared, contradicted, contradictions
 
 
 def answer(spec: ExpertSpec, *slabs: tuple[str, int, int]) -> Tensor:
@@ -77,3 +77,23 @@ def test_both_are_said_in_a_sentence() -> None:
     apart, same = contradicted([["a", "liver", "b", "liver", 0.02, 7], ["a", "spleen", "b", "rib", 0.9, 3]])
     assert apart.startswith("a and b contradict each other about liver in all 7 scans") and "(2% in common)" in apart
     assert same.startswith("a says spleen where b says rib, in all 3 scans (90%") and "--map" in same
+
+
+def test_the_bars_of_a_contradiction() -> None:
+    """Ten voxels are seen, less than a tenth in common is nothing, more than a half is the same."""
+    one, other = expert("one", "liver", "spleen"), expert("other", "liver", "kidney")
+    first, second = torch.zeros(40, dtype=torch.long), torch.zeros(40, dtype=torch.long)
+    first[:20], second[10:20] = 1, 2
+    assert _shared(first, second, one, other) == {(1, 2): 1.0}
+    second[10] = 0
+    assert _shared(first, second, one, other) == {}, "nine are not seen"
+    second[18:30] = 2
+    assert _shared(first, second, one, other)[1, 2] == pytest.approx(9 / 19)
+    for shares, told in (({(1, 1): [0.09, 0.0]}, True), ({(1, 1): [0.1, 0.0]}, False), ({(1, 2): [0.51, 0.9]}, True),
+                         ({(1, 2): [0.5, 0.9]}, False), ({(2, 1): [0.0]}, False)):  # fmt: skip
+        found = _found(one, other, shares)
+        assert bool(found) == told, shares
+        for c in found:
+            ((i, j),) = shares
+            assert (c.structure, c.its, c.scans) == (one.labels.names[i - 1], other.labels.names[j - 1], 2)
+            assert c.shared == sum(shares[i, j]) / 2

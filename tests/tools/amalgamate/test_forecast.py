@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
 from common.data.datasets.datalist import items
 from common.experts.spec import write_manifest
 from tests.tools.amalgamate.made import expert, write_scans
+from tools.amalgamate import forecast as forecast_module
 from tools.amalgamate import forecast as module
-from tools.amalgamate.forecast import forecast_lines, hours, prepared_bytes, source_bytes
+from tools.amalgamate.forecast import _time, forecast_lines, hours, prepared_bytes, source_bytes
 from tools.amalgamate.gather import gather
 from tools.amalgamate.given import Folder
+from tools.amalgamate.training import DATA, TRAINER
 from tools.amalgamate.work import Work
 
 FOUND = {
@@ -80,3 +86,83 @@ def test_lines_say_what_is_needed() -> None:
     assert last == "answers about 1.1 hours, training about 1.0 hours (7200 steps of 0.50 s)"
     assert "training about a minute" in forecast_lines({**FOUND, "steps": 10})[-1]
     assert "training about 5 minutes" in forecast_lines({**FOUND, "steps": 600})[-1]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(1, "1.0 hours"), (0.99, "59 minutes"), (1 / 60, "1 minutes"), (0.9 / 60, "a minute"), (0, "a minute")],
+)
+def test_a_time_has_the_unit_that_fits(value: float, words: str) -> None:
+    assert _time(value) == words
+
+
+class Opened:
+    """A configuration that was opened: contents by key."""
+
+    def __init__(self, **contents: Any) -> None:
+        self.contents = contents
+
+    def get_parsed_content(self, key: str) -> Any:
+        return self.contents[key.rpartition("::")[2]]
+
+
+@pytest.mark.parametrize(
+    ("given", "steps"),
+    [
+        ({"max_steps": None, "iterations_per_epoch": None}, 2 * 20),  # 5 scans, 3 samples of each, 8 at once
+        ({"max_steps": None, "iterations_per_epoch": 7}, 7 * 20),
+        ({"max_steps": 11, "iterations_per_epoch": 7}, 11),
+    ],
+)
+def test_the_fastest_of_three_steps_counts(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], steps: int) -> None:
+    done: list[Any] = []
+    trainer = SimpleNamespace(data_loader=iter(["batch"]), _process_function=lambda t, b: done.append(b))
+    own = {
+        TRAINER.rpartition("::")[2]: trainer,
+        "samples_per_case": 3,
+        "batch_size": 8,
+        "max_epochs": 20,
+    }
+    monkeypatch.setattr(forecast_module, "opened", lambda *told: Opened(**own, **given))
+    ticks = iter([0.0, 4.0, 4.0, 6.0, 6.0, 9.0])
+    monkeypatch.setattr(forecast_module.time, "monotonic", lambda: next(ticks))
+    work = SimpleNamespace(out=Path("x"))
+    assert forecast_module._step(work, [], 5) == {"step": 2.0, "steps": steps}  # type: ignore[arg-type]
+    assert done == ["batch"] * 3
+
+
+@pytest.mark.parametrize(("exclusive", "depth"), [(True, 5), (False, 2)])
+@pytest.mark.parametrize("again", [False, True])
+def test_one_scan_is_asked_for_its_time_and_its_disk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, exclusive: bool, depth: int, again: bool
+) -> None:
+    """What was kept before is asked once more, for the time alone."""
+    for name, size in (("answer", 30), ("case", 100), ("maps", 11)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "array").write_bytes(bytes(size))
+    record = tmp_path / "answer" / forecast_module.TEXT
+    record.write_text("")
+    os.utime(record, (1000, 1000))
+    asked: list[Any] = []
+
+    class Asking:
+        transforms: ClassVar[list[Any]] = [SimpleNamespace(release=lambda: asked.append("released"))]
+
+        def __call__(self, item: Any) -> None:
+            asked.append(item)
+
+    def kept(folder: str) -> Any:
+        store = SimpleNamespace(find=lambda chain, name: tmp_path / folder)
+        return SimpleNamespace(store=store, chain="c", names=["n"], data=[{"image": "x"}], preprocessing=Asking(),
+                               case=lambda number: {"image": np.zeros((2, 3, 4, 5))})  # fmt: skip
+
+    data = SimpleNamespace(answers=[kept("answer")], cases=kept("case"), maps=kept("maps"))
+    monkeypatch.setattr(forecast_module, "opened", lambda *told: Opened(**{DATA.rpartition("::")[2]: data}))
+    ticks = iter([0.0, 3.0, 10.0, 17.0])
+    monkeypatch.setattr(forecast_module.time, "monotonic", lambda: next(ticks))
+    monkeypatch.setattr(forecast_module.time, "time", lambda: 1001.0 if again else 999.0)
+    work = SimpleNamespace(out=Path("x"), description=lambda name: Path(name))
+    spec = expert("a", "liver", "spleen", exclusive=exclusive)
+    found = forecast_module._asked(work, spec, {"image": "x", "label": "y"})  # type: ignore[arg-type]
+    assert found == {"seconds": 7.0 if again else 3.0, "bytes": 30, "whole": 60 * depth, "prepared": 111}
+    assert asked == ([{"image": "x"}, "released"] if again else [])

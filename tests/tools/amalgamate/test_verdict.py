@@ -62,3 +62,20 @@ def test_a_pass_that_finds_nothing_neither_goes_nor_stays() -> None:
     assert (found.goes, found.stays, found.poor) == (False, False, ("scar",))
     (found,) = passes(verdicts([lost, row("liver", student=0.2, own=0.9)]))
     assert (found.goes, found.stays, found.kept_for) == (False, True, ("liver",))
+
+
+@pytest.mark.parametrize(
+    ("student", "own", "word"),
+    [(0.76, 0.8, "go"), (0.759, 0.8, "keep"), (0.49, 0.49, "neither"), (0.5, 0.49, "go"), (0.49, 0.5, "go"),
+     (0.47, 0.5, "keep"), (0.475, 0.5, "go"), (0.5, 0.5, "go")],
+)  # fmt: skip
+def test_the_bars_of_a_verdict(student: float, own: float, word: str) -> None:
+    (found,) = verdicts([row("liver", student=student, own=own, agreement=0.1)])
+    assert (found.word, found.scans, found.student, found.own, found.agreement) == (word, 1, student, own, 0.1)
+
+
+def test_means_are_of_scans_with_both() -> None:
+    rows = [row("liver", student=0.8, own=0.6, agreement=0.5), row("liver", student=0.2), row("liver", agreement=0.7),
+            row("liver")]  # fmt: skip
+    (found,) = verdicts([*rows, row("liver", student=0.1, expert="")])
+    assert (found.scans, found.student, found.own) == (3, 0.8, 0.6) and found.agreement == pytest.approx(0.6)

@@ -21,7 +21,7 @@ from tests.nnunet_folders import tiny_plans
 from tools.bundle.checks import check_bundle
 from tools.bundle.command import Bundle
 from tools.bundle.docs import NOTHING_SHIPPED, missing_sections
-from tools.bundle.pack import _shape, pack_bundle
+from tools.bundle.pack import _describe, _shape, pack_bundle
 from tools.bundle.vendor import leftovers, rewritten_config, verify_vendored
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -349,3 +349,28 @@ def test_a_transform_of_another_name() -> None:
     found = rewritten_config(given, "b_bundle")
     assert found["train"]["dataset"]["transform"] == "$@train::random"
     assert found["dataset"]["transform"] == "@preprocessing"
+
+
+@pytest.mark.parametrize(
+    ("before", "exclusive", "after"),
+    [
+        ({"0": "background", "1": "a"}, True, {"0": "background", "1": "x", "2": "y"}),
+        ({"0": "background", "1": "a"}, False, {"0": "background", "1": "a"}),  # the card's has another form
+        ({"0": "prompted"}, True, {"0": "prompted"}),
+        ({}, True, {}),
+    ],
+)
+def test_metadata_name_the_structures_where_they_are_named(
+    toy: Path, before: dict[str, str], exclusive: bool, after: dict[str, str]
+) -> None:
+    file = toy / "configs" / "metadata.json"
+    meta = json.loads(file.read_text())
+    pred = meta["network_data_format"]["outputs"]["pred"]
+    pred["channel_def"], pred["num_channels"] = before, 99
+    file.write_text(json.dumps(meta))
+    card = ModelCard(LabelSpace(("x", "y"), exclusive=exclusive), ("image",), "toy", "1.0")
+    _describe(toy, card, [])
+    pred = json.loads(file.read_text())["network_data_format"]["outputs"]["pred"]
+    assert (pred["channel_def"], pred["num_channels"]) == (after, 3 if after != before else 99)
+    told = json.loads((toy / "configs" / "inference.json").read_text())["model"]["defaults"]
+    assert (told["structures"], told["exclusive"], told["roi_size"]) == (["x", "y"], exclusive, [8, 8, 8])

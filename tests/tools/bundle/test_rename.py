@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import types
@@ -11,7 +12,7 @@ import pytest
 
 from common.errors import ConfigError
 from tools.bundle.closure import SOURCE, closure, named_modules
-from tools.bundle.names import module_of
+from tools.bundle.names import module_of, spots
 from tools.bundle.rename import renamed_code, renamed_document, renamed_expression, renamed_target
 from tools.bundle.vendor import leftovers
 
@@ -196,3 +197,39 @@ def test_a_variable_that_was_renamed_would_be_noticed() -> None:
     code = "def group(common, name):\n    return b_bundle.common.get(name)\n"
     done = subprocess.run(command, check=False, input=code, capture_output=True, text=True)
     assert done.returncode == 1 and "b_bundle" in done.stdout
+
+
+def test_a_name_is_ours_where_it_is_whole_or_where_a_call_imports_it() -> None:
+    """A text that only begins with the word is imported by a call, and is a text everywhere else."""
+    source = SOURCE
+    for text, count in (
+        ("x = 'common.labels.LabelSpace'", 1),  # a whole name of something of ours
+        ("x = 'common.denominator'", 0),
+        ("import_module('common.denominator')", 1),  # whatever is imported so is meant as a module
+        ("import_module('json')", 0),
+        ("other('common.denominator')", 0),
+        ("import_module(name='common.denominator')", 1),
+        ("'common.labels'", 0),  # a document
+        ("x = 'common'", 0),
+        ("import json\nx = 'json.common'", 0),
+    ):
+        assert len(list(spots(ast.parse(text), text, source))) == count, text
+    with pytest.raises(ConfigError, match="put together"):
+        list(spots(ast.parse("import_module(f'common.{x}')"), "import_module(f'common.{x}')", source))
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "at"),
+    [
+        ("from common.labels import LabelSpace", "common.labels", 5),
+        ("from  common import labels", "common", 6),
+        ("import json, common.errors as e", "common.errors", 13),
+        ("x = 'common.labels'", "common.labels", 5),
+        ("'ä'; import common", "common", 13),  # bytes are counted
+    ],
+)
+def test_a_spot_says_what_is_named_and_where(text: str, name: str, at: int) -> None:
+    (spot,) = spots(ast.parse(text), text, SOURCE)
+    assert (spot.name, spot.at) == (name, at)
+    assert text.encode()[spot.at :].startswith(b"common")
+    assert not list(spots(ast.parse("from .common import x"), "from .common import x", SOURCE))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError
-from tools.bundle.zip import unpack, zip_folder
+from tools.bundle.zip import MAX_BYTES, MAX_FILES, _checked, unpack, zip_folder
 
 
 @pytest.fixture
@@ -182,3 +182,34 @@ def test_damaged_missing_and_existing(folder: Path, tmp_path: Path) -> None:
         unpack(tmp_path / "none.zip", tmp_path / "out")
     with pytest.raises(ConfigError, match="exists"):
         unpack(file, tmp_path)
+
+
+def listed(*sizes: int) -> list[zipfile.ZipInfo]:
+    found = []
+    for number, size in enumerate(sizes):
+        found.append(zipfile.ZipInfo(f"toy/{number}"))
+        found[-1].file_size = size
+    return found
+
+
+def test_limits_have_two_sides(tmp_path: Path) -> None:
+    file = tmp_path / "a.zip"
+    file.write_bytes(b"x" * 100_000)
+    assert _checked(file, listed(*[1] * 7), 7, 7) == "toy"
+    for files, size in ((6, 7), (7, 6)):
+        with pytest.raises(ConfigError, match=r"too many files|more than is accepted"):
+            _checked(file, listed(*[1] * 7), files, size)
+    assert _checked(file, listed(20_000_000), MAX_FILES, MAX_BYTES) == "toy", "two hundred times"
+    with pytest.raises(ConfigError, match="20000001 bytes from 100000"):
+        _checked(file, listed(20_000_000, 1), MAX_FILES, MAX_BYTES)
+    file.write_bytes(b"")
+    assert _checked(file, listed(10_000_000), MAX_FILES, MAX_BYTES) == "toy", "below ten megabytes nobody is harmed"
+    with pytest.raises(ConfigError, match="more than is accepted"):
+        _checked(file, listed(10_000_001), MAX_FILES, MAX_BYTES)
+
+
+def test_a_zip_has_no_date_and_plain_rights(folder: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(zip_folder(folder, tmp_path / "a.zip")) as archive:
+        for entry_ in archive.infolist():
+            assert entry_.date_time == (1980, 1, 1, 0, 0, 0) and entry_.create_system == 3
+            assert entry_.external_attr >> 16 == stat.S_IFREG | 0o644 and entry_.compress_type == zipfile.ZIP_DEFLATED

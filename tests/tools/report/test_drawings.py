@@ -15,6 +15,8 @@ import pytest
 
 from common.engine.interactive.charts import dice_card, gate_card
 from common.engine.interactive.pictures import Frame
+from tools.amalgamate.lesson_map import lesson_map
+from tools.amalgamate.lessons import Lesson
 from tools.report.diagram import diagram
 from tools.report.figures import Series, bar, curves, dumbbells, intervals, scatter
 from tools.report.numbers import Model, Stat
@@ -55,6 +57,13 @@ FRAMES = [
     _frame("spleen", 2, 2, "inside", 0.4, [0.1, 0.85, 0.049]),
 ]
 LONG = [_frame("liver", 1, i, "inside", min(0.95, i / 20), [i / 40, 1 - i / 40]) for i in range(1, 31)]
+LESSONS = [
+    Lesson("a teacher of long name", "ct", "CT", "liver", 9, 9),
+    Lesson("a teacher of long name", "ct", "CT", "spleen", 9, 1),
+    Lesson("other", "mr", "MR", "liver", 0, 0),
+    Lesson("other", "mr", "MR", "left kidney", 400, 1),
+    Lesson("other", "ct", "CT", "liver", 0, None, "it reads MR"),
+]
 DRAWINGS: dict[str, Callable[[], ElementTree.Element | None]] = {
     "bar": lambda: bar(STATS["a"], "a", 0.5, 1.0),
     "intervals": lambda: intervals([A, B], STATS, "dice", "Dice"),
@@ -78,6 +87,7 @@ DRAWINGS: dict[str, Callable[[], ElementTree.Element | None]] = {
     "dice_over_prompts": lambda: (dice_card(FRAMES) or FRAMES[0]).chart,  # type: ignore[union-attr]
     "dice_over_many_prompts": lambda: (dice_card(LONG) or FRAMES[0]).chart,  # type: ignore[union-attr]
     "gate": lambda: (gate_card(FRAMES, ("general", "one", "two")) or FRAMES[0]).chart,  # type: ignore[union-attr]
+    "lessons": lambda: lesson_map(LESSONS, {"other": "run3"}),
     "gate_of_many": lambda: (gate_card(LONG, ("general", "one")) or FRAMES[0]).chart,  # type: ignore[union-attr]
 }
 
@@ -111,4 +121,5 @@ def test_nothing_known_is_no_drawing() -> None:
     assert strips([(A, {})], "Dice") is pairs((A, nothing), (B, CASES_B)) is pairs((A, CASES_A), (B, nothing)) is None
     assert dumbbells([("one", {"a": math.nan})], [A], "Dice") is None
     assert scatter([("x", math.nan, 1.0), ("y", 1.0, math.nan)], ("a", "b"), "a") is curves([], "Dice") is None
+    assert lesson_map(LESSONS[-1:], {}) is None
     assert diagram(Study("x", []), {}) is diagram(Study("x", [], chain={}), {}) is None

@@ -94,3 +94,13 @@ def test_the_processor_is_asked(tmp_path, text, flags):
     (tmp_path / "cpuinfo").write_text(text)
     assert cpu_flags(tmp_path / "cpuinfo") == flags
     assert cpu_flags(tmp_path / "none") == frozenset()
+
+
+def test_what_is_gained_has_to_be_a_third():
+    flags = frozenset(module.FLAGS[:1])
+    assert numerics("bf16", "cpu", cpu_gain=1.3, convolutions=2, flags=flags).dtype == torch.bfloat16
+    for gain in (1.29, None):
+        with pytest.raises(ConfigError, match="not worth it"):
+            numerics("bf16", "cpu", cpu_gain=gain, convolutions=2, flags=flags)
+    with pytest.raises(ConfigError, match="no instructions"):
+        numerics("bf16", "cpu", cpu_gain=9.0, convolutions=2, flags=frozenset())

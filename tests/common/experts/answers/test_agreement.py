@@ -88,3 +88,13 @@ def test_both_silent_is_agreement(tmp_path: Path) -> None:
     folder = write_folder(tmp_path)
     found = agreement(HomeNNUNet(spec_of(folder)), given, Grid.of(given))
     assert all(0 <= d <= 1 for d in found.structures.values())
+
+
+def test_bars_are_reached_by_what_lies_on_them() -> None:
+    student = {"foreground": 0.995, "a": 0.98}
+    fine = Agreement(0.995, {"a": 0.98}, {"a": 501}, student, {"a": 501}, 1.0)
+    assert not fine.below
+    assert replace(fine, foreground=0.9949).below and replace(fine, structures={"a": 0.9799}).below
+    assert replace(fine, student={**student, "a": 0.9799}).below
+    assert not replace(fine, structures={"a": 0.1}, voxels={"a": 500}).below
+    assert not replace(fine, student={**student, "a": 0.1}, on_student={"a": 500}).below

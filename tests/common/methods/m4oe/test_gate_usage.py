@@ -71,3 +71,15 @@ def test_files(tmp_path):
     content = json.loads((tmp_path / "gate_usage.json").read_text())
     assert content["learned"] and content["cases"] == {"CT": 2, "MR": 1}
     assert content["mean_weight"] == usage_summary(rows) and content["encoder"] == usage_summary(rows, "encoder")
+
+
+def test_a_hundredth_of_the_weight_is_asked():
+    table = {"CT": {"CT": 0.01, "MR": 0.99}, "MR": {"CT": 0.0, "MR": 1.0}}
+    assert idle_experts(table) == []
+    table["CT"]["CT"] = 0.0099
+    (found,) = idle_experts(table)
+    assert found["expert"] == "CT" and found["kind"] == "idle" and "at most 0.99%" in found["message"]
+    table["MR"]["CT"] = 0.01
+    (found,) = idle_experts(table)
+    assert found["kind"] == "not_its_own" and "MR is preferred (99%), and 1% in MR" in found["message"]
+    assert idle_experts({}) == [] == idle_experts({"PET": {"CT": 0.0}}), "nobody looked at its own modality"
