@@ -154,8 +154,10 @@ def test_one_scan_is_asked_for_its_time_and_its_disk(
     def kept(folder: str) -> Any:
         store = SimpleNamespace(find=lambda chain, name: tmp_path / folder)
         return SimpleNamespace(store=store, chain="c", names=["n"], data=[{"image": "x"}], preprocessing=Asking(),
-                               case=lambda number: {"image": np.zeros((2, 3, 4, 5))})  # fmt: skip
+                               case=lambda number: {"image": np.zeros((2, 3, 4, 5)), "answer": "kept"})  # fmt: skip
 
+    monkeypatch.setattr(forecast_module, "saved_size", lambda answer: {"kept": 8}[answer])
+    monkeypatch.setattr(forecast_module, "_finer", lambda scan, prepared: 1.5)
     data = SimpleNamespace(answers=[kept("answer")], cases=kept("case"), maps=kept("maps"))
     monkeypatch.setattr(forecast_module, "opened", lambda *told: Opened(**{DATA.rpartition("::")[2]: data}))
     ticks = iter([0.0, 3.0, 10.0, 17.0])
@@ -164,5 +166,5 @@ def test_one_scan_is_asked_for_its_time_and_its_disk(
     work = SimpleNamespace(out=Path("x"), description=lambda name: Path(name))
     spec = expert("a", "liver", "spleen", exclusive=exclusive)
     found = forecast_module._asked(work, spec, {"image": "x", "label": "y"})  # type: ignore[arg-type]
-    assert found == {"seconds": 7.0 if again else 3.0, "bytes": 30, "whole": 60 * depth, "prepared": 111}
+    assert found == {"seconds": 7.0 if again else 3.0, "bytes": 30, "whole": 60 * depth, "prepared": 111, "saved": 12.0}
     assert asked == ([{"image": "x"}, "released"] if again else [])
