@@ -54,18 +54,21 @@ def same_weights(*folders):
     assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
-def killed_and_resumed(bundle, configs, options, folder, *, outputs=("output_dir", "ckpt_dir")):
+def killed_and_resumed(bundle, configs, options, folder, *, outputs=("output_dir", "ckpt_dir"), workers=(2, 1)):
     """Trains once in ``folder/whole``; once in ``folder/cut``, killed after the first saved epoch and started again.
+
+    Before the kill and afterwards it has other numbers of ``workers``, and the whole training none, as presets say.
 
     Returns both folders, when the weights are the same to the last bit.
     """
     whole, cut = ({**options, **dict.fromkeys(outputs, folder / name)} for name in ("whole", "cut"))
+    before, afterwards = ({"num_workers": n} for n in workers)
     done(bundle, *configs, **whole)
-    process = start(words(bundle, configs, cut), cwd=ROOT, env=ENVIRONMENT)
+    process = start(words(bundle, configs, {**cut, **before}), cwd=ROOT, env=ENVIRONMENT)
     until(folder / "cut" / "checkpoints" / "last.pth", process)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the training ended before it was killed"
-    done(bundle, *configs, **cut)
+    done(bundle, *configs, **cut, **afterwards)
     same_weights(folder / "whole", folder / "cut")
     return folder / "whole", folder / "cut"
 

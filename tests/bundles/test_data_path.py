@@ -32,9 +32,38 @@ def assert_equal(one, other):
             assert torch.equal(a[key], b[key]) if isinstance(a[key], torch.Tensor) else a[key] == b[key], key
 
 
-@pytest.mark.parametrize("bundle", ["ka2er", "m4oe"])
-def test_workers_change_nothing_and_a_second_start_prepares_nothing(bundle, phantom_dir, tmp_path):
-    first = configured(bundle, 0, phantom_dir, tmp_path)
+OWN = {  # what a bundle needs beside the data, and with it random parts in every bundle's path
+    "ka2er": {},
+    "ka2er_expert": {"spacing": [8.0, 8.0, 8.0], "name": "own"},
+    "m4oe": {},
+    "m4oe_expert": {},
+    "samora": {},
+    "samora_expert": {},
+    "ic_moe": {"augment": 1.0},
+    "sam_med3d_moe": {"structures": ["liver"]},
+    "sam_med3d_moe_expert": {"structures": ["liver"], "name": "own"},
+}
+
+
+@pytest.fixture
+def given(request, phantom_dir, phantom_2d_dir, sam3d_files, tmp_path):
+    """A bundle's data and options; the store is ``tmp_path/store``."""
+    bundle = request.param
+    data = {"ic_moe": phantom_2d_dir / "phantom_2d_skin", "ka2er_expert": phantom_dir / "phantom_ct"}
+    options = {**OWN[bundle], "output_dir": tmp_path / "run"}
+    if bundle == "sam_med3d_moe":
+        general = sam3d_files.general()
+        options |= {"general": general, "experts": sam3d_files.expert("own", "liver", of=general).parent}
+
+    def made(workers):
+        return configured(bundle, workers, data.get(bundle, phantom_dir), tmp_path / "store", **options)
+
+    return made
+
+
+@pytest.mark.parametrize("given", OWN, indirect=True)
+def test_workers_change_nothing_and_a_second_start_prepares_nothing(given, tmp_path):
+    first, store = given(0), tmp_path / "store"
     threads = torch.get_num_threads()
     try:  # the process itself may have several threads, a worker has one
         torch.set_num_threads(2)
@@ -43,13 +72,26 @@ def test_workers_change_nothing_and_a_second_start_prepares_nothing(bundle, phan
     finally:
         torch.set_num_threads(threads)
     assert not torch.equal(torch.as_tensor(wanted[0]["image"]), torch.as_tensor(wanted[-1]["image"]))
-    (kept,) = listed(tmp_path)
+    (kept,) = listed(store)
     before = {p: p.stat().st_mtime_ns for p in kept.folder.rglob("*.b2nd")}
-    assert_equal(epochs(configured(bundle, 2, phantom_dir, tmp_path)), wanted)
+    second = given(2)
+    assert second.get_parsed_content("train::dataloader").num_workers == 2
+    assert_equal(epochs(second), wanted)
     assert {p: p.stat().st_mtime_ns for p in kept.folder.rglob("*.b2nd")} == before and len(before) > 0
-    validated = next(iter(first.get_parsed_content("validate::dataloader")))
-    assert listed(tmp_path)[0].cases > kept.cases and len(listed(tmp_path)) == 1, "validation has the same chain"
+
+
+@pytest.mark.parametrize("given", ["ka2er", "m4oe", "samora", "ic_moe", "sam_med3d_moe"], indirect=True)
+def test_validation_reads_what_training_prepares(given, tmp_path):
+    parser = given(0)
+    parser.get_parsed_content("train::dataloader")
+    (kept,) = listed(tmp_path / "store")
+    validated = next(iter(parser.get_parsed_content("validate::dataloader")))
+    assert listed(tmp_path / "store")[0].cases > kept.cases and len(listed(tmp_path / "store")) == 1, "the same chain"
     assert not any(isinstance(v, StoredArray) for v in validated.values()) and "positions" not in validated
+
+
+def test_every_bundle_is_here():
+    assert OWN.keys() == {p.parents[1].name for p in (ROOT / "bundles").glob("*/configs/train.json")}
 
 
 def test_crops_of_ka2er_are_what_its_network_reads(phantom_dir, tmp_path):

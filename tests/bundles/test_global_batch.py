@@ -21,7 +21,9 @@ CASES = {
     "m4oe": ("m4oe", ("train", "scratch", "smoke"), {}),
     "samora": ("samora", ("train", "decoder_only", "smoke"), {"learning_rate": 1e-4}),
     "ic_moe": ("ic_moe", ("train", "adaptive", "smoke"), {}),  # a vote is balanced over each process's own batch
+    "with workers": ("m4oe", ("train", "scratch", "smoke"), {"num_workers": 1}),
 }
+SELECTED = {"with workers": pytest.mark.selected}
 
 
 def data(bundle, phantom_dir, phantom_2d_dir):
@@ -52,7 +54,7 @@ def equally_trained(bundle, configs, options, folder):
     assert apart < 1e-3, f"parameters differ by {apart} of their norm"
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=SELECTED.get(c, ())) for c in CASES])
 def test_two_processes_compute_what_one_does_at_the_same_global_batch(case, phantom_dir, phantom_2d_dir, tmp_path):
     bundle, configs, more = CASES[case]
     equally_trained(bundle, configs, {**data(bundle, phantom_dir, phantom_2d_dir), **more}, tmp_path)

@@ -41,6 +41,7 @@ __all__ = ["VARIABLE", "Kept", "Store", "clear", "listed", "places", "size_text"
 VARIABLE = "AMALGAM_STORE"
 FOLDER = ".prepared"
 _GB = 10**9
+_OWNER = "delete them as the user who owns the folder, and where its disk can be written"
 _RESERVE = _GB  # is left free on the disk
 
 
@@ -205,18 +206,27 @@ def clear(place: Path, *, unused_days: float = 0.0) -> tuple[int, int]:
         Cases and bytes that are gone.
 
     Raises:
-        DataError: when the place is no store of ours, or is or holds a link; nothing is deleted then.
+        DataError: when the place is no store of ours, is or holds a link, or cannot be written; nothing is deleted
+            then. Also when some of it could not be deleted.
     """
     refuse_link(place)
     if not place.is_dir() or not any(place.iterdir()):
         return 0, 0
     need_tag(place)
     refuse_links_below(place)
-    cases = size = 0
+    if (problem := _unwritable(place)) is not None:
+        raise DataError("prepared volumes cannot be deleted here; nothing was", where=place, got=problem, hint=_OWNER)
+    cases = size = left = 0
     remove_all_unfinished(place, process_alive)
     for kept in listed(place, unused_days=unused_days):
-        remove_chain(kept.folder)
-        cases, size = cases + kept.cases, size + kept.size
+        with contextlib.suppress(OSError):  # counted below
+            remove_chain(kept.folder)
+        stay = len(entries(kept.folder))
+        cases, left = cases + kept.cases - stay, left + stay
+        size += kept.size - folder_bytes(kept.folder)
+    if left:
+        got = f"{left} cases are left, {cases} are gone"
+        raise DataError("some prepared volumes could not be deleted", where=place, got=got, hint=_OWNER)
     if not chains(place):
         remove_memories(place, process_alive)
     return cases, size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from monai.transforms import Transform
 class Reading(Transform):
     """Reads ``image`` and ``label``; ``log`` gets a line for each case that is read, from any process."""
 
-    def __init__(self, log: Path, scale: float = 1.0, die: str | None = None) -> None:
-        self.log, self.scale, self.die = log, scale, die
+    def __init__(self, log: Path, scale: float = 1.0, die: str | None = None, seconds: float = 0.0) -> None:
+        self.log, self.scale, self.die, self.seconds = log, scale, die, seconds
 
     def chain_identity(self):
         return {"scale": self.scale}
@@ -24,6 +25,7 @@ class Reading(Transform):
     def __call__(self, data):
         with self.log.open("a") as file:
             file.write(f"{data['case']} {os.getpid()}\n")
+        time.sleep(self.seconds)
         if self.die == data["case"]:
             os.kill(os.getpid(), 9)
         image = torch.from_numpy(np.load(data["image"])) * self.scale

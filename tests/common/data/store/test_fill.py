@@ -1,9 +1,11 @@
 import errno
 import logging
+import multiprocessing
 import os
 import signal
 import threading
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -15,24 +17,12 @@ from common.data.store import fill as module
 from common.data.store.cases import StoredCases
 from common.data.store.place import Store, listed
 from common.errors import DataError
+from tests.common.data.store.processes import begun, ended, forked
 
 
 @pytest.fixture
 def place(tmp_path):
     return tmp_path / "store"
-
-
-def forked(function):
-    """Exit status of a function in a process of its own; negative: killed by that signal."""
-    pid = os.fork()
-    if not pid:
-        code = 1
-        try:
-            function()
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def test_several_processes_share_the_cases(items, reading, place, caplog):
@@ -114,6 +104,42 @@ def test_two_runs_at_once_prepare_each_case_once(items, reading, place):
     cases = StoredCases(items, reading, store=Store(store_dir=place))
     other.join()
     assert sorted(reading.cases()) == ["c0", "c1", "c2"] and [c["case"] for c in (cases[0], cases[2])] == ["c0", "c2"]
+
+
+def begun_together(chains, items, place, workers):
+    """Runs that begin to fill a place at one moment."""
+    barrier = multiprocessing.get_context("fork").Barrier(len(chains))
+
+    def run(chain):
+        barrier.wait(30)
+        cases = StoredCases(items, chain, store=Store(store_dir=place, workers=workers))
+        assert [len(cases[i]["image"].whole()) for i in range(len(items))] == [1] * len(items)
+
+    return [begun(partial(run, chain)) for chain in chains]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_two_runs_that_fill_a_place_at_once_prepare_each_case_once(items, reading, place, workers):
+    items = [{**items[n % 3], "case": f"c{n}"} for n in range(6)]
+    runs = begun_together([type(reading)(reading.log, seconds=0.1)] * 2, items, place, workers)
+    assert [ended(pid) for pid in runs] == [0, 0]
+    assert sorted(reading.cases()) == [f"c{n}" for n in range(6)] and [k.cases for k in listed(place)] == [6]
+    assert len({line.split()[1] for line in reading.log.read_text().splitlines()}) >= 2, "both did a part"
+    assert not list(place.rglob("*.tmp")) and not list(place.rglob("*.lock"))
+
+
+def test_of_two_runs_one_is_killed_and_the_other_takes_its_case_over(items, reading, place):
+    """The first one has the case in the middle of their sizes and dies of it; the other waits for it."""
+    fatal = type(reading)(reading.log, seconds=0.5, die="c1")
+    one = begun(lambda: StoredCases(items, fatal, store=Store(store_dir=place)))
+    deadline = time.monotonic() + 30
+    while not reading.cases() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    two = begun(lambda: StoredCases(items, reading, store=Store(store_dir=place)))
+    assert (ended(one), ended(two)) == (-signal.SIGKILL, 0)
+    read = [line.split() for line in reading.log.read_text().splitlines()]
+    assert read[0] == ["c1", str(one)] and sorted(read[1:]) == [[c, str(two)] for c in ("c0", "c1", "c2")]
+    assert [k.cases for k in listed(place)] == [3] and not list(place.rglob("*.lock"))
 
 
 def test_a_case_that_cannot_be_read_is_named(items, reading, place):
