@@ -147,6 +147,7 @@ def test_everything_lies_within_its_frame() -> None:
 )
 def test_ticks_are_round(low: float, high: float, count: int, found: list[float]) -> None:
     assert ticks(low, high, count) == pytest.approx(found)
+    assert ticks(0, 11) == [0, 2.5, 5, 7.5, 10], "about five where nobody says how many"
 
 
 def test_a_scale_leaves_room_and_ends_where_the_measure_does() -> None:
