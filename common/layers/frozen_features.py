@@ -34,7 +34,7 @@ class FrozenFeatures:
         if gigabytes <= 0:
             raise ConfigError("kept features need memory", where="cache_gb", got=gigabytes, expected="> 0")
         self.limit, self.used = int(gigabytes * 1e9), 0
-        self.hits, self.misses = 0, 0
+        self.hits, self.misses, self._told = 0, 0, False
         self._kept: dict[bytes, tuple[Tensor, ...]] = {}
 
     def __len__(self) -> int:
@@ -49,11 +49,11 @@ class FrozenFeatures:
     def __call__(self, image: Tensor, compute: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """The features of ``image [B, ...]``, each ``[B, ...]``; ``compute`` gives those of ``[1, ...]``."""
         parts = [self._one(image[b : b + 1], compute) for b in range(len(image))]
-        if self.misses > _PATIENCE and not self.hits:
+        if self.misses > _PATIENCE and not self.hits and not self._told:
             logger.warning(
                 "%d images and none of them twice: switch random augmentation off, or --cache_gb 0", self.misses
             )
-            self.hits = 1
+            self._told = True
         return tuple(torch.cat([p.to(image.device) for p in column]) for column in zip(*parts, strict=True))
 
     def _one(self, image: Tensor, compute: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:

@@ -5,6 +5,7 @@ import pytest
 from common.modalities import (
     Modality,
     alternatives,
+    details,
     has_unit,
     images,
     is_cone_beam,
@@ -137,3 +138,33 @@ def test_pictures_in_no_unit() -> None:
 def test_what_a_name_joins_and_leaves_open() -> None:
     assert alternatives("CT or MR") == ["CT", "MR"] and images("R + G + B") == ("red", "green", "blue")
     assert images("T1 + CT1") == ("T1", "T1c") and images("HU + 1024") == ("HU + 1024",)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("CT arterial", "arterial"), ("ct-art", "arterial"), ("NCCT", "pre"), ("CT portal venous phase", "portal"),
+        ("T1 post", "post"), ("T1 pre", "pre"), ("CTA", "post"), ("CT w/o contrast", "pre"), ("DWI b800", "b800"),
+        ("CT lung", "lung"), ("T1 3D 1mm", ""), ("CT arterial post", "arterial"), ("liver CT foo", "foo liver"),
+        ("CT", ""), ("CT delayed post", "delayed"), ("T1 pre post", "preandpost"), ("T2 2D 5d 4t", ""),
+    ],
+)  # fmt: skip
+def test_what_a_name_says_beside_its_kind(name: str, said: str) -> None:
+    assert details(name) == frozenset(said.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("PETCT", {("PT", ""), ("CT", "")}), ("PTMR", {("PT", ""), ("MR", "")}), ("SPECTCT", {("NM", ""), ("CT", "")}),
+        ("fundus FA", {("photo", "fluorescein")}), ("fundus", {("photo", "fundus")}), ("slit lamp FA", set()),
+        ("DE-MRI", {("MR", "LGE")}), ("de MR", {("MR", "LGE")}), ("IRM de prostate", {("MR", "")}), ("de", set()),
+        ("DE CT", {("CT", "")}), ("T2 CT", {("CT", ""), ("MR", "T2")}), ("CBF", {("CT", "CBF"), ("MR", "CBF")}),
+        ("CT CBF", {("CT", "CBF")}), ("B0 map", {("MR", "B0 map")}), ("B1 field map", {("MR", "B1 map")}),
+        ("T1 FLAIR", {("MR", "T1")}), ("red", {("photo", "red")}), ("DTI FA", {("MR", "FA")}), ("FA", set()),
+        ("colour doppler ultrasound", {("US", "doppler")}), ("18F-FDG PET", {("PT", "FDG")}),
+        ("68Ga-DOTATATE PET", {("PT", "SSTR")}), ("11C PET", {("PT", "")}), ("99mTc SPECT", {("NM", "")}),
+    ],
+)  # fmt: skip
+def test_what_a_name_can_mean(name: str, meant: set[tuple[str, str]]) -> None:
+    assert {(m.kind, m.sequence) for m in meanings(name)} == meant

@@ -109,7 +109,7 @@ def intervals(models: Sequence[Model], stats: Mapping[str, Stat], measure: str, 
     base = top + step * len(known)
 
     def at(v: float) -> float:
-        return left + (width - 2 * left) * (v - low) / (high - low or 1)
+        return left + (width - 2 * left) * (v - low) / (high - low)
 
     body = axis(ticks(low, high), at, top, base, 16)
     for i, model in enumerate(known):
@@ -142,7 +142,7 @@ def dumbbells(cases: Sequence[tuple[str, Mapping[str, float]]], models: Sequence
     base = top + step * len(cases) + 4
 
     def at(v: float) -> float:
-        return left + (width - left - 14) * (v - low) / ((high - low) or 1)
+        return left + (width - left - 14) * (v - low) / (high - low)
 
     body = axis(ticks(low, high, 4), at, top, base, 15)
     for i, (name, per) in enumerate(cases):
@@ -168,10 +168,10 @@ def scatter(points: Sequence[tuple[str, float, float]], names: tuple[str, str], 
     inner = size - left - 16
 
     def x(v: float) -> float:
-        return left + inner * (v - low) / (high - low or 1)
+        return left + inner * (v - low) / (high - low)
 
     def y(v: float) -> float:
-        return top + inner - inner * (v - low) / (high - low or 1)
+        return top + inner - inner * (v - low) / (high - low)
 
     body: list[Element] = []
     for t in ticks(low, high, 4):

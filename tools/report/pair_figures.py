@@ -32,7 +32,7 @@ def strips(members: Sequence[tuple[Model, Cases]], label: str) -> Element | None
     base = top + step * len(members)
 
     def at(v: float) -> float:
-        return left + (width - left - 14) * (v - low) / ((high - low) or 1)
+        return left + (width - left - 14) * (v - low) / (high - low)
 
     body = axis(ticks(low, high, 8), at, top, base, 16)
     for i, (model, cases) in enumerate(members):
@@ -60,7 +60,7 @@ def pairs(reference: tuple[Model, Cases], other: tuple[Model, Cases]) -> Element
     width, height, left, right, top = 300.0, 230.0, 52.0, 240.0, 22.0
 
     def y(v: float) -> float:
-        return top + (height - top - 34) * (1 - (v - low) / ((high - low) or 1))
+        return top + (height - top - 34) * (1 - (v - low) / (high - low))
 
     body: list[Element] = []
     for t in ticks(low, high, 4):

@@ -147,6 +147,7 @@ def test_everything_lies_within_its_frame() -> None:
 )
 def test_ticks_are_round(low: float, high: float, count: int, found: list[float]) -> None:
     assert ticks(low, high, count) == pytest.approx(found)
+    assert ticks(0, 11) == [0, 2.5, 5, 7.5, 10], "about five where nobody says how many"
 
 
 def test_a_scale_leaves_room_and_ends_where_the_measure_does() -> None:
@@ -156,3 +157,13 @@ def test_a_scale_leaves_room_and_ends_where_the_measure_does() -> None:
     for measure in ("hd95", "hd"):
         assert scale([Stat(5, 4, 10, 2), Stat(5, 4, 8, 2)], measure) == (0.0, pytest.approx(10.3))
     assert scale([Stat(0, 0, 0, 2)], "hd") == (0.0, pytest.approx(1.03e-6))
+
+
+def test_what_never_changes_is_a_level_line() -> None:
+    """A number so large that no margin is added to it; one epoch; a bar of no width."""
+    drawing = curves([Series("s", "a", [(1.0, 1e12), (2.0, 1e12)])], "a loss")
+    (path,) = of(drawing, "polyline")
+    assert path.get("points") == "46.0,210.0 446.0,210.0"
+    (path,) = of(curves([Series("s", "a", [(3.0, 0.5)])], "Dice", unit=True), "polyline")
+    assert (path.get("points") or "").startswith("46.0,")
+    assert of(bar(Stat(0.5, 0.5, 0.5, 3), "a", 0.5, 0.5, width=106), "circle")[0].get("cx") == "3.0"

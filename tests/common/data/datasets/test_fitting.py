@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -13,7 +14,7 @@ import torch
 
 from common.contract import OVERRIDE, Contract
 from common.data.datasets import fitting
-from common.data.datasets.fitting import fitting_items
+from common.data.datasets.fitting import _lines, fitting_items, odd_scans
 from common.data.datasets.known_cases import short_hash
 from common.data.prompts.objects import ClampModalityd, clip_bounds
 from common.data.prompts.targets import KeepTargetsd
@@ -369,3 +370,34 @@ def test_items_bear_the_cards_mark_and_what_was_overridden(dataset: Any) -> None
 def test_voxels_of_another_size_are_doubted(dataset: Any) -> None:
     known = Contract(("CT",), {"CT": {"channels": ["CT"], "spacing": {"lowest": [20.0] * 3, "highest": [30.0] * 3}}})
     assert "spacing 1 x 1 x 1 mm" in fitting_items(dataset("CT"), "test", known)[0]["doubt"]
+
+
+def test_five_cases_are_named_and_the_others_counted():
+    dataset = SimpleNamespace(name="d")
+    odd = {f"c{i}": "dark" for i in range(7)}
+    assert _lines(dataset, {}) == []
+    assert _lines(dataset, dict(list(odd.items())[:5])) == [f"d, case c{i}: dark" for i in range(5)]
+    assert _lines(dataset, dict(list(odd.items())[:6]), ": why")[-1] == "d, case c4: dark, and 1 further cases: why"
+    assert _lines(dataset, odd)[-1] == "d, case c4: dark, and 2 further cases" and len(_lines(dataset, odd)) == 5
+
+
+@pytest.mark.parametrize(
+    ("count", "read"), [(1, [0]), (10, list(range(10))), (11, [0, 2, 4, 6, 8, 10]), (20, list(range(0, 20, 2)))]
+)
+def test_ten_scans_at_most_are_read_evenly(count, read, monkeypatch):
+    cases = tuple(SimpleNamespace(id=str(i)) for i in range(count))
+    dataset = SimpleNamespace(name="d", channels=("CT",), cases=lambda split="": cases if split == "training" else (),
+                              modality_of=lambda case: "CT")  # fmt: skip
+    contract = SimpleNamespace(modalities={"CT": {"channels": ["CT"], "intensities": [{}]}}, channels=("CT",))
+    seen = []
+    monkeypatch.setattr(
+        fitting, "_remarked", lambda case, *given: seen.append(case.id) or ("dark" if case.id == "0" else "")
+    )
+    fit = SimpleNamespace(_replace=lambda order: order)
+    (line,) = odd_scans(dataset, "CT", contract, fit)
+    assert seen == [str(i) for i in read] and line == f"d, case 0: dark ({len(read)} of {count} scans were compared)"
+    assert (
+        odd_scans(dataset, "MR", contract, fit)
+        == []
+        == odd_scans(dataset, "CT", SimpleNamespace(modalities={"MR": {"channels": ["T1"]}}, channels=("T1",)), fit)
+    )

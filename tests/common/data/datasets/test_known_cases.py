@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -52,3 +53,33 @@ def test_a_case_is_its_files_in_order(tmp_path: Path) -> None:
         and short_hash([tmp_path / "s", tmp_path / "x"]) == naive[:16]
     )
     assert case_hash([tmp_path / "x", tmp_path / "s"]) != naive
+
+
+def test_a_few_cases_of_each_split_are_looked_at_evenly(tmp_path):
+    files = []
+    for number in range(11):
+        files.append(tmp_path / f"{number}.nii.gz")
+        files[-1].write_bytes(bytes([number]))
+    cases = [SimpleNamespace(images=[file]) for file in files]
+    hashes = [case_hash(c.images)[:16] for c in cases]
+
+    def known(listed, count=11, **splits):
+        dataset = SimpleNamespace(name="d", splits={"training": cases[:count], **splits})
+        return is_known_data(dataset, [{"name": "d", "cases": {"training": {"hashes": listed}}}])
+
+    assert [known([h]) for h in hashes] == [n % 2 == 0 for n in range(11)], "every second of eleven"
+    assert [known([h], count=9) for h in hashes[:9]] == [True] * 9, "all of nine"
+    assert known([hashes[1]], test=cases[1:2]) and known([h[:15] for h in hashes]) is False
+    assert known([]) is None and known("abc") is None and known([5]) is None
+    assert is_known_data(SimpleNamespace(name="e", splits={}), [{"name": "d"}]) is False
+    files[0].unlink()
+    assert known([hashes[0]], count=1) is None, "nothing on the disk to compare"
+    assert known([hashes[2]]) is True
+    two = SimpleNamespace(images=[files[1], files[2]])
+    assert case_hash(two.images) != case_hash(two.images[::-1])
+    folder = tmp_path / "series"
+    folder.mkdir()
+    for file in files[1:3]:
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "sub").mkdir()
+    assert case_hash([folder]) == case_hash(two.images) and short_hash([folder]) == case_hash([folder])[:16]
