@@ -51,6 +51,7 @@ PIPELINES: dict[str, dict[str, Any]] = {
 }
 STEPS_MS = (100, 250, 1000)
 WORKERS = 8
+SPREAD = 60  # samples over all cases, after which memory is read
 
 
 def pipeline(method: str | None = None, *, small: bool = False, samples: int = 40, out: str | None = None) -> str:
@@ -111,6 +112,8 @@ def _measured(name: str, *, small: bool, samples: int) -> dict[str, Any]:
         began = time.perf_counter()
         loader = _loader(name, few, root / "store", small=small)
         row["prepare_s"] = (time.perf_counter() - began) / len(shapes)
+        _first(loader)
+        row |= {"empty_s": time.perf_counter() - began, "empty_cases": len(shapes)}
         row |= _times(loader, samples)
         for count in counts:
             many = write_synthetic(root / str(count), count, shapes, flat=name == "ic_moe", like=few)
@@ -132,6 +135,12 @@ def _loader(name: str, data: Path, store: Path, *, small: bool) -> SampleLoader:
         parser[key] = value
     loader: SampleLoader = parser.get_parsed_content("train::dataloader")
     return loader
+
+
+def _first(loader: SampleLoader) -> Any:
+    """The loader's first sample, made in this process."""
+    drawn: Any = loader.dataset
+    return drawn[(0, 0)]
 
 
 def _times(loader: SampleLoader, samples: int) -> dict[str, Any]:
@@ -204,7 +213,7 @@ def _multiplied(few: StoredCases, name: str, many: Path, store: Path, *, small: 
 
 
 def _apart(name: str, data: Path, store: Path, small: bool) -> dict[str, float]:
-    """Start-up and memory in a process of its own.
+    """Start-up with a filled store, and memory, in a process of its own: imports are done, and no network is built.
 
     Raises:
         DataError: when that process ends without an answer.
@@ -226,30 +235,45 @@ def _apart(name: str, data: Path, store: Path, small: bool) -> dict[str, float]:
 
 
 def _started(send: Any, name: str, data: Path, store: Path, small: bool) -> None:
-    before = psutil.Process().memory_full_info().uss
+    own = psutil.Process()
+    before = own.memory_full_info().uss
     began = time.perf_counter()
     loader = _loader(name, data, store, small=small)
-    drawn: Any = loader.dataset
-    drawn[(0, 0)]
+    _first(loader)
     start = time.perf_counter() - began
-    for number, position in enumerate(np.linspace(0, len(drawn) - 1, 60).astype(int).tolist()):
+    drawn: Any = loader.dataset
+    for number, position in enumerate(np.linspace(0, len(drawn) - 1, SPREAD).astype(int).tolist()):
         drawn[(number, position)]
-    send.send({"start_s": start, "rss_MB": (psutil.Process().memory_full_info().uss - before) / 1e6})
+    memory = own.memory_full_info()
+    send.send({"start_s": start, "grown_MB": (memory.uss - before) / 1e6, "resident_MB": memory.rss / 1e6})
 
 
 def _table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     counts = next(iter(rows.values()))["counts"]
     head = ["method", "ms a sample (one core)", "ms, 1 worker", "ms, 2 workers", "MB read", "of its own bytes",
-            "s to prepare a case", *[f"s to start, {n} cases" for n in counts], *[f"MB, {n} cases" for n in counts],
+            "s to prepare a case", "s to the first sample, empty store (cases)",
+            *[f"s to the first sample, {n} cases in the store" for n in counts],
+            *[f"MB of its own more, {n} cases" for n in counts], *[f"MB resident, {n} cases" for n in counts],
             *[f"waiting, step {s} ms" for s in STEPS_MS]]  # fmt: skip
     table = [head]
     for name, row in rows.items():
         waits = [f"{waiting(row['ms'], row['batch'], s):.0%}" for s in STEPS_MS]
         table.append([name, f"{row['ms']:.1f}", f"{row['ms_one_worker']:.1f}", f"{row['ms_two_workers']:.1f}",
                       f"{row['MB']:.2f}", f"{row['MB'] / max(row['own_MB'], 1e-9):.2f}x", f"{row['prepare_s']:.1f}",
-                      *[f"{row[f'start_s_{n}']:.1f}" for n in counts], *[f"{row[f'rss_MB_{n}']:.0f}" for n in counts],
-                      *waits])  # fmt: skip
-    waits_for = f"waiting is computed for {WORKERS} cores that make samples"
-    told = f"Batches of the paper's size; {waits_for}. torch {torch.__version__}"
+                      f"{row['empty_s']:.1f} ({row['empty_cases']})",
+                      *[f"{row[f'start_s_{n}']:.1f}" for n in counts], *[f"{row[f'grown_MB_{n}']:.0f}" for n in counts],
+                      *[f"{row[f'resident_MB_{n}']:.0f}" for n in counts], *waits])  # fmt: skip
     lines = ["| " + " | ".join(r) + " |" for r in table]
-    return "\n".join([told, "", lines[0], "|" + "---|" * len(head), *lines[1:]])
+    return "\n".join([_told(), "", lines[0], "|" + "---|" * len(head), *lines[1:]])
+
+
+def _told() -> str:
+    """What the columns are, and what they are not."""
+    return "\n".join([
+        f"Batches of the paper's size; waiting is computed for {WORKERS} cores that make samples. "
+        f"torch {torch.__version__}",
+        "The first sample: loader and sample in a process that has imported everything; no network, experts or step.",
+        f"Memory: of one process without workers after {SPREAD} samples over all cases; how much its own (USS) grew, "
+        "and all that is resident (RSS), libraries and pages shared with other processes included.",
+        "The network's own step is not in this table: `python -m tools bench step` measures presets that fit a CPU.",
+    ])  # fmt: skip

@@ -23,7 +23,23 @@ def test_a_methods_data_path_is_measured(tmp_path):
     assert row["ms"] > 0 and row["ms_two_workers"] > 0 and row["counts"] == [3, 6]
     assert row["MB"] / row["own_MB"] < 1.1, "a slice reads itself alone"
     assert row["cases_MB"] * 1e6 == pytest.approx(64 * 64 * 40 * 2, rel=0.1), "two bytes a voxel, labels hardly any"
-    assert {f"{k}_{n}" for k in ("start_s", "rss_MB") for n in (3, 6)} <= row.keys()
+    assert {f"{k}_{n}" for k in ("start_s", "grown_MB", "resident_MB") for n in (3, 6)} <= row.keys()
+    assert row["empty_cases"] == 1 and row["empty_s"] > row["prepare_s"], "its one case is prepared, then a sample made"
+    assert all(row[f"resident_MB_{n}"] > max(100, row[f"grown_MB_{n}"]) for n in (3, 6)), "the libraries are resident"
+
+
+def test_the_table_says_what_its_columns_are():
+    counted = {"start_s_3": 0.4, "start_s_6": 0.5, "grown_MB_3": 11, "grown_MB_6": 12, "resident_MB_3": 901,
+               "resident_MB_6": 902}  # fmt: skip
+    row = {"counts": [3, 6], "batch": 2, "ms": 7, "ms_one_worker": 8, "ms_two_workers": 4, "MB": 1, "own_MB": 1,
+           "prepare_s": 2, "empty_s": 4.25, "empty_cases": 2, **counted}  # fmt: skip
+    *told, _, head, _, line = bench_pipeline._table({"m4oe": row}).splitlines()
+    assert "no network" in " ".join(told) and "bench step" in " ".join(told) and "without workers" in " ".join(told)
+    shown = dict(zip(head.split(" | "), line.split(" | "), strict=True))
+    assert shown["s to the first sample, empty store (cases)"] == "4.2 (2)"
+    assert shown["s to the first sample, 6 cases in the store"] == "0.5"
+    assert shown["MB of its own more, 6 cases"] == "12" and shown["MB resident, 6 cases"] == "902"
+    assert "s to start" not in head
 
 
 def test_the_cases_of_a_larger_data_set_are_linked_and_not_prepared(monkeypatch, tmp_path):
