@@ -29,7 +29,8 @@ SMALL: dict[ModuleType, dict[str, Any]] = {
 LARGE = {
     "sam": ("encoder_512", "encoder_1024"),
     "samora": ("inference_512",),
-    "ic_moe": ("inference_256", "inference_512"),
+    "ic_moe": ("inference_256", "inference_512", "training_cached"),
+    "sam_med3d_moe": ("session",),
     "ka2er": ("inference", "training", "step"),  # test_ka2er_floors has the work of the first
 }
 """Of these only what they say: a pass takes seconds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 import zipfile
 from collections.abc import Callable
@@ -213,3 +214,11 @@ def test_a_zip_has_no_date_and_plain_rights(folder: Path, tmp_path: Path) -> Non
         for entry_ in archive.infolist():
             assert entry_.date_time == (1980, 1, 1, 0, 0, 0) and entry_.create_system == 3
             assert entry_.external_attr >> 16 == stat.S_IFREG | 0o644 and entry_.compress_type == zipfile.ZIP_DEFLATED
+
+
+def test_two_bundles_lie_side_by_side(folder: Path, tmp_path: Path) -> None:
+    other = folder.with_name("other")
+    shutil.copytree(folder, other)
+    for one in (folder, other):
+        assert unpack(zip_folder(one, tmp_path / f"{one.name}.zip"), tmp_path / "out").name == one.name
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["other", "toy"]
