@@ -143,6 +143,7 @@ def test_a_budget_reaches_trainer_and_rate(bundle: str) -> None:
     budget = {"epochs": "@max_epochs", "steps": "@max_steps", "minutes": "@max_minutes"}
     assert train["length"] == {"_target_": "common.engine.run.length.RunLength", **budget}
     assert "@train::length" in train["handlers"] and train["lr_scheduler"]["length"] == "@train::length"
+    assert train["state_handler"]["save_dict"]["length"] == "@train::length", "what was fixed stays after a kill"
 
 
 @pytest.mark.parametrize("preset", ["train", "smoke"])

@@ -10,10 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ignite.engine import Engine
 
 from common.data.datasets.datalist import read_collection
-from common.engine.run.length import RunLength
 from common.errors import AmalgamationError, ConfigError, ExpertError
 from tests.monai_words import told_by
 from tests.tools.empty_dataset import empty_dataset
@@ -138,23 +136,6 @@ def test_every_training_of_every_bundle_gets_the_budget_alone(phantom_dir, phant
             elif "monai.bundle" in line:
                 assert "tools/compare/costs_evaluate.json" in line and "max_" not in line
     assert len(found) == 9, found
-
-
-def test_a_preset_of_fewer_steps_than_the_budget_goes_on_and_one_of_more_is_shortened(tmp_path):
-    """The merged configuration of each member's training, its length asked as the trainer would."""
-    for bundle, preset in (("m4oe", "smoke"), ("samora", "paper")):
-        files = [f"bundles/{bundle}/configs/{n}.json" for n in ("train", *(["smoke"] if preset == "smoke" else []))]
-        config = read_config([*files, "tools/compare/costs_train.json"])
-        config.update({"max_steps": 500})
-        told = {k: config.get(k) for k in ("max_epochs", "max_steps", "max_minutes")}
-        length = config.get("train")["length"]
-        assert length == {"_target_": "common.engine.run.length.RunLength", "epochs": "@max_epochs",
-                          "steps": "@max_steps", "minutes": "@max_minutes"}  # fmt: skip
-        engine = Engine(lambda *_: None)
-        engine.state.max_epochs, engine.state.epoch_length = told["max_epochs"], 4
-        RunLength(epochs=told["max_epochs"], steps=told["max_steps"], minutes=told["max_minutes"]).start(engine)
-        assert engine.state.max_epochs == 125 and engine.state.planned_steps == 500
-        assert config.get("train")["costs_handler"]["length"] == "@train::length"
 
 
 @pytest.mark.parametrize("given", [{"steps": 5, "minutes": 1.0}, {"steps": 0}, {"steps": 2.5}, {"minutes": -1.0}])

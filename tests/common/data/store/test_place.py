@@ -114,9 +114,7 @@ def test_what_cannot_be_deleted_is_not_said_to_be_gone(items, reading, tmp_path)
 
     def run():  # a chain of somebody else
         read_only(kept.folder)
-        with pytest.raises(
-            DataError, match=r"could not be deleted[\s\S]*3 cases are left, 2 are gone"
-        ):
+        with pytest.raises(DataError, match=r"could not be deleted[\s\S]*3 cases are left, 2 are gone"):
             clear(place)
 
     assert forked(run) == 0
