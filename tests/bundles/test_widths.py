@@ -12,13 +12,14 @@ from tools.workflow import read_config
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ("demo", "laptop", "abdomen_cpu", "atrium_cpu", "scans_cpu", "photos_cpu")
 PRESETS = [(p.parents[1].name, p.stem) for n in SIZES for p in sorted(ROOT.glob(f"bundles/*/configs/{n}.json"))]
+# seconds: `tools bench step` of these presets and of their `_16` and `_32`, as bundles/README.md has them
 KEPT = {
     ("ka2er", None): "MONAI's Swin UNETR takes multiples of 12 only; 48, the paper's, is the next one of both",
-    ("ka2er_expert", "demo"): "8 and 0.121 s a step on one core, channels last; 16 took 0.275 s",
-    ("ka2er_expert", "abdomen_cpu"): "12 and 0.914 s a step on one core, channels last; 16 took 1.233 s",
+    ("ka2er_expert", "demo"): "8 and 0.121 s a step on one core, channels last; 16 took 0.264 s, plain",
+    ("ka2er_expert", "abdomen_cpu"): "12 and 0.815 s a step on one core, channels last; 16 took 1.101 s, plain",
     ("ka2er_expert", "atrium_cpu"): "as abdomen_cpu, whose sizes it has",
-    ("m4oe", "demo"): "24 and 0.217 s a step on one core; 32 took 0.277 s",
-    ("m4oe_expert", "demo"): "24 and 0.124 s a step on one core; 32 took 0.170 s",
+    ("m4oe", "demo"): "24 and 0.202 s a step on one core; 32 took 0.257 s",
+    ("m4oe_expert", "demo"): "24 and 0.126 s a step on one core; 32 took 0.163 s",
 }
 
 

@@ -24,6 +24,7 @@ from . import m4oe as bench_m4oe
 from . import sam as bench_sam
 from . import sam_med3d_moe as bench_sam_med3d_moe
 from . import samora as bench_samora
+from .augment import augment
 from .curve import curve
 from .measure import SMALLER, Case, Row, cost, measure
 from .parts import Size
@@ -107,7 +108,8 @@ def bench(
         method: ``ic_moe``, ``ka2er``, ``m4oe``, ``sam_med3d_moe``, ``samora``, or ``sam`` (the encoder beneath it);
             or ``pipeline``: the data path of the bundle named next, or of all; or ``step``: a training step of the
             preset named next, or of all, in 32 bits and in bf16, on ``data/phantom``; or ``curve``: how far its losses
-            in bf16 lie from those in 32 bits; or ``stored``: a step of ka2er's student with stored answers beside one
+            in bf16 lie from those in 32 bits; or ``augment``: what m4oe's augmentation costs within samples and
+            batched; or ``stored``: a step of ka2er's student with stored answers beside one
             of the student alone; or ``passes``: five nnU-Nets in TotalSegmentator's layout beside one student of all
             their structures, on a CT of the size named next (``256x256x200``), in time and host memory.
         size: voxels along each side of the crop (64; with --paper 96, sam_med3d_moe 128) or pixels along each side of
@@ -137,6 +139,7 @@ def bench(
         "pipeline": lambda: pipeline(name, small=small, out=out),
         "step": lambda: step(name, repeats=max(repeats, 2), out=out),
         "curve": lambda: curve(name, out=out),
+        "augment": lambda: augment(repeats=repeats, out=out),
         "stored": lambda: stored(name, repeats=max(repeats, 8), out=out, experts=2 if experts is None else experts),
         "passes": lambda: passes(name, size=Size(width), overlap=overlap, threads=threads or 1, out=out),
     }
