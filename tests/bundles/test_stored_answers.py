@@ -9,6 +9,7 @@ import torch
 from ignite.engine import Events
 
 from common.data.store.place import listed
+from common.errors import ConfigError, cause_of
 from common.experts.answers.ask import AskExpertd
 from common.experts.spec import write_manifest
 from common.weights import read_state_dict
@@ -86,3 +87,24 @@ def test_a_run_that_is_cut_goes_on_as_if_nothing_had_been(manifest, store, phant
 def test_presets_and_stored_answers_say_nothing_about_each_other(preset):
     own, stored = (json.loads((CONFIGS / f"{n}.json").read_text()).keys() for n in (preset, "stored"))
     assert not own & stored
+
+
+def test_an_nnunet_student_learns_from_answers_where_stored_is_last():
+    config = parsed("ka2er", ["train", "laptop", "nnunet", "stored"])
+    assert config["train::loss::_target_"].endswith(".AnswersLoss") and "answers" in config["volumes"]
+    assert {"answers", "answered", "taught"} <= set(config["train::trainer::prepare_batch::targets"])
+    assert config["network_def::_target_"].endswith(".nnunet_student") and config["student"] == "nnunet"
+    assert config["validate::inferer::_target_"].endswith(".NNUNetTiles")
+
+
+@pytest.mark.parametrize("files", [["train", "stored", "nnunet"], ["train", "laptop", "stored", "nnunet"]])
+def test_answers_that_a_later_file_takes_out_are_missed(files, manifest, store, phantom_dir, tmp_path):
+    """Labels alone would be learned from, without a word."""
+    own = {"bundle_root": ROOT / "bundles" / "ka2er", "dataset_dir": phantom_dir, "experts": manifest}
+    config = parsed("ka2er", files, **own, store_dir=store, output_dir=tmp_path, ckpt_dir=tmp_path, device="cpu")
+    config["train::dataset::reading"] = config["train::dataset::transform"] = None  # nothing is planned for this
+    config["train::dataset::preprocessing"] = None
+    with pytest.raises(RuntimeError) as error:
+        config.get_parsed_content("train::dataset")
+    why = cause_of(error.value, ConfigError)
+    assert why is not None and "takes the answers out" in why.problem and "stored.json last" in str(why.hint)

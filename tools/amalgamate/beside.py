@@ -50,7 +50,7 @@ def beside(work: Work) -> dict[str, Any]:
     if not entries or not kept:
         return {"experts": experts, "rows": []}
     folder = work.out / "beside" / "predictions"
-    told = inferred(work, folder, len(entries), keep=True)
+    told = inferred(work, folder, entries, experts)
     found = [row for entry in entries for row in _rows(entry, work, folder, told["structures"])]
     return {"experts": experts, "rows": found}
 

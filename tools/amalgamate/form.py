@@ -8,7 +8,7 @@ from typing import Any
 from ..run_files import TEXT, TEXTS, Schema, check_record
 from .verdict import rows_from
 
-__all__ = ["RESULTS", "SCAN", "STUDENT", "WANTED", "check_form"]
+__all__ = ["PASSED", "RESULTS", "SCAN", "STUDENT", "WANTED", "check_form"]
 
 _MOST = 1e15
 _COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": _MOST}
@@ -75,6 +75,8 @@ RESULTS: dict[str, Schema] = {
 
 STUDENT = _all_of({"structures": TEXTS, "seconds": _MEASURE})
 """Of what is kept of the student's answers."""
+PASSED = _all_of({"seconds": _MEASURE})
+"""Of what is kept of its pass over one scan."""
 SCAN = _all_of({
     "rows": _ROWS, "disputed": _DISPUTES, "picture": _PICTURE, "viewer": _SHOWN,
     "seconds": _by_name(_all_of({"seconds": _MEASURE, "opened": {"type": "boolean"}})),

@@ -16,6 +16,7 @@ from torch import Tensor
 from common.data.datasets.datalist import Collection, items
 from common.data.transforms.loading import LoadCased
 from common.data.transforms.transforms import MapLabelsd
+from common.errors import ConfigError
 from common.experts.answers.ask import AskExpertd
 from common.experts.answers.saved import answer_file, save_answer
 from common.experts.regions import region_parts
@@ -24,12 +25,14 @@ from common.geometry import Grid
 from common.integrity import file_hash
 from common.labels import LabelSpace
 from common.literals import file_name
+from common.weights import read_card
 
 from ..workflow import config_files, run_bundle
 from .form import SCAN, STUDENT
 from .kept import kept
 from .lessons import unread
 from .measured import Answer, disputes, masks_of, rows_of
+from .passes import OVERLAY, passed, prediction
 from .pictures import Layer, Shown, draw, fitting, for_viewer
 from .work import BUNDLE, Work
 
@@ -56,11 +59,10 @@ def scores(work: Work) -> dict[str, Any]:
         return {"rows": [], "cost": {}, "passes": {}, "scans": {}, "disputed": [], "pictures": [], "viewer": [],
                 "structures": []}  # fmt: skip
     mark = {"student": file_hash(work.model), "experts": file_hash(work.manifest)}
-    own = folder / "student.json"
-    if not all(_prediction(folder, entry).is_file() for entry in entries):
+    own, maps = folder / "student.json", folder / "predictions"
+    if not all(prediction(maps, entry).is_file() for entry in entries):
         own.unlink(missing_ok=True)
-    told = kept(own, {**mark, "scans": [_told(e) for e in entries]},
-                lambda: _students(work, folder / "predictions", len(entries)), STUDENT)  # fmt: skip
+    told = kept(own, {**mark, "scans": [_told(e) for e in entries]}, lambda: _students(work, maps, entries), STUDENT)
     taught = LabelSpace(tuple(told["structures"]))
     typed = work.read_typed.get("regions") or {}
     made = {s.name: {**region_parts(s, taught.names), **typed.get(s.name, {})} for s in work.specs}
@@ -91,10 +93,6 @@ def scores(work: Work) -> dict[str, Any]:
     }
 
 
-def _prediction(folder: Path, entry: Mapping[str, Any]) -> Path:
-    return folder / "predictions" / str(entry["task"]) / f"{entry['case']}.nii.gz"
-
-
 def _told(entry: Mapping[str, Any]) -> dict[str, Any]:
     """What a list of scans says about one, with the state of its files."""
     files = [Path(f) for key in ("image", "label") for f in _listed(entry.get(key, ()))]
@@ -113,7 +111,7 @@ def _scored(
     """Everything about one scan."""
     task, case = entry["task"], entry["case"]
     image: MetaTensor = LoadCased(keys="image")({"image": entry["image"], "case": case})["image"]
-    own = read_map(_prediction(folder, entry), case)
+    own = read_map(prediction(folder / "predictions", entry), case)
     asked = [(e, *e.asked(image)) for e in experts if task in e.tasks]
     answers = [answer for _, answer, _ in asked]
     for answer in answers:
@@ -133,8 +131,8 @@ def _scored(
     return found
 
 
-def _students(work: Work, out: Path, scans: int) -> dict[str, Any]:
-    return inferred(work, out, scans)
+def _students(work: Work, out: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return inferred(work, out, entries)
 
 
 def saved_answers(work: Work) -> Path:
@@ -142,23 +140,39 @@ def saved_answers(work: Work) -> Path:
     return work.out / "scores" / ANSWERS
 
 
-def inferred(work: Work, out: Path, scans: int, *, keep: bool = False) -> dict[str, Any]:
+def inferred(
+    work: Work, out: Path, entries: Sequence[Mapping[str, Any]], keep: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, Any]:
     """Let the student answer about the scans held back; its ``structures`` and the ``seconds`` that its pass takes.
+
+    Scans that it answered about before an interruption are not passed again.
 
     Args:
         work: the folder.
         out: where label maps go.
-        scans: how many there are.
-        keep: with the experts that stay beside it, whose answers are those of this step where they were asked.
+        entries: the scans.
+        keep: about what the experts that stay beside it decide, whose answers are those of this step where they were
+            asked; the student alone without.
+
+    Raises:
+        ConfigError: for a student whose card is not there.
     """
-    root = work.bundles / BUNDLE
+    card = read_card(work.model)
+    if card is None:
+        raise ConfigError("the student has no card that names its structures", where=work.model)
+    root, both = work.bundles / BUNDLE, keep is not None
     given = {"dataset_dir": str(work.data), "split": SPLIT, "model_path": str(work.model), "output_dir": str(out),
-             "bundle_root": str(root), "keep_largest": False, "quiet": True, "keep": keep, "trust_kept": keep,
-             "kept_answers": str(saved_answers(work)) if keep else None}  # fmt: skip
-    parser = run_bundle(config_files(root, "inference"), {}, given)
-    labels: LabelSpace = parser.get_parsed_content("labels")
-    seconds = parser.get_parsed_content("evaluator").state.times["EPOCH_COMPLETED"]
-    return {"structures": list(labels.names), "seconds": float(seconds) / scans}
+             "bundle_root": str(root), "keep_largest": False, "quiet": True, "keep": both, "trust_kept": both,
+             "kept_answers": str(saved_answers(work)) if both else None}  # fmt: skip
+    mark = {"student": file_hash(work.model), "experts": file_hash(work.manifest), "scans": [_told(e) for e in entries],
+            "keep": {name: list(own) for name, own in (keep or {}).items()}}  # fmt: skip
+    files = [*config_files(root, "inference"), str(OVERLAY)]
+    seconds = passed(out, mark, entries, lambda: _run(files, given))
+    return {"structures": list(card.labels.names), "seconds": seconds}
+
+
+def _run(files: Sequence[str], given: Mapping[str, Any]) -> None:
+    run_bundle(files, {}, given)
 
 
 class _Took(NamedTuple):

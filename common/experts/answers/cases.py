@@ -65,12 +65,13 @@ class AnsweredCases(Dataset[Any]):
         without: entries that are not kept.
         whole_cases: items have their whole arrays in memory, for validation.
         ignore_card: compare channels by their number only.
+        volumes: entries that ``transform`` crops; None where nobody says it.
 
     Attributes:
         experts: those that are asked, in the order of ``answered``.
 
     Raises:
-        ConfigError: without an expert, or for structures that overlap.
+        ConfigError: without an expert, for structures that overlap, or where answers are left out of what is cropped.
         DataError: when nobody teaches anything about any case.
         ExpertError: for an expert that does not fit the data of its own task.
     """
@@ -95,7 +96,12 @@ class AnsweredCases(Dataset[Any]):
         without: Sequence[str] = (),
         whole_cases: bool = False,
         ignore_card: bool = False,
+        volumes: Sequence[str] | None = None,
     ) -> None:
+        if volumes is not None and "answers" not in volumes:
+            raise ConfigError("another configuration after stored.json takes the answers out", where="volumes",
+                              got=", ".join(volumes), expected="answers among them",
+                              hint="name stored.json last, after nnunet.json and the sizes")  # fmt: skip
         if not labels.exclusive:
             raise ConfigError("stored answers teach structures that exclude each other", where="exclusive", got=False,
                               hint="leave stored.json out")  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -62,8 +63,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
     gather(folders, labels, specs, tmp_path / "out" / "collection", structures={"liver": 1})
     write_manifest(tmp_path / "out" / "experts.json", specs)
 
-    def students(work: Work, out: Path, scans: int) -> dict[str, Any]:
-        Says.asked.append(("student", str(scans)))
+    def students(work: Work, out: Path, entries: Sequence[Any]) -> dict[str, Any]:
+        Says.asked.append(("student", str(len(entries))))
         for dataset in work.collection.datasets:
             for case in dataset.cases("test"):
                 stored(out / dataset.name / f"{case.id}.nii.gz", 3)
