@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from common.data.datasets.datalist import items
 from common.experts.spec import write_manifest
+from tests.common.experts.answers import easy
 from tests.tools.amalgamate.made import expert, write_scans
 from tools.amalgamate import forecast as module
-from tools.amalgamate.forecast import forecast_lines, hours, prepared_bytes, source_bytes
+from tools.amalgamate.forecast import forecast, forecast_lines, hours, prepared_bytes, source_bytes
 from tools.amalgamate.gather import gather
 from tools.amalgamate.given import Folder
+from tools.amalgamate.prepare import prepare
+from tools.amalgamate.training import opened
 from tools.amalgamate.work import Work
 
 FOUND = {
@@ -80,3 +86,26 @@ def test_lines_say_what_is_needed() -> None:
     assert last == "answers about 1.1 hours, training about 1.0 hours (7200 steps of 0.50 s)"
     assert "training about a minute" in forecast_lines({**FOUND, "steps": 10})[-1]
     assert "training about 5 minutes" in forecast_lines({**FOUND, "steps": 600})[-1]
+
+
+def test_nobody_but_the_experts_knows_where_structures_are(tmp_path: Path) -> None:
+    """No expert is an nnU-Net to start from, and label maps do not teach: answers tell the CT scans' statistics."""
+    ct, mr = (easy.dataset(tmp_path, name, training=4, unlabelled=0, channel=name.upper()) for name in ("ct", "mr"))
+    for file in ct.glob("images/*_label.nii.gz"):
+        found = nib.load(file)
+        air = (np.asarray(found.dataobj) == 0).astype(np.uint8)
+        nib.save(nib.Nifti1Image(air, found.affine), file)  # who reads these takes air for a structure
+    given = []
+    for name, channel in (("m", "MR"), ("c", "CT")):  # who does not read CT is asked first
+        made = easy.expert(tmp_path, name, "spleen", channels=(channel,))
+        given.append(write_manifest(tmp_path / f"{name}.json", [made]))
+    chosen = {"preset": "smoke", "labels_used": "none", "train": (("store_workers", "0"),)}
+    work = prepare(given, {"ct": str(ct), "mr": str(mr)}, "", tmp_path / "out", wanted=chosen)
+    assert not work.wanted.start_from
+    found = forecast(work)
+    assert [(e["name"], e["scans"]) for e in found["experts"]] == [("m", 1), ("c", 1)] and found["step"] > 0
+    plans = json.loads((work.out / "forecast" / "plans" / "plans.json").read_text())
+    told = plans["foreground_intensity_properties_per_channel"]["0"]
+    assert told["mean"] == pytest.approx(200, abs=2)
+    own = opened(work, work.out / "student").get_parsed_content("plan").plans
+    assert own == plans, "the training plans the same, from the same answers"
