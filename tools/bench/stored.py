@@ -78,8 +78,9 @@ class _Drawn(nn.Module):
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.encoder = nn.Conv3d(1, classes, 3, padding=1)
-        with torch.no_grad():
-            self.encoder.bias[0] += _SURE / 4  # mostly background, as an expert's answer is
+        if self.encoder.bias is not None:  # always: for the type alone
+            with torch.no_grad():
+                self.encoder.bias[0] += _SURE / 4  # mostly background, as an expert's answer is
 
     def forward(self, x: Tensor) -> Tensor:
         found: Tensor = 4 * self.encoder(x)
