@@ -87,8 +87,10 @@ def _training(work: Work) -> list[dict[str, Any]]:
 def _asked(work: Work, spec: ExpertSpec, scan: Mapping[str, Any]) -> dict[str, Any]:
     """Ask one expert about one scan, and keep what it says."""
     bare = {k: v for k, v in scan.items() if k != "label"}
-    own = {"experts": str(work.description(spec.name)), f"{DATA}::data": [bare]}
+    all_plan = {"foreground::experts": str(work.manifest)}  # as in the training, or one would plan what others do not
+    own = {"experts": str(work.description(spec.name)), f"{DATA}::data": [bare], **all_plan}
     parser = opened(work, work.out / "forecast", own)
+    parser.get_parsed_content(f"{DATA}::preprocessing")  # a plan, made once, is no time of this scan
     moment, began = time.time(), time.monotonic()
     data = parser.get_parsed_content(DATA)
     seconds = time.monotonic() - began

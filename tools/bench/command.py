@@ -101,6 +101,8 @@ def bench(
     small: bool = False,
     width: int = Size().width,
     overlap: float | None = None,
+    student: str = "nnunet",
+    classes: int | None = None,
 ) -> str:
     """Measure our way against the published one, in turns within one run; ``bench pipeline``: what samples cost.
 
@@ -131,6 +133,10 @@ def bench(
         width: of ``passes``, features of the networks' first stage (TotalSegmentator: 32).
         overlap: of ``passes``, share of a tile that the student's neighbours share; left out, what ``predict`` takes.
 
+        student: of ``stored``, ``nnunet`` (five experts of together 117 structures, if nothing is said) or
+            ``swin_unetr`` (two of the phantom's).
+        classes: of ``stored`` with an nnU-Net student, structures that it learns.
+
     Returns:
         the tables.
     """
@@ -140,7 +146,14 @@ def bench(
         "step": lambda: step(name, repeats=max(repeats, 2), out=out),
         "curve": lambda: curve(name, out=out),
         "augment": lambda: augment(repeats=repeats, out=out),
-        "stored": lambda: stored(name, repeats=max(repeats, 8), out=out, experts=2 if experts is None else experts),
+        "stored": lambda: stored(
+            name,
+            repeats=repeats if student == "nnunet" else max(repeats, 8),
+            out=out,
+            experts=experts,
+            student=student,
+            classes=classes,
+        ),
         "passes": lambda: passes(name, size=Size(width), overlap=overlap, threads=threads or 1, out=out),
     }
     if method in others:

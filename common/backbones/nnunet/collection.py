@@ -16,9 +16,10 @@ from typing import Any
 import ignite.distributed as idist
 import numpy as np
 
-from ...data.datasets.datalist import Collection, read_collection
+from ...data.datasets.datalist import Collection
 from ...data.datasets.dataset import Dataset
 from ...data.datasets.dataset_json import Case
+from ...data.datasets.part_labelled import with_used
 from ...errors import ConfigError, DataError
 from ...literals import disk_name
 from ...modalities import is_ct
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 _UNKNOWN = {"mean": 0.0, "median": 0.0, "std": 1.0, "min": 0.0, "max": 1.0,
             "percentile_99_5": 1.0, "percentile_00_5": 0.0}  # fmt: skip
 # Of a channel that is normalised by each scan's own values: nnU-Net wants an entry and does not read it.
+ANSWERED = 10
+# CT scans, evenly over all of them, whose structures are asked for where no label map shows any.
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ def plan_collection(
     spacing: Sequence[float] | None = None,
     splits: Sequence[str] = ("training",),
     foreground: Callable[[Case], Any] | None = None,
+    labels_used: str | int = "all",
+    seed: int = 0,
     name: str | None = None,
 ) -> Plan:
     """Plan one network over all scans of a collection, with nnU-Net's planner or from a trained nnU-Net's plans.
@@ -85,7 +90,10 @@ def plan_collection(
         patch_size: also, x y z.
         spacing: also, x y z in mm.
         splits: whose scans are looked at.
-        foreground: as in :func:`~.fingerprint.analyse`, for CT scans without labels.
+        foreground: as in :func:`~.fingerprint.analyse`; called for up to :data:`ANSWERED` CT scans, and only where CT
+            statistics are needed and no label map that is used shows a structure.
+        labels_used: whose label maps are read: ``all``, ``none``, or so many of each task.
+        seed: which ones these are.
         name: of the data set; the collection's when None.
 
     Raises:
@@ -93,7 +101,7 @@ def plan_collection(
             scans of which nobody knows a structure's voxels.
         DataError: when the collection cannot be read.
     """
-    collection = read_collection(dataset_dir)
+    collection = with_used(dataset_dir, labels_used=labels_used, seed=seed)
     _check(collection, splits)
     knobs: dict[str, Any] = {
         "planner": planner, "memory_gb": memory_gb, "base_features": base_features, "max_features": max_features,
@@ -181,9 +189,7 @@ class _Scans:
             logger.info("looking at %d scans of %s", len(self.cases[modality]), modality)
             samples = samples_per_case(self.count)
             self._found[modality] = [
-                a
-                for dataset, case in self.cases[modality]
-                for a in analyse(dataset, [case], self.orientation, samples, self.foreground)
+                a for dataset, case in self.cases[modality] for a in analyse(dataset, [case], self.orientation, samples)
             ]
         return self._found[modality]
 
@@ -203,16 +209,30 @@ class _Scans:
     def intensities(self, channel: int) -> dict[str, float]:
         """Of the structures in all scans whose channel is a CT; where there is none, of no scan.
 
+        Label maps say where structures are; where none does, answers about some of the scans.
+
         Raises:
             ConfigError: when nobody knows a voxel of a structure in any of them.
         """
         of_ct = [m for m in self.cases if is_ct(self.channels(m)[channel])]
         drawn = [a.intensities[channel] for m in of_ct for a in self.analysed(m)]
+        if of_ct and not any(map(len, drawn)) and self.foreground is not None:
+            drawn = [a.intensities[channel] for a in self._answered(of_ct)]
         if of_ct and not any(map(len, drawn)):
             raise ConfigError("nobody knows which voxels of the CT scans are structures, and their normalisation is "
                               "made of those", where=", ".join(of_ct), got="scans without labels or answers",
                               hint="start from a CT expert, or give label maps of some scans")  # fmt: skip
         return spread(drawn) if of_ct else dict(_UNKNOWN)
+
+    def _answered(self, modalities: Sequence[str]) -> list[Analysed]:
+        """Some scans of these modalities, with the voxels that answers take for structures."""
+        scans = [pair for m in modalities for pair in self.cases[m]]
+        count = min(ANSWERED, len(scans))
+        chosen = [scans[(2 * n + 1) * len(scans) // (2 * count)] for n in range(count)]
+        logger.info("no label map shows a structure of %s: answers about %d of %d scans say where structures are",
+                    ", ".join(modalities), count, len(scans))  # fmt: skip
+        samples, asked = samples_per_case(count), self.foreground
+        return [a for d, case in chosen for a in analyse(d, [case], self.orientation, samples, asked)]
 
 
 def _plans(

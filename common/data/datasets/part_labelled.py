@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError
 from .datalist import Collection, items, read_collection
+from .dataset import Dataset
 from .splits import labelled
 
-__all__ = ["part_labelled"]
+__all__ = ["part_labelled", "with_used"]
 
 
 def part_labelled(
-    dataset_dir: str | Path | list[str | Path] | Collection,
+    dataset_dir: str | Path | Sequence[str | Path] | Collection,
     *,
     labels_used: str | int = "all",
     unlabelled: bool = True,
@@ -31,24 +34,40 @@ def part_labelled(
     Raises:
         ConfigError: for another ``labels_used``.
     """
+    used = with_used(dataset_dir, labels_used=labels_used, seed=seed)
+    return items(used, "training") + (items(used, "unlabelled") if unlabelled else [])
+
+
+def with_used(
+    dataset_dir: str | Path | Sequence[str | Path] | Collection, *, labels_used: str | int = "all", seed: int = 0
+) -> Collection:
+    """A collection without the label maps that do not teach: those that are not used, and all of ``unlabelled``.
+
+    Unless ``all`` are used, those of scans for validation and tests are not in it either.
+
+    Args:
+        dataset_dir: as of :func:`part_labelled`.
+        labels_used: also.
+        seed: also.
+
+    Raises:
+        ConfigError: for another ``labels_used``.
+    """
     whole = isinstance(labels_used, int) and not isinstance(labels_used, bool)
     if labels_used not in ("all", "none") and not (whole and int(labels_used) >= 0):
         raise ConfigError("a part of the label maps", where="labels_used", got=labels_used,
                           expected="all, none, or a number of them for each task")  # fmt: skip
     collection = read_collection(dataset_dir)
-    found: list[dict[str, Any]] = []
-    for task in collection.tasks:
-        own = items(collection, "training", task)
-        drawn = [i for i, case in enumerate(own) if "label" in case]
-        if labels_used != "all":
-            count = min(len(drawn), 0 if labels_used == "none" else int(labels_used))
-            names = [own[i]["case"] for i in drawn]
-            drawn = [drawn[i] for i in labelled(names, count=count, seed=seed)] if count else []
-        found += [case if i in drawn else _bare(case) for i, case in enumerate(own)]
-    if unlabelled:
-        found += [_bare(case) for case in items(collection, "unlabelled")]
-    return found
+    return replace(collection, datasets=tuple(_used(d, labels_used, seed) for d in collection.datasets))
 
 
-def _bare(case: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in case.items() if k != "label"}
+def _used(dataset: Dataset, labels_used: str | int, seed: int) -> Dataset:
+    names = [c.id for c in dataset.cases("training") if c.label is not None]
+    kept = set(names)
+    if labels_used != "all":
+        count = min(len(names), 0 if labels_used == "none" else int(labels_used))
+        kept = {names[i] for i in labelled(names, count=count, seed=seed)} if count else set()
+    training = tuple(c if c.id in kept else replace(c, label=None) for c in dataset.cases("training"))
+    bare = ["unlabelled"] if labels_used == "all" else [s for s in dataset.splits if s != "training"]
+    others = {s: tuple(replace(c, label=None) for c in dataset.splits[s]) for s in bare}
+    return replace(dataset, splits={**dataset.splits, "training": training, **others})

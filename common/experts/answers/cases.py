@@ -30,7 +30,7 @@ from ..tiles import Tiles, inherited_tiles
 from .kept import StoredAnswers, StoredMaps, grid_of
 from .teaching import Judge, judge_of, width
 
-__all__ = ["AnsweredCases"]
+__all__ = ["AnsweredCases", "fitting_experts"]
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class AnsweredCases(Dataset[Any]):
         collection = read_collection(dataset_dir)
         self.labels, self.transform, self.preprocessing = labels, transform, preprocessing
         self.without, self.whole_cases, self.tile_step = frozenset(without), whole_cases, tile_step
-        fitting = _fitting([s for s in specs if s.role in use], collection, labels, regions or {}, ignore_card)
+        fitting = fitting_experts([s for s in specs if s.role in use], collection, labels, regions or {}, ignore_card)
         self.experts, self.judges = tuple(s for s, _ in fitting), tuple(j for _, j in fitting)
         asked = [_readable(s, data, collection, ignore_card) for s in self.experts]
         kept = [i for i, case in enumerate(data) if "label" in case or any(i in a for a in asked)]
@@ -250,11 +250,23 @@ def _found(voxels: Tensor, judge: Judge, structures: Sequence[str]) -> set[str]:
     return {n for k, n in enumerate(structures, 1) if any(row[k] for row in held)}
 
 
-def _fitting(
+def fitting_experts(
     specs: Sequence[ExpertSpec], collection: Collection, labels: LabelSpace,
     regions: Mapping[str, Mapping[str, Sequence[str]]], ignore_card: bool,
 ) -> list[tuple[ExpertSpec, Judge]]:  # fmt: skip
-    """Experts that know what is learned, in the student's terms."""
+    """Experts that know what is learned, in the student's terms.
+
+    Args:
+        specs: the experts.
+        collection: what is learned from.
+        labels: the student's structures.
+        regions: as of :class:`AnsweredCases`.
+        ignore_card: also.
+
+    Raises:
+        ConfigError: without an expert that knows something of it, or for two of one name.
+        ExpertError: for an expert that does not fit the data of its own task.
+    """
     names = [s.name for s in specs]
     if not names or len(set(names)) < len(names):
         raise ConfigError("stored answers need experts of different names", where="experts", got=few(names) or "none",

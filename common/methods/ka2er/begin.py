@@ -87,7 +87,7 @@ def student_plan(
         dataset_dir: the collection.
         output_dir: receives the plans.
         start_from: as in :func:`begun_from`; None lets nnU-Net's planner decide.
-        foreground: for CT scans without labels.
+        foreground: for CT scans where no label map is used.
         knobs: of the planner.
     """
     start = None if start_from is None else begun_from(start_from)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from common.data.datasets.datalist import items
 from common.experts.spec import write_manifest
+from tests.common.experts.answers import easy
 from tests.tools.amalgamate.made import expert, write_scans
-from tools.amalgamate import forecast as forecast_module
 from tools.amalgamate import forecast as module
-from tools.amalgamate.forecast import _time, forecast_lines, hours, prepared_bytes, source_bytes
+from tools.amalgamate.forecast import _time, forecast, forecast_lines, hours, prepared_bytes, source_bytes
 from tools.amalgamate.gather import gather
 from tools.amalgamate.given import Folder
-from tools.amalgamate.training import DATA, TRAINER
+from tools.amalgamate.prepare import prepare
+from tools.amalgamate.training import DATA, TRAINER, opened
 from tools.amalgamate.work import Work
 
 FOUND = {
@@ -123,11 +126,11 @@ def test_the_fastest_of_three_steps_counts(monkeypatch: pytest.MonkeyPatch, give
         "batch_size": 8,
         "max_epochs": 20,
     }
-    monkeypatch.setattr(forecast_module, "opened", lambda *told: Opened(**own, **given))
+    monkeypatch.setattr(module, "opened", lambda *told: Opened(**own, **given))
     ticks = iter([0.0, 4.0, 4.0, 6.0, 6.0, 9.0])
-    monkeypatch.setattr(forecast_module.time, "monotonic", lambda: next(ticks))
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(ticks))
     work = SimpleNamespace(out=Path("x"))
-    assert forecast_module._step(work, [], 5) == {"step": 2.0, "steps": steps}  # type: ignore[arg-type]
+    assert module._step(work, [], 5) == {"step": 2.0, "steps": steps}  # type: ignore[arg-type]
     assert done == ["batch"] * 3
 
 
@@ -140,7 +143,7 @@ def test_one_scan_is_asked_for_its_time_and_its_disk(
     for name, size in (("answer", 30), ("case", 100), ("maps", 11)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "array").write_bytes(bytes(size))
-    record = tmp_path / "answer" / forecast_module.TEXT
+    record = tmp_path / "answer" / module.TEXT
     record.write_text("")
     os.utime(record, (1000, 1000))
     asked: list[Any] = []
@@ -156,15 +159,38 @@ def test_one_scan_is_asked_for_its_time_and_its_disk(
         return SimpleNamespace(store=store, chain="c", names=["n"], data=[{"image": "x"}], preprocessing=Asking(),
                                case=lambda number: {"image": np.zeros((2, 3, 4, 5)), "answer": "kept"})  # fmt: skip
 
-    monkeypatch.setattr(forecast_module, "saved_size", lambda answer: {"kept": 8}[answer])
-    monkeypatch.setattr(forecast_module, "_finer", lambda scan, prepared: 1.5)
+    monkeypatch.setattr(module, "saved_size", lambda answer: {"kept": 8}[answer])
+    monkeypatch.setattr(module, "_finer", lambda scan, prepared: 1.5)
     data = SimpleNamespace(answers=[kept("answer")], cases=kept("case"), maps=kept("maps"))
-    monkeypatch.setattr(forecast_module, "opened", lambda *told: Opened(**{DATA.rpartition("::")[2]: data}))
+    monkeypatch.setattr(module, "opened", lambda *told: Opened(**{DATA.rpartition("::")[2]: data}))
     ticks = iter([0.0, 3.0, 10.0, 17.0])
-    monkeypatch.setattr(forecast_module.time, "monotonic", lambda: next(ticks))
-    monkeypatch.setattr(forecast_module.time, "time", lambda: 1001.0 if again else 999.0)
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(ticks))
+    monkeypatch.setattr(module.time, "time", lambda: 1001.0 if again else 999.0)
     work = SimpleNamespace(out=Path("x"), description=lambda name: Path(name))
     spec = expert("a", "liver", "spleen", exclusive=exclusive)
-    found = forecast_module._asked(work, spec, {"image": "x", "label": "y"})  # type: ignore[arg-type]
+    found = module._asked(work, spec, {"image": "x", "label": "y"})  # type: ignore[arg-type]
     assert found == {"seconds": 7.0 if again else 3.0, "bytes": 30, "whole": 60 * depth, "prepared": 111, "saved": 12.0}
     assert asked == ([{"image": "x"}, "released"] if again else [])
+
+
+def test_nobody_but_the_experts_knows_where_structures_are(tmp_path: Path) -> None:
+    """No expert is an nnU-Net to start from, and label maps do not teach: answers tell the CT scans' statistics."""
+    ct, mr = (easy.dataset(tmp_path, name, training=4, unlabelled=0, channel=name.upper()) for name in ("ct", "mr"))
+    for file in ct.glob("images/*_label.nii.gz"):
+        found = nib.load(file)
+        air = (np.asarray(found.dataobj) == 0).astype(np.uint8)
+        nib.save(nib.Nifti1Image(air, found.affine), file)  # who reads these takes air for a structure
+    given = []
+    for name, channel in (("m", "MR"), ("c", "CT")):  # who does not read CT is asked first
+        made = easy.expert(tmp_path, name, "spleen", channels=(channel,))
+        given.append(write_manifest(tmp_path / f"{name}.json", [made]))
+    chosen = {"preset": "smoke", "labels_used": "none", "train": (("store_workers", "0"),)}
+    work = prepare(given, {"ct": str(ct), "mr": str(mr)}, "", tmp_path / "out", wanted=chosen)
+    assert not work.wanted.start_from
+    found = forecast(work)
+    assert [(e["name"], e["scans"]) for e in found["experts"]] == [("m", 1), ("c", 1)] and found["step"] > 0
+    plans = json.loads((work.out / "forecast" / "plans" / "plans.json").read_text())
+    told = plans["foreground_intensity_properties_per_channel"]["0"]
+    assert told["mean"] == pytest.approx(200, abs=2)
+    own = opened(work, work.out / "student").get_parsed_content("plan").plans
+    assert own == plans, "the training plans the same, from the same answers"

@@ -73,6 +73,13 @@ def test_slices(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [k for k in KINDS if k != "2d"])
+@pytest.mark.selected
+def test_volumes_with_axes_in_another_order(tmp_path: Path) -> None:
+    """Of the kinds in three dimensions the one in which most can go wrong."""
+    check(tmp_path, "transposed", 60, finer=0.85)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [k for k in KINDS if k not in ("2d", "transposed")])
 def test_every_kind(tmp_path: Path, name: str) -> None:
     check(tmp_path, name, 60, finer=0.85)
