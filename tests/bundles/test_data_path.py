@@ -21,6 +21,7 @@ def epochs(parser, count=2):
     for epoch in range(1, count + 1):
         loader.sampler.set_epoch(epoch)
         found += list(loader)
+    loader._iterator = None  # its workers end at once; found as a part of a cycle, each is waited for 5 seconds
     return found
 
 
