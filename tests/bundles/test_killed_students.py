@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.bundles.commands import killed_and_resumed
 
 
+@pytest.mark.slow
+@pytest.mark.selected
 def test_killed_trainings_end_with_the_same_weights(phantom_dir, tmp_path):
     data = {"dataset_dir": phantom_dir / "phantom_mr", "max_epochs": 3, "val_interval": 3}
     own = {"name": "phantom_mr", "role": "task", "spacing": [8, 8, 8]}
