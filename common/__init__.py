@@ -4,7 +4,7 @@ The map of the house, from the ground up; each package's own docstring says in w
 
 ===============  ================================================================================================
 ``*.py`` here    the ground: errors, geometry, labels, prompts, names (``literals``), files (``atomic``,
-                 ``integrity``), weights with their ``card``, and the ``contract`` that a card is
+                 ``integrity``), one Dice (``overlap``), weights with their ``card``, and its ``contract``
 ``data/``        scans and pictures in: DICOM, datasets, transforms, intensities, slices, prompts, the phantom
 ``layers/``      attention, gating, fusion and LoRA: the parts that methods are put together from
 ``losses/``      what a training minimises, one idea a file
