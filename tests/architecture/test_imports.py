@@ -15,8 +15,8 @@ from tests.architecture.tree import CODE, ROOT, imports, shown, sources
 # Packages that are not listed hold modules only: there the absence of cycles is the order.
 ORDER = {
     "": "common | tools",
-    "common": "errors intensity_range name_words spacing_range whole_numbers | negations paths | vocabulary"
-    " | modalities | wording"
+    "common": "errors intensity_range name_words overlap spacing_range whole_numbers | negations paths"
+    " | vocabulary | modalities | wording"
     " | atomic channel_order command_words dicom_tags figure_text geometry pages plain_json plain_yaml prompts synonyms"
     " visible_output zips | channel_doubt contract_names integrity literals | bundle_words contract_form labels"
     " more_telling tables | card | overridden weights | contract | scan_fit | data"

@@ -45,8 +45,8 @@ def unnamed(face: Path, package: str, modules: set[str]) -> list[str]:
     """What a face that is a map names and is not there, and what is there and it does not name."""
     text = ast.get_docstring(tree(face)) or ""
     on_map = set(re.findall(r":mod:`\.(\w+)`", text))
-    if not on_map:
-        return [] if text else [f"{shown(face)} says nothing"]
+    if not text:
+        return [f"{shown(face)} says nothing"]
     return [f"{shown(face)} and its folder differ in {package}.{m}" for m in sorted(on_map ^ modules)]
 
 
@@ -65,6 +65,10 @@ def test_the_test_of_maps_can_fail(tmp_path: Path) -> None:
     assert "common.x.third" in wrong
     (wrong,) = unnamed(face, "common.x", {"first"})
     assert "common.x.second" in wrong
+    face = tmp_path / "silent.py"
+    face.write_text('"""Rooms that it does not name."""\n')
+    (wrong,) = unnamed(face, "common.x", {"first"})
+    assert "common.x.first" in wrong
 
 
 def test_a_thing_has_one_path() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from common.data.datasets.datalist import items
-from common.engine.evaluation.overlap import dice
 from common.errors import ConfigError
 from common.experts.answers.beside import Kept, write_kept
 from common.experts.spec import ExpertSpec
+from common.overlap import dice
 from common.weights import read_card
 
 from .measured import masks_of

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from common.engine.evaluation.overlap import dice
 from common.experts.answers.joint import conflicts
 from common.experts.answers.record import LEVELS, decide
 from common.labels import LabelSpace
+from common.overlap import dice
 
 from .verdict import Row
 

@@ -21,9 +21,9 @@ from monai.data import MetaTensor
 
 from ...errors import DataError, GeometryError, LabelError
 from ...labels import LabelSpace
+from ...overlap import dice
 from ..monitor.case_pictures import CasePictures
 from ..monitor.finished_cases import finished_cases
-from .overlap import dice
 from .score_summary import summary, write_case_csv, write_summary_json
 from .scores import EmptyRule, case_metrics
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ...errors import ConfigError, DataError, LabelError
 from ...labels import LabelSpace
-from .overlap import dice, iou
+from ...overlap import dice, iou
 
 __all__ = ["MEASURES", "EmptyRule", "case_metrics", "check_label_map"]
 

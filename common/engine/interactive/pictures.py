@@ -16,7 +16,7 @@ from PIL import Image
 from skimage.measure import approximate_polygon, find_contours
 from torch import Tensor
 
-from ..evaluation.overlap import dice_of_each
+from ...overlap import dice_of_each
 from .object_windows import ObjectState
 from .rehearse import on_network_grid
 from .session import Event, Session

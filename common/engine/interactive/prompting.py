@@ -11,7 +11,7 @@ from torch import Tensor
 from ...data.prompts.click_protocol import ClickProtocol
 from ...data.prompts.clicks import Generators, next_click
 from ...errors import PromptError
-from ..evaluation.overlap import dice_of_each
+from ...overlap import dice_of_each
 from .promptable import Decoded, Promptable, low_res_size
 
 __all__ = ["ClickScores", "Decode", "Step", "click_scores", "click_steps", "simulate"]

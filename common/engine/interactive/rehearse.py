@@ -13,7 +13,7 @@ from ...data.prompts.click_protocol import ClickProtocol
 from ...data.prompts.clicks import NO_CLICK, Generators, next_click
 from ...errors import PromptError
 from ...geometry import Grid
-from ..evaluation.overlap import dice_of_each
+from ...overlap import dice_of_each
 from .session import Session
 
 __all__ = ["on_network_grid", "rehearse"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...geometry import Grid
+from ...overlap import dice
 from .at_home import HomeNNUNet, sample
 from .record import LEVELS, decide
 
@@ -124,5 +126,6 @@ def _chosen(logits: Tensor, exclusive: bool) -> Tensor:
 
 
 def _dice(a: Tensor, b: Tensor) -> float:
-    total = int(a.sum()) + int(b.sum())
-    return 2 * int((a & b).sum()) / total if total else 1.0
+    """1 where both are empty, not NaN: an expert that finds nothing and is kept as nothing is kept as it is."""
+    score = dice(int((a & b).sum()), int(a.sum()), int(b.sum()))
+    return 1.0 if math.isnan(score) else score

@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ...atomic import atomic_write
-from ...engine.evaluation.overlap import dice, iou
 from ...engine.monitor.finished_cases import finished_cases
 from ...labels import LabelSpace
+from ...overlap import dice, iou
 from ...tables import write_csv
 
 __all__ = ["PIXEL_MEASURES", "ExpertAnswers", "PixelScores", "pixel_measures"]

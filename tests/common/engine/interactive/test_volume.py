@@ -10,12 +10,12 @@ from monai.data import DataLoader, MetaTensor
 from common.data.prompts.click_protocol import click_protocol
 from common.data.prompts.clicks import click_generator
 from common.data.prompts.targets import UserPromptsd
-from common.engine.evaluation.overlap import dice_of_each
 from common.engine.interactive.rehearse import rehearse
 from common.engine.interactive.session import Session
 from common.engine.interactive.volume import PromptedVolume, _mark
 from common.errors import ConfigError, DataError, PromptError
 from common.literals import file_name
+from common.overlap import dice_of_each
 
 AFFINE = torch.tensor([[-1.8, 0.0, 0.0, 30.0], [0.0, 1.2, 0.0, -9.0], [0.0, 0.0, 2.4, 4.0], [0.0, 0.0, 0.0, 1.0]])
 SHAPE = (30, 40, 20)

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from common.engine.evaluation.overlap import dice, dice_of_each, iou
+from common.overlap import dice, dice_of_each, iou
 
 
 @pytest.mark.parametrize("seed", range(5))
