@@ -42,7 +42,18 @@ def undrawn(packages: set[str], drawing: str) -> set[str]:
     return packages - set(re.findall(r"\w+", drawing))
 
 
-@pytest.mark.parametrize("parent", ["common.data", "common.engine", "common.methods", "common.layers", "tools"])
+PARENTS = [
+    "common.data",
+    "common.engine",
+    "common.methods",
+    "common.layers",
+    "common.experts",
+    "common.backbones",
+    "tools",
+]
+
+
+@pytest.mark.parametrize("parent", PARENTS)
 def test_every_room_is_drawn(parent: str) -> None:
     drawing = TEXT[TEXT.index("  bundles/*.json") : TEXT.index("Imports run downwards only")]
     packages = {r for r in rooms(parent) if CODE.get(f"{parent}.{r}", ROOT).name == "__init__.py"}
