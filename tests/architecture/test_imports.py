@@ -91,6 +91,7 @@ def test_every_room_has_its_place(parent: str) -> None:
 def test_packages_of_packages_have_an_order() -> None:
     packages = {m for m, p in CODE.items() if p.name == "__init__.py"}
     assert {p.rpartition(".")[0] for p in packages} <= set(ORDER)
+    assert set(ORDER) - {""} <= packages, "a package that is gone"
 
 
 @pytest.mark.parametrize(
