@@ -37,13 +37,13 @@ ORDER = {
     "tools": "bundle_files command_line phantom question run_files terminal workflow | bundle_describe report"
     " | data doctor export train weights | chain | compare evaluate predict | experts label | amalgamate bundle"
     " | bench | __main__",
-    "common.data.datasets": "dataset_json organs splits | convert_channels convert_seg dataset pairs | datalist"
-    " known_cases verify_contents | convert naming part_labelled | fitting merge verify | subset",
+    "common.data.datasets": "dataset_json organs spelling splits | convert_seg dataset pairs | datalist known_cases"
+    " | naming part_labelled | described | convert_channels | convert verify_contents | fitting merge verify | subset",
     "common.data.store": "chain content layout quantised sources | entry | owned stacked | place | facts fill | cases",
     "common.backbones.nnunet": "calls description fingerprint folds form grid scripting streamed | allowed | network"
     " | kept planner widen | plan | collection recipe window | data",
     "tools.amalgamate": "contradictions given lessons pictures verdict | described form gather lesson_map measured |"
-    " kept work | plan prepare scores training | answers beside forecast | page | command",
+    " kept passes work | plan prepare scores training | answers beside forecast | page | command",
     "tools.report": "frame results significance viewer | gallery numbers | cells figures | diagram pair_figures"
     " sections | comparison markdown page | comparison_rows | comparison_files volumes | comparison_tables |"
     " comparison_page | command",
