@@ -21,9 +21,9 @@ The ground in its order. First: :mod:`.errors`, :mod:`.paths`, :mod:`.whole_numb
 :mod:`.wording`, :mod:`.synonyms`, :mod:`.command_words`, :mod:`.bundle_words`, :mod:`.channel_order`,
 :mod:`.channel_doubt`, :mod:`.more_telling`, :mod:`.dicom_tags`, :mod:`.literals`, :mod:`.labels`. How files are read
 and written: :mod:`.atomic`, :mod:`.integrity`, :mod:`.plain_json`, :mod:`.plain_yaml`, :mod:`.zips`, :mod:`.tables`,
-:mod:`.pages`, :mod:`.figure_text`, :mod:`.visible_output`. What is measured: :mod:`.geometry`, :mod:`.overlap`. What weights say of
-themselves: :mod:`.card`, :mod:`.weights`, :mod:`.overridden`, :mod:`.contract` with :mod:`.contract_form` and
-:mod:`.contract_names`; how a scan fits that: :mod:`.scan_fit`, :mod:`.spacing_range`.
+:mod:`.pages`, :mod:`.figure_text`, :mod:`.visible_output`. What is measured: :mod:`.geometry`, :mod:`.overlap`.
+What weights say of themselves: :mod:`.card`, :mod:`.weights`, :mod:`.overridden`, :mod:`.contract` with
+:mod:`.contract_form` and :mod:`.contract_names`; how a scan fits that: :mod:`.scan_fit`, :mod:`.spacing_range`.
 
 ``tools/`` beside this package are the commands; ``bundles/`` are the configurations that name what lies here.
 
