@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .channel_order import contradict, order_of, other_phase
 from .errors import DataError
-from .literals import odd_in
+from .literals import check_channel, odd_in
 from .modalities import meanings, same
 from .name_words import meant_together, plain
 from .synonyms import KINDS, said, says_same
@@ -39,9 +39,10 @@ def agreed(told: Sequence[str], written: Sequence[str], file: Path, *, where: ob
         typed: how the user would say the file's names, such as ``--channels FLAIR,T1``.
 
     Raises:
-        DataError: when both cannot be true, or name the channels in two orders.
+        DataError: when both cannot be true, or name the channels in two orders; for what cannot be a name.
     """
-    told, written = tuple(told), tuple(written)
+    told = tuple(check_channel(name, where=where, error=DataError) for name in told)
+    written = tuple(check_channel(name, where=file, error=DataError) for name in written)
     if not told:
         return Agreed(written)
     hint = f"say what they are: {typed}; or correct {file}"

@@ -63,3 +63,11 @@ def test_what_cannot_both_be_true_is_refused(told, written, problem):
     with pytest.raises(DataError, match=problem) as error:
         agreed(told, written, FILE, where="x", typed="--channels A,B")
     assert "--channels A,B" in error.value.hint and "dataset.json" in error.value.got
+
+
+@pytest.mark.parametrize("name", ["$x", "../../outside", "--device", "a | |b"])
+@pytest.mark.parametrize("by_user", [True, False])
+def test_what_cannot_be_a_name_is_refused_and_not_given_up_for_another(name: str, by_user: bool) -> None:
+    told, written = ((name,), ("CT",)) if by_user else (("CT",), (name,))
+    with pytest.raises(DataError, match="cannot be the name of a channel"):
+        agreed(told, written, Path("dataset.json"), where="scans", typed="--channels CT")

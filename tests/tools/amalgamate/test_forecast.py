@@ -162,11 +162,13 @@ def test_one_scan_is_asked_for_its_time_and_its_disk(
     monkeypatch.setattr(module, "saved_size", lambda answer: {"kept": 8}[answer])
     monkeypatch.setattr(module, "_finer", lambda scan, prepared: 1.5)
     data = SimpleNamespace(answers=[kept("answer")], cases=kept("case"), maps=kept("maps"))
-    monkeypatch.setattr(module, "opened", lambda *told: Opened(**{DATA.rpartition("::")[2]: data}))
+    monkeypatch.setattr(
+        module, "opened", lambda *told: Opened(**{DATA.rpartition("::")[2]: data, "preprocessing": None})
+    )
     ticks = iter([0.0, 3.0, 10.0, 17.0])
     monkeypatch.setattr(module.time, "monotonic", lambda: next(ticks))
     monkeypatch.setattr(module.time, "time", lambda: 1001.0 if again else 999.0)
-    work = SimpleNamespace(out=Path("x"), description=lambda name: Path(name))
+    work = SimpleNamespace(out=Path("x"), manifest=Path("experts.json"), description=lambda name: Path(name))
     spec = expert("a", "liver", "spleen", exclusive=exclusive)
     found = module._asked(work, spec, {"image": "x", "label": "y"})  # type: ignore[arg-type]
     assert found == {"seconds": 7.0 if again else 3.0, "bytes": 30, "whole": 60 * depth, "prepared": 111, "saved": 12.0}

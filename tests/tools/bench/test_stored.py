@@ -80,5 +80,5 @@ def test_what_cannot_be_measured(tmp_path: Path, phantom_dir: Path) -> None:
         stored(data=str(tmp_path / "none"), student="swin_unetr")
     with pytest.raises(ConfigError, match="more experts than structures"):
         module._experts(str(phantom_dir / "phantom_ct"), tmp_path, 9)
-    with pytest.raises(ConfigError, match="curve, stored"):
+    with pytest.raises(ConfigError, match="curve, augment, stored"):
         bench("nothing")

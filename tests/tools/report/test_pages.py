@@ -48,8 +48,9 @@ def words(page: Path, folder: Path) -> str:
 
 
 def plain(text: str, folder: Path) -> str:
-    """Without what is another one each time: the folder, and the moment of writing."""
-    return re.sub(r"\d{4}-\d\d-\d\dT[\d:\\+]+", "MOMENT", text.replace(str(folder), "FOLDER"))
+    """Without what is another one each time: the folder, the moment of writing, and the libraries' versions."""
+    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:\\+]+", "MOMENT", text.replace(str(folder), "FOLDER"))
+    return re.sub(r"\b(monai|torch) \d+(\.\d+)+", r"\1 VERSION", text)
 
 
 def same(name: str, found: str, tmp_path: Path) -> None:

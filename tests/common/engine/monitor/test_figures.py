@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib import rc_context, rcParamsDefault
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -102,6 +103,13 @@ def told(figure: Figure) -> Iterator[str]:
         yield from [f"bar {panel.get_ylabel()!r}"] if panel.get_label() == "<colorbar>" else _panel(panel)
     for legend in figure.legends:
         yield from _legend(legend)
+
+
+@pytest.fixture(autouse=True)
+def plain_settings() -> Iterator[None]:
+    """nnU-Net's own plots change matplotlib's settings for the whole process."""
+    with rc_context(rcParamsDefault):
+        yield
 
 
 # ---- the figures -------------------------------------------------------------------------------------------------
