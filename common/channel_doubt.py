@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from .channel_order import other_phase
+from .channel_order import order_of, other_phase
 from .modalities import Modality, details, meanings, same, tracers
 from .name_words import NORMALISATIONS, PLACES, TIMES, is_placeholder, meant_together, plain, words
 from .synonyms import KINDS, said, says_same
@@ -44,10 +45,15 @@ def remarks(name: str, own: Sequence[str], given: Sequence[str] | None, modality
     if not modality and given is None:
         return []
     equal = given is None and says_same(name, modality)
-    more = sorted(_together("", own) - _together(name, ())) if equal else []
+    alone = equal or (given is None and len(own) > 1)  # one name of several channels may leave some open
+    more = sorted(_together("", own) - _together(name if equal else modality, ())) if alone else []
     if more:
         return [f"{modality} is all that is said of the data, and the model's {name} is {', '.join(own)}: nobody says "
                 f"whether they are {', '.join(more)}"]  # fmt: skip
+    parts = tuple(part.strip() for part in re.split("[,+]", modality))
+    if alone and len(parts) == len(own) > 1 and order_of(tuple(own), parts) not in (tuple(range(len(own))), None):
+        return [f"the data are called {modality}, and the model reads {', '.join(own)} in this order: nobody says in "
+                "which they lie"]  # fmt: skip
     whole = equal and _is_told(name, own)
     if len(own) == 1 and (modality or given is not None):
         channel = given[0] if given is not None else modality

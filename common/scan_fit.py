@@ -92,6 +92,10 @@ def judged(
         whole = fit if fit.order else fit._replace(order=tuple(range(len(said.tags))))
         contract.check_tags(said.tags, whole, where=where)
     told += [*fit.notes, *(f"{where}: {line}" for line in doubts(tag, (*called, *fit.modalities)))]
+    if len(said.tags) > 1:  # each of its own channel
+        read = contract.channels if len(contract.channels) == len(said.tags) else said.tags
+        told += [f"{where}: channel {name}: {line}" for t, name in zip(said.tags, read, strict=True)
+                 for line in doubts(t, (name,))]  # fmt: skip
     names, sure = fit.modalities, bool(modality or kind or any(map(meanings, said.channels)))
     if len(names) > 1 and not sure:
         names, more = _by_intensities(contract, names, ranges)

@@ -77,3 +77,26 @@ def test_a_record_is_json() -> None:
         "expected": "channel CT",
         "notes": ["x"],
     }
+
+
+def test_one_name_of_several_channels_leaves_some_open_or_says_their_order() -> None:
+    own = ("T1", "T1ce", "T2", "FLAIR")
+    brain = Contract(own, {"MR": {"channels": list(own)}})
+
+    def notes(given: str) -> str:
+        return " ".join(judged(brain, Said(given=given), where="s").notes)
+
+    for given in ("T1", "FLAIR", "T2 + FLAIR", "MR"):
+        assert f"{given} is all that is said" in notes(given), given
+    assert "nobody says in which they lie" in notes("FLAIR, T1, T1ce, T2")
+    assert notes("T1, T1ce, T2, FLAIR") == ""
+
+
+def test_units_and_types_of_each_channel_are_told() -> None:
+    both = Contract(("CT", "PET"), {"PET-CT": {"channels": ["CT", "PET"]}})
+    for tags, told in (
+        (("CT", "PT BQML"), "channel PET: DICOM says that the numbers of this PET are BQML"),
+        (("CT; MIP", "PT"), "channel CT: DICOM says that this CT is of the type MIP"),
+    ):
+        assert told in " ".join(judged(both, Said(tags=tags), where="s").notes), tags
+    assert not any("DICOM" in n for n in judged(both, Said(tags=("CT", "PT")), where="s").notes)
