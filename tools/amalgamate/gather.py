@@ -85,7 +85,16 @@ def _tasks(folder: Folder) -> list[Folder]:
     listed = (folder.path / "collection.json").is_file() or any(folder.path.glob("*/dataset.json"))
     if folder.name or not listed or (folder.path / "dataset.json").is_file():
         return [folder]
-    return [Folder("", dataset.root) for dataset in read_collection(folder.path).datasets]
+    found = read_collection(folder.path).datasets
+    for dataset in found:
+        own = read_dataset(dataset.root)
+        if (own.labels.names, own.modality) != (dataset.labels.names, dataset.modality):
+            renamed = sorted(set(dataset.labels.names) - set(own.labels.names))
+            problem = "a collection that renames what its data sets say is not taken over"
+            hint = "rename it there: data convert has --rename; or give the folders of its data sets"
+            raise ConfigError(problem, where=folder.path, got=", ".join(renamed) or f"modality {dataset.modality}",
+                              expected=f"{dataset.root}: {', '.join(own.labels.names)}", hint=hint)  # fmt: skip
+    return [Folder("", dataset.root) for dataset in found]
 
 
 def _names(scans: Sequence[Folder]) -> list[str]:

@@ -229,3 +229,18 @@ def test_regions_teach_the_classes_between_them(tmp_path: Path) -> None:
     for number, others in enumerate(([], [CT])):
         found = gather([Folder("ct", write_scans(tmp_path / "x", 3))], [], [regions, *others], tmp_path / f"{number}")
         assert found.labels == LabelSpace(("whole without core", "core", *(n for o in others for n in o.labels.names)))
+
+
+@pytest.mark.parametrize(("option", "told"), [({"labels": {"liver": "Leber"}}, "Leber"), ({"modality": "T2"}, "T2")])
+def test_a_collection_that_renames_is_refused_and_not_read_without(
+    option: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    empty_dataset(tmp_path / "c" / "ct", {"liver": 1})
+    own = json.loads((tmp_path / "c" / "ct" / "dataset.json").read_text())["name"]
+    content = {"datasets": ["ct"], "tasks": {own: option}}
+    (tmp_path / "c" / "collection.json").write_text(json.dumps(content))
+    with pytest.raises((ConfigError, DataError), match=told):
+        gather([Folder("", tmp_path / "c")], [], [CT], tmp_path / "out")
+    del content["tasks"]
+    (tmp_path / "c" / "collection.json").write_text(json.dumps(content))
+    assert gather([Folder("", tmp_path / "c")], [], [CT], tmp_path / "out").datasets[0].labels.names[0] == "liver"
