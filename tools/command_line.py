@@ -186,7 +186,8 @@ def name_pairs(value: str | Sequence[str]) -> list[str]:
     pairs, before = list[str](), ""
     for part in value.split(","):
         if "=" in part:
-            pairs.append(f"{before}{part}".strip())
+            pair = f"{before}{part}".lstrip()
+            pairs.append(pair if is_there(pair.partition("=")[2]) else pair.rstrip())  # a name may end in a space
             before = ""
         elif pairs and not is_there(pairs[-1].partition("=")[2]):
             pairs[-1] += f",{part}"

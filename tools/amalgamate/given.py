@@ -40,8 +40,10 @@ def folders(value: Given, option: str) -> list[Folder]:
     Raises:
         ConfigError: for none, a name that is none, a channel without one, or a folder that is not there.
     """
-    words = [f"{n}={p}" for n, p in value.items()] if isinstance(value, Mapping) else name_pairs(value)
-    found = [_folder(word.strip(), option) for word in words if word.strip()]
+    if isinstance(value, Mapping):
+        found = [_named(str(name), str(path), f"{name}={path}", option) for name, path in value.items()]
+    else:
+        found = [_folder(word, option) for word in name_pairs(value) if word.strip()]
     if not found:
         raise ConfigError("no folder is given", where=f"--{option}", expected="ct=FOLDER, for example")
     return found
@@ -50,13 +52,21 @@ def folders(value: Given, option: str) -> list[Folder]:
 def _folder(word: str, option: str) -> Folder:
     name, sign, path = word.partition("=")
     if not sign or "/" in name or is_there(word):
-        name, sign, path = "", "", word
+        return Folder("", _place(word, word, option))
+    return _named(name.strip(), path, word, option)
+
+
+def _named(name: str, path: str, word: str, option: str) -> Folder:
     channels = [part.strip().casefold() for part in name.split("+")]
-    if sign and ("" in channels or len(set(channels)) < len(channels)):
+    if "" in channels or len(set(channels)) < len(channels):
         raise ConfigError("not each channel has a name of its own", where=f"--{option}", got=word,
                           expected="ct=FOLDER, or t1+flair=FOLDER for two channels")  # fmt: skip
+    place = _place(path, word, option)
+    check_name(name, "modality", where=f"--{option}", error=ConfigError)
+    return Folder(name, place)
+
+
+def _place(path: str, word: str, option: str) -> Path:
     if not path or not check_path(path, where=f"--{option}", what="folder", error=ConfigError).is_dir():
         raise ConfigError("there is no such folder", where=f"--{option}", got=word, expected="ct=FOLDER, for example")
-    if name:
-        check_name(name, "modality", where=f"--{option}", error=ConfigError)
-    return Folder(name, Path(path))
+    return Path(path)

@@ -48,3 +48,16 @@ def test_what_no_folder_can_be_called_is_refused(path: str) -> None:
     for word in (f"ct={path}", path):
         with pytest.raises(ConfigError, match=r"--scans: this folder cannot be followed"):
             folders([word], "scans")
+
+
+def test_a_folders_name_is_taken_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With both ``s`` and ``s `` there, each is read where it is named; a mapping's folder is never a word."""
+    for name in ("s", "s ", "ct=s"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    for given in ({"ct": "s "}, {"ct": Path("s ")}, ["ct=s "], "ct=./s "):
+        assert folders(given, "scans") == [Folder("ct", Path("s "))], given
+    assert folders(["s "], "scans") == [Folder("", Path("s "))]
+    assert folders({"ct": "s"}, "scans") == [Folder("ct", Path("s"))], "not the folder called ct=s"
+    (tmp_path / "s ").rmdir()
+    assert folders(" ct=./s , mr=./s ", "scans") == [Folder("ct", Path("s")), Folder("mr", Path("s"))]
