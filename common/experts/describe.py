@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..backbones.nnunet.description import reorients
 from ..backbones.nnunet.network import read_json
 from ..command_words import shown_option
 from ..data.intensity.volume import STATISTICS
@@ -120,9 +121,9 @@ def known_orientation(folder: Path, profile: Mapping[str, Any] | None = None) ->
         folder: results folder.
         profile: of its home, in plain JSON.
     """
-    reader = _reader(folder)
+    plans, reader = read_json(folder / "plans.json"), _reader(folder)
     home = None if profile is None else HomeProfile.from_dict(profile, where=folder).orientation
-    known = {"its home profile": home, f"nnU-Net's {reader!a}": "RAS" if "WithReorient" in reader else None}
+    known = {"its home profile": home, f"nnU-Net's {reader!a}": "RAS" if reorients(plans) else None}
     return {whose: codes for whose, codes in known.items() if codes is not None}
 
 

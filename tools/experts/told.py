@@ -56,6 +56,11 @@ def told(
         found = read_profile(str(profile))
         own = found.names(path)
         home = {old: names.pop(new, new) for old, new in own.items()}
+        twice = [old for old in own if old in names and home[old] != own[old]]
+        if twice:
+            got = f"{shown_option('map', f'{own[twice[0]]}={home[twice[0]]}')} and {twice[0]}={names[twice[0]]}"
+            raise ConfigError("a structure's name is changed twice", where="--map", got=got, expected="one new name",
+                              hint=f"the profile calls {twice[0]} {own[twice[0]]}: leave one of them out")  # fmt: skip
         result["profile"] = found.ask.to_dict()
         names = {**{old: new for old, new in home.items() if old != new}, **names}
     return {**result, "renamed": names or None}

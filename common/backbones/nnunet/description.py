@@ -11,7 +11,7 @@ from ...errors import WeightError
 from ...labels import BACKGROUND, LabelSpace
 from ...literals import check_channel
 
-__all__ = ["channel_names", "check_description", "labels_of", "output_channels"]
+__all__ = ["channel_names", "check_description", "labels_of", "output_channels", "reorients"]
 
 
 def check_description(dataset_json: Mapping[str, Any], *, where: object | None = None) -> tuple[str, ...]:
@@ -113,3 +113,12 @@ def _numbered(names: Any, where: object | None) -> tuple[str, ...]:
         problem = "the dataset.json does not name the channels"
         raise WeightError(problem, where=where, got=ascii(names)[:200], expected=expected)
     return tuple(str(names[key]) for key in sorted(names, key=int))
+
+
+def reorients(plans: Mapping[str, Any]) -> bool:
+    """Whether nnU-Net's own reader turned the scans to RAS before the network saw them.
+
+    Args:
+        plans: nnU-Net's.
+    """
+    return plans.get("image_reader_writer") in ("NibabelIOWithReorient", "SimpleITKIOWithReorient")

@@ -19,7 +19,7 @@ from ...plain_json import read_object
 from ...weights import read_beside_weights, read_state_dict
 from .allowed import check_plans
 from .calls import asked, quiet
-from .description import channel_names, check_description, labels_of, output_channels
+from .description import channel_names, check_description, labels_of, output_channels, reorients
 from .folds import EXPECTED, is_fold
 from .scripting import scriptable
 
@@ -297,12 +297,11 @@ def describe_results(results: NNUNetResults) -> dict[str, Any]:
     if len(spacing) == PLANAR:
         spacing = [float(manager.plans["original_median_spacing_after_transp"][0]), *spacing]
     zyx, described = [spacing[i] for i in manager.transpose_backward], results.folder / "dataset.json"
-    reorients = "WithReorient" in str(results.plans.get("image_reader_writer", ""))
     return {
         "labels": labels_of(results.dataset_json, where=described),
         "channels": channel_names(results.dataset_json, where=described),
         "spacing": (zyx[2], zyx[1], zyx[0]),
-        "orientation": "RAS" if reorients else None,
+        "orientation": "RAS" if reorients(results.plans) else None,
         "configuration": results.configuration,
         "fold": results.fold,
         "checkpoint": results.checkpoint.name,

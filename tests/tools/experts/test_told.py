@@ -161,3 +161,22 @@ def test_what_an_option_cannot_be_is_refused(
     with pytest.raises(AmalgamationError, match=words):
         described(nnunet_folder(), tmp_path, **given)
     assert not (tmp_path / "e.json").exists()
+
+
+@pytest.mark.parametrize("reader", ["NibabelIONotWithReorientAtAll", "$x WithReorient", "WithReorient"])
+def test_a_reader_that_nnunet_has_not_tells_no_orientation(
+    reader: str, nnunet_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ExpertError, match="orientation"):
+        described(nnunet_folder(reader=reader), tmp_path)
+
+
+def test_a_name_that_is_changed_twice_is_refused_beside_a_profile(
+    nnunet_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    own = {"format": 1, "ask": {"program": "mine", "version": "1", "orientation": "LPS", "tile_step": 0.8},
+           "parts": [{"dataset": 900, "structures": ["Leber", "Milz"]}]}  # fmt: skip
+    (tmp_path / "mine.json").write_text(json.dumps(own))
+    folder = nnunet_folder(reader="SimpleITKIO")
+    with pytest.raises(ConfigError, match="changed twice"):
+        described(folder, tmp_path, profile=str(tmp_path / "mine.json"), map="Leber=a,liver=b")
