@@ -46,7 +46,7 @@ def remarks(name: str, own: Sequence[str], given: Sequence[str] | None, modality
         return []
     equal = given is None and says_same(name, modality)
     alone = equal or (given is None and len(own) > 1)  # one name of several channels may leave some open
-    more = sorted(_together("", own) - _together(name if equal else modality, ())) if alone else []
+    more = sorted(_together("", own) - _together(modality, ())) if alone else []
     if more:
         return [f"{modality} is all that is said of the data, and the model's {name} is {', '.join(own)}: nobody says "
                 f"whether they are {', '.join(more)}"]  # fmt: skip

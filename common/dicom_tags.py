@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from .modalities import is_cone_beam, meanings, quantities, same
 from .name_words import words
 
-__all__ = ["DICOM_KINDS", "OF_THESE", "doubts", "is_scan", "leaves_open", "of_dicom", "unnamed"]
+__all__ = ["DICOM_KINDS", "OF_THESE", "doubts", "doubts_by_channel", "is_scan", "leaves_open", "of_dicom", "unnamed"]
 
 OF_THESE = "; "
 # Between a tag with its unit and what ImageType says of the image: ``CT; MIP``, ``PT BQML; MIP``.
@@ -114,6 +114,15 @@ def doubts(tag: str, names: Iterable[str]) -> list[str]:
     elif unit and not any(u & q for name in called for u, q in zip(units, quantities(name), strict=True)):
         found.append(f"DICOM says that the numbers of this PET are {unit} (Units), which its name does not say{shown}")
     return found
+
+
+def doubts_by_channel(channels: Iterable[tuple[str, str]]) -> list[str]:
+    """As :func:`doubts`, of scans with several channels, each with its name.
+
+    Args:
+        channels: tag and name of each.
+    """
+    return [f"channel {name}: {line}" for tag, name in channels for line in doubts(tag, (name,))]
 
 
 def unnamed(tag: str, names: Iterable[str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from .command_words import shown_option
 from .contract import AS_ASKED, OVERRIDE, Contract
-from .dicom_tags import doubts, of_dicom
+from .dicom_tags import doubts, doubts_by_channel, of_dicom
 from .errors import DataError
 from .intensity_range import Range
 from .modalities import meanings, same
@@ -88,14 +88,13 @@ def judged(
     own = (said.modality, *said.channels[: len(said.channels) == 1])
     told = check_given(said.given, own, where=where, ignore=ignore)
     fit = contract.fit(said.channels or None, modality, tag=tag, where=where, ignore=ignore)
-    if len(said.tags) > 1 and not ignore:
-        whole = fit if fit.order else fit._replace(order=tuple(range(len(said.tags))))
-        contract.check_tags(said.tags, whole, where=where)
     told += [*fit.notes, *(f"{where}: {line}" for line in doubts(tag, (*called, *fit.modalities)))]
-    if len(said.tags) > 1:  # each of its own channel
-        read = contract.channels if len(contract.channels) == len(said.tags) else said.tags
-        told += [f"{where}: channel {name}: {line}" for t, name in zip(said.tags, read, strict=True)
-                 for line in doubts(t, (name,))]  # fmt: skip
+    if len(said.tags) > 1:
+        order = fit.order if len(fit.order) == len(said.tags) else tuple(range(len(said.tags)))
+        if not ignore:
+            contract.check_tags(said.tags, fit._replace(order=order), where=where)
+        named = zip([said.tags[place] for place in order], contract.channels, strict=False)
+        told += [f"{where}: {line}" for line in doubts_by_channel(named)]
     names, sure = fit.modalities, bool(modality or kind or any(map(meanings, said.channels)))
     if len(names) > 1 and not sure:
         names, more = _by_intensities(contract, names, ranges)

@@ -100,3 +100,10 @@ def test_units_and_types_of_each_channel_are_told() -> None:
     ):
         assert told in " ".join(judged(both, Said(tags=tags), where="s").notes), tags
     assert not any("DICOM" in n for n in judged(both, Said(tags=("CT", "PT")), where="s").notes)
+
+
+def test_a_channels_tag_goes_with_its_name_where_the_data_lie_in_another_order() -> None:
+    both = Contract(("CT", "PET"), {"PET-CT": {"channels": ["CT", "PET"]}})
+    told = " ".join(judged(both, Said(channels=("PET", "CT"), tags=("PT BQML", "CT; MIP")), where="s").notes)
+    assert "channel PET: DICOM says that the numbers of this PET are BQML" in told
+    assert "channel CT: DICOM says that this CT is of the type MIP" in told

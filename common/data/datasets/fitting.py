@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...contract import OVERRIDE, Contract, Fit
-from ...dicom_tags import doubts, is_scan
+from ...dicom_tags import doubts, doubts_by_channel, is_scan
 from ...errors import AmalgamationError, DataError
 from ...geometry import Grid
 from ...modalities import is_ct, meanings, same
@@ -224,8 +224,7 @@ def _as_model_reads(case: Case, contract: Contract, fit: Fit, dataset: Dataset, 
     elif any(tags):
         if not ignore:
             contract.check_tags(tags, fit, where=where)
-        for tag, name in zip(tags, names, strict=False):
-            said += [f"{where}: channel {name}: {line}" for line in doubts(tag, (name,))]
+        said += [f"{where}: {line}" for line in doubts_by_channel(zip(tags, names, strict=False))]
     return said
 
 
